@@ -1,0 +1,28 @@
+"""Headwater: what a speech model's layers know, and how well they solve your tasks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module: nothing is imported before it is asked for
+_PUBLIC = {
+    "load_run": "headwater.training.predict",
+    "load_upstream": "headwater.upstream.base",
+    "list_upstreams": "headwater.upstream.base",
+    "register_upstream": "headwater.upstream.base",
+    "UserError": "headwater.errors",
+}
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"headwater has no name '{name}'. It has: {', '.join(sorted(_PUBLIC))}.")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PUBLIC, "__version__"])

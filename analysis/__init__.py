@@ -1,0 +1,1 @@
+"""What was learnt: reads finished run folders only."""

@@ -1,0 +1,1 @@
+"""What is heard: corpora, their official layouts and protocols."""

@@ -1,0 +1,103 @@
+"""Utterances, corpora, and the table of the readers that know a corpus' layout."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest: a stretch of an audio file with what is known about it."""
+
+    id: str
+    audio: str  # path of the file
+    start: float = 0.0  # seconds into the file
+    duration: float | None = None  # seconds; None: to the end of the file
+    text: str | None = None
+    speaker: str | None = None
+    session: str | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a reader found: splits by name, and the protocol that made them."""
+
+    name: str
+    protocol: str
+    fold: int | None  # None: the protocol has one fixed split
+    splits: Mapping[str, tuple[Utterance, ...]]  # train, dev, test (a corpus may have more)
+    label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label key -> its classes in fixed order
+    notes: tuple[str, ...] = ()  # what a user should know: counts that differ, lines passed over
+    tables: Mapping[str, Any] = field(default_factory=dict)  # trial lists, lexicon, rttm …
+    scale: tuple[float, float] | None = None  # of ratings
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one corpus is read: its function, its protocols with their folds, the tasks it serves."""
+
+    name: str
+    read: Callable[..., Corpus]  # read(root, *, protocol, fold, **options): options are the function's own keywords
+    tasks: tuple[str, ...]
+    protocols: Mapping[str, int]  # protocol -> number of folds (1: a fixed split); the first one is the default
+    description: str
+    default_for: tuple[str, ...] = ()  # tasks whose usual corpus this is
+    select_by: Mapping[str, str] = field(default_factory=dict)  # task -> metric that chooses the best step
+    make_demo: Callable[..., None] | None = None  # make_demo(folder, *, seed, scale): a miniature in the official layout
+    is_file: bool = False  # the root is a file (a manifest), not a folder
+
+    @property
+    def default_protocol(self) -> str:
+        """The protocol of the bare command."""
+        return next(iter(self.protocols))
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The reader's own options: keywords of its function beside protocol and fold."""
+        parameters = inspect.signature(self.read).parameters
+        return {name: parameter for name, parameter in parameters.items() if name not in {"root", "protocol", "fold"}}
+
+
+_READERS: dict[str, Reader] = {}  # corpus name -> reader
+_MECHANISM = {"base", "batch", "audio", "demo", "check", "folds"}  # files of this folder that are no corpus
+
+
+def register_corpus(reader: Reader) -> Reader:
+    """Add a reader to the table; a corpus file calls it once at its end."""
+    known = _READERS.get(reader.name)
+    assert known is None or known.read.__module__ == reader.read.__module__, f"two readers are called {reader.name}"
+    _READERS[reader.name] = reader
+    return reader
+
+
+def list_corpora() -> dict[str, Reader]:
+    """Return every reader by name: each file of this folder that is not mechanism holds one."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in _MECHANISM:
+            importlib.import_module(f"headwater.corpus.{module.name}")
+    return dict(sorted(_READERS.items()))
+
+
+def get_reader(name: str) -> Reader:
+    """Return the reader called so, or say which ones there are."""
+    readers = list_corpora()
+    if name not in readers:
+        raise UserError(f"There is no corpus '{name}'.{nearest(name, readers)} Known: {', '.join(readers)}.")
+    return readers[name]
+
+
+def default_corpus(task: str) -> str:
+    """Return the name of a task's usual corpus."""
+    for name, reader in list_corpora().items():
+        if task in reader.default_for:
+            return name
+    raise UserError(f"Task '{task}' has no usual corpus: choose one with --corpus ({', '.join(list_corpora())}).")

@@ -1,0 +1,1 @@
+"""Miniature corpora in their official layouts, spoken by a synthesiser."""

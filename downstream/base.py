@@ -1,0 +1,158 @@
+"""Experts: what a task is to the loop, and how one is found by the name of its folder."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..corpus.base import Corpus, Utterance
+from ..corpus.batch import Batch
+from ..errors import UserError, nearest
+from ..upstream.base import Frames, UpstreamSpec
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a head answers for a batch."""
+
+    values: Tensor  # (batch, class), or as the task says
+    lengths: tuple[int, ...] = ()  # valid frames, where the answer is a sequence
+    embeddings: Tensor | None = None  # (batch, dim)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one piece yields, detached and on the host."""
+
+    ids: tuple[str, ...]
+    predictions: tuple[Any, ...]
+    references: tuple[Any, ...]
+    scores: Tensor | None = None  # (batch, class)
+    embeddings: Tensor | None = None  # (batch, dim)
+    loss: float = 0.0  # mean over the piece
+
+    @property
+    def count(self) -> int:
+        """The number of utterances."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All pieces of a split, joined; metrics look at nothing smaller."""
+
+    ids: tuple[str, ...]
+    predictions: tuple[Any, ...]
+    references: tuple[Any, ...]
+    scores: Tensor | None = None
+    embeddings: Tensor | None = None
+    loss: float = 0.0
+
+    @classmethod
+    def join(cls, steps: Sequence[Step | Outcome]) -> Outcome:
+        """Return the rows of all pieces, in the order given."""
+        if not steps:
+            raise ValueError("Expected at least one piece to join, found none.")
+        count = sum(len(step.ids) for step in steps)
+        return cls(
+            ids=tuple(name for step in steps for name in step.ids),
+            predictions=tuple(value for step in steps for value in step.predictions),
+            references=tuple(value for step in steps for value in step.references),
+            scores=_joined([step.scores for step in steps]),
+            embeddings=_joined([step.embeddings for step in steps]),
+            loss=sum(step.loss * len(step.ids) for step in steps) / max(count, 1),
+        )
+
+    def take(self, rows: Sequence[int]) -> Outcome:
+        """Return the rows named, in that order, repetitions included."""
+        index = torch.as_tensor(rows, dtype=torch.long)
+        return Outcome(
+            ids=tuple(self.ids[row] for row in rows),
+            predictions=tuple(self.predictions[row] for row in rows),
+            references=tuple(self.references[row] for row in rows),
+            scores=None if self.scores is None else self.scores[index],
+            embeddings=None if self.embeddings is None else self.embeddings[index],
+            loss=self.loss,
+        )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+class Expert(nn.Module, ABC):
+    """Labels, head, loss and score of one task; it never imports a corpus."""
+
+    vocabulary: dict[str, Any]  # json in the run folder: rebuilds the expert without a corpus
+    metrics: Mapping[str, Literal["higher", "lower"]]
+    primary_metric: str
+    views: int = 1
+    roles: tuple[str, ...] = ("audio",)
+    loss_needs: Literal["piece", "whole_batch"] = "piece"
+
+    @abstractmethod
+    def target(self, utterance: Utterance) -> Any:
+        """Return what the loss compares with; called once for each utterance."""
+
+    def weight(self, utterance: Utterance) -> float:
+        """Return how often the utterance is drawn, relative to others."""
+        return 1.0
+
+    def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:
+        """Return the stretch that a training step hears."""
+        return utterance
+
+    @abstractmethod
+    def forward(self, frames: Mapping[str, Frames]) -> Output:
+        """Answer; no label is ever needed."""
+
+    @abstractmethod
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        """Return the mean loss over the piece."""
+
+    @abstractmethod
+    def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
+        """Return predictions as a user reads them, and their scores (batch, class) if there are any."""
+
+    @abstractmethod
+    def score(self, outcome: Outcome) -> dict[str, float]:
+        """Return every metric of a whole split."""
+
+    @abstractmethod
+    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[Any, Tensor]:
+        """Return one prediction and its scores from (seconds, scores) of a long file's windows."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as its folder offers it."""
+
+    name: str
+    options: type  # dataclass of the task's own section in a recipe
+    build: Any  # build(options, vocabulary, specs) -> Expert
+    make_vocabulary: Any  # make_vocabulary(options, labels, corpus) -> vocabulary
+    select: Any = None  # select(vocabulary, utterances) -> utterances the task can use, in its labels
+
+
+def list_tasks() -> list[str]:
+    """Return the names of the task folders."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/expert.py"))
+
+
+def load_task(name: str) -> Task:
+    """Return the task of the folder called so."""
+    if name not in list_tasks():
+        raise UserError(f"There is no task '{name}'.{nearest(name, list_tasks())} Known: {', '.join(list_tasks())}.")
+    return importlib.import_module(f"headwater.downstream.{name}.expert").TASK
+
+
+Specs = Mapping[str, UpstreamSpec]  # role -> what its upstream promises
+Labels = Mapping[str, Corpus]

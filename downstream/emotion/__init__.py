@@ -1,0 +1,1 @@
+"""Which emotion is in this utterance?"""

@@ -1,0 +1,20 @@
+"""The one error that a user can cause: a line that says what was expected, what was found, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that its reader can mend; commands print it without a traceback and exit with code 2."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known word, or an empty string.
+
+    >>> nearest("lr_rate", ["lr", "learning_rate"])
+    " Did you mean 'learning_rate'?"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

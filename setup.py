@@ -1,0 +1,46 @@
+"""Packaging: the repository's root is the package `headwater`."""
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "demo": ["espeakng-loader>=0.2"],  # the synthesiser of the demo corpora; GPL, called at run time only
+    "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
+}
+EXTRAS["test"] = [*EXTRAS["demo"], "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "build>=1.2"]
+
+folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
+
+setup(
+    name="headwater",
+    version="0.1.0",
+    description="How well does a speech model solve my tasks, and which of its layers matter?",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"headwater": "."},
+    packages=["headwater"] + ["headwater." + folder for folder in folders],
+    package_data={"headwater": ["py.typed", "recipes/*.yaml", "recipes/*/*.yaml", "downstream/*/*.md", "downstream/*/*.yaml"]},
+    install_requires=[
+        "torch>=2.4",
+        "transformers>=5.0",
+        "safetensors>=0.4.5",
+        "accelerate>=1.2",
+        "librosa>=0.10.2",
+        "soundfile>=0.12.1",
+        "soxr>=0.4",
+        "scikit-learn>=1.4",
+        "jiwer>=3.0",
+        "pyyaml>=6.0",
+        "tqdm>=4.66",
+        "tensorboard>=2.16",
+        "matplotlib>=3.8",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["headwater = headwater.__main__:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,1 @@
+"""What listens: frozen or finetunable models behind one interface."""

@@ -1,0 +1,219 @@
+"""Upstreams: what each one promises, and the table of all that are registered."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..corpus.batch import Batch
+from ..errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class UpstreamSpec:
+    """What an upstream promises; declared from its config and tested, never probed."""
+
+    modality: Literal["audio", "text"]
+    num_layers: int  # entries of Layers.values
+    dim: int
+    sample_rate: int
+    num_frames: Callable[[int], int]  # samples of an utterance -> its frames
+    normalize: bool = False  # waveforms go in with zero mean and unit variance
+    maskable: bool = False  # forward(masked=…) works
+    centred: bool = False  # frames of an utterance have mean zero: linear -> mean would see nothing
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All layers of one pass over a batch."""
+
+    values: Sequence[Tensor]  # each (batch, frame, dim)
+    lengths: tuple[int, ...]  # valid frames of each utterance
+    pooled: bool = False  # the one frame is a mean over time
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One sequence of frames for each utterance of a batch."""
+
+    values: Tensor  # (batch, frame, dim)
+    lengths: tuple[int, ...]
+    pooled: bool = False
+
+    @property
+    def valid(self) -> Tensor:
+        """True where a frame belongs to its utterance: (batch, frame)."""
+        return valid_positions(self.lengths, self.values.shape[1], self.values.device)
+
+
+def valid_positions(lengths: Sequence[int], size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return a mask (batch, size) that is True in front of each length."""
+    ends = torch.tensor(lengths, device=device).unsqueeze(1)
+    return torch.arange(size, device=device).unsqueeze(0) < ends
+
+
+@dataclass(frozen=True)
+class UpstreamConfig:
+    """The `upstream:` section of a recipe: which model listens, and how."""
+
+    name: str = ""  # -u: a registered name, a hub id, a folder, a run folder, s3prl/NAME
+    path: str | None = None  # -k: a folder with the weights of the named model
+    trainable: bool = False  # -f
+    layer: int | None = None  # -l: one layer instead of the weighted sum
+    normalize_layers: bool = False  # --normalize-layers: layer norm of each layer before the sum
+    keep_layers: int | None = None  # only the first so many transformer blocks
+    padding: Literal["exact", "s3prl"] = "exact"
+    normalize_waveform: Literal["auto", "yes", "no"] = "auto"  # auto: as the checkpoint was trained
+    dropout: float | None = None  # None: as in the checkpoint's config
+    spec_augment: bool = False
+    attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
+
+
+# fields of UpstreamConfig that concern whoever uses the upstream, not its builder
+_USE_FIELDS = frozenset({"name", "path", "trainable", "layer", "normalize_layers"})
+
+
+class Upstream(nn.Module, ABC):
+    """A batch -> Layers, and nothing else: no freezing, no pooling, no logging."""
+
+    spec: UpstreamSpec
+    name: str = ""  # as the user asked for it
+    source: str = ""  # hub id, folder or "built in"
+    untrained: bool = False  # random weights: results are marked
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: Batch | Sequence[Tensor | np.ndarray],
+        *,
+        views: int = 1,
+        masked: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Layers:
+        """Return the layers (all, or those named, in that order) of each utterance; views are view-major.
+
+        `masked` (batch, frame) replaces frames after the projection. In eval mode there is one view.
+        A list of 1-d waveforms is accepted in place of a batch.
+        """
+
+    def front_end(self) -> list[nn.Module]:
+        """Return the parts that no protocol here trains (the convolutions)."""
+        return []
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the transformer blocks in order, for learning rates by depth."""
+        return []
+
+    def weights_hash(self) -> str:
+        """Return a hash of every weight, the same on every machine."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.state_dict().items()):
+            array = value.detach().cpu().contiguous()
+            digest.update(f"{key} {array.dtype} {tuple(array.shape)}\n".encode())
+            digest.update(array.view(torch.uint8).numpy().data if array.ndim else array.numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One line of the table of upstreams."""
+
+    name: str
+    build: Callable[[UpstreamConfig], Upstream]
+    source: str  # hub id, or where it comes from
+    description: str
+    modality: Literal["audio", "text"] = "audio"
+    untrained: bool = False
+    options: frozenset[str] = field(default_factory=frozenset)  # fields of UpstreamConfig that the builder understands
+
+
+_REGISTERED: dict[str, Registered] = {}  # public name -> its line
+_FAMILIES = ("huggingface", "spectrogram")  # modules of this folder that register names
+
+
+def register_upstream(
+    build: Callable[[UpstreamConfig], Upstream] | None = None,
+    *,
+    name: str | None = None,
+    source: str = "built in",
+    description: str | None = None,
+    modality: Literal["audio", "text"] = "audio",
+    untrained: bool = False,
+    options: Sequence[str] = (),
+) -> Callable:
+    """Register a function as an upstream; its name is the public name, its docstring the description."""
+
+    def register(function: Callable[[UpstreamConfig], Upstream]) -> Callable[[UpstreamConfig], Upstream]:
+        public = name or function.__name__
+        words = description or (function.__doc__ or "").strip().split("\n")[0]
+        assert public not in _REGISTERED, f"two upstreams are called {public}"
+        _REGISTERED[public] = Registered(public, function, source, words, modality, untrained, frozenset(options))
+        return function
+
+    return register if build is None else register(build)
+
+
+def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Registered]:
+    """Return the registered upstreams whose name matches, in natural order."""
+    for family in _FAMILIES:
+        importlib.import_module(f"headwater.upstream.{family}")
+    rows = [row for row in _REGISTERED.values() if fnmatch.fnmatch(row.name, pattern) and modality in (None, row.modality)]
+    return sorted(rows, key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row.name)])
+
+
+def load_upstream(what: str | UpstreamConfig) -> Upstream:
+    """Return an upstream in eval mode, by name, hub id, folder, run folder or `s3prl/NAME`.
+
+    `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers.
+    """
+    config = UpstreamConfig(name=what) if isinstance(what, str) else what
+    row = _find(config)
+    _refuse_unknown_options(row, config)
+    upstream = row.build(config)
+    upstream.name, upstream.untrained = config.name, upstream.untrained or row.untrained
+    return upstream.eval()
+
+
+def _find(config: UpstreamConfig) -> Registered:
+    from . import huggingface, s3prl_bridge
+
+    registered = {row.name: row for row in list_upstreams()}
+    if config.name in registered:
+        return registered[config.name]
+    if config.name.startswith("s3prl/"):
+        return Registered(config.name, s3prl_bridge.build, "s3prl", "", options=s3prl_bridge.OPTIONS)
+    folder = Path(config.path or config.name).expanduser()
+    if (folder / "config.yaml").is_file():
+        from ..training.checkpoint import upstream_of_run
+
+        return upstream_of_run(folder, config, load_upstream)
+    if folder.is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", config.name) and not config.name.startswith("."):
+        return Registered(config.name, huggingface.build, config.name, "", options=huggingface.OPTIONS)
+    if "/" in config.name or config.name.startswith("."):
+        raise UserError(
+            f"Expected a folder with config.json and weights (or a run folder) at '{config.name}', found nothing there. "
+            "Check the path, or give a name from `headwater upstreams`."
+        )
+    close = nearest(config.name, registered)
+    raise UserError(f"There is no upstream '{config.name}'.{close} See `headwater upstreams`, or give a hub id or a folder.")
+
+
+def _refuse_unknown_options(row: Registered, config: UpstreamConfig) -> None:
+    for option in fields(UpstreamConfig):
+        if option.name in _USE_FIELDS | row.options or getattr(config, option.name) == option.default:
+            continue
+        allowed = ", ".join(sorted(row.options)) or "no options"
+        raise UserError(f"Upstream '{config.name}' has no option '{option.name}' (it has: {allowed}). Leave it out.")
+    if config.path is not None and row.source == "built in":
+        raise UserError(f"Upstream '{config.name}' is built in and takes no weights: leave out -k, or name the model.")
