@@ -36,6 +36,7 @@ class Corpus:
     fold: int | None  # None: the protocol has one fixed split
     splits: Mapping[str, tuple[Utterance, ...]]  # train, dev, test (a corpus may have more)
     label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label key -> its classes in fixed order
+    label_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # label key -> the protocol's merge and keep
     notes: tuple[str, ...] = ()  # what a user should know: counts that differ, lines passed over
     tables: Mapping[str, Any] = field(default_factory=dict)  # trial lists, lexicon, rttm …
     scale: tuple[float, float] | None = None  # of ratings
@@ -53,6 +54,7 @@ class Reader:
     default_for: tuple[str, ...] = ()  # tasks whose usual corpus this is
     select_by: Mapping[str, str] = field(default_factory=dict)  # task -> metric that chooses the best step
     make_demo: Callable[..., None] | None = None  # make_demo(folder, *, seed, scale): a miniature in the official layout
+    where: str = ""  # where the data come from, and what to do to get them
     is_file: bool = False  # the root is a file (a manifest), not a folder
 
     @property
@@ -68,7 +70,17 @@ class Reader:
 
 
 _READERS: dict[str, Reader] = {}  # corpus name -> reader
-_MECHANISM = {"base", "batch", "audio", "demo", "check", "folds"}  # files of this folder that are no corpus
+_MECHANISM = {
+    "base",
+    "batch",
+    "audio",
+    "check",
+    "demo",
+    "folds",
+    "locate",
+    "superb_order",
+    "table",
+}  # files of this folder that are no corpus
 
 
 def register_corpus(reader: Reader) -> Reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,10 @@ class Expert(nn.Module, ABC):
     def target(self, utterance: Utterance) -> Any:
         """Return what the loss compares with; called once for each utterance."""
 
+    def reference(self, target: Any) -> Any:
+        """Return a target as a user reads it."""
+        return target
+
     def weight(self, utterance: Utterance) -> float:
         """Return how often the utterance is drawn, relative to others."""
         return 1.0
@@ -133,13 +137,17 @@ class Expert(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Task:
-    """A task as its folder offers it."""
+    """A task as its folder offers it: an `expert.py` ends with `TASK = Task(…)`."""
 
     name: str
     options: type  # dataclass of the task's own section in a recipe
-    build: Any  # build(options, vocabulary, specs) -> Expert
-    make_vocabulary: Any  # make_vocabulary(options, labels, corpus) -> vocabulary
-    select: Any = None  # select(vocabulary, utterances) -> utterances the task can use, in its labels
+    make_vocabulary: Callable[[Any, Any, Corpus], dict[str, Any]]  # (options, labels config, corpus)
+    build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
+    select: Callable[[Mapping[str, Any], Sequence[Utterance]], list[Utterance]]  # those that the vocabulary has a target for
+    score: Callable[[Mapping[str, Any], Outcome], dict[str, float]]  # (vocabulary, outcome): every metric of a whole split
+    adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]]  # vocabulary for another corpus, and what it did
+    metrics: Mapping[str, Literal["higher", "lower"]]
+    primary_metric: str
 
 
 def list_tasks() -> list[str]:
@@ -152,7 +160,3 @@ def load_task(name: str) -> Task:
     if name not in list_tasks():
         raise UserError(f"There is no task '{name}'.{nearest(name, list_tasks())} Known: {', '.join(list_tasks())}.")
     return importlib.import_module(f"headwater.downstream.{name}.expert").TASK
-
-
-Specs = Mapping[str, UpstreamSpec]  # role -> what its upstream promises
-Labels = Mapping[str, Corpus]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import numpy as np
+import pytest
+import soundfile
 import torch
+
+from headwater.training.config import RunConfig, resolve
+from headwater.training.run import Runtime, run
 
 torch.set_num_threads(1)
 
@@ -22,3 +29,62 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["HEADWATER_CACHE"] = str(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
     return folder
+
+
+CLASSES = {"low": 200.0, "middle": 700.0, "high": 2500.0}  # label -> Hz
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of short tones: three classes that anybody can hear apart, twelve speakers, all three splits."""
+    folder = tmp_path_factory.mktemp("tones")
+    generator = np.random.default_rng(0)
+    rows = ["audio,label,speaker,split"]
+    for number in range(72):
+        label = [*CLASSES][number % 3]
+        speaker = number // 6
+        seconds = generator.uniform(0.2, 0.6)
+        time = np.arange(int(16_000 * seconds)) / 16_000
+        tone = 0.3 * np.sin(2 * np.pi * CLASSES[label] * (1 + 0.02 * speaker) * time) * np.hanning(len(time))
+        soundfile.write(folder / f"{number:02d}.wav", tone + 0.01 * generator.standard_normal(len(time)), 16_000)
+        split = "train" if speaker < 8 else "dev" if speaker < 10 else "test"
+        rows.append(f"{number:02d}.wav,{label},spk{speaker},{split}")
+    (folder / "tones.csv").write_text("\n".join(rows) + "\n")
+    return folder / "tones.csv"
+
+
+@pytest.fixture
+def config(tones: Path) -> RunConfig:
+    """A run over the tones that takes a second."""
+    training = {"steps": 12, "batch_size": 8, "eval_every": 4, "save_every": 3, "log_every": 2, "patience": None}
+    return resolve(
+        [{"task": "emotion", "upstream": {"name": "fbank_no_cmvn"}, "corpus": {"data": str(tones)}, "training": training}]
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder over the tones, trained to the end; tests only read it."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    training = {"steps": 60, "batch_size": 16, "eval_every": 20, "patience": None}
+    mapping = {"task": "emotion", "upstream": {"name": "fbank_no_cmvn"}, "corpus": {"data": str(tones)}, "training": training}
+    run(resolve([mapping, {"optimizer": {"lr": 1e-2}}]), folder, Runtime("cpu", quiet=True))
+    return folder
+
+
+def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `headwater …` as a user does, and return what came back."""
+    return subprocess.run(
+        [sys.executable, "-m", "headwater", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture
+def headwater() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command, in a process of its own."""
+    return command

@@ -139,7 +139,7 @@ class Registered:
 
 
 _REGISTERED: dict[str, Registered] = {}  # public name -> its line
-_FAMILIES = ("huggingface", "spectrogram")  # modules of this folder that register names
+_FAMILIES = ("huggingface", "tiny", "spectrogram")  # modules of this folder that register names
 
 
 def register_upstream(
@@ -181,7 +181,8 @@ def load_upstream(what: str | UpstreamConfig) -> Upstream:
     row = _find(config)
     _refuse_unknown_options(row, config)
     upstream = row.build(config)
-    upstream.name, upstream.untrained = config.name, upstream.untrained or row.untrained
+    upstream.name, upstream.source = config.name, upstream.source or row.source
+    upstream.untrained = upstream.untrained or row.untrained
     return upstream.eval()
 
 
@@ -195,9 +196,9 @@ def _find(config: UpstreamConfig) -> Registered:
         return Registered(config.name, s3prl_bridge.build, "s3prl", "", options=s3prl_bridge.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
     if (folder / "config.yaml").is_file():
-        from ..training.checkpoint import upstream_of_run
+        from . import run_folder
 
-        return upstream_of_run(folder, config, load_upstream)
+        return Registered(config.name, run_folder.build, str(folder), "")
     if folder.is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", config.name) and not config.name.startswith("."):
         return Registered(config.name, huggingface.build, config.name, "", options=huggingface.OPTIONS)
     if "/" in config.name or config.name.startswith("."):

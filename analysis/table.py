@@ -1,0 +1,161 @@
+"""Tables of results for a terminal, in monospace or markdown."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..training.metrics import MIN_SPEAKERS
+
+Result = Mapping[str, Any]  # what result.json of a run or a plan holds
+
+
+def number(value: float | None) -> str:
+    """Return a metric as every table shows it: a fraction with three digits."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def spread(mean: float, deviation: float | None) -> str:
+    """Return a mean with its standard deviation over folds or seeds, where there is one."""
+    return number(mean) if deviation is None else f"{number(mean)} ± {number(deviation)}"
+
+
+def render(rows: Sequence[Mapping[str, str]], *, markdown: bool = False) -> str:
+    """Return rows as a table: columns in order of their first appearance, numbers to the right.
+
+    >>> print(render([{"metric": "ua", "test": "0.601"}, {"metric": "macro_f1", "test": "0.590"}]))
+    metric     test
+    ua        0.601
+    macro_f1  0.590
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [row.get(name, "") for row in rows] for name in names}
+    right = {name: any(cells) and all(_is_number(cell) for cell in cells if cell) for name, cells in columns.items()}
+    widths = {name: max(_width(cell) for cell in [name, *cells]) for name, cells in columns.items()}
+
+    def line(cells: Mapping[str, str]) -> str:
+        padded = [_padded(cells.get(name, ""), widths[name], right[name]) for name in names]
+        return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
+
+    header = [line({name: name for name in names})]
+    if markdown:
+        rules = ("-" * (max(widths[name], 2) - 1) + (":" if right[name] else "-") for name in names)
+        header.append("| " + " | ".join(rules) + " |")
+    return "\n".join(header + [line(row) for row in rows])
+
+
+def result_table(result: Result, *, markdown: bool = False) -> str:
+    """Return one run's scores by split, with intervals or why there is none, and published values beside unmarked ones."""
+    splits = list(result["scores"])
+    metrics = list(dict.fromkeys(metric for split in splits for metric in result["scores"][split]))
+    rows = []
+    for metric in metrics:
+        row = {"metric": metric}
+        for split in splits:
+            row[split] = number(result["scores"][split].get(metric))
+            if split != "dev" or splits == ["dev"]:  # dev chose the step: an interval there would promise too much
+                row[f"95 % interval ({split})"] = interval(
+                    result.get("intervals", {}).get(split), metric, result.get("num_speakers", {}).get(split), split
+                )
+        rows.append(row | _reference_cell(result, metric))
+    lines = [*_heading(result), render(rows, markdown=markdown), *(_split_line(result, split) for split in splits)]
+    return "\n".join(line for line in [*lines, *_reference_lines(result)] if line)
+
+
+def summary_table(summary: Result, *, split: str = "test", markdown: bool = False) -> str:
+    """Return a plan's runs as rows; then each metric's mean ± spread over them, beside all predictions pooled."""
+    split = split if all(split in run["scores"] for run in summary["runs"]) else "dev"
+    shown = [key for key in ("setting", "seed", "fold") if any(run.get(key) not in (None, "") for run in summary["runs"])]
+    runs = [
+        {key: str(run[key]) for key in shown} | {name: number(value) for name, value in run["scores"][split].items()}
+        for run in summary["runs"]
+    ]
+    column = f"mean ± spread over {_what_varies(summary)}"
+    pooled, rows = summary.get("pooled") or {}, []
+    for metric, values in summary["mean"].get(split, {}).items():
+        row = {"metric": metric, column: spread(values["mean"], values["spread"])}
+        if pooled and split == "test":
+            row["pooled"] = number(pooled["scores"].get(metric))
+            row["95 % interval (pooled)"] = interval(pooled["intervals"], metric, pooled["num_speakers"], split)
+        rows.append(row | _reference_cell(summary, metric))
+    tables = [render(runs, markdown=markdown), "", *_sweep_lines(summary, markdown), render(rows, markdown=markdown)]
+    return "\n".join([*_heading(summary), f"scores on {split}", *tables, *_reference_lines(summary)])
+
+
+def interval(intervals: Mapping[str, Any] | None, metric: str, speakers: int | None, split: str) -> str:
+    """Return a metric's interval, or the reason why there is none."""
+    if not intervals or metric not in intervals:
+        return ""
+    ends = intervals[metric]
+    if ends is not None:
+        return f"[{number(ends[0])}, {number(ends[1])}]"
+    if not speakers or speakers >= MIN_SPEAKERS:
+        return "speakers not known: no interval"
+    return f"{_counted(f'{split} speaker', speakers)}: no interval"
+
+
+def _heading(result: Result) -> list[str]:
+    where = [str(result[key]) for key in ("task", "upstream", "corpus", "protocol") if result.get(key)]
+    where += [f"trained on {result['trained_on']}"] if result.get("trained_on") else []
+    where += [f"{key} {result[key]}" for key in ("fold", "seed") if result.get(key) is not None]
+    if result.get("best_step") is not None:
+        where.append(f"step {result['best_step']} (best dev {result['select_by']})")
+    return [" ".join(result.get("marks") or ()), " · ".join(where)] if result.get("marks") else [" · ".join(where)]
+
+
+def _references(result: Result) -> list[Mapping[str, Any]]:
+    return [] if result.get("marks") else list(result.get("reference") or ())
+
+
+def _reference_cell(result: Result, metric: str) -> dict[str, str]:
+    values = [number(entry["value"]) for entry in _references(result) if entry["metric"] == metric]
+    return {"reference": ", ".join(values)} if _references(result) else {}
+
+
+def _reference_lines(result: Result) -> list[str]:
+    return [f"reference {entry['metric']}: {entry['source']}, protocol {entry['protocol']}" for entry in _references(result)]
+
+
+def _split_line(result: Result, split: str) -> str:
+    counts = result.get("counts", {}).get(split)
+    if not counts:
+        return ""
+    speakers = result.get("num_speakers", {}).get(split)
+    voices = f", {_counted('speaker', speakers)}" if speakers else ""
+    return (
+        f"{split}: {sum(counts.values())} utterances ({', '.join(f'{name} {count}' for name, count in counts.items())}){voices}"
+    )
+
+
+def _sweep_lines(summary: Result, markdown: bool) -> list[str]:
+    if "sweep" not in summary:
+        return []
+    rows = [
+        {"setting": setting, f"dev {summary['select_by']}": number(value), "": "chosen" if setting == summary["chosen"] else ""}
+        for setting, value in summary["sweep"].items()
+    ]
+    return [render(rows, markdown=markdown), ""]
+
+
+def _what_varies(summary: Result) -> str:
+    chosen = [run for run in summary["runs"] if run.get("setting", "") == summary.get("chosen", run.get("setting", ""))]
+    counts = {key: len({run.get(key) for run in chosen}) for key in ("seed", "fold")}
+    return " x ".join(_counted(key, count) for key, count in counts.items() if count > 1) or _counted("run", len(chosen))
+
+
+def _counted(word: str, count: int) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in {"-", "+"}
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space

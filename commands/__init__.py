@@ -1,0 +1,1 @@
+"""What is typed: one file for each verb, heavy imports inside the functions that need them."""

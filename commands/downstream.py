@@ -1,0 +1,274 @@
+"""Train and evaluate one task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from .shell import Parser, split_numbers, split_pairs
+
+if TYPE_CHECKING:
+    from ..training.config import RunConfig
+    from ..training.plan import Part
+    from ..training.run import Runtime
+
+HELP = "train one task on an upstream and evaluate it (what `python run_downstream.py` runs)"
+EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release"
+
+
+def make_parser(prog: str) -> Parser:
+    """Return the flags; those of s3prl keep their meaning."""
+    parser = Parser(prog, "Train one task on an upstream's layers, choose the step on dev, test once.", EXAMPLE.replace("headwater downstream", prog))
+    add = parser.add_argument
+    add("-m", "--mode", choices=("train", "evaluate"), default="train", help="train (default), or test a finished run (-e)")
+    add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME")
+    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
+    add("-d", "--downstream", metavar="TASK", help="the task: a folder of downstream/")
+    add("-f", "--upstream_trainable", action="store_true", help="finetune the upstream (its convolutions stay frozen)")
+    add("-l", "--upstream_layer_selection", type=int, metavar="N", help="one layer instead of the weighted sum (0: input of block 1)")
+    add("-s", "--upstream_feature_selection", metavar="KEY", help="hidden_states (default) or last_hidden_state")
+    add("--normalize-layers", "--upstream_feature_normalize", action="store_true", help="layer norm of every layer before the sum")
+    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (superb/emotion)")
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
+    add("--corpus", help="a name of `headwater corpus list` (default: the task's usual one)")
+    add("--data", help="the corpus' folder, or a csv / tsv / jsonl of your own")
+    add("--columns", metavar="OURS=THEIRS,…", help="headers of your csv: audio=wav_path,label=emotion,speaker=spk")
+    add("--audio-root", metavar="DIR", help="what relative paths of a manifest start from (default: its folder)")
+    add("--protocol", help="how the corpus is split")
+    add("-v", "--downstream_variant", metavar="FOLD", help="the fold: 1, 2, … (or fold1, …)")
+    add("--folds", help="`all`, or 1,2,3: one run each, pooled")
+    add("--seeds", help="1,2,3: one run each")
+    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="one run for each value; dev decides")
+    add("--jobs", type=int, default=1, help="runs of a plan at once")
+    add("--demo", action="store_true", help="the task's miniature corpus, made on the spot")
+    add("--demo-scale", type=float, help="size of the miniature (default 1)")
+    add("--skip-broken", action="store_true", help="go on without audio files that cannot be read")
+    add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
+    add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
+    add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate")
+    add("-i", "--init_ckpt", metavar="RUN", help="a run whose head and layer weights are the start")
+    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split of -m evaluate (default: test)")
+    add("-a", "--auto_resume", action="store_true", help="accepted: resuming is the default")
+    add("--again", action="store_true", help="a new run beside one that is finished")
+    add("--seed", type=int, help="of every random draw (default 1)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--quiet", action="store_true", help="print the table only")
+    return parser
+
+
+def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
+    """Train or evaluate as the flags say, and print the table."""
+    flags = make_parser(prog).parse_args(arguments)
+    refuse_s3prl_override(flags.override)
+    from ..analysis.table import result_table, summary_table
+    from ..training.plan import run_plan
+    from ..training.run import Runtime
+
+    runtime = Runtime(flags.device, flags.quiet)
+    if flags.mode == "evaluate":
+        print(result_table(evaluate(flags, runtime)))
+        return 0
+    config, parts, folder = plan_of(flags)
+    result = run_plan(parts, folder, runtime, flags.jobs)
+    print(result_table(result) if "runs" not in result else summary_table(result))
+    print("\n".join(footnotes(config, folder)))
+    return 0
+
+
+def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
+    """Return the config, the runs it asks for, and the folder they go to."""
+    from ..training.config import read_yaml, resolve
+    from ..training.plan import all_folds, expand
+
+    if flags.past_exp:
+        folder = Path(flags.past_exp)
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"Expected a run folder after -e, found no config.yaml in '{folder}'. Check the path.")
+        config = resolve([read_yaml(folder / "config.yaml")])
+        return config, expand(config, [config.corpus.fold], [config.seed], []), folder
+    config = resolve(mappings_of(flags))
+    if not config.upstream.name:
+        raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater upstreams`.")
+    folds = [config.corpus.fold] if flags.downstream_variant or not config.folds else config.folds
+    if flags.folds:
+        folds = all_folds(config) if flags.folds == "all" else split_numbers(flags.folds, "--folds")
+    seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [config.seed]
+    parts = expand(config, folds, seeds, flags.sweep)
+    return config, parts, folder_of(flags, config, parts)
+
+
+def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
+    """Return what decides the config, in rising precedence: the task's defaults, the recipe, the flags."""
+    from ..training.config import demo_recipe, find_recipe, parse_override, read_yaml, task_default
+
+    recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
+    task = flags.downstream or recipe.get("task")
+    if not task:
+        raise UserError("Expected a task, found none. Add `-d emotion`, or a recipe with `-c`.")
+    if recipe.get("task", task) != task:
+        raise UserError(f"Expected the recipe's task '{recipe['task']}' after -d, found '{task}'. Leave out -d.")
+    demo = demo_recipe(task) if flags.demo and not flags.config else {}
+    overrides = [parse_override(text) for text in flags.override]
+    return [task_default(task), demo, recipe, flags_mapping(flags, task), *overrides]
+
+
+def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
+    """Return what the flags say, as a recipe would say it."""
+    upstream = {
+        "name": flags.upstream,
+        "path": flags.upstream_ckpt,
+        "trainable": flags.upstream_trainable or None,
+        "layer": chosen_layer(flags),
+        "normalize_layers": flags.normalize_layers or None,
+    }
+    options = {
+        "columns": split_pairs(flags.columns, "--columns") if flags.columns else None,
+        "audio_root": flags.audio_root,
+    }
+    corpus = {
+        "name": flags.corpus,
+        "data": flags.data,
+        "protocol": flags.protocol,
+        "fold": fold_of(flags.downstream_variant),
+        "options": given(options) or None,
+        "demo": flags.demo or None,
+        "demo_scale": flags.demo_scale,
+        "skip_broken": flags.skip_broken or None,
+    }
+    mapping = {"task": task, "upstream": given(upstream), "corpus": given(corpus), "seed": flags.seed, "init_head": flags.init_ckpt}
+    return given(mapping)
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the user gave: flags left out are None."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def chosen_layer(flags: Namespace) -> int | None:
+    """Return the one layer that -l or -s asks for."""
+    known = {None: None, "hidden_states": None, "last_hidden_state": -1}
+    if flags.upstream_feature_selection not in known:
+        raise UserError(f"Expected -s hidden_states or last_hidden_state, found '{flags.upstream_feature_selection}'.")
+    chosen = known[flags.upstream_feature_selection]
+    return chosen if flags.upstream_layer_selection is None else flags.upstream_layer_selection
+
+
+def fold_of(variant: str | None) -> int | None:
+    """Return the fold of s3prl's `-v fold1`, or of `-v 1`."""
+    if variant is None:
+        return None
+    match = re.fullmatch(r"(?:fold)?(\d+)", variant)
+    if not match:
+        raise UserError(f"Expected a fold after -v, as in `-v 1` or `-v fold1`, found '{variant}'.")
+    return int(match[1])
+
+
+def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
+    """Return where the run goes: as typed, or a name that the same command always gives."""
+    marks = "".join(f"-{mark}" for mark in expected_marks(config))
+    if flags.expdir:
+        folder = Path(flags.expdir)
+    elif flags.expname:
+        folder = Path("result") / "downstream" / (flags.expname + marks)
+    else:
+        folder = Path("result") / "downstream" / (default_name(config, parts) + marks)
+    if flags.again and (folder / "result.json").is_file():
+        numbers = (number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file())
+        folder = folder.with_name(f"{folder.name}-{next(numbers)}")
+    return folder
+
+
+def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
+    """Return task, upstream and corpus in words, and the rest of the command as a short hash."""
+    from ..training.config import identity_of
+
+    upstream = re.sub(r"[^\w.-]+", "_", config.upstream.name.strip("./")) + "-finetuned" * config.upstream.trainable
+    asked = json.dumps([identity_of(part.config) for part in parts], sort_keys=True)
+    return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+
+
+def expected_marks(config: RunConfig) -> list[str]:
+    """Return the marks that a run will have, before its upstream is loaded."""
+    from ..upstream.base import list_upstreams
+
+    untrained = any(row.untrained for row in list_upstreams(config.upstream.name) if row.name == config.upstream.name)
+    identity = Path(config.upstream.name) / "identity.json"
+    if identity.is_file():
+        untrained = "UNTRAINED" in json.loads(identity.read_text(encoding="utf-8")).get("marks", [])
+    return ["DEMO"] * config.corpus.demo + ["UNTRAINED"] * untrained
+
+
+def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
+    """Test a finished run: on its own corpus, or on the one that the flags name."""
+    from ..training.config import parse_override, read_yaml, resolve, to_mapping
+    from ..training.evaluation import evaluate_run
+
+    if not flags.past_exp:
+        raise UserError("Expected the run to evaluate, found none. Add `-e RUN`.")
+    folder = Path(flags.past_exp)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"Expected a run folder after -e, found no config.yaml in '{folder}'. Check the path.")
+    trained = resolve([read_yaml(folder / "config.yaml")])
+    base = to_mapping(trained)
+    other = flags.corpus or flags.data
+    if other:
+        base["corpus"], base["labels"] = {"demo": flags.demo}, {}
+    over = flags_mapping(flags, trained.task)
+    config = resolve([base, {key: over[key] for key in ("corpus",) if key in over}, *map(parse_override, flags.override)])
+    return evaluate_run(folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt)
+
+
+def footnotes(config: RunConfig, folder: Path) -> list[str]:
+    """Return what stands under the table: where everything lies, and which experiment this was not."""
+    from ..training.config import RECIPES, read_yaml
+
+    lines = [f"results: {folder}"]
+    recipe = RECIPES / "superb" / f"{config.task}.yaml"
+    superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
+    if superb.get("name") == config.corpus.name and superb.get("protocol") != config.corpus.protocol:
+        lines.append(
+            f"protocol {config.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
+            f"SUPERB's experiment is -c superb/{config.task}"
+        )
+    return lines
+
+
+# s3prl's names on the left
+TRANSLATED = {
+    "config.runner.total_steps": "training.steps",
+    "config.runner.eval_step": "training.eval_every",
+    "config.runner.log_step": "training.log_every",
+    "config.runner.save_step": "training.save_every",
+    "config.runner.gradient_clipping": "optimizer.clip",
+    "config.optimizer.lr": "optimizer.lr",
+    "config.optimizer.name": "optimizer.name",
+    "config.downstream_expert.datarc.train_batch_size": "training.batch_size",
+    "config.downstream_expert.datarc.test_fold": "corpus.fold",
+    "config.downstream_expert.datarc.root": "corpus.data",
+    "config.downstream_expert.modelrc.projector_dim": "emotion.projector_dim",
+    "args.seed": "seed",
+    "args.upstream": "upstream.name",
+    "args.upstream_trainable": "upstream.trainable",
+}
+
+
+def refuse_s3prl_override(overrides: Sequence[str]) -> None:
+    """Recognise s3prl's `-o "config.x=1,,args.y=2"` and answer with the command in our words."""
+    text = ",,".join(overrides)
+    if not re.search(r"(^|,,)(config|args)\.", text):
+        return
+    known, unknown = [], []
+    for pair in filter(None, text.split(",,")):
+        key, _, value = pair.partition("=")
+        target = TRANSLATED.get(key, "")
+        value = re.sub(r"^'?fold(\d+)'?$", r"\1", value) if target == "corpus.fold" else value.strip("'\"")
+        (known if target else unknown).append(f"{target}={value}" if target else key)
+    here = f"-o {' '.join(known)}" if known else "(nothing)"
+    missing = f" Without a successor: {', '.join(unknown)}." if unknown else ""
+    raise UserError(f"Expected `-o key=value …`, found s3prl's spelling. Here it is: {here}.{missing}")

@@ -1,0 +1,64 @@
+"""What all commands share: a parser whose errors help, and one line for every mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ..errors import UserError, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that answers a wrong flag with its nearest neighbour, in one line."""
+
+    def __init__(self, prog: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake and where help is, and exit with code 2."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        if message.startswith("unrecognized arguments:"):
+            wrong = message.split(": ", 1)[1].split()[0]
+            message = f"Unknown argument '{wrong}'.{nearest(wrong.split('=')[0], flags)}"
+        self.exit(2, f"error: {message} See `{self.prog} --help`.\n")
+
+
+def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
+    try:
+        return main(sys.argv[1:] if arguments is None else arguments)
+    except UserError as problem:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: `headwater … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def split_numbers(text: str, flag: str) -> list[int]:
+    """Return `1,2,3` as numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"Expected whole numbers after {flag}, as in `{flag} 1,2,3`, found '{text}'.") from None
+
+
+def split_pairs(text: str, flag: str) -> dict[str, str]:
+    """Return `audio=path,label=emotion` as a mapping."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(equals and key and value for key, equals, value in pairs):
+        raise UserError(f"Expected `{flag} ours=theirs,…`, found '{text}'. For instance: {flag} audio=path,label=emotion")
+    return {key.strip(): value.strip() for key, _, value in pairs}

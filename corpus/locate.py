@@ -1,0 +1,117 @@
+"""Where a corpus lies on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UserError
+from .base import Reader
+
+
+def find_root(reader: Reader, data: str | None = None) -> Path:
+    """Return the corpus' folder (or file): --data, then $HEADWATER_DATA/<corpus>, then the user's config file."""
+    places = [("--data", data), ("$HEADWATER_DATA", _from_environment(reader)), (str(config_file()), _from_config(reader))]
+    for source, place in places:
+        if place is None:
+            continue
+        root = Path(place).expanduser()
+        kind = "file" if reader.is_file else "folder"
+        if not root.exists():
+            raise UserError(
+                f"Expected the {kind} of {reader.name} at {root} (from {source}), found nothing there. Check the path."
+            )
+        if root.is_dir() == reader.is_file:
+            found = "folder" if root.is_dir() else "file"
+            hint = "Name the table in it." if reader.is_file else "Name the folder, or read a table with --corpus manifest."
+            raise UserError(f"Expected a {kind} for {reader.name} (from {source}), found the {found} {root}. {hint}")
+        return root
+    raise UserError(_nowhere(reader))
+
+
+def config_file() -> Path:
+    """Return the user's config file: $HEADWATER_CONFIG, or headwater.yaml in the user's config folder."""
+    chosen = os.environ.get("HEADWATER_CONFIG")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".config" / "headwater.yaml"
+
+
+def is_demo(root: Path) -> bool:
+    """Tell whether a corpus' folder holds a miniature of it."""
+    from .demo import MARKER
+
+    return (root / MARKER).is_file()
+
+
+def find_inside(root: str | Path, fits: Callable[[Path], bool], corpus: str, expected: str) -> Path:
+    """Return the folder that has the corpus' layout: the one named, or the only one directly inside it."""
+    named = Path(root).expanduser()
+    if not named.is_dir():
+        raise UserError(
+            f"Expected the folder of {corpus} at {named}, found {'a file' if named.exists() else 'nothing'}. Check --data."
+        )
+    if fits(named):
+        return named
+    inside = [child for child in sorted(named.iterdir()) if child.is_dir() and not _is_litter(child) and fits(child)]
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        listed = ", ".join(child.name for child in inside)
+        raise UserError(f"Expected one {corpus} in {named}, found {len(inside)} ({listed}). Name one with --data.")
+    if fits(named.resolve().parent):
+        raise UserError(
+            f"Expected {expected} in {named}, found a part of it only. Name the folder above: --data {named.resolve().parent}"
+        )
+    names = sorted(child.name for child in named.iterdir() if not _is_litter(child))
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise UserError(f"Expected {expected} in {named}, found {listed or 'nothing'}. Name the folder of {corpus} with --data.")
+
+
+def _is_litter(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def wav_files(root: Path, pattern: str = "*.wav") -> list[Path]:
+    """Return a folder's WAV files, macOS litter left out, in order of their paths."""
+    files = {*root.rglob(pattern), *root.rglob(pattern.replace(".wav", ".WAV"))}
+    return sorted(path for path in files if not any(_is_litter(Path(part)) for part in path.relative_to(root).parts))
+
+
+def _from_environment(reader: Reader) -> str | None:
+    base = os.environ.get("HEADWATER_DATA")
+    place = None if not base else Path(base).expanduser() / reader.name
+    return str(place) if place is not None and place.exists() else None
+
+
+def _from_config(reader: Reader) -> str | None:
+    path = config_file()
+    if not path.is_file():
+        return None
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found: {' '.join(str(error).split())}."
+        ) from error
+    data = content.get("data", {}) if isinstance(content, dict) else None
+    if not isinstance(data, dict):
+        raise UserError(f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found something else. Mend or remove it.")
+    place = data.get(reader.name)
+    return None if place is None else str(place)
+
+
+def _nowhere(reader: Reader) -> str:
+    task = (reader.default_for or reader.tasks or ("emotion",))[0]
+    demo = ""
+    if reader.make_demo is not None:
+        named = "" if task in reader.default_for else f" --corpus {reader.name}"
+        demo = f"\nWithout it, this works now: python run_downstream.py -u fbank -d {task}{named} --demo"
+    return (
+        f"Expected to know where {reader.name} lies, found neither --data, nor $HEADWATER_DATA/{reader.name}, "
+        f"nor an entry in {config_file()}.\n"
+        f"Get it: {reader.where or reader.description}\n"
+        f"Then say where it lies: --data PATH, or HEADWATER_DATA=FOLDER with FOLDER/{reader.name} in it, "
+        f"or a line in {config_file()}: data: {{{reader.name}: PATH}}{demo}"
+    )

@@ -1,0 +1,199 @@
+"""A manifest: anybody's own data as a csv, tsv or jsonl table with one row for each utterance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .base import Corpus, Reader, Utterance, register_corpus
+from .folds import Splits, check_fold, choose_dev, deal, in_drawn_order, random_folds, split_by_speaker
+from .table import Row, likeliest, read_table, resolve_columns
+
+# auto: the table's own split column, else speaker5, else random5
+PROTOCOLS = {"auto": 5, "split": 1, "speaker5": 5, "random5": 5, "all_test": 1}
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "devel", "development", "val", "valid", "validation"), "dev"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def read(
+    root: str | Path,
+    *,
+    protocol: str = "auto",
+    fold: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    audio_root: str | None = None,
+    label_required: bool = True,
+) -> Corpus:
+    """Return the table's utterances; its label column becomes the label `label`, other columns keep their names.
+
+    `columns` maps what is needed (audio, label, speaker, …) to the table's headers. Paths are relative to
+    `audio_root`, or to the table's folder.
+    """
+    number = check_fold("manifest", PROTOCOLS, protocol, fold)
+    path = Path(root).expanduser()
+    headers, rows = read_table(path)
+    names = resolve_columns(headers, columns or {}, ("audio", "label") if label_required else ("audio",), path)
+    base = Path(audio_root).expanduser() if audio_root else path.parent
+    utterances = [_utterance(row, names, base, path) for row in rows]
+    _refuse_twins(utterances, rows, path)
+    classes = sorted({str(utterance.labels["label"]) for utterance in utterances if "label" in utterance.labels}, key=_natural)
+    if label_required and len(classes) < 2:
+        raise UserError(
+            f"Expected at least two classes in column '{names['label']}' of {path}, found only '{classes[0]}'.{_HINT}"
+        )
+    chosen = _choose(protocol, names, utterances)
+    if chosen in {"split", "all_test"}:
+        number = _the_only_fold(number, protocol, path)
+    splits, notes = _split(chosen, utterances, rows, names, number or 1, path)
+    if chosen == "random5" and "speaker" not in names:
+        notes += (_no_speakers(headers, names),)
+    order = {"label": tuple(classes)} if classes else {}
+    return Corpus("manifest", chosen, number, splits, label_order=order, notes=notes)
+
+
+_HINT = " Add rows of another class, or name another column: --columns label=HEADER"
+
+
+def _utterance(row: Row, names: Mapping[str, str], base: Path, path: Path) -> Utterance:
+    def text_of(key: str) -> str | None:
+        value = row.values.get(names.get(key, ""))
+        return None if value is None or str(value).strip() == "" else str(value).strip()
+
+    def seconds(key: str) -> float | None:
+        word = text_of(key)
+        try:
+            return None if word is None else float(word)
+        except ValueError:
+            raise UserError(f"Expected seconds in column '{names[key]}', found '{word}' in row {row.number} of {path}.") from None
+
+    for key in ("audio", "label"):
+        if key in names and text_of(key) is None:
+            raise UserError(
+                f"Expected a value in column '{names[key]}', found none in row {row.number} of {path}. Fill in or remove it."
+            )
+    start, end, audio = seconds("start") or 0.0, seconds("end"), text_of("audio") or ""
+    if start < 0 or (end is not None and end <= start):
+        raise UserError(
+            f"Expected 0 <= start < end, found start {start:g} and end {end} in row {row.number} of {path}. Mend the row."
+        )
+    own = {header: value for header, value in row.values.items() if header not in names.values() and value not in (None, "")}
+    label = row.values.get(names.get("label", ""))
+    labels: dict[str, Any] = own if label is None else {**own, "label": label.strip() if isinstance(label, str) else label}
+    return Utterance(
+        id=text_of("id") or (audio if not start and end is None else f"{audio}#{start:g}-{'' if end is None else f'{end:g}'}"),
+        audio=str(base / Path(audio).expanduser()),
+        start=start,
+        duration=None if end is None else end - start,
+        text=text_of("text"),
+        speaker=text_of("speaker"),
+        session=text_of("session"),
+        labels=labels,
+    )
+
+
+def _refuse_twins(utterances: Sequence[Utterance], rows: Sequence[Row], path: Path) -> None:
+    seen: dict[str, int] = {}
+    for utterance, row in zip(utterances, rows, strict=True):
+        if utterance.id in seen:
+            raise UserError(
+                f"Expected every utterance once, found '{utterance.id}' in rows {seen[utterance.id]} and {row.number} of {path}. "
+                "Remove one, or give each its own id."
+            )
+        seen[utterance.id] = row.number
+
+
+def _choose(protocol: str, names: Mapping[str, str], utterances: Sequence[Utterance]) -> str:
+    if protocol != "auto":
+        return protocol
+    if "split" in names:
+        return "split"
+    return "speaker5" if all(utterance.speaker for utterance in utterances) else "random5"
+
+
+def _the_only_fold(number: int | None, protocol: str, path: Path) -> None:
+    if number not in (None, 1):
+        raise UserError(
+            f"Expected one fold, found fold {number} asked of {path}, whose column of splits decides (protocol {protocol}). "
+            "Leave out the fold, or choose --protocol speaker5."
+        )
+
+
+def _split(
+    protocol: str, utterances: Sequence[Utterance], rows: Sequence[Row], names: Mapping[str, str], fold: int, path: Path
+) -> tuple[Splits, tuple[str, ...]]:
+    if protocol == "split":
+        return _own_split(utterances, rows, names, path)
+    if protocol == "all_test":
+        return {"test": tuple(utterances)}, ()
+    if protocol == "random5":
+        return random_folds(utterances, fold, count=5), ()
+    speakers = in_drawn_order(utterance.speaker or "" for utterance in utterances)
+    if "" in speakers:
+        missing = next(row.number for utterance, row in zip(utterances, rows, strict=True) if not utterance.speaker)
+        raise UserError(
+            f"Expected a speaker in every row for protocol speaker5, found none in row {missing} of {path}. "
+            "Name the column (--columns speaker=HEADER), or choose --protocol random5."
+        )
+    if len(speakers) < 5:
+        raise UserError(
+            f"Expected at least 5 speakers for 5 folds, found {len(speakers)} in {path}. "
+            "Add a column 'split', or choose --protocol random5."
+        )
+    return split_by_speaker(utterances, deal(speakers, 5), fold), ()
+
+
+def _own_split(
+    utterances: Sequence[Utterance], rows: Sequence[Row], names: Mapping[str, str], path: Path
+) -> tuple[Splits, tuple[str, ...]]:
+    if "split" not in names:
+        raise UserError(f"Expected a column of splits in {path} for protocol split, found none. Name it: --columns split=HEADER")
+    splits: dict[str, list[Utterance]] = {}
+    for utterance, row in zip(utterances, rows, strict=True):
+        word = str(row.values.get(names["split"]) or "").strip()
+        if not word:
+            raise UserError(
+                f"Expected train, dev or test in column '{names['split']}', found nothing in row {row.number} of {path}."
+            )
+        splits.setdefault(_SPLIT_NAMES.get(word.lower(), word), []).append(utterance)
+    missing = [name for name in ("train", "test") if name not in splits]
+    if missing:
+        counts = ", ".join(f"{name} ({len(found)})" for name, found in splits.items())
+        raise UserError(
+            f"Expected rows of split '{missing[0]}' in {path}, found {counts}. "
+            "Add them, leave the column out for folds, or evaluate all rows with --protocol all_test."
+        )
+    frozen: Splits = {name: tuple(found) for name, found in splits.items()}
+    if "dev" in frozen:
+        return frozen, ()
+    parts, note = choose_dev(frozen["train"])
+    return {**frozen, **parts}, (note,)
+
+
+def _no_speakers(headers: Sequence[str], names: Mapping[str, str]) -> str:
+    likely = likeliest("speaker", [header for header in headers if header not in names.values()])
+    hint = f": --columns speaker={likely}?" if likely else ""
+    return f"no column of speakers, so folds are drawn over rows, and results flatter where speakers return{hint}"
+
+
+def _natural(word: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", word) if part]
+
+
+register_corpus(
+    Reader(
+        name="manifest",
+        read=read,
+        tasks=("emotion",),
+        protocols=PROTOCOLS,
+        select_by={"emotion": "ua"},
+        description="your own data: a csv, tsv or jsonl table with audio and label (and speaker, split, text, start, end)",
+        where="write one: a row for each utterance, with the columns audio and label at least",
+        is_file=True,
+    )
+)

@@ -1,0 +1,104 @@
+"""Class labels: merged, kept and ordered as the user says, the corpus' own otherwise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..corpus.base import Corpus, Utterance
+from ..errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """The `labels:` section: what a corpus' classes become."""
+
+    merge: dict[str, str] = field(default_factory=dict)  # {exc: hap}: exc counts as hap
+    keep: list[str] = field(default_factory=list)  # classes in this order; []: the corpus' own
+    column: str = ""  # a manifest's label column by its own name; "": the usual one
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a run, and how an utterance's label becomes one of them."""
+
+    names: tuple[str, ...]
+    merge: Mapping[str, str]
+    key: str  # of Utterance.labels
+    counts: Mapping[str, int] = field(default_factory=dict)  # of the training split
+
+    def of(self, utterance: Utterance) -> str | None:
+        """Return the utterance's class, or None where it has none of these."""
+        label = utterance.labels.get(self.key)
+        label = self.merge.get(str(label), label)
+        return str(label) if label is not None and str(label) in self.names else None
+
+    def vocabulary(self) -> dict[str, Any]:
+        """Return what rebuilds this without a corpus."""
+        return {"classes": list(self.names), "merge": dict(self.merge), "key": self.key, "counts": dict(self.counts)}
+
+    @classmethod
+    def from_vocabulary(cls, vocabulary: Mapping[str, Any]) -> Classes:
+        """Return the classes of a run folder."""
+        return cls(tuple(vocabulary["classes"]), vocabulary["merge"], vocabulary["key"], vocabulary.get("counts", {}))
+
+
+def classes_of(corpus: Corpus, key: str, config: LabelsConfig) -> Classes:
+    """Return the classes that a corpus and the user's settings make."""
+    key = config.column or label_key(corpus, key)
+    utterances = [utterance for split in corpus.splits.values() for utterance in split]
+    found = Counter(str(utterance.labels[key]) for utterance in utterances if utterance.labels.get(key) is not None)
+    if not found:
+        known = ", ".join(sorted(_label_keys(corpus))) or "none"
+        raise UserError(f"Expected a label '{key}' in {corpus.name}, found none (labels there: {known}). Set labels.column.")
+    own = corpus.label_defaults.get(key, {})
+    merge = dict(config.merge or own.get("merge", {}))
+    order = list(config.keep or own.get("keep", ()))
+    _check_words([*merge, *(word for word in order if word not in merge.values())], found, corpus.name)
+    if not order:
+        known_order = corpus.label_order.get(key) or sorted(found)
+        order = [name for name in dict.fromkeys(merge.get(name, name) for name in known_order)]
+        present = {merge.get(name, name) for name in found}
+        order = [name for name in order if name in present]
+    classes = Classes(tuple(order), merge, key)
+    counts = Counter(name for name in map(classes.of, corpus.splits.get("train", ())) if name is not None)
+    return Classes(classes.names, merge, key, {name: counts[name] for name in order})
+
+
+def label_key(corpus: Corpus, task_key: str) -> str:
+    """Return where a corpus keeps a task's label: under the task's own key, or a manifest's `label`."""
+    if task_key not in corpus.label_order and "label" in _label_keys(corpus):
+        return "label"
+    return task_key
+
+
+def _label_keys(corpus: Corpus) -> set[str]:
+    return {key for split in corpus.splits.values() for utterance in split for key in utterance.labels}
+
+
+def _check_words(words: Iterable[str], found: Mapping[str, int], corpus: str) -> None:
+    for word in words:
+        if word not in found:
+            listed = ", ".join(f"{name} ({count})" for name, count in sorted(found.items()))
+            raise UserError(f"Expected a label of {corpus}, found '{word}'.{nearest(word, found)} Labels there: {listed}.")
+
+
+def require_trainable(classes: Classes, corpus: Corpus, splits: Sequence[str] = ("train", "dev")) -> None:
+    """Refuse what cannot be learnt: an empty split, one class only, a class never seen in training."""
+    if len(classes.names) < 2:
+        raise UserError(f"Expected at least two classes, found {list(classes.names)} in {corpus.name}. Check labels.keep.")
+    for split in splits:
+        if not any(classes.of(utterance) for utterance in corpus.splits.get(split, ())):
+            found = ", ".join(f"{name} {len(rows)}" for name, rows in corpus.splits.items())
+            raise UserError(
+                f"Expected labelled utterances in split '{split}' of {corpus.name}, found none (splits: {found}). "
+                "Check the corpus with `headwater corpus check`."
+            )
+    unseen = [name for name, count in classes.counts.items() if not count]
+    if unseen:
+        raise UserError(
+            f"Expected every class in the training split of {corpus.name}, found no '{', '.join(unseen)}'. "
+            f"Leave it out: -o labels.keep='[{', '.join(name for name in classes.names if name not in unseen)}]'"
+        )

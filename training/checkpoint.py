@@ -1,0 +1,162 @@
+"""Checkpoints and small files: safetensors and json, written aside and renamed, never a pickle."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run remembers rather than draws: where it is, and the best so far."""
+
+    step: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    worse_evaluations: int = 0  # since the best one
+    seconds: float = 0.0  # spent so far, over all starts
+
+    @property
+    def is_new(self) -> bool:
+        """True before anything was learnt."""
+        return self.step == 0
+
+
+@contextmanager
+def plain_disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one line."""
+    causes = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EFBIG: "the file may not grow that large",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "writing there is not allowed",
+        errno.EPERM: "writing there is not allowed",
+        errno.ENOTDIR: "a part of the path is a file",
+        errno.EEXIST: "a file stands in the way",
+    }
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in causes:
+            raise
+        advice = "Free some space or choose another folder with -p; the same command then goes on where it was."
+        raise UserError(f"Expected to write '{path}', found that {causes[problem.errno]}. {advice}") from None
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a name to write to; it becomes `path` when all went well, and is gone otherwise."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with plain_disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            os.replace(aside, path)
+        finally:
+            # on a file system that refuses everything there is nothing to take away either
+            if os.path.lexists(aside):
+                aside.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a json file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a json file of a run folder holds."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
+    except ValueError as problem:
+        raise UserError(f"Expected json in '{path}', found: {problem}. Remove the file, or train again with --again.") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and json facts as one safetensors file, whole or not at all."""
+    values = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    with written_aside(path) as aside:
+        try:
+            save_file(values, aside, metadata={"facts": json.dumps(facts)})
+        except SafetensorError as problem:  # it wraps what the disk said
+            _raise_as_disk_error(problem)
+
+
+def _raise_as_disk_error(problem: SafetensorError) -> None:
+    for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if f"os error {code}" in str(problem) or f"code: {code}," in str(problem):
+            raise OSError(code, os.strerror(code)) from None
+    raise problem
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and facts of a file that `save_tensors` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, json.loads((file.metadata() or {}).get("facts", "{}"))
+    except FileNotFoundError:
+        raise UserError(f"Expected a checkpoint at '{path}', found none. Train the run first.") from None
+    except (SafetensorError, ValueError) as problem:
+        raise UserError(f"Expected a checkpoint in '{path}', found a damaged file ({problem}). Remove it and train again.") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state as flat tensors: `optimizer.<parameter>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{index}.{name}": torch.as_tensor(value) for index, row in state.items() for name, value in row.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer back what `optimizer_tensors` took from it."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        _, index, name = key.split(".", 2)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; a second one is told who has it."""
+    with plain_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"Expected the run folder '{folder}' to be free, found that {holder} holds it. "
+                "Wait for it to end, or choose another folder with -n or -p."
+            ) from None
+        with plain_disk_errors(folder):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield

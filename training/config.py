@@ -1,0 +1,256 @@
+"""What a run is told: dataclasses, then a recipe, then flags; nothing is loaded before all of it is right."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ..corpus.base import Reader, default_corpus, get_reader
+from ..downstream.base import Task, load_task
+from ..downstream.labels import LabelsConfig
+from ..errors import UserError
+from ..upstream.base import UpstreamConfig
+from .strict import bind, plain
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """The `corpus:` section: what is heard, and how it is split."""
+
+    name: str = ""  # "": the task's usual corpus
+    data: str | None = None  # folder or manifest; None: $HEADWATER_DATA/<name> or the user's config file
+    protocol: str = ""  # "": the reader's first
+    fold: int = 1
+    options: dict[str, Any] = field(default_factory=dict)  # the reader's own
+    demo: bool = False
+    demo_scale: float = 1.0
+    skip_broken: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The `optimizer:` section."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3  # of heads
+    weights_lr: float | None = None  # of layer weights; None: as the heads'
+    upstream_lr: float = 1e-5  # of a finetuned upstream
+    layer_decay: float = 1.0  # a block's rate is upstream_lr x layer_decay^(blocks above it)
+    weight_decay: float = 0.0
+    clip: float = 1.0  # largest norm of the gradient
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The `training:` section."""
+
+    steps: int = 10_000
+    batch_size: int = 32  # utterances in a step, over all pieces and processes
+    eval_every: int = 200
+    patience: int | None = None  # evaluations without a better one; None: train all steps
+    log_every: int = 20
+    save_every: int = 200
+    piece_seconds: float = 60.0  # padded audio in one pass
+    piece_size: int | None = None  # utterances in one pass; None: as many as the seconds allow
+    sort_pieces: bool = True  # by length, so that little is padded
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published value, printed beside the user's own where everything named agrees."""
+
+    upstream: str = ""
+    metric: str = ""
+    value: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides what a run computes, and where it reads."""
+
+    task: str = ""
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    expert: Any = None  # the task's own section, spelled with the task's name in yaml
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    select_by: str = ""  # "": the corpus' usual metric
+    init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
+    seed: int = 1
+    folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
+    reference: list[Reference] = field(default_factory=list)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return a recipe's mapping, or say what is wrong with the file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Expected a recipe (yaml) at '{path}', found no file. Check the path of -c.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as problem:
+        detail = " ".join(str(problem).split())
+        raise UserError(f"Expected yaml in '{path}', found: {detail}. Mend the file.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping in which the second one's leaves stand over the first one's."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Return `optimizer.lr=1e-4` as a nested mapping."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"Expected `-o key=value`, found '{text}'. For instance: -o optimizer.lr=1e-4")
+    try:
+        leaf = yaml.safe_load(value) if value.strip() else ""
+    except yaml.YAMLError:
+        raise UserError(f"Expected a yaml value after '{key}=', found '{value}'. Quote it for the shell.") from None
+    nested: Any = leaf
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return nested
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """Return a recipe by its path, or one of ours by its name (`superb/emotion`)."""
+    ours = RECIPES / (name if name.endswith(".yaml") else f"{name}.yaml")
+    own = RECIPES.parent / name  # `recipes/superb/emotion.yaml`, typed outside the clone
+    return next((path for path in (Path(name), ours, own) if path.is_file()), Path(name))
+
+
+def task_default(task: str) -> dict[str, Any]:
+    """Return what a task's folder sets for the bare command."""
+    path = Path(__file__).parents[1] / "downstream" / task / "default.yaml"
+    return read_yaml(path) if path.is_file() else {}
+
+
+def demo_recipe(task: str) -> dict[str, Any]:
+    """Return what differs for a task on its demo corpus."""
+    path = RECIPES / "demo" / f"{task}.yaml"
+    return read_yaml(path) if path.is_file() else {}
+
+
+def resolve(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
+    """Return the run's config from mappings in rising precedence; every mistake is reported at once."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, layer)
+    name = values.get("task") or ""
+    if not name:
+        raise UserError("Expected a task, found none. Add `-d emotion` (or `task: emotion` to the recipe).")
+    task = load_task(str(name))
+    errors: list[str] = []
+    section = values.pop(task.name, {})
+    if "expert" in values:
+        errors.append(f"Unknown option 'expert'. The task's own section is called '{task.name}'.")
+        values.pop("expert")
+    values["reference"] = values.get("reference") or []
+    config = bind(RunConfig, values, "", errors)
+    config = dataclasses.replace(config, expert=bind(task.options, section or {}, task.name, errors))
+    config = _complete(config, task, errors)
+    if errors:
+        raise UserError("\n".join(errors))
+    return config
+
+
+def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
+    """Fill in what depends on other fields: the corpus, its protocol, the metric that selects."""
+    corpus = config.corpus
+    is_manifest = corpus.data is not None and not corpus.name and Path(corpus.data).suffix in {".csv", ".tsv", ".jsonl"}
+    try:
+        reader = get_reader(corpus.name or ("manifest" if is_manifest else default_corpus(task.name)))
+    except UserError as problem:
+        errors.append(str(problem))
+        return config
+    if task.name not in reader.tasks:
+        errors.append(f"Corpus '{reader.name}' does not serve task '{task.name}' (it serves: {', '.join(reader.tasks)}).")
+    corpus = dataclasses.replace(corpus, name=reader.name, protocol=corpus.protocol or reader.default_protocol)
+    if corpus.data is not None:
+        corpus = dataclasses.replace(corpus, data=os.path.abspath(os.path.expanduser(corpus.data)))
+    _check_corpus(corpus, reader, errors)
+    _check_numbers(config, errors)
+    select_by = config.select_by or reader.select_by.get(task.name, task.primary_metric)
+    if select_by not in task.metrics:
+        errors.append(f"Expected 'select_by' to be one of {', '.join(task.metrics)}, found {select_by!r}.")
+    return dataclasses.replace(config, corpus=corpus, select_by=select_by)
+
+
+def _check_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> None:
+    if corpus.protocol not in reader.protocols:
+        known = ", ".join(reader.protocols)
+        errors.append(f"Expected 'corpus.protocol' of {reader.name} to be one of {known}, found '{corpus.protocol}'.")
+    elif not 1 <= corpus.fold <= reader.protocols[corpus.protocol]:
+        folds = reader.protocols[corpus.protocol]
+        errors.append(f"Expected 'corpus.fold' between 1 and {folds} (protocol {corpus.protocol}), found {corpus.fold}.")
+    for key in corpus.options:
+        if key not in reader.options:
+            known = ", ".join(reader.options) or "none"
+            errors.append(f"Unknown option 'corpus.options.{key}'. {reader.name} has: {known}.")
+    if corpus.demo and reader.make_demo is None:
+        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater corpus list`."
+        errors.append(f"Corpus '{reader.name}' has no demo. {with_demo}")
+
+
+def _check_numbers(config: RunConfig, errors: list[str]) -> None:
+    positive = {
+        "training.steps": config.training.steps,
+        "training.batch_size": config.training.batch_size,
+        "training.eval_every": config.training.eval_every,
+        "training.log_every": config.training.log_every,
+        "training.save_every": config.training.save_every,
+        "training.piece_seconds": config.training.piece_seconds,
+        "training.piece_size": config.training.piece_size or 1,
+        "training.patience": config.training.patience or 1,
+        "optimizer.lr": config.optimizer.lr,
+        "optimizer.clip": config.optimizer.clip,
+        "corpus.demo_scale": config.corpus.demo_scale,
+    }
+    errors += [f"Expected '{key}' above 0, found {value}." for key, value in positive.items() if not value > 0]
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    """Return the resolved config as a recipe: the task's section under the task's name."""
+    mapping = plain(config)
+    section = mapping.pop("expert")
+    return {"task": mapping.pop("task"), **mapping, config.task: section}
+
+
+def identity_of(config: RunConfig) -> dict[str, Any]:
+    """Return the part of a config that decides the numbers: no path, no published value, no plan."""
+    mapping = to_mapping(config)
+    for key in ("reference", "folds"):
+        mapping.pop(key)
+    mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in {"data", "skip_broken"}}
+    options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
+    mapping["corpus"]["options"] = options
+    mapping["upstream"] = {key: value for key, value in mapping["upstream"].items() if key != "path"}
+    mapping["upstream"]["name"] = _without_path(config.upstream.name)
+    mapping["init_head"] = config.init_head and Path(config.init_head).name
+    return mapping
+
+
+def _without_path(name: str) -> str:
+    """A folder counts by its name; what is in it counts by the hash of its weights."""
+    return Path(name).name if Path(name).expanduser().is_dir() else name

@@ -1,0 +1,69 @@
+"""A finished run on another split, or on another corpus than the trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..downstream.base import load_task
+from ..errors import UserError
+from .checkpoint import read_json, write_json
+from .config import CorpusConfig, LabelsConfig
+from .loop import TaskData, evaluate
+from .predict import load_run
+from .prepare import audible, fingerprint, make_examples, read_corpus
+from .results import environment, split_results, write_outcome, write_predictions
+from .run import Runtime, make_accelerator, say
+
+
+def evaluate_run(
+    folder: Path, corpus: CorpusConfig, labels: LabelsConfig, split: str, runtime: Runtime, weights: str | None = None
+) -> dict[str, Any]:
+    """Return a run's scores on a split of a corpus, and leave them in the run folder under `evaluations/`."""
+    trained = load_run(folder, weights)
+    config = replace(trained.config, corpus=corpus)
+    accelerator = make_accelerator(config, runtime)
+    trained.model.to(accelerator.device)
+    heard, task = read_corpus(corpus), load_task(config.task)
+    vocabulary, said = task.adapt(trained.expert.vocabulary, labels, heard)
+    if split not in heard.splits:
+        raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
+    rows = task.select(vocabulary, heard.splits[split])
+    seconds, notes = audible({split: rows}, corpus)
+    expert = task.build(config.expert, vocabulary, {"audio": trained.model.upstreams["audio"].spec})
+    examples = make_examples(expert, rows, seconds)
+    if not examples:
+        raise UserError(f"Expected utterances with the run's classes in split '{split}' of {heard.name}, found none.")
+    data = TaskData(config.task, trained.expert, {split: examples})
+    outcome = evaluate(trained.model, data, split, accelerator, config.training)
+    marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if corpus.demo else ())]))
+    speakers = {split: [example.utterance.speaker or "" for example in examples]}
+    classes = trained.expert.vocabulary.get("classes", ())
+    result = {
+        **{key: trained_result(folder)[key] for key in ("task", "upstream", "source", "seed", "best_step", "select_by")},
+        "run": str(folder),
+        "trained_on": trained.config.corpus.name,
+        "corpus": heard.name,
+        "protocol": heard.protocol,
+        "fold": heard.fold,
+        "marks": list(marks),
+        **split_results(trained.expert.score, [*trained.expert.metrics], classes, {split: outcome}, speakers),
+        "notes": [said, *heard.notes, *notes],
+        "fingerprint": fingerprint(data.splits),
+        "environment": environment(accelerator.device, 0.0),
+    }
+    name = "-".join([heard.name, heard.protocol, *([f"fold{heard.fold}"] if heard.fold is not None else []), split, *marks])
+    place = folder / "evaluations" / name
+    if accelerator.is_main_process:
+        write_predictions(place / f"predictions-{split}.csv", outcome, examples, classes)
+        write_outcome(place / f"outcome-{split}.safetensors", outcome, marks)
+        write_json(place / "result.json", result)
+        say(runtime, f"note      {said}", *(f"note      {note}" for note in (*heard.notes, *notes)), f"written to {place}")
+    return result
+
+
+def trained_result(folder: Path) -> Mapping[str, Any]:
+    """Return the result of a finished run."""
+    return read_json(folder / "result.json")

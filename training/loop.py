@@ -1,0 +1,247 @@
+"""Train and evaluate: knows no task, no upstream, no corpus."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm import tqdm
+
+from ..corpus.batch import Batch, Example, cut_pieces, deal, derive_seed, draw, make_batch, sampling_weights
+from ..downstream.base import Expert, Outcome, Output, Step
+from ..errors import UserError
+from .checkpoint import Progress
+from .config import OptimizerConfig, TrainingConfig
+from .model import Model
+
+SECONDS_BETWEEN_SAVES = 300.0  # of a slow run: at most so much is lost when it is killed
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task as the loop sees it: its name, its expert and the examples of its splits."""
+
+    name: str
+    expert: Expert
+    splits: Mapping[str, Sequence[Example]]
+
+    @cached_property
+    def sampling_weights(self) -> Tensor | None:
+        """How often each training example is drawn; None: all alike."""
+        return sampling_weights(self.splits["train"])
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop's caller does with what comes up: disk and log are not the loop's business."""
+
+    log: Callable[[dict[str, Any]], None]
+    save_last: Callable[[Progress], None]
+    save_best: Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop is told."""
+
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    select_by: str
+    seed: int
+
+
+def train(
+    model: torch.nn.Module,
+    tasks: Sequence[TaskData],
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    plan: Plan,
+    progress: Progress,
+    hooks: Hooks,
+) -> Progress:
+    """Train from where `progress` stands to the last step, or until patience is lost."""
+    config, saved_at, began = plan.training, time.monotonic(), time.monotonic() - progress.seconds
+    steps = range(progress.step, config.steps)
+    bar = tqdm(steps, initial=progress.step, total=config.steps, desc="training", disable=not shows_progress(accelerator))
+    for step, batches in ahead(steps, lambda step: step_batches(tasks, plan, accelerator, step)):
+        if lost_patience(progress, config):
+            break
+        model.train()
+        rate = set_rates(optimizer, plan.optimizer, step, config.steps)
+        losses = {task: backward(model, task, pieces, accelerator, plan.seed, step) for task, pieces in batches.items()}
+        norm = accelerator.clip_grad_norm_(model.parameters(), plan.optimizer.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress = replace(progress, step=step + 1, seconds=time.monotonic() - began)
+        if progress.step % config.log_every == 0:
+            for task, loss in losses.items():
+                line = {"step": progress.step, "split": "train", "task": task, "loss": loss}
+                hooks.log({**line, "rate": rate, "gradient_norm": float(norm)})
+        at_end = progress.step == config.steps
+        if progress.step % config.eval_every == 0 or at_end:
+            progress = select(model, tasks, accelerator, plan, progress, hooks)
+        if progress.step % config.save_every == 0 or at_end or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+            hooks.save_last(progress)
+            saved_at = time.monotonic()
+        bar.update()
+    bar.close()
+    return progress
+
+
+def step_batches(tasks: Sequence[TaskData], plan: Plan, accelerator: Accelerator, step: int) -> dict[str, list[tuple[Batch, float]]]:
+    """Return each task's pieces on this process with their share of the step, audio read."""
+    config, batches = plan.training, {}
+    for task in tasks:
+        seed = derive_seed(plan.seed, task.name)
+        examples = task.splits["train"]
+        chosen = [examples[row] for row in draw(len(examples), config.batch_size, seed, step, task.sampling_weights)]
+        mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
+        if task.expert.loss_needs == "whole_batch":
+            pieces = [mine]
+        else:
+            pieces = cut_pieces(mine, seconds=config.piece_seconds, size=config.piece_size, sort=config.sort_pieces)
+        shares = [len(piece) / len(chosen) for piece in pieces]
+        batches[task.name] = [(make_batch(piece), share) for piece, share in zip(pieces, shares, strict=True)]
+    return batches
+
+
+def backward(
+    model: torch.nn.Module, task: str, pieces: Sequence[tuple[Batch, float]], accelerator: Accelerator, seed: int, step: int
+) -> float:
+    """Add the gradient of a task's step, piece by piece, and return the step's loss on this process."""
+    total = 0.0
+    for index, (batch, share) in enumerate(pieces):
+        # dropout draws from the global generator: seeded here, a step never depends on the ones before
+        torch.manual_seed(derive_seed(seed, "piece", step, task, accelerator.process_index, index))
+        is_last = index == len(pieces) - 1
+        with accelerator.autocast():
+            if is_last:
+                loss, _ = model(task, batch.to(accelerator.device))
+            else:
+                with accelerator.no_sync(model):
+                    loss, _ = model(task, batch.to(accelerator.device))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise UserError(not_finite(value, step, task, batch))
+        weighted = loss * share * accelerator.num_processes  # DDP averages over processes
+        if is_last:
+            accelerator.backward(weighted)
+        else:
+            with accelerator.no_sync(model):
+                accelerator.backward(weighted)
+        total += value * share * accelerator.num_processes
+    return total
+
+
+def not_finite(value: float, step: int, task: str, batch: Batch) -> str:
+    """Say which utterances a loss that is no number came from."""
+    names = ", ".join(batch.ids[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
+    return (
+        f"Expected a finite loss, found {value} at step {step} of {task}, with the utterances {names}. "
+        "Lower optimizer.lr, or look at these files with `headwater corpus check`."
+    )
+
+
+def select(
+    model: torch.nn.Module,
+    tasks: Sequence[TaskData],
+    accelerator: Accelerator,
+    plan: Plan,
+    progress: Progress,
+    hooks: Hooks,
+) -> Progress:
+    """Evaluate on dev, and remember the step where it is the best so far."""
+    task = tasks[0]
+    outcome = evaluate(model, task, "dev", accelerator, plan.training)
+    scores = task.expert.score(outcome)
+    hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **scores})
+    sign = 1.0 if task.expert.metrics[plan.select_by] == "higher" else -1.0
+    score = scores[plan.select_by]
+    if progress.best_score is not None and sign * score <= sign * progress.best_score:
+        return replace(progress, worse_evaluations=progress.worse_evaluations + 1)
+    progress = replace(progress, best_step=progress.step, best_score=score, worse_evaluations=0)
+    hooks.save_best(progress)
+    return progress
+
+
+def lost_patience(progress: Progress, config: TrainingConfig) -> bool:
+    """Return whether dev has not improved for too long."""
+    return config.patience is not None and progress.worse_evaluations >= config.patience
+
+
+def evaluate(
+    model: torch.nn.Module, task: TaskData, split: str, accelerator: Accelerator, config: TrainingConfig
+) -> Outcome:
+    """Return the expert's answers over a whole split, in the split's order, gathered from all processes."""
+    plain: Model = accelerator.unwrap_model(model)
+    plain.eval()
+    examples = task.splits[split]
+    pieces = cut_pieces(examples, seconds=config.piece_seconds, size=config.piece_size, sort=config.sort_pieces)
+    mine = pieces[accelerator.process_index :: accelerator.num_processes]
+    bar = tqdm(total=len(mine), desc=split, leave=False, disable=not shows_progress(accelerator))
+    steps = []
+    with torch.no_grad():
+        for _, batch in ahead(range(len(mine)), lambda index: make_batch(mine[index])):
+            with accelerator.autocast():
+                loss, output = plain(task.name, batch.to(accelerator.device))
+            steps.append(make_step(task.expert, batch, output, loss))
+            bar.update()
+    bar.close()
+    outcome = Outcome.join(gather_object(steps) if accelerator.num_processes > 1 else steps)
+    places = {name: row for row, name in enumerate(outcome.ids)}
+    return outcome.take([places[example.utterance.id] for example in examples])
+
+
+def make_step(expert: Expert, batch: Batch, output: Output, loss: Tensor) -> Step:
+    """Return a piece's answers, detached and on the host."""
+    predictions, scores = expert.decode(output)
+    references = tuple(expert.reference(target) for target in batch.targets)
+    embeddings = None if output.embeddings is None else output.embeddings.detach().float().cpu()
+    return Step(batch.ids, predictions, references, scores, embeddings, float(loss))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int) -> float:
+    """Set each group's learning rate, a function of the step, and return the factor."""
+    factor = rate_factor(config, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return factor
+
+
+def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Return warm-up and decay at a step: linear up over `warmup_steps`, then as the schedule says."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    way = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    return {"constant": 1.0, "linear": 1.0 - way, "cosine": 0.5 * (1.0 + math.cos(math.pi * way))}[config.schedule]
+
+
+def shows_progress(accelerator: Accelerator) -> bool:
+    """Return whether somebody looks: one process, on a terminal."""
+    return accelerator.is_main_process and sys.stderr.isatty()
+
+
+Prepared = TypeVar("Prepared")
+
+
+def ahead(steps: Iterable[int], prepare: Callable[[int], Prepared]) -> Iterator[tuple[int, Prepared]]:
+    """Yield each step with what `prepare` made of it, one step ahead in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = None
+        for step in steps:
+            future = pool.submit(prepare, step)
+            if pending is not None:
+                yield pending[0], pending[1].result()
+            pending = step, future
+        if pending is not None:
+            yield pending[0], pending[1].result()

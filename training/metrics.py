@@ -1,0 +1,160 @@
+"""Metrics: pure functions on a whole split, and how far another draw of speakers would move them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MIN_SPEAKERS = 8  # with fewer, no resampling of speakers comes near the promised coverage
+
+
+def accuracy(references: ArrayLike, predictions: ArrayLike) -> float:
+    """Return the share of utterances answered right (WA in the emotion papers)."""
+    truth, answer = _paired(references, predictions)
+    return float(np.mean(truth == answer))
+
+
+def confusion_matrix(references: ArrayLike, predictions: ArrayLike, classes: Sequence[str | int]) -> NDArray[np.int64]:
+    """Return counts (class, class): a row for each true class, a column for each predicted one."""
+    truth, answer = _paired(references, predictions)
+    size = len(classes)
+    flat = _codes(truth, classes) * size + _codes(answer, classes)
+    return np.bincount(flat, minlength=size * size).reshape(size, size)
+
+
+def unweighted_accuracy(references: ArrayLike, predictions: ArrayLike, classes: Sequence[str | int]) -> float:
+    """Return the mean recall over the classes that occur in the references (UA).
+
+    A class without a reference has no recall and is left out, as in scikit-learn's `balanced_accuracy_score`;
+    an answer that names such a class is still wrong for the class it should have named.
+    """
+    counts = confusion_matrix(references, predictions, classes)
+    totals = counts.sum(axis=1)
+    present = totals > 0
+    return float(np.mean(np.diagonal(counts)[present] / totals[present]))
+
+
+def macro_f1(references: ArrayLike, predictions: ArrayLike, classes: Sequence[str | int]) -> float:
+    """Return the mean F1 over all classes given; one that is neither asked for nor answered counts zero."""
+    counts = confusion_matrix(references, predictions, classes)
+    seen = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.mean(2 * np.diagonal(counts) / np.maximum(seen, 1)))
+
+
+def concordance(references: ArrayLike, predictions: ArrayLike) -> float:
+    """Return Lin's concordance correlation (CCC, 1989) with population moments; zero where either side is constant."""
+    truth, answer = _paired(references, predictions, np.float64)
+    if np.ptp(truth) == 0 or np.ptp(answer) == 0:
+        return 0.0
+    gap = truth.mean() - answer.mean()
+    covariance = np.mean((truth - truth.mean()) * (answer - answer.mean()))
+    return float(2 * covariance / (truth.var() + answer.var() + gap**2))
+
+
+def pearson(references: ArrayLike, predictions: ArrayLike) -> float:
+    """Return Pearson's correlation; zero where either side is constant."""
+    truth, answer = _paired(references, predictions, np.float64)
+    if np.ptp(truth) == 0 or np.ptp(answer) == 0:
+        return 0.0
+    covariance = np.mean((truth - truth.mean()) * (answer - answer.mean()))
+    return float(np.clip(covariance / (truth.std() * answer.std()), -1.0, 1.0))
+
+
+def rmse(references: ArrayLike, predictions: ArrayLike) -> float:
+    """Return the root of the mean squared error."""
+    truth, answer = _paired(references, predictions, np.float64)
+    return float(np.sqrt(np.mean((truth - answer) ** 2)))
+
+
+def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
+    """Return the equal error rate and its threshold, where labels are 1 or 0 and a high score means 1.
+
+    The ROC is interpolated linearly to the point where misses equal false alarms; equal scores are one point of it,
+    so that a model which scores everything alike gets 0.5. `score >= threshold` accepts.
+    """
+    truth, values = _paired(np.asarray(labels).astype(bool), scores)
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    if not positives or not negatives:
+        raise ValueError(
+            f"Expected labels of both kinds for an equal error rate, found {positives} positive and {negatives} negative. "
+            "Score the whole split at once."
+        )
+    order = np.argsort(-values.astype(np.float64), kind="stable")
+    thresholds = values.astype(np.float64)[order]
+    last = np.append(np.flatnonzero(np.diff(thresholds)), len(thresholds) - 1)  # of each run of equal scores
+    accepted = np.cumsum(truth[order])[last]
+    alarms = np.concatenate([[0.0], (last + 1 - accepted) / negatives])
+    misses = np.concatenate([[1.0], 1 - accepted / positives])
+    thresholds = np.concatenate([thresholds[:1], thresholds[last]])  # nothing is accepted above the highest score
+    after = int(np.argmax(alarms >= misses))
+    before_gap, after_gap = misses[after - 1] - alarms[after - 1], alarms[after] - misses[after]
+    part = before_gap / (before_gap + after_gap)
+    rate = alarms[after - 1] + part * (alarms[after] - alarms[after - 1])
+    return float(rate), float(thresholds[after - 1] + part * (thresholds[after] - thresholds[after - 1]))
+
+
+def bootstrap_interval(
+    score: Callable[[np.ndarray], float],
+    groups: Sequence[str],
+    *,
+    repeats: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Return the interval of `score(rows)` over draws of speakers with replacement; None with fewer than 8 speakers.
+
+    `groups` names the speaker of each row. Every draw keeps all rows of a drawn speaker, as often as it was drawn.
+    """
+    names, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    count = len(names)
+    if count < MIN_SPEAKERS:
+        return None
+    rows = [np.flatnonzero(codes == code) for code in range(count)]
+    draws = np.random.default_rng(seed).integers(count, size=(repeats, count))
+    values = [score(np.concatenate([rows[speaker] for speaker in draw])) for draw in draws]
+    tail = _expanded_tail((1 - level) / 2, count)
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _expanded_tail(tail: float, count: int) -> float:
+    # Why not the plain percentiles: over 10 simulated speakers they cover 88 to 89 % instead of 95, because the spread
+    # of resampled means is short by sqrt((n-1)/n) and a normal quantile stands where Student's belongs. Hesterberg's
+    # expanded percentiles (2015) mend both (93 to 94 %), and being values of the score they stay within its range.
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(stdtrit(count - 1, tail) * math.sqrt(count / (count - 1))))
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean over folds or seeds and their sample standard deviation; None for a single one."""
+    if not len(values):
+        raise ValueError("Expected at least one value to summarise, found none. Is a run of the plan finished?")
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), spread
+
+
+def _paired(references: ArrayLike, predictions: ArrayLike, dtype: type | None = None) -> tuple[np.ndarray, np.ndarray]:
+    truth, answer = np.asarray(references, dtype), np.asarray(predictions, dtype)
+    if truth.shape != answer.shape or truth.ndim != 1 or not truth.size:
+        raise ValueError(
+            f"Expected as many predictions as references, at least one; found shapes {answer.shape} and {truth.shape}. "
+            "Pass a whole split."
+        )
+    return truth, answer
+
+
+def _codes(labels: np.ndarray, classes: Sequence[str | int]) -> NDArray[np.intp]:
+    known = np.asarray(classes)
+    order = np.argsort(known, kind="stable")
+    places = order[np.minimum(np.searchsorted(known, labels, sorter=order), len(known) - 1)]
+    strange = known[places] != labels
+    if strange.any():
+        raise ValueError(
+            f"Expected one of the classes {list(classes)}, found '{labels[strange][0]}'. Pass every class of the task."
+        )
+    return places

@@ -1,0 +1,120 @@
+"""One run's upstreams, weighted sums and experts; what is frozen is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ..corpus.batch import Batch
+from ..downstream.base import Expert, Output
+from ..errors import UserError
+from ..upstream.base import Frames, Layers, Upstream, UpstreamConfig
+from ..upstream.weighted_sum import WeightedSum
+from .config import OptimizerConfig
+
+
+class Model(nn.Module):
+    """Upstreams by role, and for each task its weighted sums and its expert."""
+
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], experts: Mapping[str, Expert], configs: Mapping[str, UpstreamConfig]
+    ) -> None:
+        super().__init__()
+        self.upstreams = nn.ModuleDict(upstreams)
+        self.experts = nn.ModuleDict(experts)
+        self.configs = dict(configs)  # role -> how its layers are used
+        self.sums = nn.ModuleDict({task: self._weighted_sums(expert) for task, expert in experts.items()})
+        self._freeze()
+
+    def _weighted_sums(self, expert: Expert) -> nn.ModuleDict:
+        sums = {}
+        for role in expert.roles:
+            layers = self.upstreams[role].spec.num_layers if self.configs[role].layer is None else 1
+            sums[role] = WeightedSum(layers, normalize=self.configs[role].normalize_layers)
+        return nn.ModuleDict(sums)
+
+    def _freeze(self) -> None:
+        for role, upstream in self.upstreams.items():
+            upstream.requires_grad_(self.configs[role].trainable)
+            for part in upstream.front_end():
+                part.requires_grad_(False)  # the convolutions are frozen in every protocol here
+        for sums in self.sums.values():
+            for weighted_sum in sums.values():
+                weighted_sum.requires_grad_(weighted_sum.num_layers > 1)
+
+    def train(self, mode: bool = True) -> Model:
+        """Set the mode; a frozen upstream stays in eval mode."""
+        super().train(mode)
+        for role, upstream in self.upstreams.items():
+            upstream.train(mode and self.configs[role].trainable)
+        return self
+
+    def forward(self, task: str, batch: Batch) -> tuple[Tensor, Output]:
+        """Return the mean loss over the batch, and the expert's answer."""
+        output = self.answer(task, batch)
+        return self.experts[task].loss(output, batch), output
+
+    def answer(self, task: str, batch: Batch) -> Output:
+        """Return the expert's answer; no label is needed."""
+        expert = self.experts[task]
+        frames = {role: self._frames(task, role, batch) for role in expert.roles}
+        return expert(frames)
+
+    def layers(self, role: str, batch: Batch, views: int = 1) -> Layers:
+        """Return what the upstream says of a batch, stored or computed."""
+        if role in batch.stored:
+            return batch.stored[role]
+        config = self.configs[role]
+        wanted = None if config.layer is None else [self.layer_index(role)]
+        with nullcontext() if config.trainable else torch.no_grad():
+            return self.upstreams[role](batch, views=views, layers=wanted)
+
+    def layer_index(self, role: str) -> int:
+        """Return the one layer asked for, counted from the front."""
+        layer, count = self.configs[role].layer, self.upstreams[role].spec.num_layers
+        assert layer is not None and -count <= layer < count, f"layer {layer} of {count} was not refused at the door"
+        return layer % count
+
+    def _frames(self, task: str, role: str, batch: Batch) -> Frames:
+        views = self.experts[task].views if self.training else 1
+        return self.sums[task][role](self.layers(role, batch, views))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""
+        frozen = tuple(f"upstreams.{role}." for role, config in self.configs.items() if not config.trainable)
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen or ("\0",))}
+
+    def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Take the weights of a checkpoint; every key must be there, and no other."""
+        expected = self.trained_state()
+        problems = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
+        if problems:
+            raise UserError(
+                f"Expected the weights of this model in '{where}', found a mismatch at '{problems[0]}' "
+                f"({len(problems)} in all). The run was made with another upstream, task or number of classes."
+            )
+        self.load_state_dict(dict(state), strict=False)
+
+    def parameter_groups(self, config: OptimizerConfig) -> list[dict]:
+        """Return the optimizer's groups: heads, layer weights, and finetuned upstreams by depth."""
+        weights_lr = config.lr if config.weights_lr is None else config.weights_lr
+        groups = [_group(self.experts.parameters(), config.lr), _group(self.sums.parameters(), weights_lr)]
+        for upstream in self.upstreams.values():
+            groups += _by_depth(upstream, config.upstream_lr, config.layer_decay)
+        return [group for group in groups if group["params"]]
+
+
+def _group(parameters: Iterable[nn.Parameter], rate: float) -> dict:
+    return {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": rate, "base_lr": rate}
+
+
+def _by_depth(upstream: Upstream, rate: float, decay: float) -> list[dict]:
+    """The top block learns at `rate`, each one below at `decay` times the one above; what is under the blocks last."""
+    blocks: Sequence[nn.Module] = upstream.blocks()
+    groups = [_group(block.parameters(), rate * decay ** (len(blocks) - 1 - depth)) for depth, block in enumerate(blocks)]
+    in_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
+    rest = [parameter for parameter in upstream.parameters() if id(parameter) not in in_blocks]
+    return [*groups, _group(rest, rate * decay ** len(blocks))]

@@ -1,0 +1,293 @@
+"""One run: held, resumed or started, trained, evaluated, and left as a whole folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from ..corpus.batch import Example, cut_pieces, make_batch
+from ..downstream.base import Outcome
+from ..errors import UserError
+from . import checkpoint
+from .checkpoint import Progress, read_json, write_json, write_text
+from .config import RunConfig, identity_of, to_mapping
+from .loop import Hooks, Plan, evaluate, train
+from .prepare import Prepared, describe, prepare
+from .results import environment, split_results, write_outcome, write_predictions
+from .strict import differences
+
+NORM_UTTERANCES = 64  # dev utterances over which the layers' feature norms are averaged
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a run computes; nothing here changes what it computes."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    quiet: bool = False
+
+
+def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Return the run's result: from its folder where it is finished, else trained from where it stands."""
+    accelerator = make_accelerator(config, runtime)
+    with checkpoint.held(folder) if accelerator.is_main_process else nullcontext():
+        refuse_other(folder, {"config": identity_of(config)})
+        if (folder / "result.json").is_file():
+            say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
+            return read_json(folder / "result.json")
+        prepared = prepare(config)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            refuse_other(folder, prepared.identity)
+            begin(folder, prepared)
+            say(runtime, *describe(prepared, folder))
+        return finish(folder, prepared, accelerator, runtime)
+
+
+def say(runtime: Runtime, *lines: str) -> None:
+    """Tell the user how it goes; results alone go to stdout."""
+    if not runtime.quiet and int(os.environ.get("RANK", "0")) == 0:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
+    """Return the device, precision and processes of a run."""
+    device = runtime.device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"Expected a CUDA device for --device {device}, found none. Leave it out, or use --device cpu.")
+    if device != "auto" and not device.startswith(("cpu", "cuda")):
+        raise UserError(f"Expected --device cpu, cuda or cuda:N, found '{device}'.")
+    if device.startswith("cuda:"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[config.training.precision]
+    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
+        raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a step may leave out a head
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
+
+
+def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder in which another run stands, with each difference."""
+    if not (folder / "identity.json").is_file():
+        return
+    there = {key: value for key, value in read_json(folder / "identity.json").items() if key in identity}
+    lines = differences(there, identity)
+    if lines:
+        listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
+        raise UserError(
+            f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n"
+            "Choose another folder with -n or -p, or the options of the run that is there."
+        )
+
+
+def begin(folder: Path, prepared: Prepared) -> None:
+    """Write what makes a folder this run's, before the first step."""
+    expert = prepared.task.expert
+    write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
+    vocabulary = {prepared.task.name: expert.vocabulary}
+    write_json(folder / "vocabulary.json", vocabulary)
+    write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
+
+
+def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
+    """Train what is left, evaluate the best step, write the results, return them."""
+    config, model = prepared.config, prepared.model
+    if config.init_head:
+        start_from(model, Path(config.init_head))
+    optimizer = make_optimizer(model, config)
+    progress = resume(folder, prepared, optimizer)
+    ready, optimizer = accelerator.prepare(model, optimizer)
+    with logged(folder, progress, accelerator) as log:
+        hooks = Hooks(
+            log=log,
+            save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
+            save_best=lambda now: save(folder / "checkpoints" / "best.safetensors", prepared, now, accelerator),
+        )
+        plan = Plan(config.training, config.optimizer, config.select_by, config.seed)
+        progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
+    accelerator.wait_for_everyone()
+    load_best(folder, prepared)
+    splits = [name for name, rows in prepared.task.splits.items() if name != "train" and rows]
+    outcomes = {split: evaluate(ready, prepared.task, split, accelerator, config.training) for split in splits}
+    result = result_of(prepared, outcomes, progress, accelerator.device)
+    if accelerator.is_main_process:
+        write_all(folder, prepared, outcomes, result)
+        say(runtime, f"written to {folder}")
+    accelerator.wait_for_everyone()
+    return result
+
+
+def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """Return the optimizer over the model's groups."""
+    groups = model.parameter_groups(config.optimizer)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
+    return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
+
+
+def start_from(model: torch.nn.Module, folder: Path) -> None:
+    """Take head and layer weights of another run as the start."""
+    tensors, _ = checkpoint.load_tensors(folder / "checkpoints" / "best.safetensors")
+    heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
+    own = {key: value for key, value in model.trained_state().items() if key.startswith("upstreams.")}
+    model.load_trained_state({**own, **heads}, str(folder))
+
+
+def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
+    """Return where the run stands, weights and optimizer put back; a new run stands at the start."""
+    path = folder / "checkpoints" / "last.safetensors"
+    if not path.is_file():
+        return Progress()
+    tensors, facts = checkpoint.load_tensors(path)
+    state = {key: value for key, value in tensors.items() if not key.startswith("optimizer.")}
+    prepared.model.load_trained_state(state, str(path))
+    checkpoint.load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith("optimizer.")})
+    return Progress(**facts["progress"])
+
+
+def save(path: Path, prepared: Prepared, progress: Progress, accelerator: Accelerator) -> None:
+    """Write the trained weights."""
+    if accelerator.is_main_process:
+        facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
+        checkpoint.save_tensors(path, prepared.model.trained_state(), facts)
+
+
+def save_last(
+    folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
+) -> None:
+    """Write weights and optimizer, from which the run goes on after any kill."""
+    if accelerator.is_main_process:
+        tensors = {**prepared.model.trained_state(), **checkpoint.optimizer_tensors(optimizer)}
+        facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
+        checkpoint.save_tensors(folder / "checkpoints" / "last.safetensors", tensors, facts)
+
+
+def load_best(folder: Path, prepared: Prepared) -> None:
+    """Put the best step's weights into the model."""
+    path = folder / "checkpoints" / "best.safetensors"
+    tensors, _ = checkpoint.load_tensors(path)
+    prepared.model.load_trained_state(tensors, str(path))
+
+
+@contextmanager
+def logged(folder: Path, progress: Progress, accelerator: Accelerator) -> Iterator[Any]:
+    """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands."""
+    if not accelerator.is_main_process:
+        yield lambda line: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    write_text(path, "".join(line + "\n" for line in lines if is_before(line, progress.step)))
+    with checkpoint.plain_disk_errors(folder):
+        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+
+    def log(line: dict[str, Any]) -> None:
+        with checkpoint.plain_disk_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for key, value in line.items():
+            if isinstance(value, float):
+                writer.add_scalar(f"{line['task']}/{line['split']}/{key}", value, line["step"])
+
+    try:
+        yield log
+    finally:
+        writer.close()
+
+
+def is_before(line: str, step: int) -> bool:
+    """Return whether a line of metrics.jsonl is whole and not after a step."""
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError):  # cut in the middle by a kill
+        return False
+
+
+def result_of(
+    prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Progress, device: torch.device
+) -> dict[str, Any]:
+    """Return what result.json says."""
+    config, task = prepared.config, prepared.task
+    speakers = {split: [example.utterance.speaker or "" for example in task.splits[split]] for split in outcomes}
+    classes = task.expert.vocabulary.get("classes", ())
+    result = {
+        "task": task.name,
+        "upstream": prepared.upstream.name,
+        "source": prepared.upstream.source,
+        "trainable": config.upstream.trainable,
+        "corpus": prepared.corpus.name,
+        "protocol": prepared.corpus.protocol,
+        "fold": prepared.corpus.fold,
+        "seed": config.seed,
+        "marks": list(prepared.marks),
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "select_by": config.select_by,
+        **split_results(task.expert.score, [*task.expert.metrics], classes, outcomes, speakers),
+        "notes": list(prepared.notes),
+        "environment": environment(device, progress.seconds),
+    }
+    reference = references(config, prepared)
+    return {**result, "reference": reference} if reference else result
+
+
+def references(config: RunConfig, prepared: Prepared) -> list[dict[str, Any]]:
+    """Return the recipe's published values for this very upstream; none beside a demo or untrained run."""
+    if prepared.marks:
+        return []
+    protocol = prepared.corpus.protocol
+    return [{**asdict(row), "protocol": protocol} for row in config.reference if row.upstream == config.upstream.name]
+
+
+def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome], result: dict[str, Any]) -> None:
+    """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
+    from ..analysis.plots import confusion_plot, curves_plot
+
+    task, marks = prepared.task, prepared.marks
+    classes = task.expert.vocabulary.get("classes", ())
+    for split, outcome in outcomes.items():
+        write_predictions(folder / f"predictions-{split}.csv", outcome, task.splits[split], classes)
+        write_outcome(folder / f"outcome-{split}.safetensors", outcome, marks)
+    write_json(folder / "layer_weights.json", layer_weights(prepared))
+    with checkpoint.plain_disk_errors(folder):
+        for split, counts in result.get("confusion", {}).items():
+            confusion_plot(counts, classes, folder / "plots" / f"confusion-{split}.png", marks=marks)
+        curves_plot(folder / "metrics.jsonl", folder / "plots" / "curves.png", marks=marks)
+    write_json(folder / "result.json", result)
+
+
+def layer_weights(prepared: Prepared) -> dict[str, Any]:
+    """Return each weighted sum's weights, beside the mean feature norm of its layers over some dev utterances."""
+    task, model, training = prepared.task, prepared.model, prepared.config.training
+    layers = {}
+    for role in task.expert.roles:
+        norms = feature_norms(prepared, role, task.splits["dev"][:NORM_UTTERANCES], replace(training, sort_pieces=True))
+        weights = model.sums[task.name][role].weights.detach().cpu().tolist()
+        layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms}
+    return {"upstream": prepared.upstream.name, "marks": list(prepared.marks), "layers": layers}
+
+
+@torch.no_grad()
+def feature_norms(prepared: Prepared, role: str, examples: Sequence[Example], training: Any) -> list[float]:
+    """Return the mean L2 norm of valid frames for each layer."""
+    model = prepared.model.eval()
+    device = next(model.parameters()).device
+    totals, frames = torch.zeros(0), 0
+    for piece in cut_pieces(examples, seconds=training.piece_seconds, size=training.piece_size):
+        layers = model.layers(role, make_batch(piece).to(device))
+        norms = [[value[row, :length].float().norm(dim=-1).sum() for row, length in enumerate(layers.lengths)] for value in layers.values]
+        sums = torch.tensor([[float(norm) for norm in row] for row in norms]).sum(dim=1)  # (layer)
+        totals = sums if not len(totals) else totals + sums
+        frames += sum(layers.lengths)
+    return (totals / max(frames, 1)).tolist()

@@ -1,0 +1,105 @@
+"""Mappings to dataclasses, strictly: every unknown key and wrong type is found, and all are reported together."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..errors import nearest
+
+
+def bind(cls: type, values: Any, where: str, errors: list[str]) -> Any:
+    """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place."""
+    if not isinstance(values, Mapping):
+        errors.append(f"Expected a mapping at '{where}', found {values!r}.")
+        return cls()
+    hints = get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    bound = {}
+    for key, value in values.items():
+        place = f"{where}.{key}" if where else str(key)
+        if key not in names:
+            errors.append(f"Unknown option '{place}'.{nearest(str(key), names)} Known here: {', '.join(names)}.")
+            continue
+        try:
+            bound[key] = convert(hints[key], value, place, errors)
+        except ValueError as problem:
+            errors.append(str(problem))
+    return cls(**bound)
+
+
+def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:
+    """Return a value as its annotated type, or raise ValueError with what was expected and found."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return bind(kind, value, where, errors)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"Expected '{where}' to be one of {', '.join(map(str, arguments))}, found {value!r}.")
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        rest = [argument for argument in arguments if argument is not type(None)]
+        return convert(rest[0], value, where, errors)
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"Expected a list at '{where}', found {value!r}. Write it as [a, b].")
+        return origin(convert(arguments[0], item, f"{where}[{index}]", errors) for index, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"Expected a mapping at '{where}', found {value!r}. Write it as {{a: b}}.")
+        return {str(key): convert(arguments[1], item, f"{where}.{key}", errors) for key, item in value.items()}
+    return _scalar(kind, value, where)
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    refusal = ValueError(f"Expected '{where}' to be {_WORDS[kind]}, found {value!r}.")
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise refusal
+    if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
+        raise refusal
+    if kind is str:
+        return str(value)
+    try:
+        number = float(value)  # PyYAML reads 1e-4 as a string
+    except ValueError:
+        raise refusal from None
+    if kind is int:
+        if number != int(number):
+            raise refusal
+        return int(number)
+    return number
+
+
+_WORDS = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses and tuples as the dicts and lists that yaml and json write."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return each difference of two plain mappings as a line `key: there -> now`."""
+    lines = []
+    for key in sorted({*before, *now}):
+        place = f"{where}.{key}" if where else key
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, place)
+        elif old != new:
+            lines.append(f"{place}: {old} -> {new}")
+    return lines
