@@ -75,7 +75,7 @@ def make_demo(flags: Namespace) -> int:
 
 def named(flags: Namespace) -> tuple[str, str | None]:
     """Return the corpus' name and where it lies; a table alone is a manifest."""
-    from ..corpus.manifest import TABLES
+    from ..training.inputs import TABLES
 
     asked = flags.corpus or ("manifest" if flags.data else None)
     if asked is None:

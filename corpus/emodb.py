@@ -56,7 +56,7 @@ def read(root: str | Path, *, protocol: str = "speaker10", fold: int | None = No
             utterances.append(_utterance(path, name))
     if not utterances:
         raise UserError(f"Expected files such as 03a01Fa.wav in {folder}, found none. Name the folder of EmoDB with --data.")
-    notes = (f"{others} files passed over: other names",) if others else ()
+    notes: tuple[str, ...] = (f"{others} files passed over: other names",) if others else ()
     if not is_demo(folder):
         notes += compare_counts("EmoDB", Counter(str(row.labels["emotion"]) for row in utterances), _EXPECTED)
     splits = split_by_speaker(utterances, [(speaker,) for speaker in SPEAKERS], number or 1)

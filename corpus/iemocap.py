@@ -17,7 +17,8 @@ from .superb_order import DEV_HASHES, dev_hash, dev_ids
 PROTOCOLS = {"session5": 5, "speaker10": 10, "random10": 10, "superb": 5}
 SPEAKERS = tuple(f"Ses{session:02d}{sex}" for session in range(1, 6) for sex in "FM")
 CODES = ("neu", "hap", "ang", "sad", "exc", "fru", "fea", "sur", "dis", "oth", "xxx")  # xxx: the raters did not agree
-FOUR_CLASSES = {"merge": {"exc": "hap"}, "keep": ["neu", "hap", "ang", "sad"]}
+_MERGE, _KEEP = {"exc": "hap"}, ("neu", "hap", "ang", "sad")
+FOUR_CLASSES = {"merge": _MERGE, "keep": list(_KEEP)}
 # of the four classes in each session, as the release has them
 _EXPECTED = {
     1: {"neu": 384, "hap": 278, "ang": 229, "sad": 194},
@@ -49,7 +50,7 @@ def read(
     folder = find_inside(root, _has_sessions, "IEMOCAP", "Session1 to Session5")
     turns = [turn for session in range(1, 6) for turn in _read_session(folder, session, strip_tags)]
     splits = _split(turns, protocol, number or 1)
-    notes = ("speakers are in all splits: results flatter",) if protocol == "random10" else ()
+    notes: tuple[str, ...] = ("speakers are in all splits: results flatter",) if protocol == "random10" else ()
     if not is_demo(folder):
         notes += _compare(turns) + (_compare_dev(splits["dev"], number or 1) if protocol == "superb" else ())
     if improvised_only:  # after the split: the option takes turns away and moves none
@@ -124,7 +125,7 @@ def _split(turns: Sequence[Utterance], protocol: str, fold: int) -> Splits:
         return split_by(turns, [turn.speaker or "" for turn in turns], dev={other}, test={test})
     if protocol == "random10":
         return random_folds(turns, fold)
-    four = {"exc", *FOUR_CLASSES["keep"]}  # s3prl draws over these; the other turns of its sessions stay in train
+    four = {*_MERGE, *_KEEP}  # s3prl draws over these; the other turns of its sessions stay in train
     dev = dev_ids([turn.id for turn in turns if turn.labels["emotion"] in four], fold)
     keys = ["dev" if turn.id in dev else turn.session or "" for turn in turns]
     return split_by(turns, keys, dev={"dev"}, test={f"Ses0{fold}"})
@@ -139,7 +140,7 @@ def _compare(turns: Sequence[Utterance]) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     for session, expected in _EXPECTED.items():
         codes = (str(turn.labels["emotion"]) for turn in turns if turn.session == f"Ses0{session}")
-        merged = Counter(FOUR_CLASSES["merge"].get(code, code) for code in codes)
+        merged = Counter(_MERGE.get(code, code) for code in codes)
         notes += compare_counts(f"Session{session}", {code: merged[code] for code in expected}, expected)
     return notes
 

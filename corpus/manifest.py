@@ -48,8 +48,9 @@ def read(
             f"Expected at least two classes in column '{names['label']}' of {path}, found only '{classes[0]}'.{_HINT}"
         )
     chosen = _choose(protocol, names, utterances)
-    if chosen in {"split", "all_test"}:
-        number = _the_only_fold(number, protocol, path)
+    if chosen == "split":
+        _refuse_other_folds(number, path)
+        number = None
     splits, notes = _split(chosen, utterances, rows, names, number or 1, path)
     if chosen == "random5" and "speaker" not in names:
         notes += (_no_speakers(headers, names),)
@@ -60,24 +61,29 @@ def read(
 _HINT = " Add rows of another class, or name another column: --columns label=HEADER"
 
 
+def _cell(row: Row, names: Mapping[str, str], key: str) -> str | None:
+    value = row.values.get(names.get(key, ""))
+    return None if value is None or str(value).strip() == "" else str(value).strip()
+
+
+def _seconds(row: Row, names: Mapping[str, str], key: str, path: Path) -> float | None:
+    word = _cell(row, names, key)
+    try:
+        return None if word is None else float(word)
+    except ValueError:
+        raise UserError(
+            f"Expected seconds in column '{names[key]}', found '{word}' in row {row.number} of {path}. Write them as 1.25."
+        ) from None
+
+
 def _utterance(row: Row, names: Mapping[str, str], base: Path, path: Path) -> Utterance:
-    def text_of(key: str) -> str | None:
-        value = row.values.get(names.get(key, ""))
-        return None if value is None or str(value).strip() == "" else str(value).strip()
-
-    def seconds(key: str) -> float | None:
-        word = text_of(key)
-        try:
-            return None if word is None else float(word)
-        except ValueError:
-            raise UserError(f"Expected seconds in column '{names[key]}', found '{word}' in row {row.number} of {path}.") from None
-
     for key in ("audio", "label"):
-        if key in names and text_of(key) is None:
+        if key in names and _cell(row, names, key) is None:
             raise UserError(
                 f"Expected a value in column '{names[key]}', found none in row {row.number} of {path}. Fill in or remove it."
             )
-    start, end, audio = seconds("start") or 0.0, seconds("end"), text_of("audio") or ""
+    start, end = _seconds(row, names, "start", path) or 0.0, _seconds(row, names, "end", path)
+    audio = _cell(row, names, "audio") or ""
     if start < 0 or (end is not None and end <= start):
         raise UserError(
             f"Expected 0 <= start < end, found start {start:g} and end {end} in row {row.number} of {path}. Mend the row."
@@ -86,13 +92,14 @@ def _utterance(row: Row, names: Mapping[str, str], base: Path, path: Path) -> Ut
     label = row.values.get(names.get("label", ""))
     labels: dict[str, Any] = own if label is None else {**own, "label": label.strip() if isinstance(label, str) else label}
     return Utterance(
-        id=text_of("id") or (audio if not start and end is None else f"{audio}#{start:g}-{'' if end is None else f'{end:g}'}"),
+        id=_cell(row, names, "id")
+        or (audio if not start and end is None else f"{audio}#{start:g}-{'' if end is None else f'{end:g}'}"),
         audio=str(base / Path(audio).expanduser()),
         start=start,
         duration=None if end is None else end - start,
-        text=text_of("text"),
-        speaker=text_of("speaker"),
-        session=text_of("session"),
+        text=_cell(row, names, "text"),
+        speaker=_cell(row, names, "speaker"),
+        session=_cell(row, names, "session"),
         labels=labels,
     )
 
@@ -116,10 +123,10 @@ def _choose(protocol: str, names: Mapping[str, str], utterances: Sequence[Uttera
     return "speaker5" if all(utterance.speaker for utterance in utterances) else "random5"
 
 
-def _the_only_fold(number: int | None, protocol: str, path: Path) -> None:
-    if number not in (None, 1):
+def _refuse_other_folds(fold: int | None, path: Path) -> None:
+    if fold not in (None, 1):
         raise UserError(
-            f"Expected one fold, found fold {number} asked of {path}, whose column of splits decides (protocol {protocol}). "
+            f"Expected one fold, found fold {fold} asked of {path}, whose own column of splits decides. "
             "Leave out the fold, or choose --protocol speaker5."
         )
 

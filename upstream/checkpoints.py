@@ -58,8 +58,8 @@ def model_folder(what: str) -> Path:
     folder = _snapshot(what, _DESCRIPTION + _SAFE, local_only=False)
     if folder is not None and not _is_whole(folder):  # an older checkpoint has no safetensors
         folder = _snapshot(what, _DESCRIPTION + _PICKLED, local_only=False)
-    if folder is None or not _is_whole(folder):
-        raise UserError(f"Expected config.json and weights of transformers on the hub at '{what}', found none. Give another id.")
+    if folder is None or not _is_whole(folder):  # without a network the hub's library answers with what the cache has of it
+        raise UserError(_not_found(what, "what is there is not a whole config.json with weights of transformers"))
     return folder
 
 
@@ -88,16 +88,16 @@ def _snapshot(hub_id: str, patterns: list[str], *, local_only: bool) -> Path | N
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         if local_only:
             return None
-        raise UserError(_not_found(hub_id, error)) from error
+        raise UserError(_not_found(hub_id, _first_line(error.__cause__ or error))) from error
 
 
-def _not_found(hub_id: str, error: Exception) -> str:
+def _not_found(hub_id: str, cause: str) -> str:
     from huggingface_hub import constants
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     return (
         f"Expected the weights of '{hub_id}' in the hub's cache ({constants.HF_HUB_CACHE}) or at {endpoint}, found them in "
-        f"neither ({_first_line(error.__cause__ or error)}). Where there is a network: `hf download {hub_id} --local-dir DIR`, "
+        f"neither ({cause}). Where there is a network: `hf download {hub_id} --local-dir DIR`, "
         f"bring DIR here and add `-k DIR`. What works now: `--demo -u fbank` or `--demo -u test_hubert`."
     )
 

@@ -35,8 +35,8 @@ class WeightedSum(nn.Module):
         """Return the mixture, at least in float32, whatever the layers are stored in."""
         values = tuple(layers.values)
         self._check(values)
-        dtype = reduce(torch.promote_types, (value.dtype for value in values), torch.float32)
-        weights = self.logits.to(torch.promote_types(dtype, self.logits.dtype)).softmax(dim=0)
+        dtype = reduce(torch.promote_types, [self.logits.dtype, *(value.dtype for value in values)], torch.float32)
+        weights = self.logits.to(dtype).softmax(dim=0)
         normalize = self.normalize and not layers.pooled
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
             mixed = torch.zeros_like(values[0], dtype=weights.dtype)  # (batch, frame, dim)
@@ -63,6 +63,7 @@ class _ConstantLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, normalize: bool, *values: Tensor) -> Tensor:
+        """Return the running sum, and keep the layers as they came."""
         ctx.save_for_backward(*values)
         ctx.normalize = normalize
         mixed = torch.zeros_like(values[0], dtype=weights.dtype)  # (batch, frame, dim)
@@ -73,6 +74,7 @@ class _ConstantLayers(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the weights, formed from one layer at a time."""
         values = ctx.saved_tensors
         product = torch.empty_like(gradient)  # (batch, frame, dim), used again for every layer
         of_weights = [torch.mul(gradient, _prepared(value, ctx.normalize, gradient.dtype), out=product).sum() for value in values]

@@ -94,13 +94,13 @@ def _breathed(wave: np.ndarray, amount: float, generator: np.random.Generator) -
 
 
 def _heard(wave: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Put the voice into a room: silence around it and pink noise over it, 10 to 26 dB below."""
+    """Put the voice into a room: silence around it and pink noise over it, 12 to 28 dB below."""
     before, after = generator.integers(800, 4800, size=2)
     padded = np.concatenate([np.zeros(before), wave, np.zeros(after)])
     spectrum = np.fft.rfft(generator.normal(size=len(padded)))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20.0))
     noise = np.fft.irfft(spectrum, len(padded))
-    level = 0.05 * 10 ** (-generator.uniform(10, 26) / 20)
+    level = 0.05 * 10 ** (-generator.uniform(12, 28) / 20)
     return np.clip(padded + noise * level / noise.std(), -0.99, 0.99).astype(np.float32)
 
 

@@ -14,7 +14,7 @@ from .sentences import WORDS_OF, sentence_for
 _CAST = (
     (Speaker("en-us+f3", "F", 62, 188), Speaker("en-us+m7", "M", 32, 198)),
     (Speaker("en+f2", "F", 54, 202), Speaker("en+m3", "M", 40, 184)),
-    (Speaker("en-us+f5", "F", 68, 180), Speaker("en-gb-scotland+m5", "M", 36, 192)),
+    (Speaker("en-us+f5", "F", 68, 180), Speaker("en+m5", "M", 36, 192)),
     (Speaker("en-gb-x-rp+f4", "F", 58, 194), Speaker("en-us+m1", "M", 28, 204)),
     (Speaker("en-us+Annie", "F", 60, 206), Speaker("en-us+m4", "M", 44, 186)),
 )
@@ -66,7 +66,7 @@ def _script(dialog: str, number: int, seed: int, scale: float, generator: np.ran
     for index in range(2 * count):
         sex = "FM"[index % 2]
         code = str(queues[sex][(offset + index // 2) % len(queues[sex])])
-        code = str(lines.choice(["fru", "fru", "neu", "hap"])) if code == "other" else code
+        code = str(lines.choice(["fru", "fru", "fru", "ang", "sad"])) if code == "other" else code
         text = sentence_for(WORDS_OF[code], lines)
         if scripted and generator.random() < 0.35:
             code = str(generator.choice(_CODES[:-1]))

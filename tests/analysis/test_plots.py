@@ -41,7 +41,7 @@ def write_metrics(path: Path, *extra: str) -> Path:
     lines: list[dict[str, Any]] = [
         {"step": step, "split": "train", "task": "emotion", "loss": 1 / step, "lr": 1e-3} for step in (1, 2)
     ]
-    lines.append({"step": 2, "split": "dev", "task": "emotion", "loss": 0.9, "wa": 0.5, "ua": 0.25})
+    lines.insert(0, {"step": 0, "split": "dev", "task": "emotion", "wa": 0.5, "loss": 0.9, "ua": 0.25})
     path.write_text("\n".join([*map(json.dumps, lines), *extra]) + "\n", encoding="utf-8")
     return path
 
@@ -66,7 +66,7 @@ def test_curves_show_the_loss_first_and_what_was_evaluated(tmp_path: Path, texts
     assert [text for text in texts if text in {"loss", "lr", "wa", "ua"}] == ["loss", "wa", "ua"]
     rows = table_of(tmp_path / "curves.csv")
     assert {"name": "lr", "task": "emotion", "split": "train", "step": "1", "value": "0.001"} in rows
-    assert {"name": "ua", "task": "emotion", "split": "dev", "step": "2", "value": "0.25"} in rows
+    assert {"name": "ua", "task": "emotion", "split": "dev", "step": "0", "value": "0.25"} in rows
 
 
 def test_marks_are_in_the_title_and_in_the_csv(tmp_path: Path, texts: list[str]) -> None:
@@ -83,6 +83,7 @@ def test_a_picture_is_whole_and_the_same_each_time(tmp_path: Path, suffix: str) 
     for file in files:
         plots.confusion_plot(COUNTS, CLASSES, file)
     assert files[0].read_bytes() == files[1].read_bytes()
+    assert b"CreationDate" not in files[0].read_bytes()
     assert sorted(path.name for path in files[0].parent.iterdir()) == ["picture.csv", f"picture{suffix}"]
 
 

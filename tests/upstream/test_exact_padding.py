@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from headwater.corpus.batch import Batch, as_batch
 from headwater.upstream.base import Upstream, UpstreamConfig, list_upstreams, load_upstream
 from headwater.upstream.exact_padding import conv_length, receptive_field

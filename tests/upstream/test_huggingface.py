@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from headwater.errors import UserError
 from headwater.upstream.base import UpstreamConfig, list_upstreams, load_upstream
 from headwater.upstream.huggingface import wrap
 from headwater.upstream.tiny import tiny_model
-from torch import Tensor, nn
 
 TINY = [row.name for row in list_upstreams("test_*")]
 WAVEFORM_MODELS = [name for name in TINY if name != "test_whisper"]
@@ -120,7 +121,8 @@ def test_two_views_differ_in_train_mode_and_are_one_in_eval_mode(name: str, spee
 
 def test_views_of_a_model_without_dropout_repeat_the_batch_in_order(speechlike: Any, difference: Any) -> None:
     upstream = load_upstream(UpstreamConfig(name="test_hubert", dropout=0.0)).train()
-    once, twice = upstream(speechlike(4000, 3000)), upstream(speechlike(4000, 3000), views=2)
+    with torch.no_grad():
+        once, twice = upstream(speechlike(4000, 3000)), upstream(speechlike(4000, 3000), views=2)
     assert difference(twice.values[-1], once.values[-1].repeat(2, 1, 1)) < 1e-5
 
 
@@ -196,7 +198,7 @@ def test_spec_augment_draws_from_torch_alone_and_only_when_asked(speechlike: Any
     plain = load_upstream(UpstreamConfig(name="test_hubert", dropout=0.0)).train()
     augmented = load_upstream(UpstreamConfig(name="test_hubert", dropout=0.0, spec_augment=True))
     waveforms = speechlike(16000, 2000)
-    numpy_state = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
+    numpy_state = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
     draws = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -211,9 +213,10 @@ def test_spec_augment_draws_from_torch_alone_and_only_when_asked(speechlike: Any
 
 @pytest.mark.parametrize("choice", ["yes", "no"])
 def test_normalize_waveform_overrides_the_checkpoint(choice: Any, speechlike: Any, difference: Any) -> None:
-    upstream = load_upstream(UpstreamConfig(name="test_hubert", normalize_waveform=choice))
+    upstream = load_upstream(UpstreamConfig(name="test_hubert_large", normalize_waveform=choice))
     (waveform,) = speechlike(4000)
-    louder = difference(upstream([waveform * 30 + 1]).values[-1], upstream([waveform]).values[-1])
+    with torch.no_grad():
+        louder = difference(upstream([waveform * 30 + 1]).values[-1], upstream([waveform]).values[-1])
     assert upstream.spec.normalize == (choice == "yes")
     assert (louder < 1e-3) == (choice == "yes")
 
@@ -242,7 +245,7 @@ def test_names_of_s3prl_are_registered_with_their_hub_ids() -> None:
     assert sources["w2v2_large_robust"] == sources["wav2vec2_large_lv60_cv_swbd_fsh"] == "facebook/wav2vec2-large-robust"
     assert sources["wavlm"] == "microsoft/wavlm-base-plus"
     assert sources["whisper_large_v3"] == "openai/whisper-large-v3"
-    assert len([row for row in list_upstreams("whisper_*")]) == 8
+    assert len(list_upstreams("whisper_*")) == 8
 
 
 def test_a_registered_name_takes_its_weights_from_a_folder(tmp_path: Path, speechlike: Any) -> None:
@@ -255,13 +258,13 @@ def test_a_registered_name_takes_its_weights_from_a_folder(tmp_path: Path, speec
 
 def test_a_registered_name_refuses_weights_of_another_family(tmp_path: Path) -> None:
     folder = save("test_wavlm", tmp_path)
-    with pytest.raises(UserError, match="Expected model_type hubert in .*, found 'wavlm'"):
+    with pytest.raises(UserError, match=r"Expected model_type hubert in .*, found 'wavlm'"):
         load_upstream(UpstreamConfig(name="hubert", path=str(folder)))
 
 
 def test_an_unknown_family_is_named_beside_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
-    with pytest.raises(UserError, match="one of hubert, wav2vec2, wavlm, .*, whisper .*found 'bert'"):
+    with pytest.raises(UserError, match=r"one of hubert, wav2vec2, wavlm, .*, whisper .*found 'bert'"):
         load_upstream(str(tmp_path))
 
 

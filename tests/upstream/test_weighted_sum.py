@@ -97,6 +97,11 @@ def test_layers_of_mixed_precision_are_summed() -> None:
     torch.testing.assert_close(ours, stacked(learnt_sum(dtype=torch.float32).logits, [value.float() for value in values], False))
 
 
+def test_a_module_in_half_precision_still_sums_in_float32() -> None:
+    values = random_layers(torch.bfloat16)
+    assert learnt_sum(dtype=torch.bfloat16)(Layers(values, (3, 2))).values.dtype == torch.float32
+
+
 def test_autocast_changes_neither_values_nor_gradients() -> None:
     weighted_sum, values = learnt_sum(dtype=torch.float32), random_layers(torch.float32)
     plain = weighted_sum(Layers(values, (3, 2))).values
