@@ -41,8 +41,8 @@ def check_torchaudio() -> None:
         ) from error
 
 
-def model_folder(what: str) -> Path:
-    """Return the folder with config.json and weights of a local folder or a hub id, fetched where it must be."""
+def model_folder(what: str, *, on_hub: bool = True) -> Path:
+    """Return the folder with config.json and weights of a local folder or (on_hub) a hub id, fetched where it must be."""
     local = Path(what).expanduser()
     if local.is_dir():
         if not (local / "config.json").is_file():
@@ -50,7 +50,7 @@ def model_folder(what: str) -> Path:
                 f"Expected config.json and weights in '{what}', found no config.json. Give a folder in the hub's format."
             )
         return local
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", what) or what.startswith((".", "/", "~")):
+    if not on_hub or not re.fullmatch(r"[\w.-]+/[\w.-]+", what) or what.startswith((".", "/", "~")):
         raise UserError(f"Expected a folder with config.json and weights at '{what}', found nothing there. Check the path.")
     cached = _snapshot(what, _DESCRIPTION + _SAFE + _PICKLED, local_only=True)
     if cached is not None and _is_whole(cached):

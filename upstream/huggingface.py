@@ -97,7 +97,7 @@ def options_of(model_type: str) -> frozenset[str]:
 def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str | None = None) -> Upstream:
     """Return the model of a registered name, of any hub id, or of a local folder."""
     source = config.path or hub_id or config.name
-    folder = model_folder(source)
+    folder = model_folder(source, on_hub=config.path is None)
     described = read_config(folder)
     found = described.get("model_type")
     if found not in _CLASSES or model_type not in (None, found):

@@ -158,9 +158,10 @@ def test_a_folder_without_weights_or_config_is_named(tmp_path: Path) -> None:
         load_upstream(str(tmp_path))
 
 
-def test_a_path_of_nothing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere"):
-        load_upstream(UpstreamConfig(name="hubert", path=str(tmp_path / "nowhere")))
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "models/looks_like_a_hub_id"])
+def test_a_path_of_nothing_is_named(path: str) -> None:
+    with pytest.raises(UserError, match=f"at '{path}', found nothing there"):
+        load_upstream(UpstreamConfig(name="hubert", path=path))
 
 
 def test_a_config_that_is_no_json_is_named(tmp_path: Path) -> None:
@@ -219,7 +220,9 @@ class Mirror(BaseHTTPRequestHandler):
             siblings = [{"rfilename": path.name} for path in self.folder.iterdir()]
             body = json.dumps({"id": "some/model", "sha": commit, "siblings": siblings}).encode()
         elif self.path.startswith("/api/models/some/model/tree/"):
-            files = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"} for path in self.folder.iterdir()]
+            files = [
+                {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"} for path in self.folder.iterdir()
+            ]
             body = json.dumps(files).encode()
         elif self.path.startswith("/some/model/resolve/") and (self.folder / name).is_file():
             body = (self.folder / name).read_bytes()
@@ -250,9 +253,9 @@ def test_a_mirror_is_asked_for_the_files_needed_and_no_others(weights: str, tmp_
     server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     script = (
-        "from headwater.upstream.base import load_upstream\nfrom headwater.errors import UserError\n"
-        "print(load_upstream('some/model').weights_hash())\n"
-        "try: load_upstream('some/other')\nexcept UserError as error: print(error)"
+        "from headwater.upstream.checkpoints import model_folder\nfrom headwater.errors import UserError\n"
+        "print(model_folder('some/model'))\n"
+        "try: model_folder('some/other')\nexcept UserError as error: print(error)"
     )
     mirror = f"http://127.0.0.1:{server.server_port}"
     environment = {"HF_ENDPOINT": mirror, "HF_HUB_OFFLINE": "0", "PATH": "", "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
@@ -260,6 +263,6 @@ def test_a_mirror_is_asked_for_the_files_needed_and_no_others(weights: str, tmp_
     server.shutdown()
     assert run.returncode == 0, run.stderr
     found, refusal = run.stdout.strip().splitlines()
-    assert found == expected
+    assert load_upstream(found).weights_hash() == expected
     assert set(Mirror.asked) == {"config.json", weights}
     assert "Expected a public model 'some/other' on the hub" in refusal

@@ -91,6 +91,15 @@ def test_number_of_layers_is_constant_in_train_mode(name: str, tmp_path: Path, s
 
 
 @pytest.mark.parametrize("name", TINY)
+def test_layerdrop_and_transformers_own_augmentation_are_off_after_loading(name: str, tmp_path: Path) -> None:
+    settings = load_upstream(str(save(name, tmp_path))).config
+    drops = [getattr(settings, key) for key in ("layerdrop", "encoder_layerdrop") if hasattr(settings, key)]
+    assert drops
+    assert not any(drops)
+    assert not settings.apply_spec_augment  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_dropout_zero_makes_train_mode_equal_eval_mode(name: str, speechlike: Any) -> None:
     upstream = load_upstream(UpstreamConfig(name=name, dropout=0.0))
     with torch.no_grad():

@@ -1,0 +1,244 @@
+"""Reading audio, and the check of every file before training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from headwater.corpus import audio
+from headwater.corpus.audio import cache_folder, check_files, read_audio
+from headwater.corpus.base import Utterance
+from headwater.errors import UserError
+
+
+def tone(seconds: float, rate: int = 16000, channels: int = 1) -> np.ndarray:
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+    return np.stack([wave] * channels, axis=1) if channels > 1 else wave
+
+
+def write(path: Path, seconds: float = 1.0, rate: int = 16000, **kinds: str) -> str:
+    soundfile.write(path, tone(seconds, rate), rate, **kinds)
+    return str(path)
+
+
+def verdict(path: Path | str, tmp_path: Path, **where: float) -> tuple[dict[str, float], list[str]]:
+    seconds, broken = check_files([Utterance("u", str(path), **where)], tmp_path / "cache")
+    return seconds, [entry.reason for entry in broken]
+
+
+def test_a_stretch_is_what_lies_between_its_ends(tmp_path: Path) -> None:
+    wave = np.linspace(-0.5, 0.5, 16000, dtype=np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    heard = read_audio(tmp_path / "a.wav", start=0.25, duration=0.5)
+    assert heard.dtype == np.float32
+    np.testing.assert_array_equal(heard, wave[4000:12000])
+
+
+def test_the_end_of_the_file_ends_a_stretch(tmp_path: Path) -> None:
+    assert len(read_audio(write(tmp_path / "a.wav"), start=0.75, duration=9.0)) == 4000
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    stereo = np.stack([np.full(1600, 0.5), np.full(1600, -0.25)], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), 0.125, atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_resampling_keeps_a_tone_and_its_length(tmp_path: Path, rate: int) -> None:
+    heard = read_audio(write(tmp_path / "a.wav", 1.0, rate, subtype="FLOAT"))
+    assert abs(len(heard) - 16000) <= 1
+    peak = np.abs(np.fft.rfft(heard)).argmax() * 16000 / len(heard)
+    assert peak == pytest.approx(440, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such file"), (b"", "an empty file"), (b"not audio at all, but some text in a file", "no audio that can be read")],
+)
+def test_an_unreadable_file_is_named_with_the_next_move(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "broken.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=words) as problem:
+        read_audio(path)
+    assert str(path) in str(problem.value)
+    assert "--skip-broken" in str(problem.value)
+
+
+def test_a_stretch_behind_the_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="samples from 5 s on, found none"):
+        read_audio(write(tmp_path / "a.wav"), start=5.0)
+
+
+def test_sound_files_give_seconds_of_each_utterance(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", 2.0)
+    utterances = [Utterance("all", path), Utterance("part", path, 0.5, 1.0), Utterance("rest", path, 1.5)]
+    seconds, broken = check_files(utterances, tmp_path / "cache")
+    assert seconds == {"all": 2.0, "part": 1.0, "rest": 0.5}
+    assert broken == []
+
+
+def test_a_missing_file_is_broken(tmp_path: Path) -> None:
+    assert verdict(tmp_path / "none.wav", tmp_path) == ({}, ["no such file"])
+
+
+def test_text_in_a_wav_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("version https://git-lfs.github.com/spec/v1")
+    seconds, reasons = verdict(tmp_path / "a.wav", tmp_path)
+    assert not seconds
+    assert "no audio that can be read" in reasons[0]
+
+
+def test_an_empty_file_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    assert verdict(tmp_path / "a.wav", tmp_path)[1] == ["an empty file (0 bytes)"]
+
+
+def test_a_file_without_samples_is_broken(tmp_path: Path) -> None:
+    assert verdict(write(tmp_path / "a.wav", 0.0), tmp_path)[1] == ["no samples in it"]
+
+
+def test_a_wav_cut_short_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert verdict(path, tmp_path)[1] == ["cut short: the header promises 1000 bytes more than the file holds"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_flac_cut_short_is_broken(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 48000), 16000)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    seconds, reasons = verdict(path, tmp_path)
+    assert not seconds
+    assert len(reasons) == 1
+
+
+@pytest.mark.parametrize(("whole", "data"), [(8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)])
+def test_a_wav_written_to_a_pipe_is_sound(tmp_path: Path, whole: int, data: int) -> None:
+    path = tmp_path / "a.wav"
+    write(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[4:8], content[place : place + 4] = struct.pack("<I", whole), struct.pack("<I", data)
+    path.write_bytes(bytes(content))
+    seconds, reasons = verdict(path, tmp_path)
+    assert reasons == []
+    assert seconds["u"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_samples_that_are_no_numbers_are_broken(tmp_path: Path) -> None:
+    wave = tone(0.5)
+    wave[77] = np.nan
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    assert "no numbers" in verdict(tmp_path / "a.wav", tmp_path)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"start": 1.5}, "start 1.5 s lies outside the file (1.00 s)"),
+        ({"start": 0.5, "duration": 0.9}, "end 1.4 s lies outside the file (1.00 s)"),
+        ({"start": 0.5, "duration": 0.0}, "has no length"),
+        ({"start": -1.0}, "start -1 s lies outside"),
+    ],
+)
+def test_a_stretch_outside_its_file_is_broken(tmp_path: Path, where: dict[str, float], words: str) -> None:
+    seconds, reasons = verdict(write(tmp_path / "a.wav"), tmp_path, **where)
+    assert not seconds
+    assert words in reasons[0]
+
+
+def test_a_broken_entry_reads_as_file_and_reason(tmp_path: Path) -> None:
+    _, broken = check_files([Utterance("u", str(tmp_path / "none.wav"))], tmp_path / "cache")
+    assert str(broken[0]) == f"{tmp_path / 'none.wav'}: no such file"
+
+
+def test_a_second_check_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.wav").write_text("no audio, and it is remembered too")
+    utterances = [Utterance("a", write(tmp_path / "a.wav")), Utterance("b", str(tmp_path / "text.wav"))]
+    first = check_files(utterances, tmp_path / "cache")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was opened again")
+
+    monkeypatch.setattr(audio, "_decode", refuse)
+    assert check_files(utterances, tmp_path / "cache") == first
+
+
+def test_a_file_that_changed_is_checked_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", 1.0)
+    assert verdict(path, tmp_path)[0] == {"u": 1.0}
+    write(tmp_path / "a.wav", 2.0)
+    assert verdict(path, tmp_path)[0] == {"u": 2.0}
+
+
+def test_a_file_touched_within_the_same_size_is_checked_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write(path)
+    assert verdict(path, tmp_path)[1] == []
+    path.write_bytes(b"\0" * path.stat().st_size)
+    os.utime(path, ns=(0, 12345))
+    assert len(verdict(path, tmp_path)[1]) == 1
+
+
+def test_each_file_is_decoded_once_however_many_utterances_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened, decode = write(tmp_path / "a.wav", 3.0), [], audio._decode
+    monkeypatch.setattr(audio, "_decode", lambda name: (opened.append(name), decode(name))[1])
+    check_files([Utterance(str(start), path, start / 10, 0.1) for start in range(20)], tmp_path / "cache")
+    assert opened == [path]
+
+
+@pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a file that is no database", "a full disk"])
+def test_a_cache_that_cannot_be_written_costs_one_line_and_no_run(
+    tmp_path: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "cache"
+    if obstacle == "a file in place of the folder":
+        cache.write_text("in the way")
+    elif obstacle == "a file that is no database":
+        cache.mkdir()
+        (cache / "checked-audio-1.sqlite").write_text("this is no database, " * 100)
+    else:
+        monkeypatch.setattr(audio.sqlite3, "connect", lambda *_, **__: FullDisk())
+    with caplog.at_level(logging.WARNING):
+        seconds, broken = check_files([Utterance("u", write(tmp_path / "a.wav"))], cache)
+    assert seconds == {"u": 1.0}
+    assert broken == []
+    assert len(caplog.records) == 1
+    assert "not remembered" in caplog.text
+
+
+class FullDisk:
+    """A connection to a database that reads but cannot grow."""
+
+    def execute(self, query: str, *_: object) -> FullDisk:
+        if query.startswith("INSERT"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self
+
+    def fetchone(self) -> None:
+        return None
+
+    def commit(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+def test_the_cache_folder_is_the_one_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.delenv("HEADWATER_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "headwater"
