@@ -11,8 +11,8 @@ lint:
 
 # mypy finds the package `headwater` through a folder with one link to this one
 types:
-	@mkdir -p build/types && ln -sfn "$(CURDIR)" build/types/headwater
-	MYPYPATH=build/types $(PYTHON) -m mypy -p headwater --exclude 'build/|tests/'
+	@mkdir -p .types && ln -sfn "$(CURDIR)" .types/headwater
+	MYPYPATH=.types $(PYTHON) -m mypy -p headwater --exclude 'headwater/(build|dist|tests|benchmarks)/'
 
 test:
 	$(PYTHON) -m pytest

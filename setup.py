@@ -1,5 +1,7 @@
 """Packaging: the repository's root is the package `headwater`."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 EXTRAS = {
@@ -14,7 +16,7 @@ setup(
     name="headwater",
     version="0.1.0",
     description="How well does a speech model solve my tasks, and which of its layers matter?",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
@@ -30,6 +32,7 @@ setup(
         "soundfile>=0.12.1",
         "soxr>=0.4",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "jiwer>=3.0",
         "pyyaml>=6.0",
         "tqdm>=4.66",

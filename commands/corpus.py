@@ -35,7 +35,9 @@ def list_all(flags: Namespace) -> int:
     from ..corpus.check import table_of_corpora
 
     if flags.corpus:
-        raise UserError(f"Expected nothing after `corpus list`, found '{flags.corpus}'. For one corpus: `headwater corpus check`.")
+        raise UserError(
+            f"Expected nothing after `corpus list`, found '{flags.corpus}'. For one corpus: `headwater corpus check`."
+        )
     print(table_of_corpora())
     return 0
 

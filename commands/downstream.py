@@ -24,16 +24,28 @@ EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release
 
 def make_parser(prog: str) -> Parser:
     """Return the flags; those of s3prl keep their meaning."""
-    parser = Parser(prog, "Train one task on an upstream's layers, choose the step on dev, test once.", EXAMPLE.replace("headwater downstream", prog))
+    parser = Parser(
+        prog,
+        "Train one task on an upstream's layers, choose the step on dev, test once.",
+        EXAMPLE.replace("headwater downstream", prog),
+    )
     add = parser.add_argument
     add("-m", "--mode", choices=("train", "evaluate"), default="train", help="train (default), or test a finished run (-e)")
     add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME")
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
     add("-d", "--downstream", metavar="TASK", help="the task: a folder of downstream/")
     add("-f", "--upstream_trainable", action="store_true", help="finetune the upstream (its convolutions stay frozen)")
-    add("-l", "--upstream_layer_selection", type=int, metavar="N", help="one layer instead of the weighted sum (0: input of block 1)")
+    add(
+        "-l",
+        "--upstream_layer_selection",
+        type=int,
+        metavar="N",
+        help="one layer instead of the weighted sum (0: input of block 1)",
+    )
     add("-s", "--upstream_feature_selection", metavar="KEY", help="hidden_states (default) or last_hidden_state")
-    add("--normalize-layers", "--upstream_feature_normalize", action="store_true", help="layer norm of every layer before the sum")
+    add(
+        "--normalize-layers", "--upstream_feature_normalize", action="store_true", help="layer norm of every layer before the sum"
+    )
     add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (superb/emotion)")
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
     add("--corpus", help="a name of `headwater corpus list` (default: the task's usual one)")
@@ -141,7 +153,13 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "demo_scale": flags.demo_scale,
         "skip_broken": flags.skip_broken or None,
     }
-    mapping = {"task": task, "upstream": given(upstream), "corpus": given(corpus), "seed": flags.seed, "init_head": flags.init_ckpt}
+    mapping = {
+        "task": task,
+        "upstream": given(upstream),
+        "corpus": given(corpus),
+        "seed": flags.seed,
+        "init_head": flags.init_ckpt,
+    }
     return given(mapping)
 
 
@@ -179,7 +197,9 @@ def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Pat
     else:
         folder = Path("result") / "downstream" / (default_name(config, parts) + marks)
     if flags.again and (folder / "result.json").is_file():
-        numbers = (number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file())
+        numbers = (
+            number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file()
+        )
         folder = folder.with_name(f"{folder.name}-{next(numbers)}")
     return folder
 
@@ -263,7 +283,8 @@ def refuse_s3prl_override(overrides: Sequence[str]) -> None:
     text = ",,".join(overrides)
     if not re.search(r"(^|,,)(config|args)\.", text):
         return
-    known, unknown = [], []
+    known: list[str] = []
+    unknown: list[str] = []
     for pair in filter(None, text.split(",,")):
         key, _, value = pair.partition("=")
         target = TRANSLATED.get(key, "")

@@ -62,7 +62,14 @@ def row_of(prediction: Prediction, classes: Sequence[str]) -> list[str]:
     if prediction.scores is None:
         return [prediction.file, "", "", "", *([""] * len(classes)), prediction.error]
     scores = [f"{prediction.scores[name]:.6f}" for name in classes]
-    return [prediction.file, f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}", str(prediction.label), *scores, ""]
+    return [
+        prediction.file,
+        f"{prediction.start:.3f}",
+        f"{prediction.start + prediction.seconds:.3f}",
+        str(prediction.label),
+        *scores,
+        "",
+    ]
 
 
 def csv_line(fields: Sequence[str]) -> str:

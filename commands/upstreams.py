@@ -12,7 +12,9 @@ EXAMPLE = "headwater upstreams 'hubert*'"
 
 def main(arguments: Sequence[str]) -> int:
     """Print one line for each upstream whose name matches."""
-    parser = Parser("headwater upstreams", "List upstreams; any hub id, model folder, run folder and s3prl/NAME works too.", EXAMPLE)
+    parser = Parser(
+        "headwater upstreams", "List upstreams; any hub id, model folder, run folder and s3prl/NAME works too.", EXAMPLE
+    )
     parser.add_argument("pattern", nargs="?", default="*", help="names to list, with * and ?")
     flags = parser.parse_args(arguments)
     from ..errors import UserError, nearest
@@ -21,7 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     rows = list_upstreams(flags.pattern)
     if not rows:
         known = [row.name for row in list_upstreams()]
-        raise UserError(f"No upstream is called '{flags.pattern}'.{nearest(flags.pattern.strip('*'), known)} Try '*{flags.pattern}*'.")
+        raise UserError(
+            f"No upstream is called '{flags.pattern}'.{nearest(flags.pattern.strip('*'), known)} Try '*{flags.pattern}*'."
+        )
     width, source = max(len(row.name) for row in rows), max(len(row.source) for row in rows)
     for row in rows:
         print(f"{row.name:<{width}}  {row.source:<{source}}  {row.description}".rstrip())

@@ -106,11 +106,11 @@ class Expert(nn.Module, ABC):
         """Return a target as a user reads it."""
         return target
 
-    def weight(self, utterance: Utterance) -> float:
+    def weight(self, utterance: Utterance) -> float:  # noqa: ARG002
         """Return how often the utterance is drawn, relative to others."""
         return 1.0
 
-    def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:
+    def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:  # noqa: ARG002
         """Return the stretch that a training step hears."""
         return utterance
 
@@ -145,7 +145,9 @@ class Task:
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
     select: Callable[[Mapping[str, Any], Sequence[Utterance]], list[Utterance]]  # those that the vocabulary has a target for
     score: Callable[[Mapping[str, Any], Outcome], dict[str, float]]  # (vocabulary, outcome): every metric of a whole split
-    adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]]  # vocabulary for another corpus, and what it did
+    adapt: Callable[
+        [Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]
+    ]  # vocabulary for another corpus, and what it did
     metrics: Mapping[str, Literal["higher", "lower"]]
     primary_metric: str
 

@@ -59,7 +59,7 @@ def classes_of(corpus: Corpus, key: str, config: LabelsConfig) -> Classes:
     _check_words([*merge, *(word for word in order if word not in merge.values())], found, corpus.name)
     if not order:
         known_order = corpus.label_order.get(key) or sorted(found)
-        order = [name for name in dict.fromkeys(merge.get(name, name) for name in known_order)]
+        order = list(dict.fromkeys(merge.get(name, name) for name in known_order))
         present = {merge.get(name, name) for name in found}
         order = [name for name in order if name in present]
     classes = Classes(tuple(order), merge, key)

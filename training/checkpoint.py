@@ -121,7 +121,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"Expected a checkpoint at '{path}', found none. Train the run first.") from None
     except (SafetensorError, ValueError) as problem:
-        raise UserError(f"Expected a checkpoint in '{path}', found a damaged file ({problem}). Remove it and train again.") from None
+        raise UserError(
+            f"Expected a checkpoint in '{path}', found a damaged file ({problem}). Remove it and train again."
+        ) from None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

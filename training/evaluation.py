@@ -32,7 +32,7 @@ def evaluate_run(
         raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
     rows = task.select(vocabulary, heard.splits[split])
     seconds, notes = audible({split: rows}, corpus)
-    expert = task.build(config.expert, vocabulary, {"audio": trained.model.upstreams["audio"].spec})
+    expert = task.build(config.expert, vocabulary, {"audio": trained.model.upstream("audio").spec})
     examples = make_examples(expert, rows, seconds)
     if not examples:
         raise UserError(f"Expected utterances with the run's classes in split '{split}' of {heard.name}, found none.")

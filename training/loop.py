@@ -98,7 +98,9 @@ def train(
     return progress
 
 
-def step_batches(tasks: Sequence[TaskData], plan: Plan, accelerator: Accelerator, step: int) -> dict[str, list[tuple[Batch, float]]]:
+def step_batches(
+    tasks: Sequence[TaskData], plan: Plan, accelerator: Accelerator, step: int
+) -> dict[str, list[tuple[Batch, float]]]:
     """Return each task's pieces on this process with their share of the step, audio read."""
     config, batches = plan.training, {}
     for task in tasks:
@@ -179,9 +181,7 @@ def lost_patience(progress: Progress, config: TrainingConfig) -> bool:
     return config.patience is not None and progress.worse_evaluations >= config.patience
 
 
-def evaluate(
-    model: torch.nn.Module, task: TaskData, split: str, accelerator: Accelerator, config: TrainingConfig
-) -> Outcome:
+def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Accelerator, config: TrainingConfig) -> Outcome:
     """Return the expert's answers over a whole split, in the split's order, gathered from all processes."""
     plain: Model = accelerator.unwrap_model(model)
     plain.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,34 +33,46 @@ class Model(nn.Module):
     def _weighted_sums(self, expert: Expert) -> nn.ModuleDict:
         sums = {}
         for role in expert.roles:
-            layers = self.upstreams[role].spec.num_layers if self.configs[role].layer is None else 1
+            layers = self.upstream(role).spec.num_layers if self.configs[role].layer is None else 1
             sums[role] = WeightedSum(layers, normalize=self.configs[role].normalize_layers)
         return nn.ModuleDict(sums)
 
     def _freeze(self) -> None:
-        for role, upstream in self.upstreams.items():
-            upstream.requires_grad_(self.configs[role].trainable)
-            for part in upstream.front_end():
+        for role, config in self.configs.items():
+            self.upstream(role).requires_grad_(config.trainable)
+            for part in self.upstream(role).front_end():
                 part.requires_grad_(False)  # the convolutions are frozen in every protocol here
-        for sums in self.sums.values():
-            for weighted_sum in sums.values():
-                weighted_sum.requires_grad_(weighted_sum.num_layers > 1)
+        for module in self.sums.modules():
+            if isinstance(module, WeightedSum):
+                module.requires_grad_(module.num_layers > 1)
+
+    def upstream(self, role: str) -> Upstream:
+        """Return the upstream of a role."""
+        return cast(Upstream, self.upstreams[role])
+
+    def expert(self, task: str) -> Expert:
+        """Return the expert of a task."""
+        return cast(Expert, self.experts[task])
+
+    def weighted_sum(self, task: str, role: str) -> WeightedSum:
+        """Return the weighted sum through which a task hears a role's layers."""
+        return cast(WeightedSum, cast(nn.ModuleDict, self.sums[task])[role])
 
     def train(self, mode: bool = True) -> Model:
         """Set the mode; a frozen upstream stays in eval mode."""
         super().train(mode)
-        for role, upstream in self.upstreams.items():
-            upstream.train(mode and self.configs[role].trainable)
+        for role, config in self.configs.items():
+            self.upstream(role).train(mode and config.trainable)
         return self
 
     def forward(self, task: str, batch: Batch) -> tuple[Tensor, Output]:
         """Return the mean loss over the batch, and the expert's answer."""
         output = self.answer(task, batch)
-        return self.experts[task].loss(output, batch), output
+        return self.expert(task).loss(output, batch), output
 
     def answer(self, task: str, batch: Batch) -> Output:
         """Return the expert's answer; no label is needed."""
-        expert = self.experts[task]
+        expert = self.expert(task)
         frames = {role: self._frames(task, role, batch) for role in expert.roles}
         return expert(frames)
 
@@ -70,22 +83,22 @@ class Model(nn.Module):
         config = self.configs[role]
         wanted = None if config.layer is None else [self.layer_index(role)]
         with nullcontext() if config.trainable else torch.no_grad():
-            return self.upstreams[role](batch, views=views, layers=wanted)
+            return self.upstream(role)(batch, views=views, layers=wanted)
 
     def layer_index(self, role: str) -> int:
         """Return the one layer asked for, counted from the front."""
-        layer, count = self.configs[role].layer, self.upstreams[role].spec.num_layers
-        assert layer is not None and -count <= layer < count, f"layer {layer} of {count} was not refused at the door"
+        layer, count = self.configs[role].layer, self.upstream(role).spec.num_layers
+        assert layer is not None, f"no layer was asked for of '{role}'"
         return layer % count
 
     def _frames(self, task: str, role: str, batch: Batch) -> Frames:
-        views = self.experts[task].views if self.training else 1
-        return self.sums[task][role](self.layers(role, batch, views))
+        views = self.expert(task).views if self.training else 1
+        return self.weighted_sum(task, role)(self.layers(role, batch, views))
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""
         frozen = tuple(f"upstreams.{role}." for role, config in self.configs.items() if not config.trainable)
-        return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen or ("\0",))}
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen)}
 
     def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
         """Take the weights of a checkpoint; every key must be there, and no other."""
@@ -102,8 +115,8 @@ class Model(nn.Module):
         """Return the optimizer's groups: heads, layer weights, and finetuned upstreams by depth."""
         weights_lr = config.lr if config.weights_lr is None else config.weights_lr
         groups = [_group(self.experts.parameters(), config.lr), _group(self.sums.parameters(), weights_lr)]
-        for upstream in self.upstreams.values():
-            groups += _by_depth(upstream, config.upstream_lr, config.layer_decay)
+        for role in self.configs:
+            groups += _by_depth(self.upstream(role), config.upstream_lr, config.layer_decay)
         return [group for group in groups if group["params"]]
 
 

@@ -88,11 +88,23 @@ def run_in_processes(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
 
     def start(part: Part) -> dict[str, Any]:
+        """Run one part to its end and return its result."""
         place = folder / part.name
         # what this process resolved is what that one runs
         asked = place / "asked.yaml"
         write_text(asked, yaml.safe_dump(to_mapping(part.config), sort_keys=False, allow_unicode=True))
-        command = [sys.executable, "-m", "headwater", "downstream", "-c", str(asked), "-p", str(place), "--device", runtime.device]
+        command = [
+            sys.executable,
+            "-m",
+            "headwater",
+            "downstream",
+            "-c",
+            str(asked),
+            "-p",
+            str(place),
+            "--device",
+            runtime.device,
+        ]
         ended = subprocess.run(
             command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
         )

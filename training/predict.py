@@ -74,7 +74,9 @@ class TrainedRun:
                 heard.append((name, hear(item), ""))
             except UserError as problem:
                 heard.append((name, None, str(problem)))
-        windows = [(row, window) for row, (_, waveform, _) in enumerate(heard) if waveform is not None for window in cut(waveform)]
+        windows = [
+            (row, window) for row, (_, waveform, _) in enumerate(heard) if waveform is not None for window in cut(waveform)
+        ]
         answers: dict[int, list[tuple[float, Tensor]]] = {}
         for (row, window), scores in zip(windows, self._scores([window for _, window in windows]), strict=True):
             answers.setdefault(row, []).append((len(window) / SAMPLE_RATE, scores))
@@ -107,7 +109,9 @@ class TrainedRun:
 
 def hear(item: str | Path | np.ndarray | Tensor) -> np.ndarray:
     """Return a 16 kHz mono waveform that has at least one sample."""
-    waveform = read_audio(str(item), sample_rate=SAMPLE_RATE) if isinstance(item, (str, Path)) else np.asarray(item, dtype=np.float32)
+    waveform = (
+        read_audio(str(item), sample_rate=SAMPLE_RATE) if isinstance(item, (str, Path)) else np.asarray(item, dtype=np.float32)
+    )
     if waveform.ndim != 1:
         raise UserError(f"Expected a 1-d waveform, found shape {waveform.shape}. Average the channels.")
     if not len(waveform):

@@ -38,7 +38,7 @@ class Prepared:
     @property
     def upstream(self) -> Upstream:
         """The upstream that listens."""
-        return self.model.upstreams["audio"]
+        return self.model.upstream("audio")
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -53,7 +53,9 @@ def prepare(config: RunConfig) -> Prepared:
     splits = {name: make_examples(expert, rows, seconds) for name, rows in chosen.items()}
     for split in ("train", "dev"):
         if not splits.get(split):
-            raise UserError(f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`.")
+            raise UserError(
+                f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
+            )
     identity = {
         "config": identity_of(asked),
         "corpus": fingerprint(splits),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example],
     """Write one line for each utterance of a split: what was answered, with scores, beside the reference."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", "file", "start", "duration", "speaker", "reference", "prediction", *(f"score_{name}" for name in classes)])
+    writer.writerow(
+        ["id", "file", "start", "duration", "speaker", "reference", "prediction", *(f"score_{name}" for name in classes)]
+    )
     scores = outcome.scores.tolist() if outcome.scores is not None else [[]] * len(outcome.ids)
     for example, reference, prediction, row in zip(examples, outcome.references, outcome.predictions, scores, strict=True):
         item = example.utterance
@@ -66,7 +69,8 @@ def intervals_of(score: Scorer, names: Sequence[str], outcome: Outcome, speakers
         return dict.fromkeys(names)
     remembered: dict[bytes, dict[str, float]] = {}
 
-    def one(rows: np.ndarray, metric: str) -> float:
+    def one(metric: str, rows: np.ndarray) -> float:
+        """Return one metric of a resample."""
         key = rows.tobytes()  # the same resamples serve every metric
         if key not in remembered:
             remembered[key] = score(outcome.take(rows.tolist()))
@@ -74,7 +78,7 @@ def intervals_of(score: Scorer, names: Sequence[str], outcome: Outcome, speakers
 
     found: dict[str, list[float] | None] = {}
     for metric in names:
-        interval = metrics.bootstrap_interval(lambda rows, metric=metric: one(rows, metric), speakers)
+        interval = metrics.bootstrap_interval(partial(one, metric), speakers)
         found[metric] = None if interval is None else [float(interval[0]), float(interval[1])]
     return found
 
@@ -111,9 +115,13 @@ def environment(device: torch.device, seconds: float) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": _version("transformers"),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} threads",
         "seconds": round(seconds, 2),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)),
+        "peak_memory_mb": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+        ),
         "peak_device_memory_mb": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
     }
 
@@ -131,7 +139,9 @@ def commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        answer = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
     except OSError:  # no git on this machine
         return None
     return answer.stdout.strip() or None

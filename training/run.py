@@ -23,6 +23,7 @@ from . import checkpoint
 from .checkpoint import Progress, read_json, write_json, write_text
 from .config import RunConfig, identity_of, to_mapping
 from .loop import Hooks, Plan, evaluate, train
+from .model import Model
 from .prepare import Prepared, describe, prepare
 from .results import environment, split_results, write_outcome, write_predictions
 from .strict import differences
@@ -128,14 +129,14 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     return result
 
 
-def make_optimizer(model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
     """Return the optimizer over the model's groups."""
     groups = model.parameter_groups(config.optimizer)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
     return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
 
 
-def start_from(model: torch.nn.Module, folder: Path) -> None:
+def start_from(model: Model, folder: Path) -> None:
     """Take head and layer weights of another run as the start."""
     tensors, _ = checkpoint.load_tensors(folder / "checkpoints" / "best.safetensors")
     heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
@@ -183,7 +184,7 @@ def load_best(folder: Path, prepared: Prepared) -> None:
 def logged(folder: Path, progress: Progress, accelerator: Accelerator) -> Iterator[Any]:
     """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands."""
     if not accelerator.is_main_process:
-        yield lambda line: None
+        yield lambda _: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
@@ -194,6 +195,7 @@ def logged(folder: Path, progress: Progress, accelerator: Accelerator) -> Iterat
         writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
 
     def log(line: dict[str, Any]) -> None:
+        """Log one line."""
         with checkpoint.plain_disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for key, value in line.items():
@@ -214,9 +216,7 @@ def is_before(line: str, step: int) -> bool:
         return False
 
 
-def result_of(
-    prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Progress, device: torch.device
-) -> dict[str, Any]:
+def result_of(prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Progress, device: torch.device) -> dict[str, Any]:
     """Return what result.json says."""
     config, task = prepared.config, prepared.task
     speakers = {split: [example.utterance.speaker or "" for example in task.splits[split]] for split in outcomes}
@@ -273,7 +273,7 @@ def layer_weights(prepared: Prepared) -> dict[str, Any]:
     layers = {}
     for role in task.expert.roles:
         norms = feature_norms(prepared, role, task.splits["dev"][:NORM_UTTERANCES], replace(training, sort_pieces=True))
-        weights = model.sums[task.name][role].weights.detach().cpu().tolist()
+        weights = model.weighted_sum(task.name, role).weights.tolist()
         layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms}
     return {"upstream": prepared.upstream.name, "marks": list(prepared.marks), "layers": layers}
 
@@ -286,7 +286,10 @@ def feature_norms(prepared: Prepared, role: str, examples: Sequence[Example], tr
     totals, frames = torch.zeros(0), 0
     for piece in cut_pieces(examples, seconds=training.piece_seconds, size=training.piece_size):
         layers = model.layers(role, make_batch(piece).to(device))
-        norms = [[value[row, :length].float().norm(dim=-1).sum() for row, length in enumerate(layers.lengths)] for value in layers.values]
+        norms = [
+            [value[row, :length].float().norm(dim=-1).sum() for row, length in enumerate(layers.lengths)]
+            for value in layers.values
+        ]
         sums = torch.tensor([[float(norm) for norm in row] for row in norms]).sum(dim=1)  # (layer)
         totals = sums if not len(totals) else totals + sums
         frames += sum(layers.lengths)

@@ -155,6 +155,7 @@ def register_upstream(
     """Register a function as an upstream; its name is the public name, its docstring the description."""
 
     def register(function: Callable[[UpstreamConfig], Upstream]) -> Callable[[UpstreamConfig], Upstream]:
+        """Add the function to the table."""
         public = name or function.__name__
         words = description or (function.__doc__ or "").strip().split("\n")[0]
         assert public not in _REGISTERED, f"two upstreams are called {public}"
@@ -199,7 +200,7 @@ def _find(config: UpstreamConfig) -> Registered:
         from . import run_folder
 
         return Registered(config.name, run_folder.build, str(folder), "")
-    if folder.is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", config.name) and not config.name.startswith("."):
+    if folder.is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.name):
         return Registered(config.name, huggingface.build, config.name, "", options=huggingface.OPTIONS)
     if "/" in config.name or config.name.startswith("."):
         raise UserError(

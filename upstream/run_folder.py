@@ -23,7 +23,9 @@ def build(config: UpstreamConfig) -> Upstream:
         weights = {key.removeprefix(PREFIX): value for key, value in load_tensors(path)[0].items() if key.startswith(PREFIX)}
         missing = sorted({*upstream.state_dict()} ^ {*weights})
         if missing:
-            raise UserError(f"Expected the weights of '{trained.name}' in '{path}', found a mismatch at '{missing[0]}'. Train the run again.")
+            raise UserError(
+                f"Expected the weights of '{trained.name}' in '{path}', found a mismatch at '{missing[0]}'. Train the run again."
+            )
         upstream.load_state_dict(weights)
     upstream.source = f"{folder} (from {upstream.source})"
     return upstream

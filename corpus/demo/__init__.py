@@ -53,6 +53,7 @@ def _make_aside(name: str, folder: Path, seed: int, scale: float) -> None:
         if done.returncode:
             raise UserError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{command} ended without a word.")
         aside.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)  # no marker in it: somebody took parts away
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

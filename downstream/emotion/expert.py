@@ -36,6 +36,8 @@ class Emotion(Expert):
     metrics = question.METRICS
     primary_metric = question.PRIMARY_METRIC
 
+    class_weights: Tensor
+
     def __init__(self, classes: Classes, head: torch.nn.Module, class_weights: bool = False) -> None:
         super().__init__()
         self.classes, self.head = classes, head

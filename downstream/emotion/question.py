@@ -59,7 +59,9 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
     left = {name: count for name, count in found.items() if name not in matched}
     said = ", ".join(f"{theirs}={ours}" for theirs, ours in sorted(matched.items()))
     dropped = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()))
-    return {**vocabulary, **there.vocabulary(), "counts": dict(classes.counts)}, f"labels {said}" + (f"; left out {dropped}" if left else "")
+    return {**vocabulary, **there.vocabulary(), "counts": dict(classes.counts)}, f"labels {said}" + (
+        f"; left out {dropped}" if left else ""
+    )
 
 
 def same_emotion(name: str, classes: Classes) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from headwater.corpus import audio
 from headwater.corpus.audio import cache_folder, check_files, read_audio
 from headwater.corpus.base import Utterance

@@ -81,7 +81,11 @@ def test_every_recipe_binds_to_the_real_dataclasses() -> None:
 
 
 def test_a_recipe_is_found_by_its_name() -> None:
-    assert find_recipe("superb/emotion") == find_recipe("recipes/superb/emotion.yaml").resolve() == RECIPES / "superb" / "emotion.yaml"
+    assert (
+        find_recipe("superb/emotion")
+        == find_recipe("recipes/superb/emotion.yaml").resolve()
+        == RECIPES / "superb" / "emotion.yaml"
+    )
 
 
 def test_the_superb_recipe_is_s3prls_experiment() -> None:

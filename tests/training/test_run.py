@@ -166,7 +166,9 @@ def test_a_resumed_optimizer_is_the_one_that_was_saved(tmp_path: Path) -> None:
     first = torch.optim.Adam([weight])
     weight.grad = torch.arange(3.0)
     first.step()
-    checkpoint.save_tensors(tmp_path / "o.safetensors", checkpoint.optimizer_tensors(first), {"progress": Progress(step=1).__dict__})
+    checkpoint.save_tensors(
+        tmp_path / "o.safetensors", checkpoint.optimizer_tensors(first), {"progress": Progress(step=1).__dict__}
+    )
     tensors, facts = checkpoint.load_tensors(tmp_path / "o.safetensors")
     second = torch.optim.Adam([weight])
     checkpoint.load_optimizer(second, tensors)
@@ -177,7 +179,14 @@ def test_a_resumed_optimizer_is_the_one_that_was_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "step", "factor"),
-    [("constant", 50, 1.0), ("linear", 5, 0.6), ("linear", 55, 0.5), ("cosine", 55, 0.5), ("linear", 100, 0.0), ("cosine", 9, 1.0)],
+    [
+        ("constant", 50, 1.0),
+        ("linear", 5, 0.6),
+        ("linear", 55, 0.5),
+        ("cosine", 55, 0.5),
+        ("linear", 100, 0.0),
+        ("cosine", 9, 1.0),
+    ],
 )
 def test_the_rate_is_a_function_of_the_step(schedule: str, step: int, factor: float) -> None:
     config = OptimizerConfig(schedule=schedule, warmup_steps=10)
@@ -213,9 +222,7 @@ def test_untrained_runs_are_marked_in_every_file(undisturbed: tuple[Path, dict, 
     assert checkpoint.load_tensors(folder / "checkpoints" / "best.safetensors")[1]["marks"] == ["UNTRAINED"]
 
 
-def test_the_command_and_the_library_agree(
-    finished: Path, headwater: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_the_command_and_the_library_agree(finished: Path, headwater: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = headwater("downstream", "-e", finished, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "emotion" in done.stdout

@@ -1,0 +1,146 @@
+"""The miniatures: deterministic, whole, in the layout that the reader of the real corpus reads."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headwater.corpus import demo
+from headwater.corpus.audio import check_files, read_audio
+from headwater.corpus.base import Corpus, get_reader, list_corpora
+from headwater.corpus.demo import demo_root
+from headwater.corpus.locate import is_demo
+from headwater.errors import UserError
+
+pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
+
+TINY = 0.05
+WITH_DEMO = [name for name, reader in list_corpora().items() if reader.make_demo is not None]
+
+
+def digest(root: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        total.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def rows(corpus: Corpus) -> list:
+    return [row for split in corpus.splits.values() for row in split]
+
+
+def test_four_corpora_have_a_miniature() -> None:
+    assert set(WITH_DEMO) >= {"iemocap", "ravdess", "cremad", "emodb"}
+
+
+@pytest.mark.parametrize("name", WITH_DEMO)
+def test_a_miniature_is_read_by_the_very_reader_in_every_fold(name: str) -> None:
+    reader = get_reader(name)
+    root = demo_root(reader, scale=TINY)
+    assert is_demo(root)
+    for protocol, folds in reader.protocols.items():
+        for fold in (1, folds):
+            corpus = reader.read(root, protocol=protocol, fold=fold)
+            assert all(corpus.splits[split] for split in ("train", "dev", "test"))
+            assert not any("differs" in note for note in corpus.notes)
+    seconds, broken = check_files(rows(corpus))
+    assert broken == []
+    assert 0.5 < np.mean(list(seconds.values())) < 6
+
+
+@pytest.mark.parametrize("name", WITH_DEMO)
+def test_the_same_seed_gives_the_same_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = demo_root(get_reader(name), scale=TINY)
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
+    assert digest(demo_root(get_reader(name), scale=TINY)) == digest(made)
+
+
+def test_another_seed_gives_other_files() -> None:
+    reader = get_reader("ravdess")
+    assert digest(demo_root(reader, seed=1, scale=TINY)) != digest(demo_root(reader, scale=TINY))
+
+
+def test_a_second_call_speaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = demo_root(get_reader("ravdess"), scale=TINY)
+    monkeypatch.setattr(demo, "_make_aside", None)
+    assert demo_root(get_reader("ravdess"), scale=TINY) == first
+
+
+def test_two_processes_make_one_miniature_and_leave_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
+    code = (
+        "from headwater.corpus.base import get_reader; from headwater.corpus.demo import demo_root; "
+        f"print(demo_root(get_reader('ravdess'), scale={TINY}))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = {process.communicate()[0].strip() for process in both}
+    assert len(answers) == 1
+    assert [path.name for path in (tmp_path / "demo").iterdir() if path.is_dir()] == [Path(answers.pop()).name]
+
+
+def test_a_miniature_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
+    root = demo_root(get_reader("ravdess"), scale=TINY)
+    whole = digest(root)
+    (root / demo.MARKER).unlink()
+    next(root.rglob("*.wav")).unlink()
+    assert digest(demo_root(get_reader("ravdess"), scale=TINY)) == whole
+
+
+def test_classes_of_the_iemocap_miniature_are_even_in_every_session() -> None:
+    corpus = get_reader("iemocap").read(demo_root(get_reader("iemocap"), scale=0.3))
+    for session in range(1, 6):
+        codes = Counter(row.labels["emotion"] for row in rows(corpus) if row.session == f"Ses0{session}")
+        counts = [codes["neu"], codes["hap"] + codes["exc"], codes["ang"], codes["sad"]]
+        assert min(counts) > 0.12 * sum(counts)
+    assert len({row.speaker for row in rows(corpus)}) == 10
+
+
+def test_the_iemocap_miniature_has_texts_and_ratings_that_follow_the_emotion() -> None:
+    corpus = get_reader("iemocap").read(demo_root(get_reader("iemocap"), scale=0.3))
+    assert all(row.text for row in rows(corpus))
+    assert {row.labels["improvised"] for row in rows(corpus)} == {True, False}
+
+    def mean(code: str, rating: str) -> float:
+        return float(np.mean([row.labels[rating] for row in rows(corpus) if row.labels["emotion"] == code]))
+
+    assert mean("ang", "arousal") > mean("sad", "arousal") + 0.5
+    assert mean("exc", "valence") > mean("ang", "valence") + 0.5
+
+
+def test_an_angry_voice_is_not_a_sad_one() -> None:
+    """Louder on the whole, so that the miniature cannot be silence or noise alone."""
+    corpus = get_reader("iemocap").read(demo_root(get_reader("iemocap"), scale=0.3))
+
+    def loudness(code: str) -> float:
+        return float(np.mean([read_audio(row.audio).std() for row in rows(corpus) if row.labels["emotion"] == code][:30]))
+
+    assert loudness("ang") > 1.3 * loudness("sad")
+
+
+def test_a_synthesiser_that_is_not_installed_is_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "espeakng_loader.py").write_text("raise ImportError('no module of this name')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"pip install 'headwater\[demo\]'"):
+        demo_root(get_reader("ravdess"), scale=TINY)
+    assert not [path for path in (tmp_path / "cache" / "demo").iterdir() if path.is_dir()]
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="HEADWATER_CACHE=FOLDER"):
+        demo_root(get_reader("ravdess"), scale=TINY)
+
+
+@pytest.mark.parametrize(("name", "scale", "words"), [("manifest", 1.0, "a corpus with a demo"), ("ravdess", 0.0, "demo scale")])
+def test_a_demo_that_cannot_be_is_refused(name: str, scale: float, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        demo_root(get_reader(name), scale=scale)
