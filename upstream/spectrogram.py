@@ -30,9 +30,11 @@ class Spectrogram(Upstream):
     mel: Tensor  # (frequency, bin)
     cosines: Tensor | None  # (bin, cepstrum)
 
-    def __init__(self, *, num_mel_bins: int, num_cepstra: int | None = None, normalize: bool = True) -> None:
+    def __init__(
+        self, *, num_mel_bins: int, num_cepstra: int | None = None, normalize: bool = True, padding: str = "exact"
+    ) -> None:
         super().__init__()
-        self.normalize = normalize
+        self.normalize, self.exact = normalize, padding == "exact"
         hann = torch.hann_window(_WINDOW, periodic=False, dtype=torch.float64)
         self.register_buffer("window", hann.pow(0.85).float())  # Kaldi's "povey" window
         self.register_buffer("mel", mel_filters(num_mel_bins))
@@ -42,7 +44,7 @@ class Spectrogram(Upstream):
             num_layers=1,
             dim=3 * (num_cepstra or num_mel_bins),
             sample_rate=_SAMPLE_RATE,
-            num_frames=lambda num_samples: 1 + (max(num_samples, _WINDOW) - _WINDOW) // _SHIFT,
+            num_frames=lambda num_samples: self._length(num_samples, frames_of(num_samples)),
             centred=normalize,
         )
 
@@ -59,7 +61,7 @@ class Spectrogram(Upstream):
             raise ValueError("Expected a model with a mask embedding; a spectrogram has none. Leave `masked` out.")
         wanted = named_layers(layers, 1)
         waveforms, num_samples = checked_waveforms(as_batch(batch), self.window.device)
-        lengths = tuple(self.spec.num_frames(length) for length in num_samples)
+        lengths = tuple(frames_of(length) for length in num_samples)
         features = self._energies(F.pad(waveforms, (0, max(_WINDOW - waveforms.shape[1], 0))))
         if self.cosines is not None:
             features = features @ self.cosines
@@ -67,8 +69,15 @@ class Spectrogram(Upstream):
         features = torch.cat([features, first, deltas(first, lengths)], dim=2)  # (batch, frame, dim)
         if self.normalize:
             features = normalize_over_time(features, lengths)
+        if not self.exact:
+            features = features * valid_positions(lengths, features.shape[1], features.device).unsqueeze(2)
+            lengths = tuple(self._length(length, features.shape[1]) for length in num_samples)
         copies = views if self.training else 1
         return Layers([features.repeat(copies, 1, 1) for _ in wanted], lengths * copies)
+
+    def _length(self, num_samples: int, num_frames: int) -> int:
+        # s3prl's featurizer rounds: shorter utterances of a batch end in up to two frames of zeros
+        return frames_of(num_samples) if self.exact else max(min(round(num_samples / _SHIFT), num_frames), 1)
 
     def _energies(self, waveforms: Tensor) -> Tensor:
         """Return the log-mel energies (batch, frame, bin) as Kaldi computes them, without dither."""
@@ -78,6 +87,11 @@ class Spectrogram(Upstream):
         frames = (frames - _PREEMPHASIS * before) * self.window
         power = torch.fft.rfft(frames, n=_FFT).abs().square()
         return (power @ self.mel).clamp(min=_SMALLEST).log()
+
+
+def frames_of(num_samples: int) -> int:
+    """Return how many whole windows an utterance has; one shorter than a window is padded to it."""
+    return 1 + (max(num_samples, _WINDOW) - _WINDOW) // _SHIFT
 
 
 def mel_filters(num_bins: int) -> Tensor:
@@ -132,19 +146,19 @@ def normalize_over_time(features: Tensor, lengths: Sequence[int]) -> Tensor:
     return centred / (deviation + 1e-10)
 
 
-@register_upstream
-def fbank(config: UpstreamConfig) -> Upstream:  # noqa: ARG001
+@register_upstream(options=["padding"])
+def fbank(config: UpstreamConfig) -> Upstream:
     """80 log-mel energies with deltas, normalised over each utterance: SUPERB's FBANK."""
-    return Spectrogram(num_mel_bins=80)
+    return Spectrogram(num_mel_bins=80, padding=config.padding)
 
 
-@register_upstream
-def fbank_no_cmvn(config: UpstreamConfig) -> Upstream:  # noqa: ARG001
+@register_upstream(options=["padding"])
+def fbank_no_cmvn(config: UpstreamConfig) -> Upstream:
     """80 log-mel energies with deltas, not normalised."""
-    return Spectrogram(num_mel_bins=80, normalize=False)
+    return Spectrogram(num_mel_bins=80, normalize=False, padding=config.padding)
 
 
-@register_upstream
-def mfcc(config: UpstreamConfig) -> Upstream:  # noqa: ARG001
+@register_upstream(options=["padding"])
+def mfcc(config: UpstreamConfig) -> Upstream:
     """13 cepstra with deltas, normalised over each utterance."""
-    return Spectrogram(num_mel_bins=_MFCC_BINS, num_cepstra=_CEPSTRA)
+    return Spectrogram(num_mel_bins=_MFCC_BINS, num_cepstra=_CEPSTRA, padding=config.padding)

@@ -20,8 +20,7 @@ _CAST = (
 )
 _DIALOGS = ("{}F_impro01", "{}M_impro02", "{}F_script01_1", "{}M_script02_1")
 _TURNS = 14  # of each speaker in each dialog, at scale 1
-# the share of each code: the four classes of the usual protocol are even
-_CODES = ("neu", "neu", "sad", "sad", "ang", "ang", "hap", "exc", "other")
+_CLASSES = (("neu",), ("sad",), ("ang",), ("hap", "exc"))  # of the usual protocol, with the codes that make them
 _ACTED = {"neu": "neutral", "hap": "happy", "exc": "excited", "sad": "sad", "ang": "angry", "fru": "frustrated"}
 _NAMES = {"neu": "Neutral", "hap": "Happiness", "exc": "Excited", "sad": "Sadness", "ang": "Anger", "fru": "Frustration"}
 # code -> valence, activation, dominance on 1..5
@@ -60,19 +59,26 @@ def _script(dialog: str, number: int, seed: int, scale: float, generator: np.ran
     scripted = "script" in dialog
     lines = np.random.default_rng([seed, 100 + number]) if scripted else generator
     turns = []
-    count = max(2, round(_TURNS * scale))
-    queues = {sex: [*lines.permutation(_CODES), *lines.permutation(_CODES)] for sex in "FM"}
-    offset = number * count
+    count = max(4, round(_TURNS * scale))
+    queues = {sex: _codes(count, lines) for sex in "FM"}
     for index in range(2 * count):
         sex = "FM"[index % 2]
-        code = str(queues[sex][(offset + index // 2) % len(queues[sex])])
-        code = str(lines.choice(["fru", "fru", "fru", "ang", "sad"])) if code == "other" else code
+        code = queues[sex][index // 2]
         text = sentence_for(WORDS_OF[code], lines)
-        if scripted and generator.random() < 0.35:
-            code = str(generator.choice(_CODES[:-1]))
+        if scripted and generator.random() < 0.35:  # the same line, acted as something else
+            code = _codes(1, generator)[0]
         agreed = "xxx" if code != "fru" and generator.random() < 0.05 else code
         turns.append(_Turn(f"{dialog}_{sex}{index // 2:03d}", sex, code, agreed, text))
     return turns
+
+
+def _codes(count: int, generator: np.random.Generator) -> list[str]:
+    """Return codes whose four classes are as even as they can be; one turn in nine is outside of them."""
+    codes: list[str] = []
+    while len(codes) < count:
+        drawn = [str(generator.choice(_CLASSES[place])) for place in generator.permutation(len(_CLASSES))]
+        codes += ["fru" if generator.random() < 1 / 9 else code for code in drawn]
+    return codes[:count]
 
 
 def _play(folder: Path, dialog: str, turns: list[_Turn], speakers: dict[str, Speaker], generator: np.random.Generator) -> None:

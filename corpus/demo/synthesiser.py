@@ -34,13 +34,17 @@ class Voice:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Return the sentence as a waveform in -1..1 at `SAMPLE_RATE`: the same one whatever was spoken before."""
+    """Return the sentence as a waveform in -1..1 at `SAMPLE_RATE`.
+
+    The same calls in the same order give the same samples in a fresh process: espeak-ng goes on from the phase it left.
+    """
     engine = _engine()
     if engine.library.espeak_SetVoiceByName(voice.name.encode()) != _OK:
         raise UserError(f"Expected a voice of espeak-ng such as 'en-us+f3', found '{voice.name}'. See its folder of voices.")
     settings = {_RATE: voice.rate, _VOLUME: voice.volume, _PITCH: voice.pitch, _RANGE: voice.range, _WORD_GAP: voice.word_gap}
     for parameter, value in settings.items():
         engine.library.espeak_SetParameter(parameter, round(value), 0)
+    engine.library.espeak_ng_SetRandSeed(1)  # breath is noise, and its seed is the time of day otherwise
     engine.pieces.clear()
     data = text.encode()
     status = engine.library.espeak_Synth(data, len(data) + 1, 0, _CHARACTER_POSITION, 0, _UTF8, None, None)

@@ -92,7 +92,17 @@ def test_views_repeat_in_train_mode_only(speechlike: Any) -> None:
     assert len(upstream.train()(speechlike(4000), views=2).values[0]) == 2
 
 
-@pytest.mark.parametrize("option", [{"padding": "s3prl"}, {"dropout": 0.1}, {"keep_layers": 1}])
-def test_a_spectrogram_has_no_options(option: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"has no option .* \(it has: no options\)"):
+@pytest.mark.parametrize("option", [{"spec_augment": True}, {"dropout": 0.1}, {"keep_layers": 1}])
+def test_a_spectrogram_has_no_option_but_padding(option: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"has no option .* \(it has: padding\)"):
         load_upstream(UpstreamConfig(name="fbank", **option))
+
+
+def test_s3prls_padding_rounds_lengths_and_ends_in_zeros(speechlike: Any) -> None:
+    samples = [speechlike(16000)[0], speechlike(8000)[0]]
+    exact = load_upstream("fbank")(samples)
+    theirs = load_upstream(UpstreamConfig(name="fbank", padding="s3prl"))(samples)
+    assert exact.lengths == (98, 48)
+    assert theirs.lengths == (98, 50)
+    assert torch.equal(theirs.values[0][1, :48], exact.values[0][1, :48])
+    assert not theirs.values[0][1, 48:].any()

@@ -1,0 +1,75 @@
+"""A user's desk: a folder with data and finished runs in it, and a way to type a command there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headwater.__main__ import dispatch
+from headwater.commands import downstream
+from headwater.commands.shell import run_command
+
+PROGRAMS = {
+    "headwater": dispatch,
+    "python run_downstream.py": lambda words: downstream.main(words, prog="python run_downstream.py"),
+}
+QUICK = "-o training.steps=4 training.eval_every=2 training.batch_size=8"  # a run of a second
+
+
+@pytest.fixture
+def desk(tmp_path: Path, tones: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the user is in: `tones/` is a corpus of three classes, `run/` a finished run over it."""
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    (folder / "tones").symlink_to(tones.parent)
+    (folder / "run").symlink_to(finished)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("HEADWATER_DATA", raising=False)
+    monkeypatch.setenv("HEADWATER_CONFIG", str(tmp_path / "none.yaml"))
+    return folder
+
+
+@pytest.fixture
+def type_in(
+    desk: Path, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> Callable[[str], tuple[int, str, str]]:
+    """Type a command at the desk: exit code, stdout and stderr come back."""
+
+    def run(typed: str) -> tuple[int, str, str]:
+        program = next(name for name in PROGRAMS if typed.startswith(f"{name} "))
+        words = shlex.split(typed.removeprefix(program).replace("QUICK", QUICK))
+        capsys.readouterr()
+        try:
+            code = run_command(PROGRAMS[program], words)
+        except SystemExit as end:  # argparse leaves so
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        record_property("mistake", [typed, said.err.replace(str(desk), "."), code])
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def answer(desk: Path, type_in: Callable[[str], tuple[int, str, str]]) -> Callable[..., str]:
+    """Type a mistake, and return the one line that comes back; nothing else may be said, nothing left behind."""
+
+    def run(typed: str, *, code: int = 2, lines: int = 1) -> str:
+        before = set(desk.rglob("*"))
+        found, out, err = type_in(typed)
+        message = "\n".join(line for line in err.splitlines() if not line.startswith(("plan ", "run ")))
+        assert "Traceback" not in err, err
+        assert (found, out) == (code, ""), err
+        assert message.startswith("error: "), err
+        assert len(message.splitlines()) <= lines, err
+        assert len(message) < 1500, err
+        left = {str(path.relative_to(desk)) for path in set(desk.rglob("*")) - before}
+        assert not left, f"left behind: {sorted(left)}"
+        return message
+
+    return run
+
+

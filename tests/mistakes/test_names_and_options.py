@@ -1,0 +1,93 @@
+"""Mistakes in a command's words: names, flags, options, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
+
+# the mistake in words: what is typed, what the answer must say
+WORDS = {
+    "a wrong verb": ("headwater predic run a.wav", "no verb 'predic'", "Did you mean 'predict'?"),
+    "a wrong flag": ("python run_downstream.py --upstreem fbank", "'--upstreem'", "Did you mean '--upstream'?", "--help"),
+    "a flag of another command": ("headwater predict run a.wav --skip-broken", "Unknown argument '--skip-broken'"),
+    "a flag without its value": ("python run_downstream.py -d emotion -u", "expected one argument", "--help"),
+    "a wrong mode": ("python run_downstream.py -m evalute -e run", "'evalute'", "train", "evaluate"),
+    "a word where a number belongs": (f"{TRAIN} -l last", "invalid int value: 'last'", "--help"),
+    "a wrong upstream name": (TRAIN.replace("fbank_no_cmvn", "hubrt"), "no upstream 'hubrt'", "Did you mean 'hubert'?"),
+    "a pattern that no upstream has": ("headwater upstreams hubart", "hubart", "Did you mean 'hubert'?"),
+    "a wrong task name": (TRAIN.replace("emotion", "emotoin"), "no task 'emotoin'", "Did you mean 'emotion'?"),
+    "a wrong corpus name": ("python run_downstream.py -u fbank -d emotion --corpus iemocop", "Did you mean 'iemocap'?"),
+    "no upstream": ("python run_downstream.py -d emotion --data tones/tones.csv", "an upstream, found none", "Add `-u fbank`"),
+    "no task": ("python run_downstream.py -u fbank", "a task, found none", "Add `-d emotion`"),
+    "no corpus to check": ("headwater corpus check", "a corpus after `corpus check`, found none", "`headwater corpus list`"),
+    "an option with a typo": (f"{TRAIN} -o optimizer.lrr=1", "Unknown option 'optimizer.lrr'", "Did you mean 'lr'?"),
+    "a section with a typo": (f"{TRAIN} -o emotoin.dropout=0.1", "'emotoin'", "Did you mean 'emotion'?", "training, emotion"),
+    "an option of the wrong type": (f"{TRAIN} -o training.steps=many", "'training.steps' to be a whole number, found 'many'"),
+    "a number that is no number": (f"{TRAIN} -o optimizer.lr=nan", "'optimizer.lr'", "found nan"),
+    "endless steps": (f"{TRAIN} -o training.steps=inf", "'training.steps' to be a whole number, found 'inf'"),
+    "a value out of range": (f"{TRAIN} -o training.batch_size=0", "'training.batch_size' above 0, found 0"),
+    "a dropout out of range": (f"{TRAIN} -o emotion.dropout=1.5", "emotion.dropout", "1.5"),
+    "a head of no size": (f"{TRAIN} -o emotion.projector_dim=0", "emotion.projector_dim", "found 0"),
+    "a wrong choice": (f"{TRAIN} -o optimizer.name=sgdd", "one of adam, adamw, found 'sgdd'"),
+    "a wrong metric": (f"{TRAIN} -o select_by=accuracy", "one of wa, ua, macro_f1, found 'accuracy'"),
+    "an option without a value": (f"{TRAIN} -o training.steps", "`-o key=value`, found 'training.steps'", "-o optimizer.lr=1e-4"),
+    "yaml that does not close": (f"{TRAIN} -o 'labels.keep=[low, high'", "a yaml value after 'labels.keep='", "Quote it"),
+    "a value where a section is": (f"{TRAIN} -o training=fast", "a mapping at 'training', found 'fast'"),
+    "two mistakes at once": (f"{TRAIN} -o optimizer.lrr=1 training.steps=x", "'optimizer.lrr'", "'training.steps'"),
+    "s3prl's own -o": (
+        f'{TRAIN} -o "config.optimizer.lr=1e-3,,args.seed=2"',
+        "found s3prl's spelling",
+        "-o optimizer.lr=1e-3 seed=2",
+    ),
+    "s3prl's -o with an unknown key": (f'{TRAIN} -o "config.runner.fp16=1"', "Without a successor: config.runner.fp16"),
+    "a fold out of range": (f"{TRAIN} --protocol speaker5 -v fold6", "'corpus.fold' between 1 and 5", "found 6"),
+    "a fold that is no number": (f"{TRAIN} -v last", "a fold after -v, as in `-v 1`", "found 'last'"),
+    "an unknown protocol": (f"{TRAIN} --protocol session", "session", "speaker5"),
+    "a demo of a corpus that has none": ("python run_downstream.py -u fbank -d emotion --corpus manifest --demo", "no demo"),
+    "a layer that is not there": (f"{TRAIN} -l 3", "-l between 0 and 0", "found 3"),
+    "a wrong selection": (f"{TRAIN} -s PR", "-s hidden_states or last_hidden_state, found 'PR'"),
+    "-f on what has no weights": (f"{TRAIN} -f", "an upstream with weights for -f", "Leave out -f"),
+    "-k on what has no weights": (f"{TRAIN} -k run", "takes no weights", "leave out -k"),
+    "an option that the upstream lacks": (f"{TRAIN} -o upstream.keep_layers=2", "no option 'keep_layers'", "Leave it out"),
+    "--sweep without values": (f"{TRAIN} --sweep optimizer.lr", "`--sweep key=a,b`", "--sweep optimizer.lr=1e-4,1e-3"),
+    "--sweep with a typo": (f"{TRAIN} --sweep optimizer.lrr=1,2", "Unknown option 'optimizer.lrr'", "Did you mean 'lr'?"),
+    "--seeds that are no numbers": (f"{TRAIN} --seeds a,b", "whole numbers after --seeds", "found 'a,b'"),
+    "--folds that are not there": (f"{TRAIN} --protocol speaker5 --folds 5,6", "between 1 and 5", "found 6"),
+    "--folds that are no numbers": (f"{TRAIN} --protocol speaker5 --folds 1-3", "--folds", "found '1-3'"),
+    "no process at all": (f"{TRAIN} --seeds 1,2 --jobs 0", "--jobs", "found 0"),
+    "a device that is not there": (f"{TRAIN} --device cuda", "a CUDA device for --device cuda, found none", "--device cpu"),
+    "a device that nobody has": (f"{TRAIN} --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
+    "half precision on a CPU": (f"{TRAIN} -o training.precision=fp16", "a CUDA device for training.precision=fp16", "bf16"),
+    "a recipe that is not there": ("python run_downstream.py -u fbank -c superb/emotoin", "'superb/emotoin'", "superb/emotion"),
+    "a head's start that is no run": (f"{TRAIN} -i tones", "checkpoint", "found none"),
+    "a size of the demo": ("headwater corpus demo iemocap --demo-scale 0", "demo scale", "found 0"),
+}
+
+
+@pytest.mark.parametrize("mistake", WORDS)
+def test_a_wrong_word_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+    typed, *parts = WORDS[mistake]
+    said = answer(typed, lines=2 if mistake.startswith("two") else 1)
+    assert all(part in said for part in parts), said
+
+
+RECIPES = {
+    "broken yaml": ("training: {steps: 5", "Expected yaml in 'my.yaml'", "Mend the file"),
+    "a list instead of options": ("- steps", "a mapping of options in 'my.yaml', found list"),
+    "an unknown key": ("task: emotion\ntraning: {steps: 5}\n", "Unknown option 'traning'", "Did you mean 'training'?"),
+    "a value of the wrong type": ("task: emotion\ntraining: {sort_pieces: maybe}\n", "true or false, found 'maybe'"),
+    "another task than -d": ("task: speech\n", "the recipe's task 'speech' after -d, found 'emotion'", "Leave out -d"),
+    "a section that is empty": ("task: emotion\ntraining:\n", "a mapping at 'training', found None"),
+}
+
+
+@pytest.mark.parametrize("mistake", RECIPES)
+def test_a_wrong_recipe_is_answered_in_one_line(mistake: str, answer: Callable[..., str], desk: Path) -> None:
+    content, *parts = RECIPES[mistake]
+    (desk / "my.yaml").write_text(content)
+    said = answer(f"{TRAIN} -c my.yaml")
+    assert all(part in said for part in parts), said
