@@ -16,6 +16,7 @@ from ..corpus.batch import as_batch
 from ..downstream.base import Expert, load_task
 from ..errors import UserError
 from ..upstream.base import load_upstream
+from ..upstream.run_folder import finetuned
 from . import checkpoint
 from .config import RunConfig, read_yaml, resolve
 from .model import Model
@@ -135,9 +136,12 @@ def load_run(folder: str | Path, weights: str | None = None) -> TrainedRun:
     config = resolve([read_yaml(folder / "config.yaml")])
     if weights is not None:
         config = replace(config, upstream=replace(config.upstream, path=weights))
-    upstream = load_upstream(config.upstream)
     identity = checkpoint.read_json(folder / "identity.json")
-    if upstream.weights_hash() != identity["upstreams"]["audio"]:
+    if config.upstream.trainable:
+        upstream = finetuned(folder, config.upstream)
+    else:
+        upstream = load_upstream(config.upstream)
+    if not config.upstream.trainable and upstream.weights_hash() != identity["upstreams"]["audio"]:
         raise UserError(
             f"Expected the very weights of '{config.upstream.name}' that '{folder}' was trained on, found others "
             f"({upstream.source}). Name the right ones with -k, or train again."

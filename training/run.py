@@ -19,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from ..corpus.batch import Example, cut_pieces, make_batch
 from ..downstream.base import Outcome
 from ..errors import UserError
+from ..upstream.run_folder import ARCHITECTURE
 from . import checkpoint
 from .checkpoint import Progress, read_json, write_json, write_text
 from .config import RunConfig, identity_of, to_mapping
@@ -98,6 +99,9 @@ def begin(folder: Path, prepared: Prepared) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
     vocabulary = {prepared.task.name: expert.vocabulary}
     write_json(folder / "vocabulary.json", vocabulary)
+    architecture = prepared.upstream.architecture()
+    if prepared.config.upstream.trainable and architecture is not None:
+        write_json(folder / ARCHITECTURE, architecture)
     write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -115,6 +115,10 @@ class Upstream(nn.Module, ABC):
         """Return the transformer blocks in order, for learning rates by depth."""
         return []
 
+    def architecture(self) -> dict[str, Any] | None:
+        """Return what rebuilds the model without its weights, as json; None where only its source can."""
+        return None
+
     def weights_hash(self) -> str:
         """Return a hash of every weight, the same on every machine."""
         digest = hashlib.sha256()
@@ -199,7 +203,7 @@ def _find(config: UpstreamConfig) -> Registered:
     if (folder / "config.yaml").is_file():
         from . import run_folder
 
-        return Registered(config.name, run_folder.build, str(folder), "")
+        return Registered(config.name, run_folder.build, str(folder), "", options=run_folder.OPTIONS)
     if folder.is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.name):
         return Registered(config.name, huggingface.build, config.name, "", options=huggingface.OPTIONS)
     if "/" in config.name or config.name.startswith("."):

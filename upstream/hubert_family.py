@@ -86,6 +86,10 @@ class HubertFamily(Upstream):
         """Return the convolutions over the waveform."""
         return [self.model.feature_extractor]
 
+    def architecture(self) -> dict[str, Any]:
+        """Return the model's config."""
+        return {"model": self.config.to_dict()}
+
     def blocks(self) -> list[nn.Module]:
         """Return the transformer blocks in order."""
         return list(self.model.encoder.layers)

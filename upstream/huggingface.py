@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import UserError
 from .base import Upstream, UpstreamConfig, register_upstream
 from .checkpoints import check_torchaudio, load_weights, model_folder, read_config
 from .hubert_family import HubertFamily
 
-__all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "options_of", "wrap"]
+__all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "options_of", "rebuild", "wrap"]
 
 OPTIONS = frozenset({"keep_layers", "padding", "normalize_waveform", "dropout", "spec_augment", "attend"})
 _WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "attend"})
@@ -114,6 +116,16 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     return upstream
 
 
+def rebuild(architecture: dict[str, Any], config: UpstreamConfig) -> Upstream:
+    """Return the model of a finetuned run, its weights still to be loaded: nothing is fetched."""
+    model_type = architecture["model"]["model_type"]
+    model_class = class_of(model_type)
+    settings = configure(model_class.config_class.from_dict(architecture["model"]), config)
+    with torch.random.fork_rng(devices=[]):
+        model = model_class(settings)
+    return wrap(model, config, extractor=architecture.get("extractor"))
+
+
 def class_of(model_type: str) -> Any:
     """Return transformers' class of a family, imported now."""
     check_torchaudio()
@@ -139,14 +151,16 @@ def configure(settings: Any, config: UpstreamConfig) -> Any:
     return settings
 
 
-def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None) -> Upstream:
+def wrap(
+    model: Any, config: UpstreamConfig, folder: Path | None = None, extractor: dict[str, Any] | None = None
+) -> Upstream:
     """Return a transformers model as an upstream, pruned and padded as asked."""
     settings = model.config
     _keep_layers(model, config.keep_layers)
     if settings.model_type == "whisper":
         from .whisper import WhisperEncoder, feature_extractor
 
-        return WhisperEncoder(model, feature_extractor(settings, folder), attend=config.attend)
+        return WhisperEncoder(model, feature_extractor(settings, folder, extractor), attend=config.attend)
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
     # (the hub's preprocessor_config.json says do_normalize for those too, which is wrong)
     trained = settings.model_type == "data2vec-audio" or settings.feat_extract_norm == "layer"

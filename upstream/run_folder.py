@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
+from . import huggingface
 from .base import Upstream, UpstreamConfig, load_upstream
 
+ARCHITECTURE = "upstream.json"  # of a finetuned run: with its checkpoint, all that the upstream is
 PREFIX = "upstreams.audio."  # of a finetuned upstream's weights in a checkpoint
+OPTIONS = frozenset({"keep_layers"})
 
 
 def build(config: UpstreamConfig) -> Upstream:
-    """Return the upstream of the run folder that the config names."""
-    from ..training.checkpoint import load_tensors
+    """Return the upstream of the run folder that the config names, pruned where it says so."""
     from ..training.config import read_yaml, resolve
 
     folder = Path(config.path or config.name).expanduser()
     trained = resolve([read_yaml(folder / "config.yaml")]).upstream
-    upstream = load_upstream(trained)
-    if trained.trainable:
-        path = folder / "checkpoints" / "best.safetensors"
-        weights = {key.removeprefix(PREFIX): value for key, value in load_tensors(path)[0].items() if key.startswith(PREFIX)}
-        missing = sorted({*upstream.state_dict()} ^ {*weights})
-        if missing:
-            raise UserError(
-                f"Expected the weights of '{trained.name}' in '{path}', found a mismatch at '{missing[0]}'. Train the run again."
-            )
-        upstream.load_state_dict(weights)
-    upstream.source = f"{folder} (from {upstream.source})"
+    if not trained.trainable:
+        upstream = load_upstream(replace(trained, keep_layers=config.keep_layers or trained.keep_layers))
+    else:
+        upstream = finetuned(folder, trained)
+        if config.keep_layers is not None:
+            upstream = huggingface.wrap(upstream.model, replace(trained, keep_layers=config.keep_layers))
+    upstream.source = f"{folder} (from {trained.name})"
+    marks = json.loads((folder / "identity.json").read_text(encoding="utf-8"))["marks"]
+    upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
+
+
+def finetuned(folder: Path, trained: UpstreamConfig) -> Upstream:
+    """Return the upstream with the weights of a run's best step; what it was started from is not needed."""
+    from ..training.checkpoint import load_tensors
+
+    path = folder / "checkpoints" / "best.safetensors"
+    weights = {key.removeprefix(PREFIX): value for key, value in load_tensors(path)[0].items() if key.startswith(PREFIX)}
+    described = folder / ARCHITECTURE
+    if described.is_file():
+        architecture = json.loads(described.read_text(encoding="utf-8"))
+        # its config is that of the pruned model already
+        upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
+    else:
+        upstream = load_upstream(trained)
+    missing = sorted({*upstream.state_dict()} ^ {*weights})
+    if missing:
+        raise UserError(f"Expected the weights of '{trained.name}' in '{path}', found a mismatch at '{missing[0]}'. Train again.")
+    upstream.load_state_dict(weights)
+    upstream.name, upstream.source = trained.name, str(folder)
+    return upstream.eval()

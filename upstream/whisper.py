@@ -65,6 +65,10 @@ class WhisperEncoder(Upstream):
         """Return the two convolutions over the log-mel spectrogram."""
         return [self.model.conv1, self.model.conv2]
 
+    def architecture(self) -> dict[str, Any]:
+        """Return the encoder's config and how its spectrogram is made."""
+        return {"model": self.config.to_dict(), "extractor": self.extractor.to_dict()}
+
     def blocks(self) -> list[nn.Module]:
         """Return the transformer blocks in order."""
         return list(self.model.layers)
@@ -108,10 +112,12 @@ def frames_of(num_samples: int) -> int:
     return -(-num_samples // _SAMPLES_PER_FRAME)
 
 
-def feature_extractor(settings: Any, folder: Path | None) -> Any:
-    """Return transformers' log-mel extractor as the folder describes it, else with the config's number of bins."""
+def feature_extractor(settings: Any, folder: Path | None, described: dict[str, Any] | None = None) -> Any:
+    """Return transformers' log-mel extractor as described, or as the folder says, else with the config's number of bins."""
     from transformers import WhisperFeatureExtractor
 
+    if described is not None:
+        return WhisperFeatureExtractor.from_dict(described)
     if folder is not None and (folder / "preprocessor_config.json").is_file():
         return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
     return WhisperFeatureExtractor(feature_size=settings.num_mel_bins)
