@@ -45,17 +45,19 @@ def list_all(flags: Namespace) -> int:
 def check(flags: Namespace) -> int:
     """Print what is in a corpus, and every file in it that cannot be heard."""
     from ..corpus.audio import cache_folder, check_files
+    from ..corpus.base import get_reader
     from ..corpus.check import describe
-    from ..training.config import CorpusConfig
+    from ..training.config import CorpusConfig, complete_corpus
     from ..training.prepare import read_corpus
 
     name, data = named(flags)
-    options = {
-        "columns": split_pairs(flags.columns, "--columns") if flags.columns else None,
-        "audio_root": flags.audio_root,
-    }
+    options = {"columns": flags.columns and split_pairs(flags.columns, "--columns"), "audio_root": flags.audio_root}
     given = {key: value for key, value in options.items() if value is not None}
-    config = CorpusConfig(name, data, protocol_of(name, flags.protocol), flags.fold, given, flags.demo, flags.demo_scale)
+    asked = CorpusConfig(name, data, flags.protocol or "", flags.fold, given, flags.demo, flags.demo_scale)
+    errors: list[str] = []
+    config = complete_corpus(asked, get_reader(name), errors)
+    if errors:
+        raise UserError("\n".join(errors))
     corpus = read_corpus(config)
     utterances = [utterance for rows in corpus.splits.values() for utterance in rows]
     seconds, broken = check_files(utterances, cache_folder())
@@ -85,13 +87,3 @@ def named(flags: Namespace) -> tuple[str, str | None]:
     if Path(asked).suffix.lower() in TABLES:
         return "manifest", asked
     return asked, flags.data
-
-
-def protocol_of(name: str, protocol: str | None) -> str:
-    """Return the protocol asked for, or the corpus' first one."""
-    from ..corpus.base import get_reader
-
-    reader = get_reader(name)
-    if protocol and protocol not in reader.protocols:
-        raise UserError(f"Expected a protocol of {name} ({', '.join(reader.protocols)}), found '{protocol}'.")
-    return protocol or reader.default_protocol

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from argparse import Namespace
 from collections.abc import Sequence
@@ -78,19 +79,27 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
     flags = make_parser(prog).parse_args(arguments)
     refuse_s3prl_override(flags.override)
+    if flags.jobs < 1:
+        raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, summary_table
     from ..training.plan import run_plan
     from ..training.run import Runtime
 
     runtime = Runtime(flags.device, flags.quiet)
     if flags.mode == "evaluate":
-        print(result_table(evaluate(flags, runtime)))
+        answer(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
     result = run_plan(parts, folder, runtime, flags.jobs)
-    print(result_table(result) if "runs" not in result else summary_table(result))
-    print("\n".join(footnotes(config, folder)))
+    table = result_table(result) if "runs" not in result else summary_table(result)
+    answer(table, *footnotes(config, folder))
     return 0
+
+
+def answer(*lines: str) -> None:
+    """Print the result once, however many processes there are."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(*lines, sep="\n")
 
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:

@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments:"):
             wrong = message.split(": ", 1)[1].split()[0]
             message = f"Unknown argument '{wrong}'.{nearest(wrong.split('=')[0], flags)}"
+        message = message if message.endswith((".", "?")) else f"{message}."
         self.exit(2, f"error: {message} See `{self.prog} --help`.\n")
 
 

@@ -20,6 +20,7 @@ from .base import Utterance
 _LOG = logging.getLogger(__name__)
 _BLOCK = 1 << 18  # samples decoded at once while checking
 _STREAMED = 0x7FFFF000  # a WAV written to a pipe promises this much or more (or 0) because its length was not known
+_SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM: the disk's fault, not the file's
 _ROUNDING = 0.05  # seconds by which a stretch may outlast its file: tables round
 
 
@@ -138,20 +139,16 @@ def _decode(name: str) -> tuple[_Verdict, bool]:
             return _Verdict(0.0, "an empty file (0 bytes)"), True
         cut = _missing_wav_bytes(path)
         with soundfile.SoundFile(path) as file:
-            promised, rate, kind = file.frames, file.samplerate, file.format
-            decoded, finite = 0, True
+            rate, decoded, finite = file.samplerate, 0, True
             for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
                 decoded += len(block)
                 finite = finite and bool(np.isfinite(block).all())
     except soundfile.LibsndfileError as error:
-        return _Verdict(0.0, _reason(path, error)), True
+        return _Verdict(0.0, _reason(path, error)), error.code != _SYSTEM_ERROR
     except (OSError, RuntimeError) as error:
         return _Verdict(0.0, _reason(path, error)), False
     if cut:
         return _Verdict(decoded / rate, f"cut short: the header promises {cut} bytes more than the file holds"), True
-    # compressed formats with an estimated length (MP3, Ogg) are left out
-    if kind in {"WAV", "WAVEX", "FLAC", "AIFF"} and decoded < promised:
-        return _Verdict(decoded / rate, f"cut short: the header promises {promised} samples, {decoded} can be read"), True
     if not decoded:
         return _Verdict(0.0, "no samples in it"), True
     return _Verdict(decoded / rate, None if finite else "samples that are no numbers (NaN or infinite)"), True
@@ -182,7 +179,7 @@ def _reason(path: Path, error: Exception) -> str:
     if not path.stat().st_size:
         return "an empty file (0 bytes)"
     words = getattr(error, "error_string", None) or str(error)
-    return f"no audio that can be read ({words.strip().rstrip('.')})"
+    return f"audio that cannot be decoded ({words.strip().rstrip('.')})"
 
 
 class _Memory:

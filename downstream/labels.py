@@ -15,8 +15,8 @@ from ..errors import UserError, nearest
 class LabelsConfig:
     """The `labels:` section: what a corpus' classes become."""
 
-    merge: dict[str, str] = field(default_factory=dict)  # {exc: hap}: exc counts as hap
-    keep: list[str] = field(default_factory=list)  # classes in this order; []: the corpus' own
+    merge: dict[str, str] | None = None  # {exc: hap}: exc counts as hap; {}: nothing is merged; null: as is usual for the corpus
+    keep: list[str] | None = None  # classes in this order; null: the usual ones of the corpus
     column: str = ""  # a manifest's label column by its own name; "": the usual one
 
 
@@ -54,9 +54,12 @@ def classes_of(corpus: Corpus, key: str, config: LabelsConfig) -> Classes:
         known = ", ".join(sorted(_label_keys(corpus))) or "none"
         raise UserError(f"Expected a label '{key}' in {corpus.name}, found none (labels there: {known}). Set labels.column.")
     own = corpus.label_defaults.get(key, {})
-    merge = dict(config.merge or own.get("merge", {}))
     order = list(config.keep or own.get("keep", ()))
-    _check_words([*merge, *(word for word in order if word not in merge.values())], found, corpus.name)
+    # a class that is asked for by name is not merged away
+    usual = {name: into for name, into in own.get("merge", {}).items() if name not in order}
+    merge = usual if config.merge is None else config.merge
+    asked = [*(config.merge or ()), *(word for word in config.keep or () if word not in merge.values())]
+    _check_words(asked, found, corpus.name)
     if not order:
         known_order = corpus.label_order.get(key) or sorted(found)
         order = list(dict.fromkeys(merge.get(name, name) for name in known_order))

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +143,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; a second one is told who has it."""
+    """Hold a run folder for this process; a second one is told who has it. A folder left empty is taken away again."""
+    lock = folder / ".lock"
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with plain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
+        file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,8 +159,22 @@ def held(folder: Path) -> Iterator[None]:
                 f"Expected the run folder '{folder}' to be free, found that {holder} holds it. "
                 "Wait for it to end, or choose another folder with -n or -p."
             ) from None
-        with plain_disk_errors(folder):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        yield
+        try:
+            with plain_disk_errors(folder):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+            yield
+        finally:
+            if [*folder.iterdir()] == [lock]:  # stopped before anything was begun
+                lock.unlink()
+                _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Take away folders from the deepest up, as far as they are empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # another run has come into it
+            return

@@ -7,16 +7,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 
 from ..corpus.base import Reader, default_corpus, get_reader
 from ..downstream.base import Task, load_task
 from ..downstream.labels import LabelsConfig
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..upstream.base import UpstreamConfig
-from .strict import bind, plain
+from .strict import ABOVE_0, AT_LEAST_0, DECAY, SEED, bind, convert, plain
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CorpusConfig:
     fold: int = 1
     options: dict[str, Any] = field(default_factory=dict)  # the reader's own
     demo: bool = False
-    demo_scale: float = 1.0
+    demo_scale: Annotated[float, ABOVE_0] = 1.0
     skip_broken: bool = False
 
 
@@ -38,28 +38,28 @@ class OptimizerConfig:
     """The `optimizer:` section."""
 
     name: Literal["adam", "adamw"] = "adam"
-    lr: float = 1e-3  # of heads
-    weights_lr: float | None = None  # of layer weights; None: as the heads'
-    upstream_lr: float = 1e-5  # of a finetuned upstream
-    layer_decay: float = 1.0  # a block's rate is upstream_lr x layer_decay^(blocks above it)
-    weight_decay: float = 0.0
-    clip: float = 1.0  # largest norm of the gradient
+    lr: Annotated[float, ABOVE_0] = 1e-3  # of heads
+    weights_lr: Annotated[float, AT_LEAST_0] | None = None  # of layer weights; None: as the heads'
+    upstream_lr: Annotated[float, AT_LEAST_0] = 1e-5  # of a finetuned upstream
+    layer_decay: Annotated[float, DECAY] = 1.0  # a block's rate is upstream_lr x layer_decay^(blocks above it)
+    weight_decay: Annotated[float, AT_LEAST_0] = 0.0
+    clip: Annotated[float, ABOVE_0] = 1.0  # largest norm of the gradient
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, AT_LEAST_0] = 0
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """The `training:` section."""
 
-    steps: int = 10_000
-    batch_size: int = 32  # utterances in a step, over all pieces and processes
-    eval_every: int = 200
-    patience: int | None = None  # evaluations without a better one; None: train all steps
-    log_every: int = 20
-    save_every: int = 200
-    piece_seconds: float = 60.0  # padded audio in one pass
-    piece_size: int | None = None  # utterances in one pass; None: as many as the seconds allow
+    steps: Annotated[int, ABOVE_0] = 10_000
+    batch_size: Annotated[int, ABOVE_0] = 32  # utterances in a step, over all pieces and processes
+    eval_every: Annotated[int, ABOVE_0] = 200
+    patience: Annotated[int, ABOVE_0] | None = None  # evaluations without a better one; None: train all steps
+    log_every: Annotated[int, ABOVE_0] = 20
+    save_every: Annotated[int, ABOVE_0] = 200
+    piece_seconds: Annotated[float, ABOVE_0] = 60.0  # padded audio in one pass
+    piece_size: Annotated[int, ABOVE_0] | None = None  # utterances in one pass; None: as many as the seconds allow
     sort_pieces: bool = True  # by length, so that little is padded
     precision: Literal["float32", "bf16", "fp16"] = "float32"
 
@@ -87,7 +87,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     select_by: str = ""  # "": the corpus' usual metric
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
-    seed: int = 1
+    seed: Annotated[int, SEED] = 1
     folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
     reference: list[Reference] = field(default_factory=list)
 
@@ -137,7 +137,11 @@ def find_recipe(name: str) -> Path:
     """Return a recipe by its path, or one of ours by its name (`superb/emotion`)."""
     ours = RECIPES / (name if name.endswith(".yaml") else f"{name}.yaml")
     own = RECIPES.parent / name  # `recipes/superb/emotion.yaml`, typed outside the clone
-    return next((path for path in (Path(name), ours, own) if path.is_file()), Path(name))
+    found = next((path for path in (Path(name), ours, own) if path.is_file()), None)
+    if found is None:
+        known = [str(path.relative_to(RECIPES).with_suffix("")) for path in sorted(RECIPES.rglob("*.yaml"))]
+        raise UserError(f"Expected a recipe after -c, found no file '{name}'.{nearest(name, known)} Ours: {', '.join(known)}.")
+    return found
 
 
 def task_default(task: str) -> dict[str, Any]:
@@ -162,13 +166,12 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
         raise UserError("Expected a task, found none. Add `-d emotion` (or `task: emotion` to the recipe).")
     task = load_task(str(name))
     errors: list[str] = []
-    section = values.pop(task.name, {})
     if "expert" in values:
         errors.append(f"Unknown option 'expert'. The task's own section is called '{task.name}'.")
         values.pop("expert")
     values["reference"] = values.get("reference") or []
-    config = bind(RunConfig, values, "", errors)
-    config = dataclasses.replace(config, expert=bind(task.options, section or {}, task.name, errors))
+    config = bind(RunConfig, values, "", errors, spelled={"expert": task.name})
+    config = dataclasses.replace(config, expert=bind(task.options, config.expert or {}, task.name, errors))
     config = _complete(config, task, errors)
     if errors:
         raise UserError("\n".join(errors))
@@ -186,48 +189,37 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
         return config
     if task.name not in reader.tasks:
         errors.append(f"Corpus '{reader.name}' does not serve task '{task.name}' (it serves: {', '.join(reader.tasks)}).")
-    corpus = dataclasses.replace(corpus, name=reader.name, protocol=corpus.protocol or reader.default_protocol)
-    if corpus.data is not None:
-        corpus = dataclasses.replace(corpus, data=os.path.abspath(os.path.expanduser(corpus.data)))
-    _check_corpus(corpus, reader, errors)
-    _check_numbers(config, errors)
     select_by = config.select_by or reader.select_by.get(task.name, task.primary_metric)
     if select_by not in task.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(task.metrics)}, found {select_by!r}.")
-    return dataclasses.replace(config, corpus=corpus, select_by=select_by)
+    return dataclasses.replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
 
 
-def _check_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> None:
-    if corpus.protocol not in reader.protocols:
-        known = ", ".join(reader.protocols)
-        errors.append(f"Expected 'corpus.protocol' of {reader.name} to be one of {known}, found '{corpus.protocol}'.")
-    elif not 1 <= corpus.fold <= reader.protocols[corpus.protocol]:
-        folds = reader.protocols[corpus.protocol]
-        errors.append(f"Expected 'corpus.fold' between 1 and {folds} (protocol {corpus.protocol}), found {corpus.fold}.")
-    for key in corpus.options:
-        if key not in reader.options:
-            known = ", ".join(reader.options) or "none"
-            errors.append(f"Unknown option 'corpus.options.{key}'. {reader.name} has: {known}.")
+def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> CorpusConfig:
+    """Return a corpus' section with its protocol and its reader's options checked against what the reader knows."""
+    protocol = corpus.protocol or reader.default_protocol
+    if protocol not in reader.protocols:
+        close, known = nearest(protocol, reader.protocols), ", ".join(reader.protocols)
+        errors.append(f"Expected 'corpus.protocol' of {reader.name} to be one of {known}, found '{protocol}'.{close}")
+    elif not 1 <= corpus.fold <= reader.protocols[protocol]:
+        folds = reader.protocols[protocol]
+        errors.append(f"Expected 'corpus.fold' between 1 and {folds} (protocol {protocol}), found {corpus.fold}.")
     if corpus.demo and reader.make_demo is None:
         with_demo = "Leave out --demo, or choose a corpus that has one: `headwater corpus list`."
         errors.append(f"Corpus '{reader.name}' has no demo. {with_demo}")
-
-
-def _check_numbers(config: RunConfig, errors: list[str]) -> None:
-    positive = {
-        "training.steps": config.training.steps,
-        "training.batch_size": config.training.batch_size,
-        "training.eval_every": config.training.eval_every,
-        "training.log_every": config.training.log_every,
-        "training.save_every": config.training.save_every,
-        "training.piece_seconds": config.training.piece_seconds,
-        "training.piece_size": config.training.piece_size or 1,
-        "training.patience": config.training.patience or 1,
-        "optimizer.lr": config.optimizer.lr,
-        "optimizer.clip": config.optimizer.clip,
-        "corpus.demo_scale": config.corpus.demo_scale,
-    }
-    errors += [f"Expected '{key}' above 0, found {value}." for key, value in positive.items() if not value > 0]
+    options, hints = {}, get_type_hints(reader.read)
+    for key, value in corpus.options.items():
+        place = f"corpus.options.{key}"
+        if key not in reader.options:
+            known = ", ".join(reader.options) or "none"
+            errors.append(f"Unknown option '{place}'.{nearest(key, reader.options)} {reader.name} has: {known}.")
+            continue
+        try:
+            options[key] = convert(hints[key], value, place, errors)
+        except ValueError as problem:
+            errors.append(str(problem))
+    data = corpus.data and os.path.abspath(os.path.expanduser(corpus.data))
+    return dataclasses.replace(corpus, name=reader.name, data=data, protocol=protocol, options=options)
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:

@@ -106,8 +106,8 @@ class Model(nn.Module):
         problems = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
         if problems:
             raise UserError(
-                f"Expected the weights of this model in '{where}', found a mismatch at '{problems[0]}' "
-                f"({len(problems)} in all). The run was made with another upstream, task or number of classes."
+                f"Expected the weights of this model in '{where}', found a mismatch at '{problems[0]}' ({len(problems)} in all). "
+                "Name a run of the same upstream, task and number of classes."
             )
         self.load_state_dict(dict(state), strict=False)
 

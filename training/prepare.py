@@ -17,7 +17,8 @@ from ..corpus.demo import demo_root
 from ..corpus.locate import find_root
 from ..downstream.base import Expert, Task, load_task
 from ..errors import UserError
-from ..upstream.base import Upstream, load_upstream
+from ..upstream.base import Upstream, find_upstream, load_upstream
+from .checkpoint import load_tensors
 from .config import CorpusConfig, RunConfig, identity_of
 from .loop import TaskData
 from .model import Model
@@ -50,6 +51,8 @@ def prepare(config: RunConfig) -> Prepared:
     chosen = {name: task.select(vocabulary, rows) for name, rows in corpus.splits.items()}
     seconds, notes = audible(chosen, config.corpus)
     model, expert = build_model(config, task, vocabulary, upstream)
+    if config.init_head:
+        start_from(model, Path(config.init_head).expanduser())
     splits = {name: make_examples(expert, rows, seconds) for name, rows in chosen.items()}
     for split in ("train", "dev"):
         if not splits.get(split):
@@ -69,6 +72,12 @@ def load_both(config: RunConfig) -> tuple[Upstream, Corpus]:
     """Return upstream and corpus; where both are missing, one message says so."""
     problems, upstream, corpus = [], None, None
     try:
+        find_upstream(config.upstream)  # a wrong name is told before a demo is spoken for it
+    except UserError as problem:
+        if config.corpus.demo:
+            raise
+        problems.append(str(problem))
+    try:
         corpus = read_corpus(config.corpus)
     except UserError as problem:
         problems.append(str(problem))
@@ -77,7 +86,7 @@ def load_both(config: RunConfig) -> tuple[Upstream, Corpus]:
     except UserError as problem:
         problems.append(str(problem))
     if upstream is None or corpus is None:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))
     return upstream, corpus
 
 
@@ -85,10 +94,7 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     """Return the corpus of a config, real or demo."""
     reader = get_reader(config.name)
     root = demo_root(reader, scale=config.demo_scale) if config.demo else find_root(reader, config.data)
-    try:
-        return reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
-    except TypeError as problem:
-        raise UserError(f"Expected options that '{reader.name}' knows, found a wrong one: {problem}.") from None
+    return reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
 
 
 def resolved_layer(config: RunConfig, upstream: Upstream) -> Any:
@@ -112,7 +118,7 @@ def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> 
             f"Expected readable audio for all {len(utterances)} utterances, found {len(broken)} broken:\n{listed}{more}\n"
             "Mend or remove these files, or go on without them with --skip-broken."
         )
-    return seconds, (f"{len(broken)} broken files left out",) if broken else ()
+    return seconds, (f"{len(broken)} broken file{'s' * (len(broken) > 1)} left out",) if broken else ()
 
 
 def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> list[Example]:
@@ -130,6 +136,16 @@ def build_model(config: RunConfig, task: Task, vocabulary: Mapping[str, Any], up
         torch.manual_seed(config.seed)
         expert = task.build(config.expert, vocabulary, {"audio": upstream.spec})
         return Model({"audio": upstream}, {task.name: expert}, {"audio": config.upstream}), expert
+
+
+def start_from(model: Model, folder: Path) -> None:
+    """Take head and layer weights of another run as the start."""
+    if not (folder / "checkpoints" / "best.safetensors").is_file():
+        raise UserError(f"Expected a trained run after -i, found no checkpoint in '{folder}'. Check the path.")
+    tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")
+    heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
+    own = {key: value for key, value in model.trained_state().items() if key.startswith("upstreams.")}
+    model.load_trained_state({**own, **heads}, str(folder))
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:

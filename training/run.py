@@ -75,7 +75,8 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[config.training.precision]
     if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
         raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a step may leave out a head
+    # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
+    unused = DistributedDataParallelKwargs(find_unused_parameters=config.upstream.trainable)
     return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
 
 
@@ -108,8 +109,6 @@ def begin(folder: Path, prepared: Prepared) -> None:
 def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
     """Train what is left, evaluate the best step, write the results, return them."""
     config, model = prepared.config, prepared.model
-    if config.init_head:
-        start_from(model, Path(config.init_head))
     optimizer = make_optimizer(model, config)
     progress = resume(folder, prepared, optimizer)
     ready, optimizer = accelerator.prepare(model, optimizer)
@@ -138,14 +137,6 @@ def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
     groups = model.parameter_groups(config.optimizer)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
     return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
-
-
-def start_from(model: Model, folder: Path) -> None:
-    """Take head and layer weights of another run as the start."""
-    tensors, _ = checkpoint.load_tensors(folder / "checkpoints" / "best.safetensors")
-    heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
-    own = {key: value for key, value in model.trained_state().items() if key.startswith("upstreams.")}
-    model.load_trained_state({**own, **heads}, str(folder))
 
 
 def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import math
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import nearest
 
 
-def bind(cls: type, values: Any, where: str, errors: list[str]) -> Any:
-    """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place."""
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Which numbers an option may be: stands in its annotation, `Annotated[int, ABOVE_0]`."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+ABOVE_0 = Range("above 0", lambda number: number > 0)
+AT_LEAST_0 = Range("of 0 or more", lambda number: number >= 0)
+SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
+SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch takes no more
+DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
+
+
+def bind(cls: type, values: Any, where: str, errors: list[str], spelled: Mapping[str, str] | None = None) -> Any:
+    """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place.
+
+    `spelled` gives fields that a user knows by another word.
+    """
     if not isinstance(values, Mapping):
-        errors.append(f"Expected a mapping at '{where}', found {values!r}.")
+        errors.append(f"Expected a mapping at '{where}', found {values!r}. Write `key: value` lines below it, or leave it out.")
         return cls()
-    hints = get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
+    hints = get_type_hints(cls, include_extras=True)
+    fields = {(spelled or {}).get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
     bound = {}
     for key, value in values.items():
         place = f"{where}.{key}" if where else str(key)
-        if key not in names:
-            errors.append(f"Unknown option '{place}'.{nearest(str(key), names)} Known here: {', '.join(names)}.")
+        if key not in fields:
+            errors.append(f"Unknown option '{place}'.{nearest(str(key), fields)} Known here: {', '.join(fields)}.")
             continue
         try:
-            bound[key] = convert(hints[key], value, place, errors)
+            bound[fields[key]] = convert(hints[fields[key]], value, place, errors)
         except ValueError as problem:
             errors.append(str(problem))
     return cls(**bound)
@@ -35,6 +55,11 @@ def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
+    if origin is Annotated:
+        number = convert(arguments[0], value, where, errors)
+        if not arguments[1].holds(number):
+            raise ValueError(f"Expected '{where}' {arguments[1].words}, found {number}.")
+        return number
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return bind(kind, value, where, errors)
     if origin is Literal:
@@ -50,7 +75,7 @@ def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"Expected a list at '{where}', found {value!r}. Write it as [a, b].")
         return origin(convert(arguments[0], item, f"{where}[{index}]", errors) for index, item in enumerate(value))
-    if origin is dict:
+    if origin in (dict, collections.abc.Mapping):
         if not isinstance(value, Mapping):
             raise ValueError(f"Expected a mapping at '{where}', found {value!r}. Write it as {{a: b}}.")
         return {str(key): convert(arguments[1], item, f"{where}.{key}", errors) for key, item in value.items()}
@@ -71,11 +96,9 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
         number = float(value)  # PyYAML reads 1e-4 as a string
     except ValueError:
         raise refusal from None
-    if kind is int:
-        if number != int(number):
-            raise refusal
-        return int(number)
-    return number
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise refusal
+    return kind(number)
 
 
 _WORDS = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}

@@ -183,12 +183,18 @@ def load_upstream(what: str | UpstreamConfig) -> Upstream:
     `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers.
     """
     config = UpstreamConfig(name=what) if isinstance(what, str) else what
-    row = _find(config)
-    _refuse_unknown_options(row, config)
+    row = find_upstream(config)
     upstream = row.build(config)
     upstream.name, upstream.source = config.name, upstream.source or row.source
     upstream.untrained = upstream.untrained or row.untrained
     return upstream.eval()
+
+
+def find_upstream(config: UpstreamConfig) -> Registered:
+    """Return the line of the upstream that a config names, its options checked; nothing is loaded."""
+    row = _find(config)
+    _refuse_unknown_options(row, config)
+    return row
 
 
 def _find(config: UpstreamConfig) -> Registered:

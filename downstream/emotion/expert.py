@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...corpus.base import Corpus, Utterance
 from ...corpus.batch import Batch
+from ...training.strict import ABOVE_0, SHARE
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Outcome, Output, Task
 from ..heads import MeanPoolLinear
@@ -23,10 +24,10 @@ from . import question
 class EmotionConfig:
     """The `emotion:` section."""
 
-    projector_dim: int = 256
+    projector_dim: Annotated[int, ABOVE_0] = 256
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
     pooling: Literal["mean", "avgmax", "attentive"] = "mean"
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     class_weights: bool = False  # cross entropy weighted with 1 / the class' share
 
 

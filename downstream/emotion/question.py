@@ -47,7 +47,7 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
     classes = Classes.from_vocabulary(vocabulary)
     key = labels.column or label_key(corpus, "emotion")
     found = Counter(str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) is not None)
-    merge = dict(labels.merge) or {name: match for name in found if (match := same_emotion(name, classes)) and match != name}
+    merge = labels.merge or {name: match for name in found if (match := same_emotion(name, classes)) and match != name}
     there = Classes(classes.names, merge, key)
     matched = {name: merge.get(name, name) for name in found if merge.get(name, name) in classes.names}
     if not matched:

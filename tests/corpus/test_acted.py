@@ -77,6 +77,7 @@ def test_macos_litter_is_passed_over_and_the_folder_above_accepted(name: str, tm
         touch(path.with_name(f"._{path.name}"))
         touch(tmp_path / "data" / "__MACOSX" / path.relative_to(root).with_name(f"._{path.name}"))
     assert len(rows(read(root.parent))) == len(rows(read(root))) == len([p for p in root.rglob("*.wav") if p.name[0] != "."])
+    assert not any("passed over" in note for note in read(root).notes)
 
 
 @pytest.mark.parametrize("name", READERS)

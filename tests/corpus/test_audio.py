@@ -61,7 +61,11 @@ def test_resampling_keeps_a_tone_and_its_length(tmp_path: Path, rate: int) -> No
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "no such file"), (b"", "an empty file"), (b"not audio at all, but some text in a file", "no audio that can be read")],
+    [
+        (None, "no such file"),
+        (b"", "an empty file"),
+        (b"some text in place of audio", "audio that cannot be decoded"),
+    ],
 )
 def test_an_unreadable_file_is_named_with_the_next_move(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "broken.wav"
@@ -94,7 +98,7 @@ def test_text_in_a_wav_is_broken(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("version https://git-lfs.github.com/spec/v1")
     seconds, reasons = verdict(tmp_path / "a.wav", tmp_path)
     assert not seconds
-    assert "no audio that can be read" in reasons[0]
+    assert "audio that cannot be decoded" in reasons[0]
 
 
 def test_an_empty_file_is_broken(tmp_path: Path) -> None:
@@ -120,7 +124,7 @@ def test_a_flac_cut_short_is_broken(tmp_path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     seconds, reasons = verdict(path, tmp_path)
     assert not seconds
-    assert len(reasons) == 1
+    assert "audio that cannot be decoded (" in reasons[0]
 
 
 @pytest.mark.parametrize(("whole", "data"), [(8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)])

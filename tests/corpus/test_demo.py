@@ -78,10 +78,12 @@ def test_two_processes_make_one_miniature_and_leave_nothing_beside_it(tmp_path: 
         "from headwater.corpus.base import get_reader; from headwater.corpus.demo import demo_root; "
         f"print(demo_root(get_reader('ravdess'), scale={TINY}))"
     )
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = {process.communicate()[0].strip() for process in both}
-    assert len(answers) == 1
-    assert [path.name for path in (tmp_path / "demo").iterdir() if path.is_dir()] == [Path(answers.pop()).name]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    answers, words = zip(*(process.communicate() for process in both), strict=True)
+    assert len(set(answers)) == 1
+    assert "".join(words).count("speaking") == 1
+    assert [path.name for path in (tmp_path / "demo").iterdir() if path.is_dir()] == [Path(answers[0].strip()).name]
 
 
 def test_a_miniature_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

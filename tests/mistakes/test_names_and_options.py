@@ -25,9 +25,9 @@ WORDS = {
     "no task": ("python run_downstream.py -u fbank", "a task, found none", "Add `-d emotion`"),
     "no corpus to check": ("headwater corpus check", "a corpus after `corpus check`, found none", "`headwater corpus list`"),
     "an option with a typo": (f"{TRAIN} -o optimizer.lrr=1", "Unknown option 'optimizer.lrr'", "Did you mean 'lr'?"),
-    "a section with a typo": (f"{TRAIN} -o emotoin.dropout=0.1", "'emotoin'", "Did you mean 'emotion'?", "training, emotion"),
+    "a section with a typo": (f"{TRAIN} -o emotoin.dropout=0.1", "'emotoin'", "Did you mean 'emotion'?", "labels, emotion, optimizer"),
     "an option of the wrong type": (f"{TRAIN} -o training.steps=many", "'training.steps' to be a whole number, found 'many'"),
-    "a number that is no number": (f"{TRAIN} -o optimizer.lr=nan", "'optimizer.lr'", "found nan"),
+    "a number that is no number": (f"{TRAIN} -o optimizer.lr=nan", "'optimizer.lr' to be a number, found 'nan'"),
     "endless steps": (f"{TRAIN} -o training.steps=inf", "'training.steps' to be a whole number, found 'inf'"),
     "a value out of range": (f"{TRAIN} -o training.batch_size=0", "'training.batch_size' above 0, found 0"),
     "a dropout out of range": (f"{TRAIN} -o emotion.dropout=1.5", "emotion.dropout", "1.5"),
@@ -63,7 +63,7 @@ WORDS = {
     "a device that nobody has": (f"{TRAIN} --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
     "half precision on a CPU": (f"{TRAIN} -o training.precision=fp16", "a CUDA device for training.precision=fp16", "bf16"),
     "a recipe that is not there": ("python run_downstream.py -u fbank -c superb/emotoin", "'superb/emotoin'", "superb/emotion"),
-    "a head's start that is no run": (f"{TRAIN} -i tones", "checkpoint", "found none"),
+    "a head's start that is no run": (f"{TRAIN} -i tones", "a trained run after -i", "no checkpoint in 'tones'"),
     "a size of the demo": ("headwater corpus demo iemocap --demo-scale 0", "demo scale", "found 0"),
 }
 

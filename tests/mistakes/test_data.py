@@ -1,0 +1,192 @@
+"""Mistakes in what is heard: where a corpus lies, its table, its labels, its audio files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+TypeIn = Callable[[str], tuple[int, str, str]]
+TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion"
+TONES = f"{TRAIN} --data tones/tones.csv"
+
+# the mistake in words: what is typed, what the answer must say
+PLACES = {
+    "no such folder": (f"{TRAIN} --data IEMOCAP", "the folder of iemocap at", "found nothing there", "Check the path"),
+    "no such table": (f"{TRAIN} --data my.csv", "the file of manifest at", "my.csv", "Check the path"),
+    "a folder where a table belongs": (f"{TRAIN} --corpus manifest --data tones", "a file for manifest", "Name the table in it"),
+    "a table where a folder belongs": (f"{TRAIN} --corpus ravdess --data tones/tones.csv", "a folder", "--corpus manifest"),
+    "another folder": (f"{TRAIN} --data tones", "Session1 to Session5", "tones", "with --data"),
+    "one level too deep": (f"{TRAIN} --data IEMOCAP_full_release/Session1", "a part of it", "IEMOCAP_full_release"),
+    "half a release": (f"{TRAIN} --data IEMOCAP_full_release", "all five sessions", "found no", "Unpack the whole release"),
+    "an audio root that is not there": (f"{TONES} --audio-root gone", "72 broken", "no such file", "--skip-broken"),
+    "a protocol in a check": ("headwater corpus check tones/tones.csv --protocol speaker", "speaker5", "found 'speaker'"),
+    "a fold of a fixed split": (f"{TONES} -v 2", "fold 2", "--protocol speaker5"),
+    "a corpus that is none": ("headwater corpus check tonnes", "no corpus 'tonnes'", "Known: "),
+    "another corpus' option": ("headwater corpus check iemocap --columns audio=wav", "options.columns'", "improvised_only"),
+    "an option of the wrong type": (f"{TRAIN} -o corpus.options.improvised_only=maybe", "true or false, found 'maybe'"),
+    "columns without an equals sign": (f"{TONES} --columns wav_path", "`--columns ours=theirs,…`, found 'wav_path'"),
+    "a column that is not needed": (f"{TONES} --columns adio=audio", "the name 'adio'", "Did you mean 'audio'?"),
+    "a header that is not there": (f"{TONES} --columns label=emotion", "a column 'emotion'", "audio, label, speaker, split"),
+    "labels.keep with a typo": (f"{TONES} -o labels.keep='[low, hihg]'", "found 'hihg'", "Did you mean 'high'?", "middle (24)"),
+    "labels.merge with a typo": (f"{TONES} -o labels.merge='{{lwo: high}}'", "found 'lwo'", "Did you mean 'low'?"),
+    "labels.column with a typo": (f"{TONES} -o labels.column=labl", "a label 'labl'", "Set labels.column"),
+    "one class kept": (f"{TONES} -o labels.keep='[low]'", "at least two classes, found ['low']", "labels.keep"),
+    "all classes merged": (f"{TONES} -o labels.merge='{{low: high, middle: high}}'", "at least two classes", "labels.keep"),
+}
+
+
+@pytest.fixture
+def iemocap(desk: Path) -> None:
+    """A first session, unpacked alone."""
+    for part in ("dialog/EmoEvaluation", "sentences/wav"):
+        (desk / "IEMOCAP_full_release" / "Session1" / part).mkdir(parents=True)
+    (desk / "IEMOCAP_full_release" / "Session1" / "dialog" / "EmoEvaluation" / "a.txt").touch()
+
+
+@pytest.mark.usefixtures("iemocap")
+@pytest.mark.parametrize("mistake", PLACES)
+def test_a_wrong_place_or_label_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+    typed, *parts = PLACES[mistake]
+    said = answer(typed, lines=8 if "audio root" in mistake else 1)
+    assert all(part in said for part in parts), said
+
+
+def rows_of(desk: Path) -> list[dict[str, str]]:
+    """The table of tones, its audio paths as seen from the desk."""
+    with (desk / "tones" / "tones.csv").open() as file:
+        return [{**row, "audio": f"tones/{row['audio']}"} for row in csv.DictReader(file)]
+
+
+def write_table(
+    path: Path, rows: Sequence[dict[str, str]], headers: Sequence[str] = ("audio", "label", "speaker", "split")
+) -> None:
+    """Write a table under headers of one's own."""
+    lines = [",".join(headers), *(",".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+# the mistake in words: which rows the table keeps, what the answer must say
+ROWS: dict[str, tuple[Callable[[dict[str, str]], bool], tuple[str, ...]]] = {
+    "no rows at all": (lambda _: False, ("at least one row in", "found a header")),
+    "no training rows": (lambda row: row["split"] != "train", ("rows of split 'train'", "dev (12), test (12)")),
+    "no test rows": (lambda row: row["split"] != "test", ("rows of split 'test'", "--protocol all_test")),
+    "one class only": (lambda row: row["label"] == "low", ("at least two classes", "found only 'low'", "label=HEADER")),
+    "a class in test only": (
+        lambda row: row["label"] != "low" or row["split"] == "test",
+        ("every class in the training split", "found no 'low'", "-o labels.keep='[high, middle]'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", ROWS)
+def test_a_table_that_cannot_be_learnt_from_is_answered_in_one_line(
+    mistake: str, answer: Callable[..., str], desk: Path
+) -> None:
+    keep, parts = ROWS[mistake]
+    write_table(desk / "my.csv", [row for row in rows_of(desk) if keep(row)])
+    said = answer(f"{TRAIN} --data my.csv")
+    assert all(part in said for part in parts), said
+
+
+def test_a_split_left_empty_by_the_labels_is_named(answer: Callable[..., str], desk: Path) -> None:
+    write_table(desk / "my.csv", [row for row in rows_of(desk) if row["split"] != "dev" or row["label"] == "low"])
+    said = answer(f"{TRAIN} --data my.csv -o labels.keep='[middle, high]'")
+    assert "labelled utterances in split 'dev' of manifest, found none" in said
+
+
+def test_a_missing_column_is_answered_with_the_option_filled_in(
+    answer: Callable[..., str], type_in: TypeIn, desk: Path
+) -> None:
+    write_table(desk / "my.csv", rows_of(desk), ("wav_path", "emotion", "spk", "partition"))
+    said = answer(f"{TRAIN} --data my.csv")
+    option = "--columns audio=wav_path,label=emotion,speaker=spk,split=partition"
+    assert option in said
+    assert type_in(f"headwater corpus check my.csv {option}")[0] == 0
+
+
+BYTES = {
+    "another encoding": ("my.csv", "audio,label\ncafé.wav,low\n".encode("latin-1"), ("UTF-8 text", "found byte 0xe9")),
+    "a spreadsheet": ("my.xlsx", b"PK\x03\x04", ("a table (.csv, .tsv, .jsonl)", "Save it")),
+    "a row too short": ("my.csv", b"audio,label\na.wav\n", ("2 columns, found 1 in row 2", "quotes")),
+    "a file twice": ("my.csv", b"audio,label\na.wav,x\na.wav,y\n", ("every utterance once", "rows 2 and 3")),
+    "no label in a row": ("my.csv", b"audio,label\na.wav,\n", ("a value in column 'label', found none in row 2",)),
+    "a start that is no number": ("my.csv", b"audio,label,start\na.wav,x,soon\n", ("seconds in column 'start', found 'soon'",)),
+    "json that is none": ("my.jsonl", b'{"audio": "a.wav"\n', ("one json object in each line", "row 1")),
+}
+
+
+@pytest.mark.parametrize("mistake", BYTES)
+def test_a_broken_table_is_answered_in_one_line(mistake: str, answer: Callable[..., str], desk: Path) -> None:
+    name, content, parts = BYTES[mistake]
+    (desk / name).write_bytes(content)
+    said = answer(f"{TRAIN} --corpus manifest --data {name}")
+    assert all(part in said for part in parts), said
+
+
+def spoil(path: Path, how: str) -> None:
+    """Leave a broken audio file at a path."""
+    samples = np.full(8000, np.nan if how == "nan" else 0.5, dtype=np.float32)
+    soundfile.write(path, samples, 16_000, subtype="FLOAT" if how == "nan" else "PCM_16")
+    sound = path.read_bytes()
+    contents = {"text": b"not a sound\n" * 9, "bytes": b"", "samples": sound[:40] + bytes(4), "cut": sound[: len(sound) // 2]}
+    path.write_bytes(contents.get(how, sound))
+    if how == "missing":
+        path.unlink()
+
+
+AUDIO = {
+    "missing": "no such file",
+    "text": "cannot be decoded",
+    "bytes": "an empty file (0 bytes)",
+    "samples": "no samples in it",
+    "cut": "cut short: the header promises",
+    "nan": "no numbers (NaN or infinite)",
+}
+MINE = {"audio": "mine.wav", "label": "low", "speaker": "me", "split": "train"}
+
+
+@pytest.mark.parametrize("how", AUDIO)
+def test_a_broken_audio_file_is_named_before_training(how: str, answer: Callable[..., str], desk: Path) -> None:
+    spoil(desk / "mine.wav", how)
+    write_table(desk / "my.csv", [*rows_of(desk), MINE])
+    said = answer(f"{TRAIN} --data my.csv", lines=3)
+    assert "readable audio for all 73 utterances, found 1 broken" in said
+    assert "mine.wav" in said
+    assert AUDIO[how] in said
+    assert "--skip-broken" in said
+
+
+def test_many_broken_files_are_counted_and_a_few_named(answer: Callable[..., str], desk: Path) -> None:
+    write_table(desk / "my.csv", [{**row, "audio": f"gone/{row['audio']}"} for row in rows_of(desk)])
+    said = answer(f"{TRAIN} --data my.csv", lines=8)
+    assert "found 72 broken" in said
+    assert "and 67 more" in said
+
+
+def test_skip_broken_goes_on_without_the_file(type_in: TypeIn, desk: Path) -> None:
+    write_table(desk / "my.csv", [*rows_of(desk), MINE])
+    code, out, err = type_in(f"{TRAIN} --data my.csv --skip-broken QUICK")
+    assert code == 0
+    assert "1 broken file left out" in err
+    assert "train 48" in err
+    assert "ua" in out
+
+
+def test_skip_broken_with_nothing_left_is_an_error(answer: Callable[..., str], desk: Path) -> None:
+    write_table(desk / "my.csv", [{**row, "audio": f"gone/{row['audio']}"} for row in rows_of(desk)])
+    said = answer(f"{TRAIN} --data my.csv --skip-broken")
+    assert "utterances in split 'train' of manifest, found none" in said
+
+
+def test_corpus_check_lists_broken_files_and_ends_with_3(type_in: TypeIn, desk: Path) -> None:
+    spoil(desk / "mine.wav", "cut")
+    write_table(desk / "my.csv", [*rows_of(desk), MINE])
+    code, out, _ = type_in("headwater corpus check my.csv")
+    assert code == 3
+    assert "broken files: 1" in out
+    assert "cut short" in out
