@@ -69,6 +69,8 @@ class Reference:
     """A published value, printed beside the user's own where everything named agrees."""
 
     upstream: str = ""
+    corpus: str = ""
+    protocol: str = ""
     metric: str = ""
     value: float = 0.0
     source: str = ""

@@ -21,7 +21,7 @@ from . import metrics
 from .checkpoint import read_json, write_json, write_text
 from .config import RunConfig, merge, parse_override, resolve, to_mapping
 from .results import intervals_of, read_predictions
-from .run import Runtime, run, say
+from .run import Runtime, references, run, say
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,9 @@ def summarise(parts: Sequence[Part], results: Sequence[Mapping[str, Any]], folde
     }
     if len(by_setting) > 1:
         summary |= {"sweep": dev, "chosen": best}
-    if "reference" in results[0]:
-        summary["reference"] = results[0]["reference"]
+    reference = references(config, summary["marks"])
+    if reference and {part.fold for part in parts} == {*config.folds}:
+        summary["reference"] = reference
     return summary
 
 

@@ -112,7 +112,7 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     optimizer = make_optimizer(model, config)
     progress = resume(folder, prepared, optimizer)
     ready, optimizer = accelerator.prepare(model, optimizer)
-    with logged(folder, progress, accelerator) as log:
+    with logged(folder, progress, accelerator, model) as log:
         hooks = Hooks(
             log=log,
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
@@ -176,8 +176,11 @@ def load_best(folder: Path, prepared: Prepared) -> None:
 
 
 @contextmanager
-def logged(folder: Path, progress: Progress, accelerator: Accelerator) -> Iterator[Any]:
-    """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands."""
+def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Model) -> Iterator[Any]:
+    """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands.
+
+    With each evaluation TensorBoard gets the layer weights too.
+    """
     if not accelerator.is_main_process:
         yield lambda _: None
         return
@@ -196,6 +199,11 @@ def logged(folder: Path, progress: Progress, accelerator: Accelerator) -> Iterat
         for key, value in line.items():
             if isinstance(value, float):
                 writer.add_scalar(f"{line['task']}/{line['split']}/{key}", value, line["step"])
+        if line["split"] == "dev":
+            for role in model.expert(line["task"]).roles:
+                weights = model.weighted_sum(line["task"], role).weights.tolist()
+                for layer, weight in enumerate(weights):
+                    writer.add_scalar(f"{line['task']}/weights/{role}/layer{layer}", weight, line["step"])
 
     try:
         yield log
@@ -233,16 +241,17 @@ def result_of(prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Pro
         "notes": list(prepared.notes),
         "environment": environment(device, progress.seconds),
     }
-    reference = references(config, prepared)
+    # a published value is a mean over the recipe's folds, where it names folds: then it stands beside the plan's
+    reference = [] if config.folds else references(config, prepared.marks)
     return {**result, "reference": reference} if reference else result
 
 
-def references(config: RunConfig, prepared: Prepared) -> list[dict[str, Any]]:
+def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
     """Return the recipe's published values for this very upstream; none beside a demo or untrained run."""
-    if prepared.marks:
+    if marks:
         return []
-    protocol = prepared.corpus.protocol
-    return [{**asdict(row), "protocol": protocol} for row in config.reference if row.upstream == config.upstream.name]
+    run = config.upstream.name, config.corpus.name, config.corpus.protocol
+    return [asdict(row) for row in config.reference if (row.upstream, row.corpus, row.protocol) == run]
 
 
 def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome], result: dict[str, Any]) -> None:

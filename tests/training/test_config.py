@@ -8,6 +8,7 @@ import pytest
 
 from headwater.errors import UserError
 from headwater.training.config import RECIPES, find_recipe, identity_of, merge, parse_override, read_yaml, resolve, to_mapping
+from headwater.training.run import references
 
 TASK = {"task": "emotion", "upstream": {"name": "fbank"}}
 
@@ -105,3 +106,12 @@ def test_a_broken_recipe_is_named(tmp_path: Path, content: str, message: str) ->
     (tmp_path / "r.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
         read_yaml(tmp_path / "r.yaml")
+
+
+def test_published_values_stand_beside_their_own_experiment_only() -> None:
+    recipe = read_yaml(find_recipe("superb/emotion"))
+    same = resolve([recipe, {"upstream": {"name": "hubert"}}])
+    assert [row["value"] for row in references(same, [])] == [0.6492]
+    assert references(same, ["DEMO"]) == []
+    assert references(resolve([recipe, {"upstream": {"name": "hubert"}, "corpus": {"protocol": "session5"}}]), []) == []
+    assert references(resolve([recipe, {"upstream": {"name": "whisper_tiny"}}]), []) == []
