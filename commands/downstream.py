@@ -90,7 +90,11 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
         answer(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
-    result = run_plan(parts, folder, runtime, flags.jobs)
+    try:
+        result = run_plan(parts, folder, runtime, flags.jobs)
+    except KeyboardInterrupt:
+        print("the same command goes on where it was", file=sys.stderr)
+        raise
     table = result_table(result) if "runs" not in result else summary_table(result)
     answer(table, *footnotes(config, folder))
     return 0
@@ -104,14 +108,11 @@ def answer(*lines: str) -> None:
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     """Return the config, the runs it asks for, and the folder they go to."""
-    from ..training.config import read_yaml, resolve
+    from ..training.config import resolve
     from ..training.plan import all_folds, expand
 
     if flags.past_exp:
-        folder = Path(flags.past_exp)
-        if not (folder / "config.yaml").is_file():
-            raise UserError(f"Expected a run folder after -e, found no config.yaml in '{folder}'. Check the path.")
-        config = resolve([read_yaml(folder / "config.yaml")])
+        folder, config = past_run(flags, allowed=())
         return config, expand(config, [config.corpus.fold], [config.seed], []), folder
     config = resolve(mappings_of(flags))
     if not config.upstream.name:
@@ -235,22 +236,34 @@ def expected_marks(config: RunConfig) -> list[str]:
 
 def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
     """Test a finished run: on its own corpus, or on the one that the flags name."""
-    from ..training.config import parse_override, read_yaml, resolve, to_mapping
     from ..training.evaluation import evaluate_run
 
     if not flags.past_exp:
         raise UserError("Expected the run to evaluate, found none. Add `-e RUN`.")
-    folder = Path(flags.past_exp)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"Expected a run folder after -e, found no config.yaml in '{folder}'. Check the path.")
+    folder, config = past_run(flags, allowed=("corpus", "labels"))
+    return evaluate_run(folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt)
+
+
+def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:
+    """Return the run after -e with its config; flags may change what is allowed, and where it reads, but not what it is."""
+    from ..training.checkpoint import run_folder
+    from ..training.config import find_recipe, identity_of, parse_override, read_yaml, resolve, to_mapping
+    from ..training.strict import differences
+
+    folder = run_folder(flags.past_exp)
     trained = resolve([read_yaml(folder / "config.yaml")])
     base = to_mapping(trained)
-    other = flags.corpus or flags.data
-    if other:
+    if "corpus" in allowed and (flags.corpus or flags.data):
         base["corpus"], base["labels"] = {"demo": flags.demo}, {}
-    over = flags_mapping(flags, trained.task)
-    config = resolve([base, {key: over[key] for key in ("corpus",) if key in over}, *map(parse_override, flags.override)])
-    return evaluate_run(folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt)
+    recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
+    over = flags_mapping(flags, flags.downstream or trained.task)
+    config = resolve([base, recipe, over, *map(parse_override, flags.override)])
+    before, now = ({k: v for k, v in identity_of(it).items() if k not in allowed} for it in (trained, config))
+    lines = differences(before, now)
+    if lines:
+        listed = "; ".join(lines[:8])
+        raise UserError(f"Expected the run '{folder}' as it is, found other options: {listed}. Leave them out, or train a new run.")
+    return folder, config
 
 
 def footnotes(config: RunConfig, folder: Path) -> list[str]:
@@ -299,6 +312,6 @@ def refuse_s3prl_override(overrides: Sequence[str]) -> None:
         target = TRANSLATED.get(key, "")
         value = re.sub(r"^'?fold(\d+)'?$", r"\1", value) if target == "corpus.fold" else value.strip("'\"")
         (known if target else unknown).append(f"{target}={value}" if target else key)
-    here = f"-o {' '.join(known)}" if known else "(nothing)"
-    missing = f" Without a successor: {', '.join(unknown)}." if unknown else ""
-    raise UserError(f"Expected `-o key=value …`, found s3prl's spelling. Here it is: {here}.{missing}")
+    here = f" Here it is: -o {' '.join(known)}" if known else ""
+    missing = f" Leave out {', '.join(unknown)}: nothing here stands for it." if unknown else ""
+    raise UserError(f"Expected `-o key=value …`, found s3prl's spelling.{missing}{here}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,29 +34,35 @@ def main(arguments: Sequence[str]) -> int:
     from ..training.predict import load_run
 
     files = files_of(flags.inputs)
-    run = load_run(flags.run, flags.upstream_ckpt)
-    run.move_to(flags.device)
-    for mark in run.marks:
-        print(f"{mark}: not a result to quote", file=sys.stderr)
-    classes = run.expert.vocabulary["classes"]
-    header = ["file", "start", "end", "label", *(f"score_{name}" for name in classes), "error"]
     broken = 0
-    lines = []
-    for prediction in run.predict_all(files):
-        if prediction.error:
-            broken += 1
-            print(f"passed over: {prediction.error}", file=sys.stderr)
-        lines.append(csv_line(row_of(prediction, classes)))
-        if not flags.out:
-            if len(lines) == 1:
-                print(csv_line(header))
-            print(lines[-1], flush=True)
+    with lines_to(flags.out) as write:
+        run = load_run(flags.run, flags.upstream_ckpt)
+        run.move_to(flags.device)
+        for mark in run.marks:
+            print(f"{mark}: not a result to quote", file=sys.stderr)
+        classes = run.expert.vocabulary["classes"]
+        write(csv_line(["file", "start", "end", "label", *(f"score_{name}" for name in classes), "error"]))
+        for prediction in run.predict_all(files):
+            if prediction.error:
+                broken += 1
+                print(f"passed over: {prediction.error}", file=sys.stderr)
+            write(csv_line(row_of(prediction, classes)))
     if flags.out:
-        from ..training.checkpoint import write_text
-
-        write_text(Path(flags.out), "\n".join([csv_line(header), *lines]) + "\n")
-        print(f"written to {flags.out}: {len(lines)} files, {broken} of them broken", file=sys.stderr)
+        print(f"written to {flags.out}: {len(files)} files, {broken} of them broken", file=sys.stderr)
     return BROKEN if broken else 0
+
+
+@contextmanager
+def lines_to(out: str | None) -> Iterator[Callable[[str], object]]:
+    """Give a function that writes a line to stdout, or to a file that appears whole when all went well."""
+    if out is None:
+        yield partial(print, flush=True)
+        return
+    from ..training.checkpoint import written_aside
+
+    # opened before anything is computed: a place that cannot be written is known at once
+    with written_aside(Path(out)) as aside, aside.open("w", encoding="utf-8") as file:
+        yield lambda line: file.write(f"{line}\n")
 
 
 def row_of(prediction: Prediction, classes: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,17 +37,31 @@ class Parser(argparse.ArgumentParser):
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
     try:
-        return main(sys.argv[1:] if arguments is None else arguments)
+        code = main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered
+        return code
     except UserError as problem:
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
             print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away: `headwater … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
         return 0
+    except OSError as problem:
+        if problem.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        close_stdout()
+        place = problem.filename or "the output"
+        print(f"error: Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.", file=sys.stderr)
+        return 2
+
+
+def close_stdout() -> None:
+    """Drop what waits to be printed, so that Python's own flush at the end has nothing to complain about."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def split_numbers(text: str, flag: str) -> list[int]:

@@ -39,7 +39,7 @@ def read_audio(path: str | Path, start: float = 0.0, duration: float | None = No
     return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate).astype(np.float32, copy=False)
 
 
-_NEXT_MOVE = "Replace the file, or leave it out with --skip-broken."
+_NEXT_MOVE = "Replace the file, or leave it out."
 
 
 def cache_folder() -> Path:

@@ -17,15 +17,15 @@ def find_root(reader: Reader, data: str | None = None) -> Path:
         if place is None:
             continue
         root = Path(place).expanduser()
-        kind = "file" if reader.is_file else "folder"
+        kind = "table" if reader.is_file else f"folder of {reader.name}"
         if not root.exists():
             raise UserError(
-                f"Expected the {kind} of {reader.name} at {root} (from {source}), found nothing there. Check the path."
+                f"Expected the {kind} at {root} (from {source}), found nothing there. Check the path."
             )
         if root.is_dir() == reader.is_file:
             found = "folder" if root.is_dir() else "file"
             hint = "Name the table in it." if reader.is_file else "Name the folder, or read a table with --corpus manifest."
-            raise UserError(f"Expected a {kind} for {reader.name} (from {source}), found the {found} {root}. {hint}")
+            raise UserError(f"Expected the {kind} (from {source}), found the {found} {root}. {hint}")
         return root
     raise UserError(_nowhere(reader))
 

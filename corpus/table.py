@@ -129,7 +129,8 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
                 f"Expected --columns NAME=HEADER, found the name '{key}'.{nearest(key, SYNONYMS)} Known: {', '.join(SYNONYMS)}."
             )
         if header not in headers:
-            raise UserError(f"Expected a column '{header}' in {path}, found {', '.join(headers)}.{nearest(header, headers)}")
+            close = nearest(header, headers) or " Name one of these."
+            raise UserError(f"Expected a column '{header}' in {path}, found {', '.join(headers)}.{close}")
     names = {key: columns.get(key, key) for key in SYNONYMS if key in columns or key in headers}
     missing = [key for key in needed if key not in names]
     if missing:

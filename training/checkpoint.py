@@ -49,13 +49,16 @@ def plain_disk_errors(path: Path) -> Iterator[None]:
         errno.EPERM: "writing there is not allowed",
         errno.ENOTDIR: "a part of the path is a file",
         errno.EEXIST: "a file stands in the way",
+        errno.EISDIR: "a folder stands in the way",
+        errno.ENOENT: "no folder can be made there",
+        errno.ENAMETOOLONG: "the name is too long",
     }
     try:
         yield
     except OSError as problem:
         if problem.errno not in causes:
             raise
-        advice = "Free some space or choose another folder with -p; the same command then goes on where it was."
+        advice = "Make room, or choose another place; what was written before is whole."
         raise UserError(f"Expected to write '{path}', found that {causes[problem.errno]}. {advice}") from None
 
 
@@ -85,14 +88,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Return what a json file of a run folder holds."""
+def run_folder(name: str | Path) -> Path:
+    """Return the folder of a run, or say what is there instead."""
+    folder = Path(name).expanduser()
+    if not (folder / "config.yaml").is_file():
+        below = sorted(str(path.parent) for path in folder.glob("**/config.yaml"))[:4]
+        found = f"a plan with the runs {', '.join(below)}: name one of them" if below else "no config.yaml: check the path"
+        raise UserError(f"Expected a run folder at '{folder}', found {found}.")
+    return folder
+
+
+def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
+    """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+            raise ValueError(f"no {' and '.join(needed)} in it")
+        return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
     except ValueError as problem:
-        raise UserError(f"Expected json in '{path}', found: {problem}. Remove the file, or train again with --again.") from None
+        mend = "Remove the file: the command that trained the run writes it again."
+        raise UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}") from None
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -122,7 +139,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"Expected a checkpoint at '{path}', found none. Train the run first.") from None
     except (SafetensorError, ValueError) as problem:
         raise UserError(
-            f"Expected a checkpoint in '{path}', found a damaged file ({problem}). Remove it and train again."
+            f"Expected a checkpoint in '{path}', found a damaged file ({problem}). "
+            "Remove it: the command that trained the run makes it again."
         ) from None
 
 

@@ -100,12 +100,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"Expected a recipe (yaml) at '{path}', found no file. Check the path of -c.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as problem:
-        detail = " ".join(str(problem).split())
-        raise UserError(f"Expected yaml in '{path}', found: {detail}. Mend the file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
+        raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
     return content
+
+
+def yaml_mistake(problem: Exception) -> str:
+    """Return what is wrong with a yaml file, and where."""
+    mark = getattr(problem, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(problem).split())
+    return f"in line {mark.line + 1}, column {mark.column + 1}: {getattr(problem, 'problem', '')}"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

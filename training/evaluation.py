@@ -66,4 +66,4 @@ def evaluate_run(
 
 def trained_result(folder: Path) -> Mapping[str, Any]:
     """Return the result of a finished run."""
-    return read_json(folder / "result.json")
+    return read_json(folder / "result.json", ("task", "source", "best_step"))

@@ -28,8 +28,15 @@ def _files_of(name: str) -> Iterable[str]:
     if path.suffix.lower() in TABLES:
         return _listed(path)
     if path.suffix.lower() == ".txt" and path.is_file():
-        return [_beside(path, line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [_beside(path, line.strip()) for line in _text_of(path).splitlines() if line.strip()]
     return [str(path)]  # a file that is missing or broken has its own line in the answer
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as problem:
+        raise UserError(f"Expected a list of files, one a line, in '{path}', found: {problem}. Save it as UTF-8 text.") from None
 
 
 def _listed(path: Path) -> list[str]:

@@ -120,6 +120,16 @@ class Model(nn.Module):
         return [group for group in groups if group["params"]]
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that nobody has, or that this machine lacks."""
+    kind, _, number = name.partition(":")
+    if kind not in {"cpu", "cuda"} or (number and not number.isdecimal()):
+        raise UserError(f"Expected --device cpu, cuda or cuda:N, found '{name}'. Leave it out to take what is there.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= count:
+        raise UserError(f"Expected a CUDA device for --device {name}, found {count or 'none'}. Leave it out, or use --device cpu.")
+
+
 def _group(parameters: Iterable[nn.Parameter], rate: float) -> dict:
     return {"params": [parameter for parameter in parameters if parameter.requires_grad], "lr": rate, "base_lr": rate}
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def run_in_processes(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs
         """Run one part to its end and return its result."""
         place = folder / part.name
         # what this process resolved is what that one runs
-        asked = place / "asked.yaml"
+        asked = recipes / f"{parts.index(part)}.yaml"
         write_text(asked, yaml.safe_dump(to_mapping(part.config), sort_keys=False, allow_unicode=True))
         command = [
             sys.executable,
@@ -113,7 +114,8 @@ def run_in_processes(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs
         say(runtime, f"done      {part.name}")
         return read_json(place / "result.json")
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="headwater-") as name, ThreadPoolExecutor(jobs) as pool:
+        recipes = Path(name)
         return list(pool.map(start, parts))
 
 

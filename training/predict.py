@@ -19,7 +19,7 @@ from ..upstream.base import load_upstream
 from ..upstream.run_folder import finetuned
 from . import checkpoint
 from .config import RunConfig, read_yaml, resolve
-from .model import Model
+from .model import Model, check_device
 from .prepare import build_model
 
 SAMPLE_RATE = 16_000
@@ -92,8 +92,7 @@ class TrainedRun:
 
     def move_to(self, device: str) -> None:
         """Put the model on a device."""
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"Expected a CUDA device for --device {device}, found none. Leave it out.")
+        check_device(device)
         self.model.to(device)
 
     @torch.no_grad()
@@ -128,15 +127,11 @@ def cut(waveform: np.ndarray) -> list[np.ndarray]:
 
 def load_run(folder: str | Path, weights: str | None = None) -> TrainedRun:
     """Return a finished run, ready to predict; `weights` says where its upstream lies now."""
-    folder = Path(folder).expanduser()
-    if not (folder / "config.yaml").is_file():
-        below = sorted(str(path.parent) for path in folder.glob("**/config.yaml"))[:4]
-        found = f"a plan with the runs {', '.join(below)}: name one of them" if below else "no config.yaml: check the path"
-        raise UserError(f"Expected a run folder at '{folder}', found {found}.")
+    folder = checkpoint.run_folder(folder)
     config = resolve([read_yaml(folder / "config.yaml")])
     if weights is not None:
         config = replace(config, upstream=replace(config.upstream, path=weights))
-    identity = checkpoint.read_json(folder / "identity.json")
+    identity = checkpoint.read_json(folder / "identity.json", ("upstreams", "marks"))
     if config.upstream.trainable:
         upstream = finetuned(folder, config.upstream)
     else:
@@ -147,7 +142,7 @@ def load_run(folder: str | Path, weights: str | None = None) -> TrainedRun:
             f"({upstream.source}). Name the right ones with -k, or train again."
         )
     task = load_task(config.task)
-    vocabulary = checkpoint.read_json(folder / "vocabulary.json")[config.task]
+    vocabulary = checkpoint.read_json(folder / "vocabulary.json", (config.task,))[config.task]
     model, expert = build_model(config, task, vocabulary, upstream)
     path = folder / "checkpoints" / "best.safetensors"
     tensors, _ = checkpoint.load_tensors(path)

@@ -101,7 +101,10 @@ def resolved_layer(config: RunConfig, upstream: Upstream) -> Any:
     """Return the upstream's section with -l checked against the layers there are."""
     layer, count = config.upstream.layer, upstream.spec.num_layers
     if layer is not None and not -count <= layer < count:
-        raise UserError(f"Expected -l between 0 and {count - 1} for '{upstream.name}' ({count} layers), found {layer}.")
+        there = f"from 0 to {count - 1}" if count > 1 else "0"
+        raise UserError(
+            f"Expected -l {there}, a layer of '{upstream.name}', found {layer}. Leave it out for the weighted sum of all layers."
+        )
     if config.upstream.trainable and not any(True for _ in upstream.parameters()):
         raise UserError(f"Expected an upstream with weights for -f, found that '{upstream.name}' has none. Leave out -f.")
     return config.upstream if layer is None else replace(config.upstream, layer=layer % count)

@@ -29,6 +29,8 @@ from .prepare import Prepared, describe, prepare
 from .results import environment, split_results, write_outcome, write_predictions
 from .strict import differences
 
+BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
+WHOLE = ("config.yaml", "vocabulary.json", "identity.json", "layer_weights.json", "result.json", BEST)  # of a finished run
 NORM_UTTERANCES = 64  # dev utterances over which the layers' feature norms are averaged
 
 
@@ -45,9 +47,9 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     accelerator = make_accelerator(config, runtime)
     with checkpoint.held(folder) if accelerator.is_main_process else nullcontext():
         refuse_other(folder, {"config": identity_of(config)})
-        if (folder / "result.json").is_file():
+        if all((folder / name).is_file() for name in WHOLE):
             say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
-            return read_json(folder / "result.json")
+            return read_json(folder / "result.json", ("scores",))
         prepared = prepare(config)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -66,10 +68,8 @@ def say(runtime: Runtime, *lines: str) -> None:
 def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     """Return the device, precision and processes of a run."""
     device = runtime.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"Expected a CUDA device for --device {device}, found none. Leave it out, or use --device cpu.")
-    if device != "auto" and not device.startswith(("cpu", "cuda")):
-        raise UserError(f"Expected --device cpu, cuda or cuda:N, found '{device}'.")
+    if device != "auto":
+        check_device(device)
     if device.startswith("cuda:"):
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[config.training.precision]
@@ -80,11 +80,12 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
 
 
-def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder in which another run stands, with each difference."""
-    if not (folder / "identity.json").is_file():
-        return
-    there = {key: value for key, value in read_json(folder / "identity.json").items() if key in identity}
+def refuse_other(folder: Path, identity: Mapping[str, Any], there: Mapping[str, Any] | None = None) -> None:
+    """Refuse a folder in which another run stands (as its identity.json says), with each difference."""
+    if there is None:
+        path = folder / "identity.json"
+        there = read_json(path, [*identity]) if path.is_file() else identity
+    there = {key: value for key, value in there.items() if key in identity}
     lines = differences(there, identity)
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
@@ -116,7 +117,7 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
         hooks = Hooks(
             log=log,
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
-            save_best=lambda now: save(folder / "checkpoints" / "best.safetensors", prepared, now, accelerator),
+            save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
         )
         plan = Plan(config.training, config.optimizer, config.select_by, config.seed)
         progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
@@ -141,14 +142,18 @@ def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
 
 def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
     """Return where the run stands, weights and optimizer put back; a new run stands at the start."""
-    path = folder / "checkpoints" / "last.safetensors"
+    path = folder / LAST
     if not path.is_file():
         return Progress()
     tensors, facts = checkpoint.load_tensors(path)
+    progress = Progress(**facts["progress"])
+    if progress.best_step and not (folder / BEST).is_file():  # somebody took away a damaged one
+        return Progress()
+    refuse_other(folder, prepared.identity, facts["identity"])
     state = {key: value for key, value in tensors.items() if not key.startswith("optimizer.")}
     prepared.model.load_trained_state(state, str(path))
     checkpoint.load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith("optimizer.")})
-    return Progress(**facts["progress"])
+    return progress
 
 
 def save(path: Path, prepared: Prepared, progress: Progress, accelerator: Accelerator) -> None:
@@ -165,12 +170,12 @@ def save_last(
     if accelerator.is_main_process:
         tensors = {**prepared.model.trained_state(), **checkpoint.optimizer_tensors(optimizer)}
         facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
-        checkpoint.save_tensors(folder / "checkpoints" / "last.safetensors", tensors, facts)
+        checkpoint.save_tensors(folder / LAST, tensors, facts)
 
 
 def load_best(folder: Path, prepared: Prepared) -> None:
     """Put the best step's weights into the model."""
-    path = folder / "checkpoints" / "best.safetensors"
+    path = folder / BEST
     tensors, _ = checkpoint.load_tensors(path)
     prepared.model.load_trained_state(tensors, str(path))
 

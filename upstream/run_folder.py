@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ OPTIONS = frozenset({"keep_layers"})
 
 def build(config: UpstreamConfig) -> Upstream:
     """Return the upstream of the run folder that the config names, pruned where it says so."""
+    from ..training.checkpoint import read_json
     from ..training.config import read_yaml, resolve
 
     folder = Path(config.path or config.name).expanduser()
@@ -28,20 +28,20 @@ def build(config: UpstreamConfig) -> Upstream:
         if config.keep_layers is not None:
             upstream = huggingface.wrap(upstream.model, replace(trained, keep_layers=config.keep_layers))
     upstream.source = f"{folder} (from {trained.name})"
-    marks = json.loads((folder / "identity.json").read_text(encoding="utf-8"))["marks"]
+    marks = read_json(folder / "identity.json", ("marks",))["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
 
 
 def finetuned(folder: Path, trained: UpstreamConfig) -> Upstream:
     """Return the upstream with the weights of a run's best step; what it was started from is not needed."""
-    from ..training.checkpoint import load_tensors
+    from ..training.checkpoint import load_tensors, read_json
 
     path = folder / "checkpoints" / "best.safetensors"
     weights = {key.removeprefix(PREFIX): value for key, value in load_tensors(path)[0].items() if key.startswith(PREFIX)}
     described = folder / ARCHITECTURE
     if described.is_file():
-        architecture = json.loads(described.read_text(encoding="utf-8"))
+        architecture = read_json(described)
         # its config is that of the pruned model already
         upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
     else:

@@ -74,7 +74,7 @@ def test_an_unreadable_file_is_named_with_the_next_move(tmp_path: Path, content:
     with pytest.raises(UserError, match=words) as problem:
         read_audio(path)
     assert str(path) in str(problem.value)
-    assert "--skip-broken" in str(problem.value)
+    assert "or leave it out" in str(problem.value)
 
 
 def test_a_stretch_behind_the_end_is_refused(tmp_path: Path) -> None:
