@@ -8,7 +8,8 @@ EXTRAS = {
     "demo": ["espeakng-loader>=0.2"],  # the synthesiser of the demo corpora; GPL, called at run time only
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }
-EXTRAS["test"] = [*EXTRAS["demo"], "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "build>=1.2", "setuptools>=70.1"]
+RUNNERS = ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "build>=1.2", "setuptools>=70.1"]
+EXTRAS["test"] = [*EXTRAS["demo"], *RUNNERS]
 
 folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
 

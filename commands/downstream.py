@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +40,8 @@ def make_parser(prog: str) -> Parser:
     add(
         "-l",
         "--upstream_layer_selection",
-        type=int,
         metavar="N",
-        help="one layer instead of the weighted sum (0: input of block 1)",
+        help="one layer instead of the weighted sum (0: input of block 1); `all` or 0,4,8: a head for each, and one for the sum",
     )
     add("-s", "--upstream_feature_selection", metavar="KEY", help="hidden_states (default) or last_hidden_state")
     add(
@@ -61,6 +61,9 @@ def make_parser(prog: str) -> Parser:
     add("--jobs", type=int, default=1, help="runs of a plan at once")
     add("--demo", action="store_true", help="the task's miniature corpus, made on the spot")
     add("--demo-scale", type=float, help="size of the miniature (default 1)")
+    add("--store", metavar="MODE", help="features of a frozen upstream, computed once: off, auto (default), on, check, a folder")
+    add("--store-limit", metavar="SIZE", help="how much may be stored, as 20GB (default: 50 GB or a quarter of the free disk)")
+    add("--share-layers", action="store_true", help="store all layers even where one is asked for: other runs hear the others")
     add("--skip-broken", action="store_true", help="go on without audio files that cannot be read")
     add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
     add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
@@ -85,7 +88,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     from ..training.plan import run_plan
     from ..training.run import Runtime
 
-    runtime = Runtime(flags.device, flags.quiet)
+    runtime = Runtime(flags.device, flags.quiet, flags.share_layers)
     if flags.mode == "evaluate":
         answer(result_table(evaluate(flags, runtime)))
         return 0
@@ -121,7 +124,7 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     if flags.folds:
         folds = all_folds(config) if flags.folds == "all" else split_numbers(flags.folds, "--folds")
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [config.seed]
-    parts = expand(config, folds, seeds, flags.sweep)
+    parts = expand(config, folds, seeds, flags.sweep, probed_layers(flags, config))
     return config, parts, folder_of(flags, config, parts)
 
 
@@ -165,6 +168,7 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
     }
     mapping = {
         "task": task,
+        "store": given({"mode": flags.store, "limit": flags.store_limit}),
         "upstream": given(upstream),
         "corpus": given(corpus),
         "seed": flags.seed,
@@ -179,12 +183,36 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen_layer(flags: Namespace) -> int | None:
-    """Return the one layer that -l or -s asks for."""
+    """Return the one layer that -l or -s asks for; several are a plan's business."""
     known = {None: None, "hidden_states": None, "last_hidden_state": -1}
     if flags.upstream_feature_selection not in known:
         raise UserError(f"Expected -s hidden_states or last_hidden_state, found '{flags.upstream_feature_selection}'.")
-    chosen = known[flags.upstream_feature_selection]
-    return chosen if flags.upstream_layer_selection is None else flags.upstream_layer_selection
+    asked = flags.upstream_layer_selection
+    if asked is None:
+        return known[flags.upstream_feature_selection]
+    if asked == "all" or "," in asked:
+        return None
+    try:
+        return int(asked)
+    except ValueError:
+        raise UserError(f"Expected a layer after -l, as in `-l 9`, `-l 0,4,8` or `-l all`, found '{asked}'.") from None
+
+
+def probed_layers(flags: Namespace, config: RunConfig) -> list[int | None]:
+    """Return the layers that have a head each, the weighted sum (None) last; only the sum or one layer otherwise."""
+    asked = flags.upstream_layer_selection
+    if asked is None or not (asked == "all" or "," in asked):
+        return [config.upstream.layer]
+    if config.upstream.trainable:
+        raise UserError("Expected a frozen upstream for a probe of its layers, found -f. Leave it out.")
+    from ..upstream.base import load_upstream
+
+    count = load_upstream(config.upstream).spec.num_layers
+    layers = list(range(count)) if asked == "all" else split_numbers(asked, "-l")
+    outside = [layer for layer in layers if not -count <= layer < count]
+    if outside:
+        raise UserError(f"Expected layers between 0 and {count - 1} after -l, found {outside[0]}.")
+    return [*dict.fromkeys(layer % count for layer in layers), None]
 
 
 def fold_of(variant: str | None) -> int | None:
@@ -262,7 +290,7 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     lines = differences(before, now)
     if lines:
         listed = "; ".join(lines[:8])
-        raise UserError(f"Expected the run '{folder}' as it is, found other options: {listed}. Leave them out, or train a new run.")
+        raise UserError(f"Expected '{folder}' as it was trained, found other options: {listed}. Leave them out, or train anew.")
     return folder, config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -31,9 +31,12 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with its waveforms on a device."""
-        moved = self.waveforms if self.waveforms is None else self.waveforms.to(device)
-        return Batch(moved, self.lengths, self.ids, self.texts, self.targets, self.stored)
+        """Return the batch with its waveforms and stored layers on a device."""
+        moved = None if self.waveforms is None else self.waveforms.to(device)
+        stored = {
+            role: replace(layers, values=[value.to(device) for value in layers.values]) for role, layers in self.stored.items()
+        }
+        return replace(self, waveforms=moved, stored=stored)
 
 
 def as_batch(waveforms: Batch | Sequence[Tensor | np.ndarray]) -> Batch:

@@ -19,9 +19,7 @@ def find_root(reader: Reader, data: str | None = None) -> Path:
         root = Path(place).expanduser()
         kind = "table" if reader.is_file else f"folder of {reader.name}"
         if not root.exists():
-            raise UserError(
-                f"Expected the {kind} at {root} (from {source}), found nothing there. Check the path."
-            )
+            raise UserError(f"Expected the {kind} at {root} (from {source}), found nothing there. Check the path.")
         if root.is_dir() == reader.is_file:
             found = "folder" if root.is_dir() else "file"
             hint = "Name the table in it." if reader.is_file else "Name the folder, or read a table with --corpus manifest."
@@ -93,7 +91,7 @@ def _from_config(reader: Reader) -> str | None:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found: {' '.join(str(error).split())}."
+            f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found: {' '.join(str(error).split())}. Mend it."
         ) from error
     data = content.get("data", {}) if isinstance(content, dict) else None
     if not isinstance(data, dict):

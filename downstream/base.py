@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -97,6 +98,7 @@ class Expert(nn.Module, ABC):
     views: int = 1
     roles: tuple[str, ...] = ("audio",)
     loss_needs: Literal["piece", "whole_batch"] = "piece"
+    pools: Mapping[str, str | None] = MappingProxyType({})  # role -> "mean" where a mean over time is all that its head needs
 
     @abstractmethod
     def target(self, utterance: Utterance) -> Any:

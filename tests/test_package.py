@@ -84,7 +84,8 @@ def test_a_wheel_holds_every_folder_and_its_data(tmp_path: Path) -> None:
         f"headwater/{path.relative_to(ROOT)}"
         for pattern in ("*.py", "*/**/*.py", "recipes/**/*.yaml", "downstream/*/*.md", "downstream/*/*.yaml", "py.typed")
         for path in ROOT.glob(pattern)
-        if path.name != "setup.py" and not (ignored | {"result"}) & {*path.relative_to(ROOT).parts}
+        if path.name != "setup.py"
+        and not (ignored | {"result"}) & {*path.relative_to(ROOT).parts}
         and not any(part.startswith(".") or "venv" in part for part in path.relative_to(ROOT).parts)
     }
     assert len(expected) > 50

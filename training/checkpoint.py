@@ -8,10 +8,10 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -58,7 +58,8 @@ def plain_disk_errors(path: Path) -> Iterator[None]:
     except OSError as problem:
         if problem.errno not in causes:
             raise
-        advice = "Make room, or choose another place; what was written before is whole."
+        is_full = problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        advice = "Make room, or choose another place: what stands there is whole." if is_full else "Choose another place."
         raise UserError(f"Expected to write '{path}', found that {causes[problem.errno]}. {advice}") from None
 
 
@@ -103,7 +104,7 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
-            raise ValueError(f"no {' and '.join(needed)} in it")
+            raise ValueError(f"not all of {', '.join(needed)}")
         return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
@@ -160,39 +161,49 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; a second one is told who has it. A folder left empty is taken away again."""
-    lock = folder / ".lock"
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; where it stays empty it is taken away again, with the parents that were made for it."""
     with plain_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(
-                f"Expected the run folder '{folder}' to be free, found that {holder} holds it. "
-                "Wait for it to end, or choose another folder with -n or -p."
-            ) from None
-        try:
-            with plain_disk_errors(folder):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-            yield
-        finally:
-            if [*folder.iterdir()] == [lock]:  # stopped before anything was begun
-                lock.unlink()
-                _remove_empty(made)
+        missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        with plain_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in missing:
+            with suppress(OSError):  # it was never made, or is no longer empty
+                place.rmdir()
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Take away folders from the deepest up, as far as they are empty."""
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:  # another run has come into it
-            return
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; a second one is told who has it."""
+    lock = folder / ".lock"
+    with made(folder):
+        with plain_disk_errors(folder):
+            file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
+        with file:
+            _take(file, folder)
+            try:
+                with plain_disk_errors(folder):
+                    file.truncate(0)
+                    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                    file.flush()
+                yield
+            finally:
+                if [*folder.iterdir()] == [lock]:  # stopped before anything was begun
+                    lock.unlink()
+
+
+def _take(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(file.fileno()).st_nlink:  # its holder has just taken it away
+            raise BlockingIOError
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise UserError(
+            f"Expected the run folder '{folder}' to be free, found that {holder} holds it. "
+            "Wait for it to end, or choose another folder with -n or -p."
+        ) from None

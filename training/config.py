@@ -65,6 +65,15 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class StoreConfig:
+    """The `store:` section: features of a frozen upstream, computed once. It changes how long a run takes, not what it is."""
+
+    mode: str = "auto"  # off, auto (where it fits), on, check (compare one batch with the full computation), or a folder
+    limit: str | None = None  # 20GB; None: the smaller of 50 GB and a quarter of the free disk
+    memory: str = "4GB"  # means above this are read from the disk
+
+
+@dataclass(frozen=True)
 class Reference:
     """A published value, printed beside the user's own where everything named agrees."""
 
@@ -87,6 +96,7 @@ class RunConfig:
     expert: Any = None  # the task's own section, spelled with the task's name in yaml
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     select_by: str = ""  # "": the corpus' usual metric
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
     seed: Annotated[int, SEED] = 1
@@ -241,7 +251,7 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
 def identity_of(config: RunConfig) -> dict[str, Any]:
     """Return the part of a config that decides the numbers: no path, no published value, no plan."""
     mapping = to_mapping(config)
-    for key in ("reference", "folds"):
+    for key in ("reference", "folds", "store"):
         mapping.pop(key)
     mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in {"data", "skip_broken"}}
     options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}

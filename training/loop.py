@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -17,12 +17,13 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from ..corpus.batch import Batch, Example, cut_pieces, deal, derive_seed, draw, make_batch, sampling_weights
+from ..corpus.batch import Batch, Example, deal, derive_seed, draw, sampling_weights
 from ..downstream.base import Expert, Outcome, Output, Step
 from ..errors import UserError
 from .checkpoint import Progress
 from .config import OptimizerConfig, TrainingConfig
 from .model import Model
+from .source import AudioSource, Source
 
 SECONDS_BETWEEN_SAVES = 300.0  # of a slow run: at most so much is lost when it is killed
 
@@ -34,6 +35,7 @@ class TaskData:
     name: str
     expert: Expert
     splits: Mapping[str, Sequence[Example]]
+    source: Source = field(default_factory=AudioSource)
 
     @cached_property
     def sampling_weights(self) -> Tensor | None:
@@ -73,7 +75,8 @@ def train(
     config, saved_at, began = plan.training, time.monotonic(), time.monotonic() - progress.seconds
     steps = range(progress.step, config.steps)
     bar = tqdm(steps, initial=progress.step, total=config.steps, desc="training", disable=not shows_progress(accelerator))
-    for step, batches in ahead(steps, lambda step: step_batches(tasks, plan, accelerator, step)):
+    slow = any(task.source.slow for task in tasks)
+    for step, batches in ahead(steps, lambda step: step_batches(tasks, plan, accelerator, step), threaded=slow):
         if lost_patience(progress, config):
             break
         model.train()
@@ -108,12 +111,9 @@ def step_batches(
         examples = task.splits["train"]
         chosen = [examples[row] for row in draw(len(examples), config.batch_size, seed, step, task.sampling_weights)]
         mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
-        if task.expert.loss_needs == "whole_batch":
-            pieces = [mine]
-        else:
-            pieces = cut_pieces(mine, seconds=config.piece_seconds, size=config.piece_size, sort=config.sort_pieces)
+        pieces = [mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config)
         shares = [len(piece) / len(chosen) for piece in pieces]
-        batches[task.name] = [(make_batch(piece), share) for piece, share in zip(pieces, shares, strict=True)]
+        batches[task.name] = [(task.source.batch(piece), share) for piece, share in zip(pieces, shares, strict=True)]
     return batches
 
 
@@ -186,12 +186,12 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     plain: Model = accelerator.unwrap_model(model)
     plain.eval()
     examples = task.splits[split]
-    pieces = cut_pieces(examples, seconds=config.piece_seconds, size=config.piece_size, sort=config.sort_pieces)
+    pieces = task.source.pieces(examples, config)
     mine = pieces[accelerator.process_index :: accelerator.num_processes]
     bar = tqdm(total=len(mine), desc=split, leave=False, disable=not shows_progress(accelerator))
     steps = []
     with torch.no_grad():
-        for _, batch in ahead(range(len(mine)), lambda index: make_batch(mine[index])):
+        for _, batch in ahead(range(len(mine)), lambda index: task.source.batch(mine[index]), threaded=task.source.slow):
             with accelerator.autocast():
                 loss, output = plain(task.name, batch.to(accelerator.device))
             steps.append(make_step(task.expert, batch, output, loss))
@@ -234,8 +234,11 @@ def shows_progress(accelerator: Accelerator) -> bool:
 Prepared = TypeVar("Prepared")
 
 
-def ahead(steps: Iterable[int], prepare: Callable[[int], Prepared]) -> Iterator[tuple[int, Prepared]]:
-    """Yield each step with what `prepare` made of it, one step ahead in a thread."""
+def ahead(steps: Iterable[int], prepare: Callable[[int], Prepared], threaded: bool = True) -> Iterator[tuple[int, Prepared]]:
+    """Yield each step with what `prepare` made of it; where that is slow, one step ahead in a thread."""
+    if not threaded:
+        yield from ((step, prepare(step)) for step in steps)
+        return
     with ThreadPoolExecutor(1) as pool:
         pending = None
         for step in steps:

@@ -127,7 +127,8 @@ def check_device(name: str) -> None:
         raise UserError(f"Expected --device cpu, cuda or cuda:N, found '{name}'. Leave it out to take what is there.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= count:
-        raise UserError(f"Expected a CUDA device for --device {name}, found {count or 'none'}. Leave it out, or use --device cpu.")
+        found = f"{count} of them" if count else "none"
+        raise UserError(f"Expected a CUDA device for --device {name}, found {found}. Leave it out, or use --device cpu.")
 
 
 def _group(parameters: Iterable[nn.Parameter], rate: float) -> dict:

@@ -19,7 +19,7 @@ from ..corpus.base import get_reader
 from ..downstream.base import Outcome, load_task
 from ..errors import UserError
 from . import metrics
-from .checkpoint import read_json, write_json, write_text
+from .checkpoint import made, read_json, write_json, write_text
 from .config import RunConfig, merge, parse_override, resolve, to_mapping
 from .results import intervals_of, read_predictions
 from .run import Runtime, references, run, say
@@ -36,15 +36,24 @@ class Part:
     name: str  # folder below the plan's; ".": the plan is this one run
 
 
-def expand(config: RunConfig, folds: Sequence[int], seeds: Sequence[int], sweeps: Sequence[str]) -> list[Part]:
-    """Return the runs of a plan, in order."""
+def expand(
+    config: RunConfig,
+    folds: Sequence[int],
+    seeds: Sequence[int],
+    sweeps: Sequence[str],
+    layers: Sequence[int | None] | None = None,
+) -> list[Part]:
+    """Return the runs of a plan, in order; several layers have a head each, None being the weighted sum."""
     settings = [*itertools.product(*(sweep_values(sweep) for sweep in sweeps))]
+    layers = [config.upstream.layer] if layers is None else layers
     parts = []
-    for setting, seed, fold in itertools.product(settings, seeds, folds):
+    for layer, setting, seed, fold in itertools.product(layers, settings, seeds, folds):
         mapping = to_mapping(config)
-        for override in (*setting, f"seed={seed}", f"corpus.fold={fold}"):
+        overrides = [f"upstream.layer={'null' if layer is None else layer}"]
+        for override in (*overrides, *setting, f"seed={seed}", f"corpus.fold={fold}"):
             mapping = merge(mapping, parse_override(override))
-        label = ",".join(setting)
+        heard = (["sum"] if layer is None else [f"layer{layer}"]) * (len(layers) > 1)
+        label = ",".join([*heard, *setting])
         levels = [label] * bool(label) + [f"seed{seed}"] * (len(seeds) > 1) + [f"fold{fold}"] * (len(folds) > 1)
         parts.append(Part(label, seed, fold, resolve([mapping]), "/".join(levels) or "."))
     return parts
@@ -67,6 +76,8 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
         return run(parts[0].config, folder, runtime)
+    heard = {part.config.upstream.layer for part in parts}
+    runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
     done = sum((folder / part.name / "result.json").is_file() for part in parts)
     say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
     if jobs > 1:
@@ -94,18 +105,9 @@ def run_in_processes(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs
         # what this process resolved is what that one runs
         asked = recipes / f"{parts.index(part)}.yaml"
         write_text(asked, yaml.safe_dump(to_mapping(part.config), sort_keys=False, allow_unicode=True))
-        command = [
-            sys.executable,
-            "-m",
-            "headwater",
-            "downstream",
-            "-c",
-            str(asked),
-            "-p",
-            str(place),
-            "--device",
-            runtime.device,
-        ]
+        verb = [sys.executable, "-m", "headwater", "downstream"]
+        flags = ["-c", str(asked), "-v", str(part.fold), "-p", str(place), "--device", runtime.device]
+        command = [*verb, *flags, *["--share-layers"] * runtime.share_layers]
         ended = subprocess.run(
             command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
         )
@@ -114,7 +116,7 @@ def run_in_processes(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs
         say(runtime, f"done      {part.name}")
         return read_json(place / "result.json")
 
-    with tempfile.TemporaryDirectory(prefix="headwater-") as name, ThreadPoolExecutor(jobs) as pool:
+    with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as name, ThreadPoolExecutor(jobs) as pool:
         recipes = Path(name)
         return list(pool.map(start, parts))
 

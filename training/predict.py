@@ -132,10 +132,7 @@ def load_run(folder: str | Path, weights: str | None = None) -> TrainedRun:
     if weights is not None:
         config = replace(config, upstream=replace(config.upstream, path=weights))
     identity = checkpoint.read_json(folder / "identity.json", ("upstreams", "marks"))
-    if config.upstream.trainable:
-        upstream = finetuned(folder, config.upstream)
-    else:
-        upstream = load_upstream(config.upstream)
+    upstream = finetuned(folder, config.upstream) if config.upstream.trainable else load_upstream(config.upstream)
     if not config.upstream.trainable and upstream.weights_hash() != identity["upstreams"]["audio"]:
         raise UserError(
             f"Expected the very weights of '{config.upstream.name}' that '{folder}' was trained on, found others "

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from . import checkpoint
 from .checkpoint import Progress, read_json, write_json, write_text
 from .config import RunConfig, identity_of, to_mapping
 from .loop import Hooks, Plan, evaluate, train
-from .model import Model
+from .model import Model, check_device
 from .prepare import Prepared, describe, prepare
 from .results import environment, split_results, write_outcome, write_predictions
+from .stored import with_store
 from .strict import differences
 
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
@@ -40,6 +42,7 @@ class Runtime:
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     quiet: bool = False
+    share_layers: bool = False  # other runs hear other layers of the same upstream: all are stored
 
 
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
@@ -48,14 +51,18 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     with checkpoint.held(folder) if accelerator.is_main_process else nullcontext():
         refuse_other(folder, {"config": identity_of(config)})
         if all((folder / name).is_file() for name in WHOLE):
+            result = read_json(folder / "result.json", ("scores",))
             say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
-            return read_json(folder / "result.json", ("scores",))
+            return result
         prepared = prepare(config)
+        if accelerator.is_main_process:
+            refuse_other(folder, prepared.identity)
+            say(runtime, *describe(prepared, folder))
         accelerator.wait_for_everyone()
+        prepared = with_store(prepared, accelerator, partial(say, runtime), share_layers=runtime.share_layers)
         if accelerator.is_main_process:
             refuse_other(folder, prepared.identity)
             begin(folder, prepared)
-            say(runtime, *describe(prepared, folder))
         return finish(folder, prepared, accelerator, runtime)
 
 
@@ -80,13 +87,15 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
 
 
-def refuse_other(folder: Path, identity: Mapping[str, Any], there: Mapping[str, Any] | None = None) -> None:
-    """Refuse a folder in which another run stands (as its identity.json says), with each difference."""
-    if there is None:
-        path = folder / "identity.json"
-        there = read_json(path, [*identity]) if path.is_file() else identity
-    there = {key: value for key, value in there.items() if key in identity}
-    lines = differences(there, identity)
+def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder in which another run stands, with each difference; one that learnt nothing yet gives way."""
+    if not any((folder / name).is_file() for name in (LAST, "result.json")):
+        return
+    if (folder / "identity.json").is_file():
+        there = read_json(folder / "identity.json", [*identity])
+    else:
+        there = checkpoint.load_tensors(folder / LAST)[1]["identity"]
+    lines = differences({key: value for key, value in there.items() if key in identity}, identity)
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
         raise UserError(
@@ -149,7 +158,6 @@ def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -
     progress = Progress(**facts["progress"])
     if progress.best_step and not (folder / BEST).is_file():  # somebody took away a damaged one
         return Progress()
-    refuse_other(folder, prepared.identity, facts["identity"])
     state = {key: value for key, value in tensors.items() if not key.startswith("optimizer.")}
     prepared.model.load_trained_state(state, str(path))
     checkpoint.load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith("optimizer.")})
@@ -281,7 +289,8 @@ def layer_weights(prepared: Prepared) -> dict[str, Any]:
     task, model, training = prepared.task, prepared.model, prepared.config.training
     layers = {}
     for role in task.expert.roles:
-        norms = feature_norms(prepared, role, task.splits["dev"][:NORM_UTTERANCES], replace(training, sort_pieces=True))
+        examples = task.splits["dev"][:NORM_UTTERANCES]
+        norms = task.source.norms(examples) or feature_norms(prepared, role, examples, replace(training, sort_pieces=True))
         weights = model.weighted_sum(task.name, role).weights.tolist()
         layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms}
     return {"upstream": prepared.upstream.name, "marks": list(prepared.marks), "layers": layers}

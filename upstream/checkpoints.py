@@ -121,7 +121,13 @@ def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) ->
         # fork: a weight that the files lack (the mask embedding may) would be drawn from the caller's generator
         with torch.random.fork_rng(devices=[]), _quiet():
             model, report = model_class.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True, **options
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they come in the report, and are refused below by name
+                **options,
             )
     except unreadable as error:
         raise UserError(
@@ -170,4 +176,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")

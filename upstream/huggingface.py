@@ -151,9 +151,7 @@ def configure(settings: Any, config: UpstreamConfig) -> Any:
     return settings
 
 
-def wrap(
-    model: Any, config: UpstreamConfig, folder: Path | None = None, extractor: dict[str, Any] | None = None
-) -> Upstream:
+def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, extractor: dict[str, Any] | None = None) -> Upstream:
     """Return a transformers model as an upstream, pruned and padded as asked."""
     settings = model.config
     _keep_layers(model, config.keep_layers)

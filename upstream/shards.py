@@ -8,6 +8,7 @@ import struct
 import uuid
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 MAX_ROWS = 512
 MAX_BYTES = 512 * 2**20
-_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -51,14 +52,14 @@ class Shard:
     shape: tuple[int, int, int]  # (frame, layer, dim)
     offset: int  # bytes in front of the numbers
 
+    @cached_property
     def values(self) -> np.ndarray:
-        """Return the numbers, mapped: (frame, layer, dim)."""
+        """The numbers, mapped: (frame, layer, dim)."""
         return np.memmap(self.path, self.dtype, mode="r", offset=self.offset, shape=self.shape)
 
     def is_sound(self) -> bool:
         """Return whether every row is what was written."""
-        values = self.values()
-        return all(zlib.crc32(values[row.start : row.start + row.frames].tobytes()) == row.checksum for row in self.rows)
+        return all(zlib.crc32(self.values[row.start : row.start + row.frames].tobytes()) == row.checksum for row in self.rows)
 
 
 def open_shard(path: Path) -> Shard | None:
@@ -73,7 +74,7 @@ def open_shard(path: Path) -> Shard | None:
     except (OSError, ValueError, KeyError, struct.error, MemoryError, OverflowError):
         return None
     whole = 8 + length + int(np.prod(shape)) * dtype.itemsize == path.stat().st_size
-    return Shard(path, rows, dtype, shape, 8 + length) if whole else None  # type: ignore[arg-type]
+    return Shard(path, rows, dtype, shape, 8 + length) if whole else None
 
 
 class ShardWriter:
@@ -155,7 +156,7 @@ def recover(part: Path) -> Shard | None:
     try:
         lines = rows_path(part).read_text(encoding="utf-8").splitlines()
         described = json.loads(lines[0])
-        dtype, layers, dim = _DTYPES[described["dtype"]], described["layers"], described["dim"]
+        dtype, layers, dim = _DTYPES[described["dtype"]], int(described["layers"]), int(described["dim"])
     except (OSError, ValueError, KeyError, IndexError):
         part.unlink(missing_ok=True)
         rows_path(part).unlink(missing_ok=True)

@@ -36,8 +36,9 @@ def demo_root(reader: Reader, seed: int = 0, scale: float = 1.0) -> Path:
             if not (folder / MARKER).is_file():
                 _make_aside(reader.name, folder, seed, scale)
     except OSError as error:
+        found = error.strerror or error
         raise UserError(
-            f"Expected to write the demo corpus into {parent}, found: {error}. Choose another folder: HEADWATER_CACHE=FOLDER"
+            f"Expected to write the demo corpus into {parent}, found: {found}. Choose another folder: HEADWATER_CACHE=FOLDER"
         ) from error
     return folder
 

@@ -43,6 +43,7 @@ class Emotion(Expert):
         super().__init__()
         self.classes, self.head = classes, head
         self.vocabulary = classes.vocabulary()
+        self.pools = {"audio": getattr(head, "pools", None)}
         counts = torch.tensor([max(classes.counts.get(name, 0), 1) for name in classes.names], dtype=torch.float32)
         weights = counts.sum() / (len(counts) * counts) if class_weights else torch.ones(len(counts))
         self.register_buffer("class_weights", weights, persistent=False)

@@ -17,9 +17,18 @@ TONES = f"{TRAIN} --data tones/tones.csv"
 # the mistake in words: what is typed, what the answer must say
 PLACES = {
     "no such folder": (f"{TRAIN} --data IEMOCAP", "the folder of iemocap at", "found nothing there", "Check the path"),
-    "no such table": (f"{TRAIN} --data my.csv", "the file of manifest at", "my.csv", "Check the path"),
-    "a folder where a table belongs": (f"{TRAIN} --corpus manifest --data tones", "a file for manifest", "Name the table in it"),
-    "a table where a folder belongs": (f"{TRAIN} --corpus ravdess --data tones/tones.csv", "a folder", "--corpus manifest"),
+    "no such table": (f"{TRAIN} --data my.csv", "the table at", "my.csv", "Check the path"),
+    "a folder where a table belongs": (
+        f"{TRAIN} --corpus manifest --data tones",
+        "Expected the table",
+        "found the folder",
+        "Name the table in it",
+    ),
+    "a table where a folder belongs": (
+        f"{TRAIN} --corpus ravdess --data tones/tones.csv",
+        "the folder of ravdess",
+        "--corpus manifest",
+    ),
     "another folder": (f"{TRAIN} --data tones", "Session1 to Session5", "tones", "with --data"),
     "one level too deep": (f"{TRAIN} --data IEMOCAP_full_release/Session1", "a part of it", "IEMOCAP_full_release"),
     "half a release": (f"{TRAIN} --data IEMOCAP_full_release", "all five sessions", "found no", "Unpack the whole release"),
@@ -84,9 +93,7 @@ ROWS: dict[str, tuple[Callable[[dict[str, str]], bool], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("mistake", ROWS)
-def test_a_table_that_cannot_be_learnt_from_is_answered_in_one_line(
-    mistake: str, answer: Callable[..., str], desk: Path
-) -> None:
+def test_a_table_that_cannot_be_learnt_from_is_answered_in_one_line(mistake: str, answer: Callable[..., str], desk: Path) -> None:
     keep, parts = ROWS[mistake]
     write_table(desk / "my.csv", [row for row in rows_of(desk) if keep(row)])
     said = answer(f"{TRAIN} --data my.csv")
@@ -99,9 +106,7 @@ def test_a_split_left_empty_by_the_labels_is_named(answer: Callable[..., str], d
     assert "labelled utterances in split 'dev' of manifest, found none" in said
 
 
-def test_a_missing_column_is_answered_with_the_option_filled_in(
-    answer: Callable[..., str], type_in: TypeIn, desk: Path
-) -> None:
+def test_a_missing_column_is_answered_with_the_option_filled_in(answer: Callable[..., str], type_in: TypeIn, desk: Path) -> None:
     write_table(desk / "my.csv", rows_of(desk), ("wav_path", "emotion", "spk", "partition"))
     said = answer(f"{TRAIN} --data my.csv")
     option = "--columns audio=wav_path,label=emotion,speaker=spk,split=partition"

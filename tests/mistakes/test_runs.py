@@ -1,0 +1,194 @@
+"""Mistakes with runs: their folders, what is asked of them, and what time did to them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from headwater.training import checkpoint
+
+TypeIn = Callable[[str], tuple[int, str, str]]
+TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
+
+# the mistake in words: what is typed, what the answer must say
+ASKED = {
+    "nothing to evaluate": ("python run_downstream.py -m evaluate", "the run to evaluate, found none", "Add `-e RUN`"),
+    "evaluating what is no run": ("python run_downstream.py -m evaluate -e tones", "a run folder at 'tones'", "check the path"),
+    "going on with what is no run": ("python run_downstream.py -e gone", "a run folder at 'gone'", "check the path"),
+    "a split that is not there": (
+        "python run_downstream.py -m evaluate -e run -t eval",
+        "split 'eval'",
+        "train, dev, test",
+        "-t",
+    ),
+    "another upstream than the run's": ("python run_downstream.py -m evaluate -e run -u fbank", "fbank_no_cmvn -> fbank"),
+    "more steps for a run that stands": ("python run_downstream.py -e run -o training.steps=99", "training.steps: 60 -> 99"),
+    "asking what is no run": ("headwater predict tones tones/00.wav", "a run folder at 'tones'", "no config.yaml"),
+    "asking without a file": ("headwater predict run", "required: INPUT", "`headwater predict --help`"),
+    "asking on another device": ("headwater predict run tones/00.wav --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
+    "asking on a missing device": ("headwater predict run tones/00.wav --device cuda", "a CUDA device", "--device cpu"),
+    "a folder without sound": ("headwater predict run empty", "audio files below 'empty', found none", "Check the path"),
+    "a list without a column of files": ("headwater predict run list.csv", "a column of audio files", "Call it 'audio'"),
+    "a list with a hole": ("headwater predict run holes.csv", "a file in column 'audio'", "row 3", "Fill it in"),
+    "a list that is no text": ("headwater predict run list.txt", "a list of files", "list.txt", "UTF-8"),
+    "an answer where a folder is": ("headwater predict run tones/00.wav --out empty", "a folder stands in the way"),
+    "an answer below a file": ("headwater predict run tones/00.wav --out list.csv/a.csv", "a file stands in the way"),
+    "layers of what is no run": ("headwater layer-weights tones", "layer_weights.json", "found none", "a finished run"),
+    "layers of a single one": ("headwater layer-weights run", "a weighted sum of layers", "found one layer"),
+    "a start with other classes": (
+        f"{TRAIN} -o labels.keep='[low, high]' -i run",
+        "mismatch at 'experts.emotion",
+        "number of cl",
+    ),
+}
+
+
+@pytest.fixture
+def lists(desk: Path) -> None:
+    """What a user may name to predict on, wrongly."""
+    (desk / "empty").mkdir()
+    (desk / "list.csv").write_text("speaker,age\nme,40\n")
+    (desk / "holes.csv").write_text("audio,speaker\ntones/00.wav,me\n,me\n")
+    (desk / "list.txt").write_bytes(b"caf\xe9.wav\n")
+
+
+@pytest.mark.usefixtures("lists")
+@pytest.mark.parametrize("mistake", ASKED)
+def test_a_wrong_question_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+    typed, *parts = ASKED[mistake]
+    said = answer(typed)
+    assert all(part in said for part in parts), said
+
+
+def test_another_configuration_in_the_same_folder_is_refused_with_each_difference(answer: Callable[..., str], desk: Path) -> None:
+    own = "training.steps=60 training.batch_size=16 training.eval_every=20 training.patience=null"
+    before = (desk / "run" / "config.yaml").read_bytes()
+    said = answer(f"{TRAIN} -p run -o {own} optimizer.lr=1e-3 -l 0", lines=4)
+    assert "another one there (there -> now):\n  optimizer.lr: 0.01 -> 0.001\n  upstream.layer: None -> 0\n" in said
+    assert "Choose another folder with -n or -p" in said
+    assert (desk / "run" / "config.yaml").read_bytes() == before
+
+
+def test_a_folder_in_use_names_its_holder(answer: Callable[..., str], desk: Path) -> None:
+    with checkpoint.held(desk / "mine"):
+        said = answer(f"{TRAIN} -p mine")
+    assert "the run folder 'mine' to be free, found that process " in said
+    assert "holds it. Wait for it to end, or choose another folder" in said
+    assert not (desk / "mine").exists()
+
+
+def test_another_corpus_without_a_common_label_is_refused(answer: Callable[..., str], desk: Path) -> None:
+    (desk / "theirs.csv").write_text("audio,label\ntones/00.wav,squeak\ntones/01.wav,roar\n")
+    said = answer("python run_downstream.py -m evaluate -e run --data theirs.csv --protocol all_test")
+    assert "among high, low, middle, found roar, squeak" in said
+    assert "-o labels.merge='{THEIRS: ours}'" in said
+
+
+def test_a_plans_folder_is_answered_with_its_runs(answer: Callable[..., str], desk: Path) -> None:
+    for seed in (1, 2):
+        (desk / "plan" / f"seed{seed}").mkdir(parents=True)
+        shutil.copy(desk / "run" / "config.yaml", desk / "plan" / f"seed{seed}")
+    said = answer("headwater predict plan tones/00.wav")
+    assert "found a plan with the runs plan/seed1, plan/seed2: name one of them" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.wav", None, "no such file"),
+        ("text.wav", b"not a sound\n" * 9, "cannot be decoded"),
+        ("bytes.wav", b"", "an empty file (0 bytes)"),
+        ("empty.wav", "samples", "found none"),
+    ],
+)
+def test_a_file_that_cannot_be_heard_is_passed_over_and_the_others_answered(
+    name: str, content: bytes | str | None, words: str, type_in: TypeIn, desk: Path
+) -> None:
+    if content == "samples":
+        soundfile.write(desk / name, [], 16_000)
+    elif isinstance(content, bytes):
+        (desk / name).write_bytes(content)
+    code, out, err = type_in(f"headwater predict run tones/00.wav {name} tones/01.wav")
+    assert code == 3
+    assert [line.split(",")[0] for line in out.splitlines()] == ["file", "tones/00.wav", name, "tones/01.wav"]
+    assert len(err.splitlines()) == 1
+    assert err.startswith("passed over: ")
+    assert words in err
+    assert "--skip-broken" not in err
+
+
+def damaged(run: Path, name: str, content: bytes) -> Path:
+    """Return a copy of a run in which a file holds something else."""
+    copy = run.parent / "mine"
+    shutil.copytree(run.resolve(), copy)
+    (copy / name).write_bytes(content)
+    return copy
+
+
+def own_command(run: Path) -> str:
+    """The command that trained a run."""
+    return f"python run_downstream.py -c {run}/config.yaml -p {run}"
+
+
+DAMAGE = {
+    "config.yaml": (b"task: [", "Expected yaml in 'mine/config.yaml', found in line 1"),
+    "identity.json": (b'{"config": ', "Expected a run's json in 'mine/identity.json'"),
+    "vocabulary.json": (b"{}", "'mine/vocabulary.json', found: not all of emotion"),
+    "checkpoints/best.safetensors": (
+        b"\x08\x00\x00",
+        "a checkpoint in 'mine/checkpoints/best.safetensors', found a damaged file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_of_a_run_is_named(name: str, answer: Callable[..., str], desk: Path) -> None:
+    content, words = DAMAGE[name]
+    damaged(desk / "run", name, content)
+    said = answer("headwater predict mine tones/00.wav")
+    assert words in said
+    assert "Mend the file" in said or "Remove" in said
+
+
+@pytest.mark.parametrize("name", ["identity.json", "vocabulary.json", "result.json", "checkpoints/best.safetensors"])
+def test_what_the_answer_to_damage_advises_mends_the_run(name: str, type_in: TypeIn, desk: Path) -> None:
+    copy = damaged(desk / "run", name, b"")
+    (copy / name).unlink()
+    code, out, err = type_in(f"python run_downstream.py -c run/config.yaml -p {copy.name}")
+    assert code == 0, err
+    assert "ua" in out
+    assert type_in("headwater predict mine tones/00.wav")[:2] == type_in("headwater predict run tones/00.wav")[:2]
+
+
+def test_a_damaged_result_is_named(answer: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "result.json", b'{"scores": {"te')
+    said = answer("python run_downstream.py -c run/config.yaml -p mine")
+    assert "Expected a run's json in 'mine/result.json'" in said
+    assert "Remove the file: the command that trained the run writes it again." in said
+
+
+def test_without_its_identity_a_run_is_still_not_taken_for_another(answer: Callable[..., str], desk: Path) -> None:
+    (damaged(desk / "run", "identity.json", b"") / "identity.json").unlink()
+    said = answer("python run_downstream.py -c run/config.yaml -p mine -o optimizer.lr=1e-3", lines=3)
+    assert "optimizer.lr: 0.01 -> 0.001" in said
+
+
+def test_a_run_that_was_never_trained_says_so(answer: Callable[..., str], desk: Path) -> None:
+    shutil.rmtree(damaged(desk / "run", "result.json", b"") / "checkpoints")
+    said = answer("python run_downstream.py -m evaluate -e mine")
+    assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none. Train the run first" in said
+
+
+@pytest.mark.parametrize("flags", ["--jobs 2", ""])
+def test_a_plan_names_the_part_that_fails(flags: str, answer: Callable[..., str], desk: Path) -> None:
+    (desk / "gone.csv").write_text(
+        "audio,label,split\n"
+        + "".join(f"{n}.wav,{'ab'[n % 2]},{s}\n" for n, s in enumerate(["train", "train", "dev", "dev", "test", "test"]))
+    )
+    said = answer(f"{TRAIN.replace('tones/tones.csv', 'gone.csv')} --seeds 1,2 {flags}", lines=10)
+    assert "6 broken" in said
+    assert "Run 'seed1' stopped" in said or not flags
