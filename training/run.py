@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -121,7 +123,9 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     config, model = prepared.config, prepared.model
     optimizer = make_optimizer(model, config)
     progress = resume(folder, prepared, optimizer)
-    ready, optimizer = accelerator.prepare(model, optimizer)
+    ready = accelerator.prepare(model)
+    if accelerator.scaler is not None:
+        optimizer = accelerator.prepare(optimizer)
     with logged(folder, progress, accelerator, model) as log:
         hooks = Hooks(
             log=log,
@@ -146,7 +150,7 @@ def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
     """Return the optimizer over the model's groups."""
     groups = model.parameter_groups(config.optimizer)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
-    return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
+    return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True)
 
 
 def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
@@ -190,10 +194,7 @@ def load_best(folder: Path, prepared: Prepared) -> None:
 
 @contextmanager
 def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Model) -> Iterator[Any]:
-    """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands.
-
-    With each evaluation TensorBoard gets the layer weights too.
-    """
+    """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands."""
     if not accelerator.is_main_process:
         yield lambda _: None
         return
@@ -209,19 +210,41 @@ def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Mo
         """Log one line."""
         with checkpoint.plain_disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for key, value in line.items():
-            if isinstance(value, float):
-                writer.add_scalar(f"{line['task']}/{line['split']}/{key}", value, line["step"])
-        if line["split"] == "dev":
-            for role in model.expert(line["task"]).roles:
-                weights = model.weighted_sum(line["task"], role).weights.tolist()
-                for layer, weight in enumerate(weights):
-                    writer.add_scalar(f"{line['task']}/weights/{role}/layer{layer}", weight, line["step"])
+        with uninterrupted():
+            for key, value in scalars(line, model).items():
+                writer.add_scalar(key, value, line["step"])
 
     try:
         yield log
     finally:
-        writer.close()
+        with uninterrupted():
+            writer.close()
+
+
+def scalars(line: Mapping[str, Any], model: Model) -> dict[str, float]:
+    """Return what TensorBoard gets of a logged line; with each evaluation the layer weights too."""
+    task = line["task"]
+    values = {f"{task}/{line['split']}/{key}": value for key, value in line.items() if isinstance(value, float)}
+    for role in model.expert(task).roles if line["split"] == "dev" else ():
+        for layer, weight in enumerate(model.weighted_sum(task, role).weights.tolist()):
+            values[f"{task}/weights/{role}/layer{layer}"] = weight
+    return values
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended: inside TensorBoard's queue it would leave a writer that never closes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[tuple[int, Any]] = []
+    before = signal.signal(signal.SIGINT, lambda *press: pressed.append(press))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(*pressed[0])
 
 
 def is_before(line: str, step: int) -> bool:
