@@ -16,6 +16,7 @@ VERBS = {
     "corpus": "headwater.commands.corpus",
     "predict": "headwater.commands.predict",
     "layer-weights": "headwater.commands.layer_weights",
+    "store": "headwater.commands.store",
 }
 
 

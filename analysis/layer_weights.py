@@ -29,6 +29,10 @@ class LayerWeights:
     weights: Mapping[str, np.ndarray]  # task/role -> (run, layer), each row sums to one
     norms: Mapping[str, np.ndarray]  # task/role -> (run, layer), mean L2 norm of the valid frames
 
+    def num_runs(self, key: str) -> int:
+        """Return how many runs speak of a weighted sum."""
+        return len(self.weights[key])
+
     def contributions(self, key: str) -> np.ndarray:
         """Return weight times norm, (run, layer), scaled so that each run sums to one."""
         products = self.weights[key] * self.norms[key]
@@ -71,7 +75,8 @@ def read_layer_weights(files: Sequence[Path]) -> LayerWeights:
         sizes = sorted({len(row[kind]) for row in of_key for kind in ("weights", "norms")})
         if len(sizes) > 1:
             found = " and ".join(map(str, sizes))
-            raise UserError(f"Expected as many layers in every run for '{key}', found {found}. Draw such runs apart.")
+            apart = "Draw such runs apart, or a probe of single layers with --probe."
+            raise UserError(f"Expected as many layers in every run for '{key}', found {found}. {apart}")
         if sizes == [1]:
             raise UserError(f"Expected a weighted sum of layers for '{key}', found one layer. Train a run without -l.")
     return LayerWeights(
@@ -90,7 +95,8 @@ def _checked(file: Path) -> dict[str, Any]:
     return content
 
 
-def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def over_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the mean over runs by layer and, of several runs, its sample deviation."""
     return values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else None
 
 
@@ -103,7 +109,7 @@ def _save_numbers(found: LayerWeights, path: Path) -> None:
     rows = []
     for key, weights in found.weights.items():
         task, _, role = key.partition("/")
-        statistics = [_statistics(values[key]) for values in kinds.values()]
+        statistics = [over_runs(values[key]) for values in kinds.values()]
         for layer in range(weights.shape[1]):
             cells = [cell for mean, std in statistics for cell in (float(mean[layer]), "" if std is None else float(std[layer]))]
             rows.append([found.upstream, task, role, layer, len(weights), *cells])
@@ -117,26 +123,28 @@ def _draw(found: LayerWeights, folder: Path) -> None:
     title = marked_title(f"Layers of {found.upstream} (0 = input of block 1)", found.marks)
     figure = new_figure(width, 2.6 * len(keys) + 0.6, title)
     for row, key in enumerate(keys):
-        panels = {"weight": found.weights[key], "weight × norm, sum 1": found.contributions(key)}
-        for column, (label, values) in enumerate(panels.items()):
+        for column in range(2):
             axes = figure.add_subplot(len(keys), 2, 2 * row + column + 1)
-            _draw_bars(axes, values, f"C{column}")
-            if label == "weight":
-                axes.axhline(1 / values.shape[1], color="black", linewidth=0.7, linestyle=":")  # where every weight started
-            axes.set(ylabel=label, xlabel="layer" if row == len(keys) - 1 else "")
-            axes.set_title(_caption(key, len(values)), fontsize=9)
+            draw_panel(axes, found, key, column, f"C{column}")
+            axes.set_xlabel("layer" if row == len(keys) - 1 else "")
+            axes.set_title(_caption(key, found.num_runs(key)), fontsize=9)
     for suffix in (".png", ".pdf"):
         save_figure(figure, folder / f"layer-weights{suffix}")
 
 
-def _draw_bars(axes: Axes, values: np.ndarray, color: str) -> None:
-    mean, std = _statistics(values)
+def draw_panel(axes: Axes, found: LayerWeights, key: str, panel: int, color: str) -> None:
+    """Draw bars by layer: the weights (panel 0) with a line where each one started, or weight times norm (panel 1)."""
+    values = (found.weights[key], found.contributions(key))[panel]
+    mean, std = over_runs(values)
     layers = np.arange(values.shape[1])
     axes.bar(layers, mean, yerr=std, color=color, width=0.8, error_kw={"elinewidth": 0.9, "capsize": 2})
     axes.set_ylim(bottom=0)
     axes.set_xticks(layers[:: 1 if len(layers) <= 16 else 2])
+    axes.set_ylabel(("weight", "weight × norm, sum 1")[panel])
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
+    if panel == 0:
+        axes.axhline(1 / values.shape[1], color="black", linewidth=0.7, linestyle=":")
 
 
 def _caption(key: str, runs: int) -> str:
@@ -146,8 +154,8 @@ def _caption(key: str, runs: int) -> str:
 def _table(found: LayerWeights) -> str:
     lines = [marked_title(f"layers of {found.upstream} (0 = input of block 1)", found.marks)]
     for key, weights in found.weights.items():
-        statistics = {"weight": _statistics(weights), "norm": _statistics(found.norms[key])}
-        statistics["weight × norm, sum 1"] = _statistics(found.contributions(key))
+        statistics = {"weight": over_runs(weights), "norm": over_runs(found.norms[key])}
+        statistics["weight × norm, sum 1"] = over_runs(found.contributions(key))
         rows = []
         for layer in range(weights.shape[1]):
             cells = {"layer": str(layer)}

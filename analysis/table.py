@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..training.metrics import MIN_SPEAKERS
+from ..training.metrics import MIN_SPEAKERS, mean_and_spread
 
 Result = Mapping[str, Any]  # what result.json of a run or a plan holds
 
@@ -64,14 +64,10 @@ def result_table(result: Result, *, markdown: bool = False) -> str:
 
 
 def summary_table(summary: Result, *, split: str = "test", markdown: bool = False) -> str:
-    """Return a plan's runs as rows; then each metric's mean ± spread over them, beside all predictions pooled."""
+    """Return a plan's settings and runs as rows; then each metric's mean ± spread over the runs, beside all pooled."""
     split = split if all(split in run["scores"] for run in summary["runs"]) else "dev"
-    shown = [key for key in ("setting", "seed", "fold") if any(run.get(key) not in (None, "") for run in summary["runs"])]
-    runs = [
-        {key: str(run[key]) for key in shown} | {name: number(value) for name, value in run["scores"][split].items()}
-        for run in summary["runs"]
-    ]
-    column = f"mean ± spread over {_what_varies(summary)}"
+    runs = _runs_of(summary, summary["chosen"]) if "sweep" in summary else list(summary["runs"])
+    column = f"mean ± spread over {_what_varies(runs)}"
     pooled, rows = summary.get("pooled") or {}, []
     for metric, values in summary["mean"].get(split, {}).items():
         row = {"metric": metric, column: spread(values["mean"], values["spread"])}
@@ -79,8 +75,22 @@ def summary_table(summary: Result, *, split: str = "test", markdown: bool = Fals
             row["pooled"] = number(pooled["scores"].get(metric))
             row["95 % interval (pooled)"] = interval(pooled["intervals"], metric, pooled["num_speakers"], split)
         rows.append(row | _reference_cell(summary, metric))
-    tables = [render(runs, markdown=markdown), "", *_sweep_lines(summary, markdown), render(rows, markdown=markdown)]
-    return "\n".join([*_heading(summary), f"scores on {split}", *tables, *_reference_lines(summary)])
+    tables = _sweep_lines(summary, split, markdown)
+    if not tables or len(runs) > 1:
+        tables += [f"scores on {split}", render(_run_rows(runs, split), markdown=markdown), ""]
+    return "\n".join([*_heading(summary), *tables, render(rows, markdown=markdown), *_reference_lines(summary)])
+
+
+def _runs_of(summary: Result, setting: str) -> list[Result]:
+    return [run for run in summary["runs"] if run["setting"] == setting]
+
+
+def _run_rows(runs: Sequence[Result], split: str) -> list[dict[str, str]]:
+    shown = [key for key in ("seed", "fold") if any(run.get(key) is not None for run in runs)]
+    return [
+        {key: str(run[key]) for key in shown} | {name: number(value) for name, value in run["scores"][split].items()}
+        for run in runs
+    ]
 
 
 def interval(intervals: Mapping[str, Any] | None, metric: str, speakers: int | None, split: str) -> str:
@@ -128,20 +138,24 @@ def _split_line(result: Result, split: str) -> str:
     )
 
 
-def _sweep_lines(summary: Result, markdown: bool) -> list[str]:
+def _sweep_lines(summary: Result, split: str, markdown: bool) -> list[str]:
+    """A row for each setting (of a sweep, or a layer): the dev score that decides, and the means over its runs."""
     if "sweep" not in summary:
         return []
-    rows = [
-        {"setting": setting, f"dev {summary['select_by']}": number(value), "": "chosen" if setting == summary["chosen"] else ""}
-        for setting, value in summary["sweep"].items()
-    ]
-    return [render(rows, markdown=markdown), ""]
+    rows = []
+    for setting, dev in summary["sweep"].items():
+        row = {"setting": setting, f"dev {summary['select_by']}": number(dev)}
+        for metric in summary["mean"].get(split, {}) if split != "dev" else ():
+            row[f"{split} {metric}"] = spread(
+                *mean_and_spread([run["scores"][split][metric] for run in _runs_of(summary, setting)])
+            )
+        rows.append(row | {"": "chosen on dev" if setting == summary["chosen"] else ""})
+    return [render(rows, markdown=markdown), "", f"{summary['chosen']}:"]
 
 
-def _what_varies(summary: Result) -> str:
-    chosen = [run for run in summary["runs"] if run.get("setting", "") == summary.get("chosen", run.get("setting", ""))]
-    counts = {key: len({run.get(key) for run in chosen}) for key in ("seed", "fold")}
-    return " x ".join(_counted(key, count) for key, count in counts.items() if count > 1) or _counted("run", len(chosen))
+def _what_varies(runs: Sequence[Result]) -> str:
+    counts = {key: len({run.get(key) for run in runs}) for key in ("seed", "fold")}
+    return " x ".join(_counted(key, count) for key, count in counts.items() if count > 1) or _counted("run", len(runs))
 
 
 def _counted(word: str, count: int) -> str:

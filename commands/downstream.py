@@ -32,7 +32,7 @@ def make_parser(prog: str) -> Parser:
         EXAMPLE.replace("headwater downstream", prog),
     )
     add = parser.add_argument
-    add("-m", "--mode", choices=("train", "evaluate"), default="train", help="train (default), or test a finished run (-e)")
+    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help="train (default), or test a finished run (-e)")
     add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME")
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
     add("-d", "--downstream", metavar="TASK", help="the task: a folder of downstream/")
@@ -89,6 +89,8 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     from ..training.run import Runtime
 
     runtime = Runtime(flags.device, flags.quiet, flags.share_layers)
+    if flags.mode == "inference":
+        raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
         answer(result_table(evaluate(flags, runtime)))
         return 0
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
         print("the same command goes on where it was", file=sys.stderr)
         raise
     table = result_table(result) if "runs" not in result else summary_table(result)
-    answer(table, *footnotes(config, folder))
+    answer(table, *footnotes(config, folder, parts))
     return 0
 
 
@@ -208,6 +210,8 @@ def probed_layers(flags: Namespace, config: RunConfig) -> list[int | None]:
     from ..upstream.base import load_upstream
 
     count = load_upstream(config.upstream).spec.num_layers
+    if count == 1:
+        raise UserError(f"Expected several layers for a probe, found that '{config.upstream.name}' has one. Leave out -l.")
     layers = list(range(count)) if asked == "all" else split_numbers(asked, "-l")
     outside = [layer for layer in layers if not -count <= layer < count]
     if outside:
@@ -227,6 +231,8 @@ def fold_of(variant: str | None) -> int | None:
 
 def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
     """Return where the run goes: as typed, or a name that the same command always gives."""
+    if flags.expname and flags.expdir:
+        raise UserError("Expected one folder for the run, found both -n and -p. Leave one out.")
     marks = "".join(f"-{mark}" for mark in expected_marks(config))
     if flags.expdir:
         folder = Path(flags.expdir)
@@ -278,6 +284,16 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     from ..training.config import find_recipe, identity_of, parse_override, read_yaml, resolve, to_mapping
     from ..training.strict import differences
 
+    others = {
+        "-n": flags.expname,
+        "-p": flags.expdir,
+        "--folds": flags.folds,
+        "--seeds": flags.seeds,
+        "--sweep": flags.sweep,
+        "--again": flags.again,
+    }
+    for flag in (flag for flag, value in others.items() if value):
+        raise UserError(f"Expected -e to name the one run, found {flag} beside it. Leave {flag} out.")
     folder = run_folder(flags.past_exp)
     trained = resolve([read_yaml(folder / "config.yaml")])
     base = to_mapping(trained)
@@ -294,11 +310,13 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     return folder, config
 
 
-def footnotes(config: RunConfig, folder: Path) -> list[str]:
-    """Return what stands under the table: where everything lies, and which experiment this was not."""
+def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[str]:
+    """Return what stands under the table: where everything lies, what draws it, and which experiment this was not."""
     from ..training.config import RECIPES, read_yaml
 
     lines = [f"results: {folder}"]
+    if len({part.config.upstream.layer for part in parts}) > 1:
+        lines.append(f"drawn by: headwater layer-weights --probe {folder}")
     recipe = RECIPES / "superb" / f"{config.task}.yaml"
     superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
     if superb.get("name") == config.corpus.name and superb.get("protocol") != config.corpus.protocol:

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import UserError, nearest
 
@@ -23,6 +23,15 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the words; an empty one is a shell variable that was never set, and would be passed over in silence."""
+        words = [*args]
+        if "" in words:
+            place = words.index("")
+            before = f"after {words[place - 1]}" if place else "first"
+            self.error(f"Expected a value {before}, found an empty word. Is a variable of your shell unset?")
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and where help is, and exit with code 2."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,8 @@ import soxr
 
 from ..errors import UserError
 from .base import Utterance
+from .memory import FileKey, FileMemory, file_key
 
-_LOG = logging.getLogger(__name__)
 _BLOCK = 1 << 18  # samples decoded at once while checking
 _STREAMED = 0x7FFFF000  # a WAV written to a pipe promises this much or more (or 0) because its length was not known
 _SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM: the disk's fault, not the file's
@@ -99,25 +97,28 @@ def _outside(utterance: Utterance, seconds: float) -> str | None:
 
 def _verdicts(paths: Sequence[str], cache: Path) -> dict[str, _Verdict]:
     found: dict[str, _Verdict] = {}
-    keys: dict[str, tuple[str, int, int]] = {}
+    keys: dict[str, FileKey] = {}
     for path in paths:
         try:
-            state = os.stat(path)
+            keys[path] = file_key(path)
         except OSError as error:
             found[path] = _Verdict(0.0, _reason(Path(path), error))
-            continue
-        keys[path] = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
-    memory = _Memory(cache)
-    remembered = memory.recall(keys.values())
-    found.update({path: remembered[key] for path, key in keys.items() if key in remembered})
-    fresh = [path for path in keys if path not in found]
-    # what is checked is kept as it comes: a run that is killed here does not start over
-    for path, verdict, lasting in _decode_all(fresh):
-        found[path] = verdict
-        if lasting:
-            memory.keep(keys[path], verdict)
-    memory.close()
+    with checked_audio(cache) as memory:
+        remembered = memory.recall(keys.values())
+        found.update({path: _Verdict(*remembered[key]) for path, key in keys.items() if key in remembered})
+        fresh = [path for path in keys if path not in found]
+        # what is checked is kept as it comes: a run that is killed here does not start over
+        for path, verdict, lasting in _decode_all(fresh):
+            found[path] = verdict
+            if lasting:
+                memory.keep(keys[path], [verdict.seconds, verdict.reason])
     return found
+
+
+def checked_audio(cache: Path) -> FileMemory:
+    """Return the memory of files that were checked: path, size and time of change -> [seconds, what is wrong]."""
+    # raise the number when a check is added
+    return FileMemory(cache / "checked-audio-2.sqlite", "Checked audio is not remembered, so the next run checks it again")
 
 
 def _decode_all(paths: Sequence[str]) -> Iterator[tuple[str, _Verdict, bool]]:
@@ -180,62 +181,3 @@ def _reason(path: Path, error: Exception) -> str:
         return "an empty file (0 bytes)"
     words = getattr(error, "error_string", None) or str(error)
     return f"audio that cannot be decoded ({words.strip().rstrip('.')})"
-
-
-class _Memory:
-    """Verdicts kept between runs; a folder that cannot be written costs the memory, never the run."""
-
-    def __init__(self, cache: Path) -> None:
-        self.path = cache / "checked-audio-1.sqlite"  # raise the number when a check is added
-        self.pending = 0
-        self.connection: sqlite3.Connection | None = None
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(self.path, timeout=30)
-            columns = "path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, seconds REAL, reason TEXT"
-            self.connection.execute(f"CREATE TABLE IF NOT EXISTS checked ({columns})")
-        except (sqlite3.Error, OSError) as error:
-            self._give_up(error)
-
-    def recall(self, keys: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int, int], _Verdict]:
-        """Return what is known of these files as they are now."""
-        if self.connection is None:
-            return {}
-        known = {}
-        try:
-            for key in keys:
-                query = "SELECT seconds, reason FROM checked WHERE path = ? AND size = ? AND mtime_ns = ?"
-                row = self.connection.execute(query, key).fetchone()
-                if row is not None:
-                    known[key] = _Verdict(*row)
-        except sqlite3.Error as error:
-            self._give_up(error)
-        return known
-
-    def keep(self, key: tuple[str, int, int], verdict: _Verdict) -> None:
-        """Remember one file."""
-        if self.connection is None:
-            return
-        try:
-            self.connection.execute(
-                "INSERT OR REPLACE INTO checked VALUES (?, ?, ?, ?, ?)", (*key, verdict.seconds, verdict.reason)
-            )
-            self.pending += 1
-            if self.pending % 200 == 0:  # a lock held for long would stop other processes
-                self.connection.commit()
-        except sqlite3.Error as error:
-            self._give_up(error)
-
-    def close(self) -> None:
-        """Write what is pending."""
-        if self.connection is None:
-            return
-        try:
-            self.connection.commit()
-            self.connection.close()
-        except sqlite3.Error as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        self.connection = None
-        _LOG.warning("Checked audio is not remembered, so the next run checks it again: %s: %s", self.path, error)

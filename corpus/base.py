@@ -78,6 +78,7 @@ _MECHANISM = {
     "demo",
     "folds",
     "locate",
+    "memory",
     "superb_order",
     "table",
 }  # files of this folder that are no corpus

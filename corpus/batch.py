@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -97,18 +97,48 @@ def sampling_weights(examples: Sequence[Example]) -> Tensor | None:
     return torch.tensor(weights, dtype=torch.float64) if len({*weights}) > 1 else None
 
 
-def cut_pieces(examples: Sequence[Example], *, seconds: float, size: int | None = None, sort: bool = True) -> list[list[Example]]:
-    """Return the examples in pieces of little padding: at most `seconds` of padded audio and `size` utterances each."""
-    rows = sorted(examples, key=lambda example: -example.seconds) if sort else list(examples)
+def cut_pieces(
+    examples: Sequence[Example], *, seconds: float, size: int | None = None, sort: bool = True, overhead: float = 1.0
+) -> list[list[Example]]:
+    """Return the examples in pieces: at most `seconds` of padded audio and `size` utterances each.
+
+    Sorted by length they are cut where all of it takes least: a piece costs its padded seconds, and `overhead` seconds more.
+    """
+
+    def fits(longest: float, count: int) -> bool:
+        """Return whether so many utterances, padded so far, may be a piece."""
+        return count == 1 or (longest * count <= seconds and (size is None or count <= size))
+
+    if sort:
+        return _cheapest_pieces(sorted(examples, key=lambda example: -example.seconds), fits, overhead)
     pieces: list[list[Example]] = []
-    for example in rows:
-        piece = pieces[-1] if pieces else []
-        longest = max([example.seconds, *(other.seconds for other in piece)])
-        if piece and (size is None or len(piece) < size) and longest * (len(piece) + 1) <= seconds:
-            piece.append(example)
+    for example in examples:
+        piece = [*pieces[-1], example] if pieces else [example]
+        if pieces and fits(max(other.seconds for other in piece), len(piece)):
+            pieces[-1] = piece
         else:
             pieces.append([example])
     return pieces
+
+
+def _cheapest_pieces(rows: Sequence[Example], fits: Callable[[float, int], bool], overhead: float) -> list[list[Example]]:
+    """Cut rows that fall in length: a shortest path over the places to cut."""
+    least, starts = [0.0], [0]  # of the first so many rows: what they cost, and where their last piece starts
+    for end in range(1, len(rows) + 1):
+        options = []
+        for start in range(end - 1, -1, -1):
+            longest, count = rows[start].seconds, end - start
+            if not fits(longest, count):
+                break
+            options.append((least[start] + longest * count + overhead, start))
+        cost, first = min(options)
+        least.append(cost)
+        starts.append(first)
+    pieces, end = [], len(rows)
+    while end:
+        pieces.append(list(rows[starts[end] : end]))
+        end = starts[end]
+    return pieces[::-1]
 
 
 def deal(examples: Sequence[Example], processes: int, process: int, *, sort: bool = True) -> list[Example]:

@@ -6,11 +6,15 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
+_AT_ONCE = 500  # paths in one query: SQLite takes 999 variables at least
+_HELD_SECONDS = 1.0  # between commits: a lock held for long would stop other processes
 
 FileKey = tuple[str, int, int]  # absolute path, bytes, mtime in ns
 
@@ -18,7 +22,9 @@ FileKey = tuple[str, int, int]  # absolute path, bytes, mtime in ns
 def file_key(path: str | Path) -> FileKey:
     """Return what a file is known by; it must exist."""
     state = os.stat(path)
-    return os.path.abspath(path), state.st_size, state.st_mtime_ns
+    # a name that is no UTF-8 is spelled out: SQLite takes text only
+    name = os.path.abspath(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return name, state.st_size, state.st_mtime_ns
 
 
 class FileMemory:
@@ -26,67 +32,71 @@ class FileMemory:
 
     def __init__(self, path: Path, loss: str) -> None:
         self.path, self.loss = path, loss  # what it costs to do without: "… is checked again"
-        self.pending = 0
         self.connection: sqlite3.Connection | None = None
-        try:
+        self.committed = time.monotonic()
+        with self._guarded():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(path, timeout=30)
+            connection = sqlite3.connect(path, timeout=30)
             columns = "path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, fact TEXT"
-            self.connection.execute(f"CREATE TABLE IF NOT EXISTS facts ({columns})")
-        except (sqlite3.Error, OSError) as error:
-            self._give_up(error)
+            connection.execute(f"CREATE TABLE IF NOT EXISTS facts ({columns})")
+            self.connection = connection
+
+    def __enter__(self) -> FileMemory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def recall(self, keys: Iterable[FileKey]) -> dict[FileKey, Any]:
         """Return what is known of these files as they are now."""
-        if self.connection is None:
-            return {}
-        known = {}
-        try:
-            for key in keys:
-                query = "SELECT fact FROM facts WHERE path = ? AND size = ? AND mtime_ns = ?"
-                row = self.connection.execute(query, key).fetchone()
-                if row is not None:
-                    known[key] = json.loads(row[0])
-        except sqlite3.Error as error:
-            self._give_up(error)
+        wanted = list(dict.fromkeys(keys))
+        asked = {*wanted}
+        known: dict[FileKey, Any] = {}
+        for first in range(0, len(wanted), _AT_ONCE):
+            paths = [key[0] for key in wanted[first : first + _AT_ONCE]]
+            for path, size, mtime_ns, fact in self._select(f"WHERE path IN ({','.join('?' * len(paths))})", paths):
+                if (path, size, mtime_ns) in asked:
+                    known[path, size, mtime_ns] = json.loads(fact)
         return known
 
     def everything(self) -> dict[FileKey, Any]:
         """Return all facts."""
-        if self.connection is None:
-            return {}
-        rows = self.connection.execute("SELECT path, size, mtime_ns, fact FROM facts").fetchall()
-        return {(path, size, mtime): json.loads(fact) for path, size, mtime, fact in rows}
+        return {(path, size, mtime_ns): json.loads(fact) for path, size, mtime_ns, fact in self._select("", [])}
 
     def keep(self, key: FileKey, fact: Any) -> None:
         """Remember one file."""
-        if self.connection is None:
-            return
-        try:
-            self.connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", (*key, json.dumps(fact)))
-            self.pending += 1
-            if self.pending % 200 == 0:  # a lock held for long would stop other processes
-                self.connection.commit()
-        except sqlite3.Error as error:
-            self._give_up(error)
+        self._change("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", [(*key, json.dumps(fact))])
 
     def forget(self, paths: Iterable[str]) -> None:
         """Drop what is known of these files."""
-        if self.connection is not None:
-            self.connection.executemany("DELETE FROM facts WHERE path = ?", [(path,) for path in paths])
-            self.connection.commit()
+        self._change("DELETE FROM facts WHERE path = ?", [(path,) for path in paths])
 
     def close(self) -> None:
         """Write what is pending."""
-        if self.connection is None:
-            return
-        try:
-            self.connection.commit()
-            self.connection.close()
-        except sqlite3.Error as error:
-            self._give_up(error)
+        with self._guarded():
+            if self.connection is not None:
+                self.connection.commit()
+                self.connection.close()
         self.connection = None
 
-    def _give_up(self, error: Exception) -> None:
-        self.connection = None
-        _LOG.warning("%s: %s: %s", self.loss, self.path, error)
+    def _select(self, where: str, values: list[str]) -> list[tuple[str, int, int, str]]:
+        with self._guarded():
+            if self.connection is not None:
+                return self.connection.execute(f"SELECT path, size, mtime_ns, fact FROM facts {where}", values).fetchall()
+        return []
+
+    def _change(self, statement: str, rows: list[tuple]) -> None:
+        with self._guarded():
+            if self.connection is not None:
+                self.connection.executemany(statement, rows)
+                if time.monotonic() - self.committed > _HELD_SECONDS:
+                    self.connection.commit()
+                    self.committed = time.monotonic()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self.connection = None
+            _LOG.warning("%s: %s: %s", self.loss, self.path, error)

@@ -47,7 +47,7 @@ def test_help_answers_in_under_a_second_with_an_example_for_each_verb(headwater:
     assert all(f"headwater {verb} " in done.stdout for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", ["downstream", "upstreams", "corpus", "predict", "layer-weights"])
+@pytest.mark.parametrize("verb", ["downstream", "upstreams", "corpus", "predict", "layer-weights", "store"])
 def test_the_help_of_a_verb_is_quick_and_has_an_example(headwater: Command, verb: str) -> None:
     began = time.monotonic()
     done = headwater(verb, "--help")

@@ -61,7 +61,9 @@ class TrainingConfig:
     piece_seconds: Annotated[float, ABOVE_0] = 60.0  # padded audio in one pass
     piece_size: Annotated[int, ABOVE_0] | None = None  # utterances in one pass; None: as many as the seconds allow
     sort_pieces: bool = True  # by length, so that little is padded
+    piece_overhead: Annotated[float, AT_LEAST_0] = 1.0  # seconds of audio that one more pass takes as long as; more on a GPU
     precision: Literal["float32", "bf16", "fp16"] = "float32"
+    gradient_checkpointing: bool = False  # -f: less memory for more time, blocks are run again in the backward pass
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ def expand(
     """Return the runs of a plan, in order; several layers have a head each, None being the weighted sum."""
     settings = [*itertools.product(*(sweep_values(sweep) for sweep in sweeps))]
     layers = [config.upstream.layer] if layers is None else layers
-    parts = []
+    parts: list[Part] = []
     for layer, setting, seed, fold in itertools.product(layers, settings, seeds, folds):
         mapping = to_mapping(config)
         overrides = [f"upstream.layer={'null' if layer is None else layer}"]
@@ -55,7 +56,11 @@ def expand(
         heard = (["sum"] if layer is None else [f"layer{layer}"]) * (len(layers) > 1)
         label = ",".join([*heard, *setting])
         levels = [label] * bool(label) + [f"seed{seed}"] * (len(seeds) > 1) + [f"fold{fold}"] * (len(folds) > 1)
-        parts.append(Part(label, seed, fold, resolve([mapping]), "/".join(levels) or "."))
+        part = Part(label, seed, fold, resolve([mapping]), "/".join(levels) or ".")
+        twin = next((other.name for other in parts if other.config == part.config), None)
+        if twin is not None:  # counted twice it would make the spread smaller than it is
+            raise UserError(f"Expected the runs of a plan to differ, found '{twin}' and '{part.name}' alike. Leave one out.")
+        parts.append(part)
     return parts
 
 
@@ -64,7 +69,8 @@ def sweep_values(sweep: str) -> list[str]:
     key, equals, values = sweep.partition("=")
     if not equals or not values:
         raise UserError(f"Expected `--sweep key=a,b`, found '{sweep}'. For instance: --sweep optimizer.lr=1e-4,1e-3")
-    return [f"{key}={value.strip()}" for value in values.split(",")]
+    # commas inside brackets belong to a value: labels.keep=[neu,sad],[neu,ang]
+    return [f"{key}={value.strip()}" for value in re.split(r",(?![^\[{]*[\]}])", values)]
 
 
 def all_folds(config: RunConfig) -> list[int]:

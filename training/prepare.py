@@ -46,6 +46,8 @@ def prepare(config: RunConfig) -> Prepared:
     """Load and check everything that a run needs; what is missing is named in one message."""
     upstream, corpus = load_both(config)
     asked, config = config, replace(config, upstream=resolved_layer(config, upstream))
+    if config.training.gradient_checkpointing:
+        save_memory(config, upstream)
     task = load_task(config.task)
     vocabulary = task.make_vocabulary(config.expert, config.labels, corpus)
     chosen = {name: task.select(vocabulary, rows) for name, rows in corpus.splits.items()}
@@ -108,6 +110,13 @@ def resolved_layer(config: RunConfig, upstream: Upstream) -> Any:
     if config.upstream.trainable and not any(True for _ in upstream.parameters()):
         raise UserError(f"Expected an upstream with weights for -f, found that '{upstream.name}' has none. Leave out -f.")
     return config.upstream if layer is None else replace(config.upstream, layer=layer % count)
+
+
+def save_memory(config: RunConfig, upstream: Upstream) -> None:
+    """Have a finetuned upstream keep less for the backward pass; a frozen one keeps nothing anyway."""
+    if not config.upstream.trainable:
+        raise UserError("Expected -f beside training.gradient_checkpointing, found a frozen upstream. Add -f, or leave it out.")
+    upstream.recompute_blocks()
 
 
 def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> tuple[dict[str, float], tuple[str, ...]]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ..corpus.batch import Example, cut_pieces, make_batch
@@ -84,6 +85,7 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[config.training.precision]
     if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
         raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
+    AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
     # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
     unused = DistributedDataParallelKwargs(find_unused_parameters=config.upstream.trainable)
     return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
@@ -242,7 +244,7 @@ def uninterrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
         if pressed and callable(before):
             before(*pressed[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..corpus.batch import Batch, Example, cut_pieces, make_batch
 from ..upstream.base import Layers
-from ..upstream.store import Place
+from ..upstream.store import Place, Store
 from .config import TrainingConfig
 
 MEAN_ROWS = 4096  # in a piece: pooled rows need no padding
@@ -53,7 +54,7 @@ class AudioSource:
 
     def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
         """Return pieces of little padding, under the budget of seconds."""
-        return cut_pieces(examples, seconds=config.piece_seconds, size=config.piece_size, sort=config.sort_pieces)
+        return padded_pieces(examples, config)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Return the examples' audio, padded once."""
@@ -68,29 +69,29 @@ class ShardSource:
     """Reads stored rows from their shards; layers are views of one padded buffer, in the type they are stored in."""
 
     role: str
+    store: Store  # held: nobody prunes it while the run goes
     places: Mapping[str, Place]  # utterance id -> its row
     columns: Sequence[int]  # of the store's layers, those that the run asked for
-    pooled: bool
     kind: str
     slow: bool = True
 
     def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
         """Return pieces of little padding, under the budget of seconds; means have nothing to pad."""
-        if self.pooled:
+        if self.store.space.pooled:
             return whole_pieces(examples)
-        return cut_pieces(examples, seconds=config.piece_seconds, size=config.piece_size, sort=config.sort_pieces)
+        return padded_pieces(examples, config)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Return the examples' layers, padded once, read in the order in which they lie on the disk."""
         places = [self.places[example.utterance.id] for example in examples]
         lengths = tuple(place.row.frames for place in places)
-        dtype = np.result_type(*(place.shard.dtype for place in places))
-        padded = np.zeros((len(places), max(lengths), len(self.columns), places[0].shard.shape[2]), dtype)
-        everything = len(self.columns) == places[0].shard.shape[1]
-        for index in sorted(range(len(places)), key=lambda index: (places[index].shard.path, places[index].row.start)):
+        dtype = np.result_type(*{place.shard.dtype for place in places})
+        padded = np.zeros((len(places), max(lengths), len(self.columns), self.store.space.dim), dtype)
+        everything = len(self.columns) == len(self.store.space.layers)
+        for index in sorted(range(len(places)), key=lambda index: (str(places[index].shard.path), places[index].row.start)):
             values = places[index].values()
             padded[index, : len(values)] = values if everything else values[:, list(self.columns)]
-        layers = Layers(torch.from_numpy(padded).unbind(dim=2), lengths, self.pooled)  # each (batch, frame, dim)
+        layers = Layers(torch.from_numpy(padded).unbind(dim=2), lengths, self.store.space.pooled)  # each (batch, frame, dim)
         return stored_batch(examples, self.role, layers)
 
     def norms(self, examples: Sequence[Example]) -> list[float]:
@@ -116,13 +117,15 @@ class MemorySource:
 
     @classmethod
     def of(cls, shards: ShardSource) -> MemorySource:
-        """Read all rows into memory."""
-        ids = list(shards.places)
-        first = shards.places[ids[0]]
-        values = torch.empty(len(ids), len(shards.columns), first.shard.shape[2])
-        for row, name in enumerate(ids):
-            values[row] = torch.from_numpy(np.array(shards.places[name].values()[0, list(shards.columns)]))
-        return cls(shards, values, {name: row for row, name in enumerate(ids)})
+        """Read all rows into memory, shard by shard."""
+        by_shard: dict[Path, list[tuple[int, Place]]] = {}
+        for row, place in enumerate(shards.places.values()):
+            by_shard.setdefault(place.shard.path, []).append((row, place))
+        values = np.empty((len(shards.places), len(shards.columns), shards.store.space.dim), np.float32)
+        for found in by_shard.values():
+            rows, starts = [row for row, _ in found], [place.row.start for _, place in found]
+            values[rows] = found[0][1].shard.values[np.ix_(starts, shards.columns)]
+        return cls(shards, torch.from_numpy(values), {name: row for row, name in enumerate(shards.places)})
 
     def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:  # noqa: ARG002
         """Return the examples in as few pieces as possible: there is nothing to pad."""
@@ -137,6 +140,12 @@ class MemorySource:
     def norms(self, examples: Sequence[Example]) -> list[float]:
         """Return what was measured when the rows were computed."""
         return self.shards.norms(examples)
+
+
+def padded_pieces(examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
+    """Return examples in the pieces that a config asks for."""
+    seconds, size, overhead = config.piece_seconds, config.piece_size, config.piece_overhead
+    return cut_pieces(examples, seconds=seconds, size=size, sort=config.sort_pieces, overhead=overhead)
 
 
 def whole_pieces(examples: Sequence[Example]) -> list[list[Example]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -16,53 +19,63 @@ from ..corpus.audio import cache_folder
 from ..corpus.batch import Batch, Example, cut_pieces, make_batch
 from ..errors import UserError
 from ..upstream.base import Layers
-from ..upstream.store import BUCKETS, Computed, Place, Space, Store, default_limit, in_words, parse_size, row_keys, space_of
+from ..upstream.row_keys import row_keys
+from ..upstream.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
 from .checkpoint import plain_disk_errors
-from .config import RunConfig
+from .config import RunConfig, StoreConfig
 from .loop import ahead, shows_progress
 from .prepare import Prepared
 from .source import AudioSource, MemorySource, ShardSource, Source
 
 MODES = ("off", "auto", "on", "check")
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
-TOLERANCE = {"means": 1e-4, "frames": 2e-2}  # of --store check: logits from float32 means, from float16 frames
+# of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
+TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}
+Say = Callable[..., None]
 
 
-def with_store(prepared: Prepared, accelerator: Accelerator, say: Callable[..., None], *, share_layers: bool = False) -> Prepared:
+class Unwritable(UserError):
+    """The store's disk is full, or may not be written."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a run asks of the store."""
+
+    root: Path
+    examples: Mapping[str, Example]  # utterance id -> example
+    keys: Mapping[str, str]  # utterance id -> row key
+    layers: Sequence[int]
+
+
+def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_layers: bool = False) -> Prepared:
     """Return the run with a source of stored features where it may have one, filled; `say` is told what happens.
 
     `share_layers`: other runs of the plan hear other layers, so that all are stored.
     """
-    config, mode = prepared.config, prepared.config.store.mode
-    reason = refusal(prepared)
-    if mode == "off" or (reason and mode == "auto"):
-        return prepared
-    if reason:
+    mode, reason = prepared.config.store.mode, refusal(prepared)
+    if reason and mode not in ("off", "auto"):
         raise UserError(f"Expected features that can be stored for --store {mode}, found {reason}. Use --store off.")
-    root = store_root(config)
-    means = prepared.task.expert.pools.get("audio") == "mean"
-    layers = range(prepared.upstream.spec.num_layers)
-    asked = [config.upstream.layer] if config.upstream.layer is not None else list(layers)
-    with plain_disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        examples = {row.utterance.id: row for rows in prepared.task.splits.values() for row in rows}
-        keys = row_keys((row.utterance for row in examples.values()), root, prepared.upstream.spec.sample_rate)
-        space = choose_space(prepared, root, asked, set(keys.values()), means, share_layers)
-        store = Store(root, space, prepared.upstream.name)
-        missing = {key: examples[name] for name, key in keys.items() if key not in store.index}
-        if missing and not fits(prepared, store, list(missing.values()), say):
-            return prepared
-        fill(prepared, store, missing, accelerator)
-        store.refresh()
-        store.touch()
-    places = {name: store.index[key] for name, key in keys.items()}
-    source = make_source(config, store, places, [space.layers.index(layer) for layer in asked])
-    stored = replace(
-        prepared, task=replace(prepared.task, source=source), identity={**prepared.identity, "features": source.kind}
-    )
+    if reason or mode == "off":
+        return hearing(prepared, AudioSource())
+    try:
+        source = stored_source(prepared, accelerator, say, share_layers)
+    except Unwritable as problem:
+        if mode != "auto":
+            raise
+        say(f"store     not used, so that features are computed in every step: {problem}")
+        source = None
+    if source is None:
+        return hearing(prepared, AudioSource())
+    stored = hearing(prepared, source)
     if mode == "check":
         check(stored, accelerator, say)
     return stored
+
+
+def hearing(prepared: Prepared, source: Source) -> Prepared:
+    """Return the run with its source, which is a part of what it is: float16 frames are not what audio gives."""
+    return replace(prepared, task=replace(prepared.task, source=source), identity={**prepared.identity, "features": source.kind})
 
 
 def refusal(prepared: Prepared) -> str:
@@ -70,67 +83,153 @@ def refusal(prepared: Prepared) -> str:
     config = prepared.config.upstream
     if config.trainable:
         return "an upstream that is finetuned (-f)"
-    if config.padding != "exact":
-        return f"padding {config.padding}: an utterance's features depend on its batch mates"
+    # a run folder's upstream has the padding of its own recipe
+    if config.padding != "exact" or not getattr(prepared.upstream, "exact", True):
+        return "padding s3prl: an utterance's features depend on its batch mates"
     return ""
 
 
-def store_root(config: RunConfig) -> Path:
+def store_root(mode: str) -> Path:
     """Return the folder that all spaces lie in: the cache's, or the one that --store names."""
-    return cache_folder() / "store" if config.store.mode in MODES else Path(config.store.mode).expanduser()
+    return cache_folder() / "store" if mode in MODES else Path(mode).expanduser().absolute()
 
 
-def choose_space(prepared: Prepared, root: Path, asked: Sequence[int], keys: set[str], means: bool, share_layers: bool) -> Space:
-    """Return the space of the layers asked for, or the one of all layers where it holds every row already."""
-    config, upstream = prepared.config, prepared.upstream
-    everything = list(range(upstream.spec.num_layers))
-    spaces = [
-        space_of(upstream, config.upstream, layers=layers, pooled=means, precision=config.training.precision)
-        for layers in (asked, everything)
-    ]
-    if share_layers or list(asked) == everything:
-        return spaces[1]
-    known = (root / spaces[1].key).is_dir() and keys <= Store(root, spaces[1], upstream.name).index.keys()
-    return spaces[1] if known else spaces[0]
+def stored_source(prepared: Prepared, accelerator: Accelerator, say: Say, share_layers: bool) -> Source | None:
+    """Return what serves the stored rows, those that are missing computed first; None where they would take too much.
+
+    The main process decides for all: what the others see of the disk changes while it is filled.
+    """
+    root, demand, store = store_root(prepared.config.store.mode), None, None
+    with all_or_none(accelerator):
+        if accelerator.is_main_process:
+            demand = demand_of(prepared, root)
+            store = choose_store(prepared, demand, say, share_layers)
+    decided = [None if store is None else store.space]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(decided)
+    if decided[0] is None:
+        return None
+    with all_or_none(accelerator):
+        demand = demand or demand_of(prepared, root)
+        with disk_problems(root):
+            store = store or Store(root, decided[0], prepared.upstream.name)
+            fill(prepared, store, demand, accelerator, say)
+            store.touch()
+            source = make_source(prepared.config, store, demand)
+    return source
 
 
-def fits(prepared: Prepared, store: Store, missing: Sequence[Example], say: Callable[..., None]) -> bool:
-    """Say what filling will take, and whether it may."""
-    spec, config = prepared.upstream.spec, prepared.config.store
-    frames = len(missing) if store.space.pooled else sum(spec.num_frames(int(row.seconds * spec.sample_rate)) for row in missing)
-    size = frames * store.space.bytes_per_frame
-    limit = parse_size(config.limit) if config.limit else default_limit(store.root)
-    what = "means" if store.space.pooled else "frames"
-    if size <= limit:
+@contextmanager
+def all_or_none(accelerator: Accelerator) -> Iterator[None]:
+    """Raise on every process the user error that one of them meets, when all have come to the end."""
+    problem: UserError | None = None
+    try:
+        yield
+    except UserError as caught:
+        problem = caught
+    for met in gather_object([problem]) if accelerator.num_processes > 1 else [problem]:
+        if met is not None:
+            raise met
+
+
+@contextmanager
+def disk_problems(root: Path) -> Iterator[None]:
+    """Turn what the store's disk refuses into one line that can be told from a user's other mistakes."""
+    try:
+        yield
+    except OSError as problem:
+        try:
+            with plain_disk_errors(root):
+                raise problem
+        except UserError as line:
+            raise Unwritable(f"{line} --store off goes without, --store DIR keeps features elsewhere.") from None
+
+
+def demand_of(prepared: Prepared, root: Path) -> Demand:
+    """Return the utterances of all splits with their row keys, and the layers that are heard."""
+    with disk_problems(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and told once
+            pass
+    layer, count = prepared.config.upstream.layer, prepared.upstream.spec.num_layers
+    examples = {row.utterance.id: row for rows in prepared.task.splits.values() for row in rows}
+    keys = row_keys((row.utterance for row in examples.values()), root, prepared.upstream.spec.sample_rate)
+    return Demand(root, examples, keys, tuple(range(count)) if layer is None else (layer,))
+
+
+def choose_store(prepared: Prepared, demand: Demand, say: Say, share_layers: bool) -> Store | None:
+    """Return the store of the layers asked for, or of all where it holds them already; None where it would take too much."""
+    upstream, config = prepared.upstream, prepared.config
+    asked = space_of(
+        upstream,
+        config.upstream,
+        layers=demand.layers,
+        pooled=prepared.task.expert.pools.get("audio") == "mean",
+        precision=config.training.precision,
+        weights_hash=prepared.identity["upstreams"]["audio"],
+    )
+    everything = replace(asked, layers=tuple(range(upstream.spec.num_layers)))
+    with disk_problems(demand.root):
+        store = None
+        if share_layers or asked == everything or (demand.root / everything.key).is_dir():
+            store = Store(demand.root, everything, upstream.name)
+            if not (share_layers or asked == everything or store.index.keys() >= {*demand.keys.values()}):
+                store = None
+        store = store or Store(demand.root, asked, upstream.name)
+        if fits(prepared, store, demand, say):
+            return store
+        store.leave()
+    return None
+
+
+def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
+    """Return row key -> example of what the store does not hold."""
+    return {key: demand.examples[name] for name, key in demand.keys.items() if key not in store.index}
+
+
+def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
+    """Say what filling will take, and return whether it may."""
+    spec, config, pooled = prepared.upstream.spec, prepared.config.store, store.space.pooled
+    missing, what = missing_rows(store, demand).values(), "means" if pooled else "frames"
+    frames = len(missing) if pooled else sum(spec.num_frames(int(row.seconds * spec.sample_rate)) for row in missing)
+    size, limit = frames * store.space.bytes_per_frame, limit_of(config, store.root)
+    if not missing:
+        say(f"store     {len(demand.keys)} utterances are there already ({what}): no audio is read, in {store.folder}")
+    elif size <= limit:
         hours = sum(row.seconds for row in missing) / 3600
         say(f"store     {len(missing)} utterances ({hours:.2f} h) to compute once: {in_words(size)} of {what}, in {store.folder}")
-        return True
-    words = (
-        f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
-        f"Raise it (--store-limit {size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
-    )
-    if config.mode != "auto":
-        raise UserError(f"Expected features that fit into the store, found {words}")
-    say(f"store     not used: {words}")
-    return False
+    else:
+        words = (
+            f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
+            f"Raise it (--store-limit {size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
+        )
+        if config.mode != "auto":
+            raise UserError(f"Expected features that fit into the store, found {words}")
+        say(f"store     not used: {words}")
+        return False
+    return True
 
 
-def fill(prepared: Prepared, store: Store, missing: dict[str, Example], accelerator: Accelerator) -> None:
+def limit_of(config: StoreConfig, root: Path) -> int:
+    """Return how many bytes a run may store."""
+    return parse_size(config.limit) if config.limit else default_limit(root)
+
+
+def fill(prepared: Prepared, store: Store, demand: Demand, accelerator: Accelerator, say: Say) -> None:
     """Run the upstream over what is missing, all processes of a launch together."""
+    missing = missing_rows(store, demand)
     if not missing:
         return
     prepared.model.to(accelerator.device).eval()
     seconds = sum(example.seconds for example in missing.values())
-    bar = tqdm(total=round(seconds), desc="computing features", unit="s", disable=not shows_progress(accelerator))
-    first = accelerator.process_index * BUCKETS // accelerator.num_processes
-    store.fill(
-        missing,
-        compute=lambda examples: compute(prepared, store.space, examples, accelerator),
-        advance=lambda example: bar.update(example.seconds),
-        first_bucket=first,
-    )
-    bar.close()
-    accelerator.wait_for_everyone()
+    with tqdm(total=round(seconds), desc="computing features", unit="s", disable=not shows_progress(accelerator)) as bar:
+        store.fill(
+            missing,
+            compute=lambda examples: compute(prepared, store.space, examples, accelerator),
+            advance=lambda example: bar.update(example.seconds),
+            first_bucket=accelerator.process_index * BUCKETS // accelerator.num_processes,
+            say=say if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
+        )
 
 
 @torch.no_grad()
@@ -153,7 +252,7 @@ def computed(layers: Layers, row: int, space: Space) -> Computed:
     """Return one utterance's features as its row keeps them."""
     length = layers.lengths[row]
     frames = torch.stack([value[row, :length].float() for value in layers.values], dim=1)  # (frame, layer, dim)
-    norms = tuple(round(norm, 6) for norm in frames.norm(dim=2).mean(dim=0).tolist())
+    norms = tuple(frames.norm(dim=2).mean(dim=0).tolist())
     if space.normalized:
         frames = F.layer_norm(frames, frames.shape[-1:])  # before the mean: the norm of a mean is another thing
     if space.pooled:
@@ -161,29 +260,32 @@ def computed(layers: Layers, row: int, space: Space) -> Computed:
     return Computed(frames.cpu().numpy(), norms, length)
 
 
-def make_source(config: RunConfig, store: Store, places: dict[str, Place], columns: Sequence[int]) -> Source:
+def make_source(config: RunConfig, store: Store, demand: Demand) -> Source:
     """Return what serves the rows: out of memory where means fit, else from their shards."""
     kind = ("means" if store.space.pooled else "frames") + f", {store.space.precision}"
-    shards = ShardSource("audio", places, columns, store.space.pooled, kind)
+    places = {name: store.index[key] for name, key in demand.keys.items()}
+    columns = [store.space.layers.index(layer) for layer in demand.layers]
+    shards = ShardSource("audio", store, places, columns, kind)
     size = len(places) * len(columns) * store.space.dim * 4
     in_memory = store.space.pooled and size <= parse_size(config.store.memory)
     return MemorySource.of(shards) if in_memory else shards
 
 
-def check(prepared: Prepared, accelerator: Accelerator, say: Callable[..., None]) -> None:
+@torch.no_grad()
+def check(prepared: Prepared, accelerator: Accelerator, say: Say) -> None:
     """Compare one batch from the store with the full computation, and stop at a difference."""
     task, model = prepared.task, prepared.model.to(accelerator.device).eval()
     examples = sorted(task.splits["dev"], key=lambda example: example.seconds)[:: max(1, len(task.splits["dev"]) // 8)][:8]
     answers = []
     for source in (AudioSource(), task.source):
         batch: Batch = source.batch(examples).to(accelerator.device)
-        with torch.no_grad(), accelerator.autocast():
+        with accelerator.autocast():
             answers.append(model.answer(task.name, batch).values.float().cpu().numpy())
     difference = float(np.abs(answers[0] - answers[1]).max() / max(float(np.abs(answers[0]).max()), 1e-6))
-    allowed = TOLERANCE[task.source.kind.split(",")[0]] * (1 if prepared.config.training.precision == "float32" else 100)
-    if difference > allowed:
+    allowed = TOLERANCE[task.source.kind.split(",")[0], prepared.config.training.precision == "float32"]
+    if not difference <= allowed:
         raise UserError(
             f"Expected the store's answers within {allowed:g} of the full computation, found {difference:.2g}. "
-            f"Remove the features with `headwater store prune --all`, or use --store off."
+            "Remove the features with `headwater store prune --all`, or use --store off."
         )
     say(f"store     checked on {len(examples)} utterances: {difference:.1e} from the full computation")

@@ -115,6 +115,13 @@ class Upstream(nn.Module, ABC):
         """Return the transformer blocks in order, for learning rates by depth."""
         return []
 
+    def recompute_blocks(self) -> None:
+        """From now on keep nothing inside a transformer block in training: the backward pass runs it again."""
+        raise UserError(
+            f"Expected an upstream that can run its blocks again for training.gradient_checkpointing, found '{self.name}', "
+            "which cannot. Leave it out."
+        )
+
     def architecture(self) -> dict[str, Any] | None:
         """Return what rebuilds the model without its weights, as json; None where only its source can."""
         return None
@@ -210,8 +217,12 @@ def _find(config: UpstreamConfig) -> Registered:
         from . import run_folder
 
         return Registered(config.name, run_folder.build, str(folder), "", options=run_folder.OPTIONS)
+    if folder.is_file():
+        raise UserError(f"Expected the folder of a model or a run, found the file '{folder}'. Name its folder: {folder.parent}")
     if folder.is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.name):
         return Registered(config.name, huggingface.build, config.name, "", options=huggingface.OPTIONS)
+    if config.path is not None and not folder.exists():
+        raise UserError(f"Expected a folder with weights after -k, found nothing at '{config.path}'. Check the path.")
     if "/" in config.name or config.name.startswith("."):
         raise UserError(
             f"Expected a folder with config.json and weights (or a run folder) at '{config.name}', found nothing there. "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..corpus.batch import Batch, as_batch
 from .base import Layers, Upstream, UpstreamSpec
@@ -43,6 +44,7 @@ class HubertFamily(Upstream):
         self.config: Any = model.config
         self.exact = padding == "exact"
         self.spec_augment = spec_augment
+        self.recomputes = False
         self.smallest = receptive_field(self.config.conv_kernel, self.config.conv_stride)
         # stable: each block normalises its input, and the encoder its output
         self.stable = getattr(self.config, "do_stable_layer_norm", False)
@@ -94,6 +96,10 @@ class HubertFamily(Upstream):
         """Return the transformer blocks in order."""
         return list(self.model.encoder.layers)
 
+    def recompute_blocks(self) -> None:
+        """From now on keep nothing inside a block in training: the backward pass runs it again."""
+        self.recomputes = True
+
     def _num_frames(self, num_samples: int) -> int:
         frames = conv_length(max(num_samples, self.smallest), self.config.conv_kernel, self.config.conv_stride)
         return frames if self.exact else max(min(round(num_samples / 320), frames), 1)
@@ -135,7 +141,7 @@ class HubertFamily(Upstream):
         values = [hidden]
         position_bias: dict[str, Tensor] = {}  # WavLM: the first block makes it for all
         for block in encoder.layers[:last]:
-            output = block(hidden, attention_mask=mask, **position_bias)
+            output = run_block(block, hidden, self.recomputes, attention_mask=mask, **position_bias)
             if isinstance(output, tuple):
                 hidden, position_bias = output[0], {"position_bias": output[1]}
             else:
@@ -165,6 +171,13 @@ class HubertFamily(Upstream):
             zeroed = torch.stack([_spans(dim, prob, length, least) for _ in range(batch)]).to(hidden.device)
             hidden = hidden.masked_fill(zeroed.unsqueeze(1), 0.0)
         return hidden
+
+
+def run_block(block: nn.Module, hidden: Tensor, recomputes: bool, **others: Any) -> Any:
+    """Return a block's output; one that is to be recomputed keeps its input only, and the state that dropout drew from."""
+    if recomputes and torch.is_grad_enabled():
+        return checkpoint(block, hidden, use_reentrant=False, preserve_rng_state=True, **others)
+    return block(hidden, **others)
 
 
 def _spans(size: int, prob: float, length: int, least: int) -> Tensor:

@@ -62,9 +62,10 @@ class Spectrogram(Upstream):
         wanted = named_layers(layers, 1)
         waveforms, num_samples = checked_waveforms(as_batch(batch), self.window.device)
         lengths = tuple(frames_of(length) for length in num_samples)
-        features = self._energies(F.pad(waveforms, (0, max(_WINDOW - waveforms.shape[1], 0))))
-        if self.cosines is not None:
-            features = features @ self.cosines
+        with torch.autocast(waveforms.device.type, enabled=False):  # energies span too many orders for bf16
+            features = self._energies(F.pad(waveforms, (0, max(_WINDOW - waveforms.shape[1], 0))))
+            if self.cosines is not None:
+                features = features @ self.cosines
         first = deltas(features, lengths)
         features = torch.cat([features, first, deltas(first, lengths)], dim=2)  # (batch, frame, dim)
         if self.normalize:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..corpus.batch import Batch, as_batch
 from .base import Layers, Upstream, UpstreamSpec
 from .exact_padding import mask_if_padded
-from .hubert_family import checked_waveforms, named_layers
+from .hubert_family import checked_waveforms, named_layers, run_block
 
 _SAMPLES_PER_FRAME = 320
 
@@ -33,6 +33,7 @@ class WhisperEncoder(Upstream):
         self.config: Any = model.config
         self.extractor = extractor
         self.attend = attend
+        self.recomputes = False
         self.spec = UpstreamSpec(
             modality="audio",
             num_layers=len(self.blocks()) + 1,
@@ -73,6 +74,10 @@ class WhisperEncoder(Upstream):
         """Return the transformer blocks in order."""
         return list(self.model.layers)
 
+    def recompute_blocks(self) -> None:
+        """From now on keep nothing inside a block in training: the backward pass runs it again."""
+        self.recomputes = True
+
     def _windows(self, waveforms: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """Return the windows of all utterances in order, and the number of each."""
         split = [list(row[:length].split(self.extractor.n_samples)) for row, length in zip(waveforms, lengths, strict=True)]
@@ -84,7 +89,8 @@ class WhisperEncoder(Upstream):
         device = windows[0].device
         arrays = [window.cpu().numpy() for window in windows]
         rate = self.extractor.sampling_rate
-        mels = self.extractor(arrays, sampling_rate=rate, return_tensors="pt", device=str(device)).input_features
+        with torch.autocast(device.type, enabled=False):  # transformers cannot take a spectrogram in bf16
+            mels = self.extractor(arrays, sampling_rate=rate, return_tensors="pt", device=str(device)).input_features
         hidden = F.gelu(self.model.conv1(mels.to(device)))  # (window, dim, mel frame)
         return F.gelu(self.model.conv2(hidden)).transpose(1, 2)
 
@@ -100,7 +106,7 @@ class WhisperEncoder(Upstream):
         hidden = F.dropout(hidden, p=model.dropout, training=self.training)
         values = [hidden]
         for block in model.layers[:last]:
-            hidden = block(hidden, attention_mask=mask)
+            hidden = run_block(block, hidden, self.recomputes, attention_mask=mask)
             values.append(hidden)
         if len(values) == self.spec.num_layers:
             values[-1] = model.layer_norm(values[-1])

@@ -45,6 +45,11 @@ SYNONYMS = (
 def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:
     """Return the run's vocabulary for another corpus' labels, and a line that says what was matched and left out."""
     classes = Classes.from_vocabulary(vocabulary)
+    if labels.keep and {*labels.keep} != {*classes.names}:
+        raise UserError(
+            f"Expected the run's own classes ({', '.join(classes.names)}), found labels.keep={labels.keep}. "
+            "Leave it out: a run answers with the classes that it was trained on."
+        )
     key = labels.column or label_key(corpus, "emotion")
     found = Counter(str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) is not None)
     merge = labels.merge or {name: match for name in found if (match := same_emotion(name, classes)) and match != name}

@@ -93,5 +93,5 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "layer_weights.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"Expected json in '.*layer_weights\.json'"):
+    with pytest.raises(UserError, match=r"Expected a run's json in '.*layer_weights\.json'"):
         layer_weights([tmp_path])

@@ -120,14 +120,28 @@ def test_a_plan_of_one_run_has_no_spread() -> None:
     assert cells(text, "ua") == ["ua", "0.100"]
 
 
-def test_a_sweep_shows_that_dev_decided() -> None:
+def test_a_sweep_has_a_row_for_each_setting_and_shows_that_dev_decided() -> None:
     runs = [{**run, "setting": setting} for setting in ("optimizer.lr=1e-4", "optimizer.lr=1e-3") for run in plan()["runs"]]
     sweep = {"optimizer.lr=1e-4": 0.61, "optimizer.lr=1e-3": 0.73}
     text = table.summary_table(plan(runs=runs, sweep=sweep, chosen="optimizer.lr=1e-3"))
     lines = [line.split() for line in text.splitlines()]
-    assert ["setting", "dev", "ua"] in lines
-    assert ["optimizer.lr=1e-3", "0.730", "chosen"] in lines
+    assert ["setting", "dev", "ua", "test", "ua"] in lines
+    assert ["optimizer.lr=1e-4", "0.610", "0.300", "±", "0.158"] in lines
+    assert ["optimizer.lr=1e-3", "0.730", "0.300", "±", "0.158", "chosen", "on", "dev"] in lines
+    assert sum(line[:1] == ["0"] for line in lines) == 5  # the runs of the chosen setting alone
     assert "over 5 folds" in text
+
+
+def test_a_probe_of_single_runs_has_one_row_for_each_layer_and_no_other() -> None:
+    runs = [{**plan()["runs"][layer], "setting": f"layer{layer}"} for layer in range(3)]
+    sweep = {f"layer{layer}": [0.5, 0.7, 0.6][layer] for layer in range(3)}
+    text = table.summary_table(plan(runs=runs, sweep=sweep, chosen="layer1"))
+    assert [line.split()[:3] for line in text.splitlines() if line.startswith("layer")] == [
+        ["layer0", "0.500", "0.100"],
+        ["layer1", "0.700", "0.200"],
+        ["layer2", "0.600", "0.300"],
+        ["layer1:"],
+    ]
 
 
 def test_a_corpus_without_test_split_shows_dev() -> None:

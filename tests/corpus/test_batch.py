@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,12 @@ def examples(count: int, seed: int = 0) -> list[Example]:
     """Utterances of IEMOCAP-like lengths."""
     seconds = np.clip(np.random.default_rng(seed).lognormal(np.log(4.5), 0.6, count), 1, 15)
     return [Example(Utterance(str(row), f"{row}.wav"), float(length)) for row, length in enumerate(seconds)]
+
+
+def padding(pieces: list[list[Example]]) -> float:
+    """Return padded seconds over real ones."""
+    padded = sum(len(piece) * max(example.seconds for example in piece) for piece in pieces)
+    return padded / sum(example.seconds for piece in pieces for example in piece)
 
 
 def test_an_epoch_draws_every_row_once() -> None:
@@ -64,10 +72,37 @@ def test_pieces_keep_every_utterance_under_the_budget() -> None:
     assert all(len(piece) == 1 or len(piece) * max(example.seconds for example in piece) <= 60 for piece in pieces)
 
 
-def test_sorted_pieces_pad_at_most_five_percent_of_a_split() -> None:
+def test_sorted_pieces_pad_next_to_nothing_of_a_split() -> None:
     rows = examples(5531)
-    padded = sum(len(piece) * max(example.seconds for example in piece) for piece in cut_pieces(rows, seconds=60))
-    assert padded / sum(example.seconds for example in rows) < 1.05
+    assert padding(cut_pieces(rows, seconds=60)) < 1.01
+
+
+@pytest.mark.parametrize("batch_size", [8, 16, 32, 64])
+def test_pieces_of_steps_pad_at_most_five_percent(batch_size: int) -> None:
+    rows = examples(5531)
+    steps = [cut_pieces([rows[row] for row in draw(5531, batch_size, 0, step)], seconds=60) for step in range(100)]
+    assert padding([piece for step in steps for piece in step]) < 1.05
+    assert sum(map(len, steps)) < 100 * batch_size * 0.65  # not one by one
+
+
+def test_no_other_cut_takes_less() -> None:
+    rows = sorted(examples(9), key=lambda example: -example.seconds)
+
+    def cost(cuts: tuple[int, ...]) -> float:
+        """Return what pieces between these places take; those too large are never taken."""
+        pieces = [rows[start:end] for start, end in itertools.pairwise((0, *cuts, 9))]
+        padded = [len(piece) * piece[0].seconds for piece in pieces]
+        return sum(padded) + 2.0 * len(pieces) if max(padded) <= 25 and max(map(len, pieces)) <= 4 else float("inf")
+
+    every = [cuts for count in range(9) for cuts in itertools.combinations(range(1, 9), count)]
+    found = cut_pieces(rows, seconds=25, size=4, overhead=2.0)
+    assert [example for piece in found for example in piece] == rows
+    assert cost(tuple(np.cumsum([len(piece) for piece in found])[:-1])) == pytest.approx(min(map(cost, every)))
+
+
+def test_very_short_utterances_stay_together() -> None:
+    rows = [Example(Utterance(str(row), ""), 0.2 + 0.02 * row) for row in range(8)]
+    assert len(cut_pieces(rows, seconds=60)) == 1
 
 
 def test_pieces_of_a_size_keep_the_order_when_not_sorted() -> None:

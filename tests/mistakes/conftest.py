@@ -27,6 +27,7 @@ def desk(tmp_path: Path, tones: Path, finished: Path, monkeypatch: pytest.Monkey
     (folder / "tones").symlink_to(tones.parent)
     (folder / "run").symlink_to(finished)
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # the same mistakes wherever the tests run
     monkeypatch.delenv("HEADWATER_DATA", raising=False)
     monkeypatch.setenv("HEADWATER_CONFIG", str(tmp_path / "none.yaml"))
     return folder

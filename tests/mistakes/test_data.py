@@ -133,25 +133,33 @@ def test_a_broken_table_is_answered_in_one_line(mistake: str, answer: Callable[.
     assert all(part in said for part in parts), said
 
 
+# what is wrong with an audio file, what the answer must say
+AUDIO = {
+    "a missing file": "no such file",
+    "text in place of sound": "cannot be decoded",
+    "an empty file": "an empty file (0 bytes)",
+    "a WAV without samples": "no samples in it",
+    "a WAV cut short": "cut short: the header promises",
+    "samples that are no numbers": "no numbers (NaN or infinite)",
+}
+
+
 def spoil(path: Path, how: str) -> None:
     """Leave a broken audio file at a path."""
-    samples = np.full(8000, np.nan if how == "nan" else 0.5, dtype=np.float32)
-    soundfile.write(path, samples, 16_000, subtype="FLOAT" if how == "nan" else "PCM_16")
+    value, subtype = (np.nan, "FLOAT") if how == "samples that are no numbers" else (0.5, "PCM_16")
+    soundfile.write(path, np.full(8000, value, dtype=np.float32), 16_000, subtype=subtype)
     sound = path.read_bytes()
-    contents = {"text": b"not a sound\n" * 9, "bytes": b"", "samples": sound[:40] + bytes(4), "cut": sound[: len(sound) // 2]}
+    contents = {
+        "text in place of sound": b"not a sound\n" * 9,
+        "an empty file": b"",
+        "a WAV without samples": sound[:40] + bytes(4),
+        "a WAV cut short": sound[: len(sound) // 2],
+    }
     path.write_bytes(contents.get(how, sound))
-    if how == "missing":
+    if how == "a missing file":
         path.unlink()
 
 
-AUDIO = {
-    "missing": "no such file",
-    "text": "cannot be decoded",
-    "bytes": "an empty file (0 bytes)",
-    "samples": "no samples in it",
-    "cut": "cut short: the header promises",
-    "nan": "no numbers (NaN or infinite)",
-}
 MINE = {"audio": "mine.wav", "label": "low", "speaker": "me", "split": "train"}
 
 
@@ -189,7 +197,7 @@ def test_skip_broken_with_nothing_left_is_an_error(answer: Callable[..., str], d
 
 
 def test_corpus_check_lists_broken_files_and_ends_with_3(type_in: TypeIn, desk: Path) -> None:
-    spoil(desk / "mine.wav", "cut")
+    spoil(desk / "mine.wav", "a WAV cut short")
     write_table(desk / "my.csv", [*rows_of(desk), MINE])
     code, out, _ = type_in("headwater corpus check my.csv")
     assert code == 3

@@ -31,6 +31,8 @@ def model(desk: Path) -> Path:
 NAMES = {
     "no such folder": (f"{TRAIN} -u ./modell", "at './modell', found nothing there", "`headwater upstreams`"),
     "no such folder of weights": (f"{TRAIN} -u hubert -k modell", "at 'modell', found nothing there", "Check the path"),
+    "no such folder for a name of one's own": (f"{TRAIN} -u mine -k modell", "after -k, found nothing at 'modell'", "Check"),
+    "a file where a folder belongs": (f"{TRAIN} -u model/config.json", "found the file 'model/config.json'", "its folder: model"),
     "a folder without a model": (
         f"{TRAIN} -u ./tones",
         "config.json and weights in './tones', found no config.json",

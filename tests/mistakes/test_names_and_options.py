@@ -15,8 +15,10 @@ WORDS = {
     "a wrong flag": ("python run_downstream.py --upstreem fbank", "'--upstreem'", "Did you mean '--upstream'?", "--help"),
     "a flag of another command": ("headwater predict run a.wav --skip-broken", "Unknown argument '--skip-broken'"),
     "a flag without its value": ("python run_downstream.py -d emotion -u", "expected one argument", "--help"),
+    "an empty word": (f"{TRAIN} -p ''", "a value after -p, found an empty word", "a variable of your shell unset"),
     "a wrong mode": ("python run_downstream.py -m evalute -e run", "'evalute'", "train", "evaluate"),
-    "a word where a number belongs": (f"{TRAIN} -l last", "invalid int value: 'last'", "--help"),
+    "a word where a number belongs": (f"{TRAIN} --seed one", "--seed", "invalid int value: 'one'", "--help"),
+    "a word where a layer belongs": (f"{TRAIN} -l last", "a layer after -l, as in `-l 9`", "found 'last'"),
     "a wrong upstream name": (TRAIN.replace("fbank_no_cmvn", "hubrt"), "no upstream 'hubrt'", "Did you mean 'hubert'?"),
     "a pattern that no upstream has": ("headwater upstreams hubart", "hubart", "Did you mean 'hubert'?"),
     "a wrong task name": (TRAIN.replace("emotion", "emotoin"), "no task 'emotoin'", "Did you mean 'emotion'?"),
@@ -56,6 +58,9 @@ WORDS = {
     "--sweep without values": (f"{TRAIN} --sweep optimizer.lr", "`--sweep key=a,b`", "--sweep optimizer.lr=1e-4,1e-3"),
     "--sweep with a typo": (f"{TRAIN} --sweep optimizer.lrr=1,2", "Unknown option 'optimizer.lrr'", "Did you mean 'lr'?"),
     "--seeds that are no numbers": (f"{TRAIN} --seeds a,b", "whole numbers after --seeds", "found 'a,b'"),
+    "the same seed twice": (f"{TRAIN} --seeds 1,2,1", "the runs of a plan to differ", "'seed1' and 'seed1' alike"),
+    "a sweep that sets what a plan sets": (f"{TRAIN} --sweep seed=1,2", "'seed=1' and 'seed=2' alike", "Leave one out"),
+    "two folders for one run": (f"{TRAIN} -n mine -p mine", "found both -n and -p", "Leave one out"),
     "--folds that are not there": (f"{TRAIN} --protocol speaker5 --folds 5,6", "between 1 and 5", "found 6"),
     "--folds that are no numbers": (f"{TRAIN} --protocol speaker5 --folds 1-3", "--folds", "found '1-3'"),
     "no process at all": (f"{TRAIN} --seeds 1,2 --jobs 0", "--jobs", "found 0"),
@@ -83,6 +88,15 @@ RECIPES = {
     "another task than -d": ("task: speech\n", "the recipe's task 'speech' after -d, found 'emotion'", "Leave out -d"),
     "a section that is empty": ("task: emotion\ntraining:\n", "a mapping at 'training', found None"),
 }
+
+
+def test_a_sweep_over_lists_and_precisions_is_no_mistake(type_in: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, err = type_in(f"{TRAIN} --sweep labels.keep=[low,high],[low,middle] QUICK")
+    assert code == 0, err
+    assert "labels.keep=[low,middle]" in out
+    code, out, err = type_in(f"{TRAIN} --sweep training.precision=bf16,float32 QUICK")
+    assert code == 0, err
+    assert "training.precision=bf16" in out
 
 
 @pytest.mark.parametrize("mistake", RECIPES)

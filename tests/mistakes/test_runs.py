@@ -27,6 +27,12 @@ ASKED = {
     ),
     "another upstream than the run's": ("python run_downstream.py -m evaluate -e run -u fbank", "fbank_no_cmvn -> fbank"),
     "more steps for a run that stands": ("python run_downstream.py -e run -o training.steps=99", "training.steps: 60 -> 99"),
+    "a folder beside the run's": ("python run_downstream.py -e run -n mine", "found -n beside it", "Leave -n out"),
+    "other classes for a run that stands": (
+        "python run_downstream.py -m evaluate -e run -o labels.keep='[low, high]'",
+        "the run's own classes (high, low, middle)",
+        "Leave it out",
+    ),
     "asking what is no run": ("headwater predict tones tones/00.wav", "a run folder at 'tones'", "no config.yaml"),
     "asking without a file": ("headwater predict run", "required: INPUT", "`headwater predict --help`"),
     "asking on another device": ("headwater predict run tones/00.wav --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
@@ -104,6 +110,7 @@ def test_a_plans_folder_is_answered_with_its_runs(answer: Callable[..., str], de
         ("bytes.wav", b"", "an empty file (0 bytes)"),
         ("empty.wav", "samples", "found none"),
     ],
+    ids=["a missing file", "text in place of sound", "an empty file", "a WAV without samples"],
 )
 def test_a_file_that_cannot_be_heard_is_passed_over_and_the_others_answered(
     name: str, content: bytes | str | None, words: str, type_in: TypeIn, desk: Path
@@ -183,7 +190,7 @@ def test_a_run_that_was_never_trained_says_so(answer: Callable[..., str], desk: 
     assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none. Train the run first" in said
 
 
-@pytest.mark.parametrize("flags", ["--jobs 2", ""])
+@pytest.mark.parametrize("flags", ["--jobs 2", ""], ids=["a plan in two processes", "a plan in one process"])
 def test_a_plan_names_the_part_that_fails(flags: str, answer: Callable[..., str], desk: Path) -> None:
     (desk / "gone.csv").write_text(
         "audio,label,split\n"
