@@ -32,7 +32,13 @@ def make_parser(prog: str) -> Parser:
         EXAMPLE.replace("headwater downstream", prog),
     )
     add = parser.add_argument
-    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help="train (default), or test a finished run (-e)")
+    add(
+        "-m",
+        "--mode",
+        choices=("train", "evaluate", "inference"),
+        default="train",
+        help="train (default), or test a finished run (-e)",
+    )
     add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME")
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
     add("-d", "--downstream", metavar="TASK", help="the task: a folder of downstream/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .base import Frames, Layers
+
+CACHED = 2**18  # numbers that are worked on at once
 
 
 class WeightedSum(nn.Module):
@@ -41,7 +44,8 @@ class WeightedSum(nn.Module):
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
             mixed = torch.zeros_like(values[0], dtype=weights.dtype)  # (batch, frame, dim)
             for weight, value in zip(weights, values, strict=True):
-                mixed = torch.addcmul(mixed, _prepared(value, normalize, weights.dtype), weight)
+                normed = F.layer_norm(value.to(weights.dtype), value.shape[-1:]) if normalize else value
+                mixed = torch.addcmul(mixed, normed, weight)
         else:
             mixed = _ConstantLayers.apply(weights, normalize, *values)
         return Frames(mixed, layers.lengths, layers.pooled)
@@ -61,14 +65,19 @@ class _ConstantLayers(torch.autograd.Function):
     # Plain autograd would save what each product was made of: a float32 or normalised copy of every layer. Layers that
     # need no gradient are kept as they came (float16 from a store), and d(weights) is formed from one of them at a time.
 
+    # A product of two types would make a copy of its own for every layer, and glibc's heap, asked for aligned memory, leaves
+    # a hole behind each: layers are converted in one buffer, on a CPU by a few rows, which also stay in its cache.
+
     @staticmethod
     def forward(ctx: Any, weights: Tensor, normalize: bool, *values: Tensor) -> Tensor:
         """Return the running sum, and keep the layers as they came."""
         ctx.save_for_backward(*values)
         ctx.normalize = normalize
-        mixed = torch.zeros_like(values[0], dtype=weights.dtype)  # (batch, frame, dim)
-        for weight, value in zip(weights, values, strict=True):
-            mixed.addcmul_(_prepared(value, normalize, weights.dtype), weight)
+        mixed = torch.zeros(values[0].shape, dtype=weights.dtype, device=values[0].device)  # (batch, frame, dim)
+        for part, rows in _by_rows(mixed, values, normalize):
+            buffer = torch.empty_like(part)
+            for weight, row in zip(weights, rows, strict=True):
+                part.addcmul_(_prepared(row, normalize, buffer), weight)
         return mixed
 
     @staticmethod
@@ -76,10 +85,24 @@ class _ConstantLayers(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of the weights, formed from one layer at a time."""
         values = ctx.saved_tensors
-        product = torch.empty_like(gradient)  # (batch, frame, dim), used again for every layer
-        of_weights = [torch.mul(gradient, _prepared(value, ctx.normalize, gradient.dtype), out=product).sum() for value in values]
-        return torch.stack(of_weights), None, *(None for _ in values)
+        of_weights = gradient.new_zeros(len(values))  # (layer)
+        for part, rows in _by_rows(gradient, values, ctx.normalize):
+            buffer = torch.empty(part.shape, dtype=part.dtype, device=part.device)
+            of_weights += torch.stack([torch.mul(_prepared(row, ctx.normalize, buffer), part, out=buffer).sum() for row in rows])
+        return of_weights, None, *(None for _ in values)
 
 
-def _prepared(value: Tensor, normalize: bool, dtype: torch.dtype) -> Tensor:
-    return F.layer_norm(value.to(dtype), value.shape[-1:]) if normalize else value
+def _by_rows(whole: Tensor, values: Sequence[Tensor], normalize: bool) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:
+    """Yield parts (row, frame, dim) of a sum with those of its layers; all at once where no layer is converted."""
+    if whole.device.type != "cpu" or not (normalize or any(value.dtype != whole.dtype for value in values)):
+        yield whole, values
+        return
+    count = max(CACHED // max(whole[0].numel(), 1), 1)
+    for start in range(0, len(whole), count):
+        yield whole[start : start + count], [value[start : start + count] for value in values]
+
+
+def _prepared(value: Tensor, normalize: bool, buffer: Tensor) -> Tensor:
+    """Return a layer in the buffer's type, in the buffer itself where it must be converted."""
+    value = value if value.dtype == buffer.dtype else buffer.copy_(value)
+    return F.layer_norm(value, value.shape[-1:]) if normalize else value

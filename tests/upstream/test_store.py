@@ -287,18 +287,21 @@ def test_a_space_that_is_held_by_two_is_kept_until_both_have_gone(tmp_path: Path
     assert remove(first.folder)
 
 
-def use_later(root: Path, log: Path) -> None:
-    """Open a space that is being removed, and fill it."""
+def use_later(root: Path, log: Path, go: Path) -> None:
+    """Open a space that is being removed, and fill it; started before, since a fork holds what its parent holds."""
+    while not go.exists():
+        time.sleep(0.001)
     fill(root, 3, log)
 
 
 def test_a_space_that_is_removed_while_somebody_waits_for_it_is_made_anew(tmp_path: Path) -> None:
     root, log = tmp_path / "store", tmp_path / "log"
     fill(root, 5, log)
+    waiting = processes.Process(target=use_later, args=(root, log, tmp_path / "go"))
+    waiting.start()
     with alone(root / SPACE.key) as free:
         assert free
-        waiting = processes.Process(target=use_later, args=(root, log))
-        waiting.start()
+        (tmp_path / "go").touch()
         time.sleep(0.1)  # it stands at the lock now
         gone = root / ".gone"
         os.replace(root / SPACE.key, gone)

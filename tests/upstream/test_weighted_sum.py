@@ -91,6 +91,18 @@ def test_half_precision_layers_are_summed_in_float32_and_kept_as_they_are(dtype:
     torch.testing.assert_close(mine, torch.autograd.grad(theirs.sum(), weighted_sum.logits)[0], rtol=1e-4, atol=1e-3)
 
 
+def test_rows_that_are_converted_some_at_a_time_make_the_same_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, direction = random_layers(torch.float16, shape=(5, 3, 4)), torch.linspace(-1, 1, 60).view(5, 3, 4)
+    found = []
+    for cached in (10**6, 2 * 3 * 4):  # all rows, or two of the five
+        monkeypatch.setattr("headwater.upstream.weighted_sum.CACHED", cached)
+        weighted_sum = learnt_sum(dtype=torch.float32)
+        mixed = weighted_sum(Layers(values, (3,) * 5)).values
+        found.append((mixed.detach(), *torch.autograd.grad(mixed, weighted_sum.logits, direction)))
+    torch.testing.assert_close(found[1], found[0])
+    assert not torch.equal(found[0][0], torch.zeros(5, 3, 4))
+
+
 def test_layers_of_mixed_precision_are_summed() -> None:
     values = [value.half() if index % 2 else value.float() for index, value in enumerate(random_layers())]
     ours = learnt_sum(dtype=torch.float32)(Layers(values, (3, 2))).values
