@@ -183,8 +183,8 @@ def _table(found: Probe) -> str:
         for split in found.splits:
             values = found.scores[split].get(heard, ())
             cells[f"{split} {found.metric}"] = spread(*mean_and_spread(values)) if values else ""
-        for name, values in learnt.items() if heard is not None else ():
-            mean, std = over_runs(values)
+        for name, by_layer in learnt.items() if heard is not None else ():
+            mean, std = over_runs(by_layer)
             cells[name] = number(mean[heard]) if std is None else spread(mean[heard], std[heard])
         rows.append(cells | {"": "best on dev" if heard == found.best_on_dev else ""})
     title = marked_title(f"{found.task}: layers of {weights.upstream} (0 = input of block 1)", weights.marks)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from headwater.corpus import audio
+from headwater.corpus import audio, memory
 from headwater.corpus.audio import cache_folder, check_files, read_audio
 from headwater.corpus.base import Utterance
 from headwater.errors import UserError
@@ -211,9 +211,9 @@ def test_a_cache_that_cannot_be_written_costs_one_line_and_no_run(
         cache.write_text("in the way")
     elif obstacle == "a file that is no database":
         cache.mkdir()
-        (cache / "checked-audio-1.sqlite").write_text("this is no database, " * 100)
+        (cache / "checked-audio-2.sqlite").write_text("this is no database, " * 100)
     else:
-        monkeypatch.setattr(audio.sqlite3, "connect", lambda *_, **__: FullDisk())
+        monkeypatch.setattr(memory.sqlite3, "connect", lambda *_, **__: FullDisk())
     with caplog.at_level(logging.WARNING):
         seconds, broken = check_files([Utterance("u", write(tmp_path / "a.wav"))], cache)
     assert seconds == {"u": 1.0}
@@ -225,13 +225,14 @@ def test_a_cache_that_cannot_be_written_costs_one_line_and_no_run(
 class FullDisk:
     """A connection to a database that reads but cannot grow."""
 
-    def execute(self, query: str, *_: object) -> FullDisk:
-        if query.startswith("INSERT"):
-            raise sqlite3.OperationalError("database or disk is full")
+    def execute(self, *_: object) -> FullDisk:
         return self
 
-    def fetchone(self) -> None:
-        return None
+    def executemany(self, *_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def fetchall(self) -> list:
+        return []
 
     def commit(self) -> None:
         return None
