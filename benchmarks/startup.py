@@ -120,7 +120,7 @@ def first_step(since: float, command: Sequence[str], profiled: bool) -> None:
 
     def stop(*_: object) -> float:
         profile.disable()
-        print(f"first step after {time.time() - since:.1f} s, no audio opened", flush=True)
+        print(f"first step after {time.time() - since:.1f} s ({time.process_time():.1f} s of CPU), no audio opened", flush=True)
         if profiled:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
         os._exit(0)

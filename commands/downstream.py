@@ -94,7 +94,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     from ..training.plan import run_plan
     from ..training.run import Runtime
 
-    runtime = Runtime(flags.device, flags.quiet, flags.share_layers)
+    runtime = Runtime(flags.device, flags.quiet, flags.share_layers, named=bool(flags.past_exp))
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
@@ -258,8 +258,12 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
     """Return task, upstream and corpus in words, and the rest of the command as a short hash."""
     from ..training.config import identity_of
 
+    # other data or weights under the same words are another command
+    places = [config.corpus.data, config.upstream.path, config.init_head]
+    places += [config.upstream.name] if Path(config.upstream.name).expanduser().is_dir() else []
     upstream = re.sub(r"[^\w.-]+", "_", config.upstream.name.strip("./")) + "-finetuned" * config.upstream.trainable
-    asked = json.dumps([identity_of(part.config) for part in parts], sort_keys=True)
+    typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
+    asked = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
     return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,6 +46,9 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no `·` gets a question mark, not a traceback
     try:
         code = main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered

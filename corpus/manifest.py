@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -175,7 +176,14 @@ def _own_split(
             raise UserError(
                 f"Expected train, dev or test in column '{names['split']}', found nothing in row {row.number} of {path}."
             )
-        splits.setdefault(_SPLIT_NAMES.get(word.lower(), word), []).append(utterance)
+        name = _SPLIT_NAMES.get(word.lower(), word)
+        if name == word.lower() and name not in _SPLIT_NAMES and name not in splits:  # looked at once for each word
+            close = difflib.get_close_matches(name, _SPLIT_NAMES, n=1, cutoff=0.75)
+            if close:
+                raise UserError(
+                    f"Expected train, dev or test in row {row.number} of {path}, found '{word}'. Did you mean '{close[0]}'?"
+                )
+        splits.setdefault(name, []).append(utterance)
     missing = [name for name in ("train", "test") if name not in splits]
     if missing:
         counts = ", ".join(f"{name} ({len(found)})" for name, found in splits.items())

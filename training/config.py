@@ -61,7 +61,7 @@ class TrainingConfig:
     piece_seconds: Annotated[float, ABOVE_0] = 60.0  # padded audio in one pass
     piece_size: Annotated[int, ABOVE_0] | None = None  # utterances in one pass; None: as many as the seconds allow
     sort_pieces: bool = True  # by length, so that little is padded
-    piece_overhead: Annotated[float, AT_LEAST_0] = 1.0  # seconds of audio that one more pass takes as long as; more on a GPU
+    piece_overhead: Annotated[float, AT_LEAST_0] = 1.0  # seconds of audio that one more pass takes as long as
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False  # -f: less memory for more time, blocks are run again in the backward pass
 
@@ -192,7 +192,8 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
         values.pop("expert")
     values["reference"] = values.get("reference") or []
     config = bind(RunConfig, values, "", errors, spelled={"expert": task.name})
-    config = dataclasses.replace(config, expert=bind(task.options, config.expert or {}, task.name, errors))
+    section = {} if config.expert is None else config.expert
+    config = dataclasses.replace(config, expert=bind(task.options, section, task.name, errors))
     config = _complete(config, task, errors)
     if errors:
         raise UserError("\n".join(errors))
@@ -251,13 +252,15 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
-    """Return the part of a config that decides the numbers: no path, no published value, no plan."""
+    """Return the part of a config that decides the numbers: no path, no published value, no plan, no log."""
     mapping = to_mapping(config)
     for key in ("reference", "folds", "store"):
         mapping.pop(key)
     mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in {"data", "skip_broken"}}
     options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
     mapping["corpus"]["options"] = options
+    told = {"log_every", "save_every"}  # what is told on the way
+    mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in told}
     mapping["upstream"] = {key: value for key, value in mapping["upstream"].items() if key != "path"}
     mapping["upstream"]["name"] = _without_path(config.upstream.name)
     mapping["init_head"] = config.init_head and Path(config.init_head).name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..corpus.base import Corpus, Utterance
 from ..downstream.base import load_task
 from ..errors import UserError
 from .checkpoint import read_json, write_json
@@ -15,7 +16,7 @@ from .loop import TaskData, evaluate
 from .predict import load_run
 from .prepare import audible, fingerprint, make_examples, read_corpus
 from .results import environment, split_results, write_outcome, write_predictions
-from .run import Runtime, make_accelerator, say
+from .run import TRAINED_ON, Runtime, heard_as, make_accelerator, say
 
 
 def evaluate_run(
@@ -26,11 +27,12 @@ def evaluate_run(
     config = replace(trained.config, corpus=corpus)
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)
-    heard, task = read_corpus(corpus), load_task(config.task)
+    heard, task = read_for_test(corpus), load_task(config.task)
     vocabulary, said = task.adapt(trained.expert.vocabulary, labels, heard)
     if split not in heard.splits:
         raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
     rows = task.select(vocabulary, heard.splits[split])
+    refuse_trained_on(folder, heard.name, rows, split)
     seconds, notes = audible({split: rows}, corpus)
     expert = task.build(config.expert, vocabulary, {"audio": trained.model.upstream("audio").spec})
     examples = make_examples(expert, rows, seconds)
@@ -54,7 +56,8 @@ def evaluate_run(
         "fingerprint": fingerprint(data.splits),
         "environment": environment(accelerator.device, 0.0),
     }
-    name = "-".join([heard.name, heard.protocol, *([f"fold{heard.fold}"] if heard.fold is not None else []), split, *marks])
+    fold = [f"fold{heard.fold}"] if heard.fold is not None else []
+    name = "-".join([heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
     place = folder / "evaluations" / name
     if accelerator.is_main_process:
         write_predictions(place / f"predictions-{split}.csv", outcome, examples, classes)
@@ -62,6 +65,25 @@ def evaluate_run(
         write_json(place / "result.json", result)
         say(runtime, f"note      {said}", *(f"note      {note}" for note in (*heard.notes, *notes)), f"written to {place}")
     return result
+
+
+def read_for_test(config: CorpusConfig) -> Corpus:
+    """Return the corpus; a table that has no split of its own is tested as a whole."""
+    corpus = read_corpus(config)
+    own = config.name != "manifest" or config.protocol != "auto" or corpus.protocol == "split"
+    return corpus if own else read_corpus(replace(config, protocol="all_test"))
+
+
+def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], split: str) -> None:
+    """Refuse to call a test what the run has learnt from: another fold of its own corpus, say."""
+    trained = read_json(folder / TRAINED_ON, ("corpus", "heard"))
+    known = {*trained["heard"]} if trained["corpus"] == corpus else set()
+    seen = sum(heard_as(corpus, row) in known for row in rows)
+    if seen and split != "train":
+        raise UserError(
+            f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)} in split '{split}'. "
+            "Test the run's own fold and protocol (leave out -v and --protocol), or look at -t train."
+        )
 
 
 def trained_result(folder: Path) -> Mapping[str, Any]:

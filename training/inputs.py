@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..corpus.table import likeliest, read_table
+from ..corpus.base import Utterance
+from ..corpus.table import Row, likeliest, read_table
 from ..errors import UserError
 
 TABLES = {".csv", ".tsv", ".jsonl"}
@@ -13,12 +14,15 @@ TABLES = {".csv", ".tsv", ".jsonl"}
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"}
 
 
-def files_of(names: Sequence[str]) -> list[str]:
-    """Return the files that the names stand for, in the order given; a folder's files in the order of their paths."""
+def files_of(names: Sequence[str]) -> list[str | Utterance]:
+    """Return the files that the names stand for, in the order given; a folder's files in the order of their paths.
+
+    A list with columns start and end (seconds) stands for stretches of files.
+    """
     return [file for name in names for file in _files_of(name)]
 
 
-def _files_of(name: str) -> Iterable[str]:
+def _files_of(name: str) -> Iterable[str | Utterance]:
     path = Path(name).expanduser()
     if path.is_dir():
         found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in AUDIO and not file.name.startswith("._"))
@@ -34,12 +38,12 @@ def _files_of(name: str) -> Iterable[str]:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as problem:
         raise UserError(f"Expected a list of files, one a line, in '{path}', found: {problem}. Save it as UTF-8 text.") from None
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(path: Path) -> list[str | Utterance]:
     headers, rows = read_table(path)
     header = likeliest("audio", headers)
     if header is None:
@@ -47,7 +51,27 @@ def _listed(path: Path) -> list[str]:
     missing = next((row.number for row in rows if not str(row.values.get(header) or "").strip()), None)
     if missing is not None:
         raise UserError(f"Expected a file in column '{header}', found none in row {missing} of '{path}'. Fill it in.")
-    return [_beside(path, str(row.values[header]).strip()) for row in rows]
+    files = [_beside(path, str(row.values[header]).strip()) for row in rows]
+    ends = {key: likeliest(key, headers) for key in ("start", "end")}
+    if not any(ends.values()):
+        return [*files]
+    return [_stretch(file, row, ends, path) for file, row in zip(files, rows, strict=True)]
+
+
+def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path) -> Utterance:
+    """Return the stretch of a file that a row of a list names."""
+    start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
+    if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
+        raise UserError(f"Expected 0 <= start < end, found {start} and {end} in row {row.number} of '{path}'. Mend the row.")
+    return Utterance(file, file, start or 0.0, None if end is None else end - (start or 0.0))
+
+
+def _seconds(row: Row, header: str | None, path: Path) -> float | None:
+    word = str(row.values.get(header) or "").strip() if header else ""
+    try:
+        return float(word) if word else None
+    except ValueError:
+        raise UserError(f"Expected seconds in column '{header}', found '{word}' in row {row.number} of '{path}'.") from None
 
 
 def _beside(table: Path, name: str) -> str:

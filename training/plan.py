@@ -82,6 +82,10 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
         return run(parts[0].config, folder, runtime)
+    if (folder / "identity.json").is_file():
+        raise UserError(
+            f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
+        )
     heard = {part.config.upstream.layer for part in parts}
     runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
     done = sum((folder / part.name / "result.json").is_file() for part in parts)
@@ -189,5 +193,5 @@ def pooled(folders: Sequence[Path], config: RunConfig) -> dict[str, Any]:
         "scores": score(joined),
         "intervals": intervals_of(score, [*task.metrics], joined, speakers),
         "num_speakers": len({*speakers} - {""}),
-        "num_utterances": len(joined.ids),
+        "num_utterances": len({*joined.ids}),  # of several seeds each utterance counts once
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..corpus.audio import read_audio
+from ..corpus.base import Utterance
 from ..corpus.batch import as_batch
 from ..downstream.base import Expert, load_task
 from ..errors import UserError
@@ -25,6 +26,8 @@ from .prepare import build_model
 SAMPLE_RATE = 16_000
 WINDOW_SECONDS = 20.0  # longer files are cut into equal windows of at most this, and joined
 FILES_AT_ONCE = 32
+# a file, a stretch of one, or a 16 kHz mono waveform
+Heard = str | Path | Utterance | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,16 @@ class TrainedRun:
     expert: Expert
     marks: tuple[str, ...]
 
-    def predict(self, what: str | Path | np.ndarray | Tensor) -> Prediction:
+    def predict(self, what: Heard) -> Prediction:
         """Return the prediction for a file, or for a 16 kHz mono waveform; what cannot be read raises UserError."""
         prediction = next(self.predict_all([what]))
         if prediction.error:
             raise UserError(prediction.error)
         return prediction
 
-    def predict_all(self, items: Iterable[str | Path | np.ndarray | Tensor]) -> Iterator[Prediction]:
+    def predict_all(self, items: Iterable[Heard]) -> Iterator[Prediction]:
         """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        pending: list[str | Path | np.ndarray | Tensor] = []
+        pending: list[Heard] = []
         for item in items:
             pending.append(item)
             if len(pending) == FILES_AT_ONCE:
@@ -67,28 +70,29 @@ class TrainedRun:
         if pending:
             yield from self._predict_some(pending)
 
-    def _predict_some(self, items: Sequence[str | Path | np.ndarray | Tensor]) -> list[Prediction]:
-        heard: list[tuple[str, np.ndarray | None, str]] = []
+    def _predict_some(self, items: Sequence[Heard]) -> list[Prediction]:
+        waveforms: list[np.ndarray | None] = []
+        errors: list[str] = []
         for item in items:
-            name = str(item) if isinstance(item, (str, Path)) else "waveform"
             try:
-                heard.append((name, hear(item), ""))
+                waveforms.append(hear(item))
+                errors.append("")
             except UserError as problem:
-                heard.append((name, None, str(problem)))
-        windows = [
-            (row, window) for row, (_, waveform, _) in enumerate(heard) if waveform is not None for window in cut(waveform)
-        ]
+                waveforms.append(None)
+                errors.append(str(problem))
+        windows = [(row, window) for row, waveform in enumerate(waveforms) if waveform is not None for window in cut(waveform)]
         answers: dict[int, list[tuple[float, Tensor]]] = {}
         for (row, window), scores in zip(windows, self._scores([window for _, window in windows]), strict=True):
             answers.setdefault(row, []).append((len(window) / SAMPLE_RATE, scores))
-        return [self._prediction(name, answers.get(row, []), error) for row, (name, _, error) in enumerate(heard)]
+        return [self._prediction(item, answers.get(row, []), errors[row]) for row, item in enumerate(items)]
 
-    def _prediction(self, name: str, windows: Sequence[tuple[float, Tensor]], error: str) -> Prediction:
+    def _prediction(self, item: Heard, windows: Sequence[tuple[float, Tensor]], error: str) -> Prediction:
         if error:
-            return Prediction(name, error=error)
+            return Prediction(name_of(item), error=error)
         label, scores = self.expert.join(windows)
         named = dict(zip(self.expert.vocabulary["classes"], scores.tolist(), strict=True))
-        return Prediction(name, 0.0, sum(seconds for seconds, _ in windows), label, named)
+        start = item.start if isinstance(item, Utterance) else 0.0
+        return Prediction(name_of(item), start, sum(seconds for seconds, _ in windows), label, named)
 
     def move_to(self, device: str) -> None:
         """Put the model on a device."""
@@ -107,16 +111,33 @@ class TrainedRun:
         return scores
 
 
-def hear(item: str | Path | np.ndarray | Tensor) -> np.ndarray:
-    """Return a 16 kHz mono waveform that has at least one sample."""
-    waveform = (
-        read_audio(str(item), sample_rate=SAMPLE_RATE) if isinstance(item, (str, Path)) else np.asarray(item, dtype=np.float32)
-    )
+def hear(item: Heard) -> np.ndarray:
+    """Return a 16 kHz mono waveform that has at least one sample, all of them numbers."""
+    if isinstance(item, Utterance):
+        waveform = read_audio(item.audio, item.start, item.duration, SAMPLE_RATE)
+    elif isinstance(item, (str, Path)):
+        waveform = read_audio(str(item), sample_rate=SAMPLE_RATE)
+    else:
+        waveform = as_float(np.asarray(item))
     if waveform.ndim != 1:
         raise UserError(f"Expected a 1-d waveform, found shape {waveform.shape}. Average the channels.")
     if not len(waveform):
-        raise UserError(f"Expected sound in '{item}', found 0 samples. Record it again.")
+        raise UserError("Expected sound, found a waveform of 0 samples. Record it again.")
+    if not np.isfinite(waveform).all():
+        raise UserError(f"Expected samples that are numbers, found NaN or infinite ones: {name_of(item)}. Record it again.")
     return waveform
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
+    """Return samples as float32; integers are scaled to -1 … 1, as files of them are."""
+    if np.issubdtype(samples.dtype, np.integer):
+        return (samples / (np.iinfo(samples.dtype).max + 1.0)).astype(np.float32)
+    return samples.astype(np.float32)
+
+
+def name_of(item: Heard) -> str:
+    """Return what an item is called in an answer."""
+    return item.audio if isinstance(item, Utterance) else str(item) if isinstance(item, (str, Path)) else "waveform"
 
 
 def cut(waveform: np.ndarray) -> list[np.ndarray]:
@@ -128,6 +149,8 @@ def cut(waveform: np.ndarray) -> list[np.ndarray]:
 def load_run(folder: str | Path, weights: str | None = None) -> TrainedRun:
     """Return a finished run, ready to predict; `weights` says where its upstream lies now."""
     folder = checkpoint.run_folder(folder)
+    if not (folder / "result.json").is_file():
+        raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
     config = resolve([read_yaml(folder / "config.yaml")])
     if weights is not None:
         config = replace(config, upstream=replace(config.upstream, path=weights))

@@ -18,6 +18,7 @@ from ..corpus.locate import find_root
 from ..downstream.base import Expert, Task, load_task
 from ..errors import UserError
 from ..upstream.base import Upstream, find_upstream, load_upstream
+from ..upstream.row_keys import hash_file
 from .checkpoint import load_tensors
 from .config import CorpusConfig, RunConfig, identity_of
 from .loop import TaskData
@@ -67,6 +68,8 @@ def prepare(config: RunConfig) -> Prepared:
         "upstreams": {"audio": upstream.weights_hash()},
     }
     data = TaskData(config.task, expert, splits)
+    if config.init_head:
+        identity["init_head"] = hash_file(Path(config.init_head) / "checkpoints" / "best.safetensors")
     return Prepared(config, corpus, data, model, identity, marks_of(config, upstream), (*corpus.notes, *notes))
 
 

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
+from ..corpus.base import Utterance
 from ..corpus.batch import Example, cut_pieces, make_batch
 from ..downstream.base import Outcome
 from ..errors import UserError
@@ -36,6 +37,7 @@ from .strict import differences
 
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
 WHOLE = ("config.yaml", "vocabulary.json", "identity.json", "layer_weights.json", "result.json", BEST)  # of a finished run
+TRAINED_ON = "trained_on.json"  # which utterances a run learnt from: no evaluation may hear them again
 NORM_UTTERANCES = 64  # dev utterances over which the layers' feature norms are averaged
 
 
@@ -46,17 +48,20 @@ class Runtime:
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     quiet: bool = False
     share_layers: bool = False  # other runs hear other layers of the same upstream: all are stored
+    named: bool = False  # the user named the run itself: what it was trained on need not be here
 
 
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
+    refuse_tiny_steps(config, accelerator.num_processes)
+    refuse_other(folder, {"config": identity_of(config)})
+    refuse_plan(folder)
+    if is_finished(folder):
+        return finished(config, folder, runtime)
     with checkpoint.held(folder) if accelerator.is_main_process else nullcontext():
-        refuse_other(folder, {"config": identity_of(config)})
-        if all((folder / name).is_file() for name in WHOLE):
-            result = read_json(folder / "result.json", ("scores",))
-            say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
-            return result
+        if is_finished(folder):  # by the process that held it
+            return finished(config, folder, runtime)
         prepared = prepare(config)
         if accelerator.is_main_process:
             refuse_other(folder, prepared.identity)
@@ -67,6 +72,36 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
             refuse_other(folder, prepared.identity)
             begin(folder, prepared)
         return finish(folder, prepared, accelerator, runtime)
+
+
+def refuse_plan(folder: Path) -> None:
+    """Refuse a folder in which the runs of a plan stand."""
+    path = folder / "result.json"
+    if path.is_file() and not (folder / "identity.json").is_file() and "runs" in read_json(path):
+        raise UserError(f"Expected a folder for one run, found a plan of several in '{folder}'. Choose another with -n or -p.")
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run stands there as a whole."""
+    return all((folder / name).is_file() for name in WHOLE)
+
+
+def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Return a finished run's result, once corpus and weights are found to be those that it was trained on."""
+    result = read_json(folder / "result.json", ("scores",))
+    if not runtime.named:
+        refuse_other(folder, prepare(config).identity)
+    say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
+    return result
+
+
+def refuse_tiny_steps(config: RunConfig, processes: int) -> None:
+    """Refuse a step that leaves a process without an utterance: it would wait for the others for ever."""
+    if config.training.batch_size < processes:
+        raise UserError(
+            f"Expected at least one utterance a step for each of {processes} processes, found training.batch_size="
+            f"{config.training.batch_size}. Raise it (it counts over all processes), or start fewer."
+        )
 
 
 def say(runtime: Runtime, *lines: str) -> None:
@@ -88,7 +123,8 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
     # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
     unused = DistributedDataParallelKwargs(find_unused_parameters=config.upstream.trainable)
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
+    on_cpu = device == "cpu" or not torch.cuda.is_available()  # nothing here was tried on other accelerators
+    return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[unused])
 
 
 def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -112,6 +148,8 @@ def begin(folder: Path, prepared: Prepared) -> None:
     """Write what makes a folder this run's, before the first step."""
     expert = prepared.task.expert
     write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
+    name, train = prepared.corpus.name, prepared.task.splits["train"]
+    write_json(folder / TRAINED_ON, {"corpus": name, "heard": [heard_as(name, example.utterance) for example in train]})
     vocabulary = {prepared.task.name: expert.vocabulary}
     write_json(folder / "vocabulary.json", vocabulary)
     architecture = prepared.upstream.architecture()
@@ -120,9 +158,15 @@ def begin(folder: Path, prepared: Prepared) -> None:
     write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
 
 
+def heard_as(corpus: str, utterance: Utterance) -> str:
+    """Return what an utterance is known by: its id, which two tables may share; there, the file and its stretch."""
+    return f"{os.path.abspath(utterance.audio)} {utterance.start:g}" if corpus == "manifest" else utterance.id
+
+
 def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
     """Train what is left, evaluate the best step, write the results, return them."""
     config, model = prepared.config, prepared.model
+    model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
     optimizer = make_optimizer(model, config)
     progress = resume(folder, prepared, optimizer)
     ready = accelerator.prepare(model)

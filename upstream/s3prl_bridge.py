@@ -75,6 +75,10 @@ class S3prlUpstream(Upstream):
         values = [nn.utils.rnn.pad_sequence([states[index][0] for states in each], batch_first=True) for index in wanted]
         return Layers(values, tuple(states[0].shape[1] for states in each))
 
+    def front_end(self) -> list[nn.Module]:
+        """Return the convolutions over the waveform, by the name that s3prl's families give them."""
+        return [part for name, part in self.model.named_modules() if name.split(".")[-1] == "feature_extractor"]
+
     def _states(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Return s3prl's hidden states, each (batch, frame, dim), cut to the shortest as s3prl does."""
         output = self.model([F.pad(wave, (0, max(_SMALLEST - len(wave), 0))) for wave in waveforms])

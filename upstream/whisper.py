@@ -63,8 +63,8 @@ class WhisperEncoder(Upstream):
         return Layers([_join(values[index], valid, counts * copies) for index in wanted], _totals(valid, counts * copies))
 
     def front_end(self) -> list[nn.Module]:
-        """Return the two convolutions over the log-mel spectrogram."""
-        return [self.model.conv1, self.model.conv2]
+        """Return the convolutions over the log-mel spectrogram, and the table of positions: both are fixed."""
+        return [self.model.conv1, self.model.conv2, self.model.embed_positions]
 
     def architecture(self) -> dict[str, Any]:
         """Return the encoder's config and how its spectrogram is made."""

@@ -41,6 +41,16 @@ NAMES = {
     "another family's weights": (f"{TRAIN} -u wavlm -k model", "model_type wavlm in 'model', found 'hubert'", "Give the name"),
     "weights for what has its own": (f"{TRAIN} -u test_hubert -k model", "takes no weights", "leave out -k"),
     "a layer that is not there": (f"{TRAIN} -u ./model -l 3", "-l from 0 to 2", "found 3", "the weighted sum"),
+    "a probed layer that is not there": (f"{TRAIN} -u ./model -l 0,3", "layers between 0 and 2 after -l, found 3"),
+    "a word among probed layers": (f"{TRAIN} -u ./model -l 0,last", "whole numbers after -l", "found '0,last'"),
+    "a probe of a finetuned model": (
+        f"{TRAIN} -u ./model -f -l all",
+        "a frozen upstream for a probe",
+        "found -f",
+        "Leave it out",
+    ),
+    "a probe of one layer": (f"{TRAIN} -u fbank_no_cmvn -l all", "several layers for a probe", "has one", "Leave out -l"),
+    "less memory for what is frozen": (f"{TRAIN} -u ./model -o training.gradient_checkpointing=true", "-f beside", "Add -f"),
     "more layers than there are": (
         f"{TRAIN} -u ./model -o upstream.keep_layers=3",
         "keep_layers from 1 to 2",

@@ -19,9 +19,9 @@ import yaml
 from headwater.errors import UserError
 from headwater.training import checkpoint
 from headwater.training.checkpoint import Progress
-from headwater.training.config import OptimizerConfig, RunConfig, to_mapping
+from headwater.training.config import OptimizerConfig, RunConfig, identity_of, resolve, to_mapping
 from headwater.training.loop import rate_factor
-from headwater.training.run import Runtime, run
+from headwater.training.run import Runtime, refuse_tiny_steps, run
 
 QUIET = Runtime("cpu", quiet=True)
 
@@ -83,7 +83,6 @@ def test_a_changed_corpus_in_the_same_folder_is_refused(config: RunConfig, tmp_p
     shorter = tones.with_name("shorter.csv")
     shorter.write_text("\n".join(lines[:-1]) + "\n")
     run(config, tmp_path, QUIET)
-    (tmp_path / "result.json").unlink()
     other = replace(config, corpus=replace(config.corpus, data=str(shorter)))
     with pytest.raises(UserError, match=r"corpus: .* -> "):
         run(other, tmp_path, QUIET)
@@ -226,3 +225,32 @@ def test_the_command_and_the_library_agree(finished: Path, headwater: Callable[.
     done = headwater("downstream", "-e", finished, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "emotion" in done.stdout
+
+
+def test_a_finished_run_is_not_answered_for_other_labels(config: RunConfig, tmp_path: Path, tones: Path) -> None:
+    table = tones.with_name("edited.csv")
+    table.write_text(tones.read_text())
+    edited = replace(config, corpus=replace(config.corpus, data=str(table)))
+    first = run(edited, tmp_path, QUIET)
+    table.write_text(tones.read_text().replace("low", "tmp").replace("high", "low").replace("tmp", "high"))
+    with pytest.raises(UserError, match="corpus: "):
+        run(edited, tmp_path, QUIET)
+    assert run(edited, tmp_path, replace(QUIET, named=True)) == first
+
+
+def test_a_head_start_counts_by_what_is_in_it(config: RunConfig, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        run(replace(config, seed=seed), tmp_path / name / "head", QUIET)
+    started = [replace(config, init_head=str(tmp_path / name / "head")) for name in ("one", "two")]
+    run(started[0], tmp_path / "run", QUIET)
+    with pytest.raises(UserError, match="init_head: "):
+        run(started[1], tmp_path / "run", QUIET)
+
+
+def test_a_step_smaller_than_the_launch_is_refused() -> None:
+    with pytest.raises(UserError, match=r"each of 4 processes, found training.batch_size=3"):
+        refuse_tiny_steps(resolve([{"task": "emotion", "training": {"batch_size": 3}}]), 4)
+
+
+def test_how_often_is_logged_is_no_identity(config: RunConfig) -> None:
+    assert identity_of(config) == identity_of(replace(config, training=replace(config.training, log_every=1)))
