@@ -66,6 +66,9 @@ class TrainingConfig:
     gradient_checkpointing: bool = False  # -f: less memory for more time, blocks are run again in the backward pass
 
 
+MODES = ("off", "auto", "on", "check")  # of the store; anything else is its folder
+
+
 @dataclass(frozen=True)
 class StoreConfig:
     """The `store:` section: features of a frozen upstream, computed once. It changes how long a run takes, not what it is."""
@@ -211,6 +214,10 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
         return config
     if task.name not in reader.tasks:
         errors.append(f"Corpus '{reader.name}' does not serve task '{task.name}' (it serves: {', '.join(reader.tasks)}).")
+    mode = config.store.mode
+    if mode not in MODES and os.sep not in mode and not Path(mode).is_dir():
+        folder = f"For a folder of that name write ./{mode}."
+        errors.append(f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}")
     select_by = config.select_by or reader.select_by.get(task.name, task.primary_metric)
     if select_by not in task.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(task.metrics)}, found {select_by!r}.")

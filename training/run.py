@@ -55,8 +55,8 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
     refuse_tiny_steps(config, accelerator.num_processes)
-    refuse_other(folder, {"config": identity_of(config)})
     refuse_plan(folder)
+    refuse_other(folder, {"config": identity_of(config)})
     if is_finished(folder):
         return finished(config, folder, runtime)
     with checkpoint.held(folder) if accelerator.is_main_process else nullcontext():
@@ -138,10 +138,10 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     lines = differences({key: value for key, value in there.items() if key in identity}, identity)
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
-        raise UserError(
-            f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n"
-            "Choose another folder with -n or -p, or the options of the run that is there."
-        )
+        advice = "Choose another folder with -n or -p, or the options of the run that is there."
+        if all(line.startswith("features:") for line in lines):
+            advice = "Hear as before: --store off for computed, --store on (with a --store-limit) for stored features."
+        raise UserError(f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n{advice}")
 
 
 def begin(folder: Path, prepared: Prepared) -> None:

@@ -22,12 +22,11 @@ from ..upstream.base import Layers
 from ..upstream.row_keys import row_keys
 from ..upstream.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
 from .checkpoint import plain_disk_errors
-from .config import RunConfig, StoreConfig
+from .config import MODES, RunConfig, StoreConfig
 from .loop import ahead, shows_progress
 from .prepare import Prepared
 from .source import AudioSource, MemorySource, ShardSource, Source
 
-MODES = ("off", "auto", "on", "check")
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
 TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}

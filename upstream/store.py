@@ -272,13 +272,27 @@ class Store:
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
     """Give whether no process holds a space; while the block lasts, none can."""
-    with (folder / LOCKS / HELD).open("a+", encoding="utf-8") as file:
+    try:
+        file = (folder / LOCKS / HELD).open("a+", encoding="utf-8")
+    except FileNotFoundError:  # pruned by another process
+        yield False
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
-        else:
-            yield True
+            return
+        # pruned, and perhaps made anew, since it was opened: this lock is of a file that nobody else sees
+        yield is_that_file(folder / LOCKS / HELD, file)
+
+
+def is_that_file(path: Path, file: IO[str]) -> bool:
+    """Return whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def remove(folder: Path) -> bool:
