@@ -107,7 +107,8 @@ def interval(intervals: Mapping[str, Any] | None, metric: str, speakers: int | N
 
 def _heading(result: Result) -> list[str]:
     where = [str(result[key]) for key in ("task", "upstream", "corpus", "protocol") if result.get(key)]
-    where += [f"trained on {result['trained_on']}"] if result.get("trained_on") else []
+    other = result.get("trained_on") not in (None, result["corpus"])
+    where += [f"trained on {result['trained_on']}"] if other else []
     where += [f"{key} {result[key]}" for key in ("fold", "seed") if result.get(key) is not None]
     if result.get("best_step") is not None:
         where.append(f"step {result['best_step']} (best dev {result['select_by']})")

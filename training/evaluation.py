@@ -28,9 +28,10 @@ def evaluate_run(
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)
     heard, task = read_for_test(corpus), load_task(config.task)
-    vocabulary, said = task.adapt(trained.expert.vocabulary, labels, heard)
     if split not in heard.splits:
         raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
+    tested = replace(heard, splits={split: heard.splits[split]})
+    vocabulary, said = task.adapt(trained.expert.vocabulary, labels, tested)
     rows = task.select(vocabulary, heard.splits[split])
     refuse_trained_on(folder, heard.name, rows, split)
     seconds, notes = audible({split: rows}, corpus)

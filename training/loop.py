@@ -88,7 +88,7 @@ def train(
         progress = replace(progress, step=step + 1, seconds=time.monotonic() - began)
         if progress.step % config.log_every == 0:
             for task, loss in losses.items():
-                line = {"step": progress.step, "split": "train", "task": task, "loss": loss}
+                line = {"step": progress.step, "split": "train", "task": task, "loss": over_processes(loss, accelerator)}
                 hooks.log({**line, "rate": rate, "gradient_norm": float(norm)})
         at_end = progress.step == config.steps
         if progress.step % config.eval_every == 0 or at_end:
@@ -144,6 +144,13 @@ def backward(
                 backpropagate(weighted, accelerator)
         total += value * share * accelerator.num_processes
     return total
+
+
+def over_processes(loss: float, accelerator: Accelerator) -> float:
+    """Return the mean over processes: the loss of the whole step."""
+    if accelerator.num_processes == 1:
+        return loss
+    return float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), "mean"))
 
 
 def seed_everything(seed: int) -> None:

@@ -69,7 +69,7 @@ def prepare(config: RunConfig) -> Prepared:
     }
     data = TaskData(config.task, expert, splits)
     if config.init_head:
-        identity["init_head"] = hash_file(Path(config.init_head) / "checkpoints" / "best.safetensors")
+        identity["init_head"] = hash_file(Path(config.init_head).expanduser() / "checkpoints" / "best.safetensors")
     return Prepared(config, corpus, data, model, identity, marks_of(config, upstream), (*corpus.notes, *notes))
 
 
@@ -185,7 +185,8 @@ def describe(prepared: Prepared, folder: Path) -> list[str]:
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in prepared.task.splits.items())
     how = "finetuned" if config.upstream.trainable else "frozen"
     count, layer = upstream.spec.num_layers, config.upstream.layer
-    use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} of {count}"
+    use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} (of 0 to {count - 1})"
+    use += ", each normed" * config.upstream.normalize_layers
     fold = f", fold {config.corpus.fold}" if prepared.corpus.fold is not None else ""
     return [
         *(f"{mark}: not a result to quote" for mark in prepared.marks),

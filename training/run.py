@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -169,12 +170,14 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
     optimizer = make_optimizer(model, config)
     progress = resume(folder, prepared, optimizer)
+    if not progress.is_new:
+        say(runtime, f"going on  at step {progress.step}")
     ready = accelerator.prepare(model)
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
     with logged(folder, progress, accelerator, model) as log:
         hooks = Hooks(
-            log=log,
+            log=log if sys.stderr.isatty() else told(log, config, progress.step, partial(say, runtime)),
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
             save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
         )
@@ -190,6 +193,21 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
         say(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
+
+
+def told(log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, tell: Callable[..., None]) -> Callable[..., None]:
+    """Return a log that also tells of each evaluation, with the time left: where no bar is seen, in a job's output."""
+    began = time.monotonic()
+
+    def log_and_tell(line: dict[str, Any]) -> None:
+        """Log one line, and tell it where it is an evaluation."""
+        log(line)
+        if line["split"] == "dev":
+            step, steps, metric = line["step"], config.training.steps, config.select_by
+            left = (steps - step) * (time.monotonic() - began) / max(1, step - first) / 60
+            tell(f"step {step} of {steps}: dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}; at most {left:.0f} min left")
+
+    return log_and_tell
 
 
 def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
