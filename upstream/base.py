@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import importlib
+import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -150,7 +151,22 @@ class Registered:
 
 
 _REGISTERED: dict[str, Registered] = {}  # public name -> its line
-_FAMILIES = ("huggingface", "tiny", "spectrogram")  # modules of this folder that register names
+# files of this folder that register no name; every other one does, and is found by itself
+_MECHANISM = {
+    "base",
+    "checkpoints",
+    "exact_padding",
+    "hubert_family",
+    "row_keys",
+    "run_folder",
+    "s3prl_bridge",
+    "shards",
+    "store",
+    "torchaudio_stub",
+    "upkeep",
+    "weighted_sum",
+    "whisper",
+}
 
 
 def register_upstream(
@@ -178,8 +194,9 @@ def register_upstream(
 
 def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Registered]:
     """Return the registered upstreams whose name matches, in natural order."""
-    for family in _FAMILIES:
-        importlib.import_module(f"headwater.upstream.{family}")
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in _MECHANISM:
+            importlib.import_module(f"headwater.upstream.{module.name}")
     rows = [row for row in _REGISTERED.values() if fnmatch.fnmatch(row.name, pattern) and modality in (None, row.modality)]
     return sorted(rows, key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row.name)])
 

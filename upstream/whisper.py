@@ -97,7 +97,7 @@ class WhisperEncoder(Upstream):
     def _encode(self, features: Tensor, valid: Sequence[int], *, last: int) -> list[Tensor]:
         """Return the layers up to the last one named, running no block behind it."""
         model = self.model
-        hidden = features + model.embed_positions.weight
+        hidden = features + model.embed_positions.weight.detach()  # sinusoids: a table, not weights
         mask = None
         if self.attend == "valid":  # what no valid frame attends to need not be computed
             hidden = hidden[:, : max(valid)]
