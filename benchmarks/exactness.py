@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="the longest utterance; the shortest has 1 s")
     parser.add_argument("--blocks", type=int, default=12, help="of HuBERT: 12 are base")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=1e-3, help="SUPERB's is 1e-4")
+    parser.add_argument("--only", choices=sorted(HEADS), help="one kind of features")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     shape = f"{flags.blocks} blocks of 768, {flags.utterances} utterances of 1 to {flags.seconds:g} s"
@@ -41,9 +43,9 @@ def main() -> None:
         work = Path(name)
         write_voices(work / "corpus", flags.utterances, flags.seconds)
         random_hubert(work / "hubert", num_hidden_layers=flags.blocks)
-        for kind in HEADS:
+        for kind in [flags.only] if flags.only else HEADS:
             for normalize in (False, True):
-                print(compared(work, kind, normalize, flags.steps, flags.batch), flush=True)
+                print(compared(work, kind, normalize, flags), flush=True)
 
 
 def write_voices(folder: Path, count: int, longest: float) -> None:
@@ -61,14 +63,16 @@ def write_voices(folder: Path, count: int, longest: float) -> None:
     (folder / "corpus.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def compared(work: Path, kind: str, normalize: bool, steps: int, batch: int) -> str:
+def compared(work: Path, kind: str, normalize: bool, flags: argparse.Namespace) -> str:
     """Return a line of the table."""
+    steps = flags.steps
     mapping = {
         "task": "emotion",
+        "optimizer": {"lr": flags.lr},
         "upstream": {"name": str(work / "hubert"), "normalize_layers": normalize},
         "corpus": {"data": str(work / "corpus" / "corpus.csv")},
         "emotion": {"pooling": HEADS[kind]},
-        "training": {"steps": steps, "batch_size": batch, "eval_every": steps, "log_every": 1, "save_every": steps},
+        "training": {"steps": steps, "batch_size": flags.batch, "eval_every": steps, "log_every": 1, "save_every": steps},
     }
     seconds, folders = [], []
     for mode in ("off", str(work / "store")):

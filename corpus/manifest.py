@@ -176,13 +176,7 @@ def _own_split(
             raise UserError(
                 f"Expected train, dev or test in column '{names['split']}', found nothing in row {row.number} of {path}."
             )
-        name = _SPLIT_NAMES.get(word.lower(), word)
-        if name == word.lower() and name not in _SPLIT_NAMES and name not in splits:  # looked at once for each word
-            close = difflib.get_close_matches(name, _SPLIT_NAMES, n=1, cutoff=0.75)
-            if close:
-                raise UserError(
-                    f"Expected train, dev or test in row {row.number} of {path}, found '{word}'. Did you mean '{close[0]}'?"
-                )
+        name = _SPLIT_NAMES.get(word.lower()) or _own_name(word, row, path)
         splits.setdefault(name, []).append(utterance)
     missing = [name for name in ("train", "test") if name not in splits]
     if missing:
@@ -196,6 +190,17 @@ def _own_split(
         return frozen, ()
     parts, note = choose_dev(frozen["train"])
     return {**frozen, **parts}, (note,)
+
+
+def _own_name(word: str, row: Row, path: Path) -> str:
+    """Return a split's name that is not one of ours, unless it was meant to be one."""
+    if word.lower().startswith(("train", "dev", "val", "test")):  # test2, dev-other
+        return word
+    close = difflib.get_close_matches(word.lower(), _SPLIT_NAMES, n=1, cutoff=0.75)
+    if close:
+        found = f"found '{word}' in row {row.number} of {path}"
+        raise UserError(f"Expected train, dev or test, {found}. Did you mean '{close[0]}'?")
+    return word
 
 
 def _no_speakers(headers: Sequence[str], names: Mapping[str, str]) -> str:

@@ -232,3 +232,10 @@ def test_a_header_is_likeliest_by_name_then_by_part_then_by_spelling() -> None:
     assert likeliest("label", ["my_emotion"]) == "my_emotion"
     assert likeliest("speaker", ["spekaer"]) == "spekaer"
     assert likeliest("speaker", ["colour"]) is None
+
+
+def test_a_misspelt_split_is_no_split_of_its_own_and_a_second_test_is(tmp_path: Path) -> None:
+    lines = ["a.wav,x,train", "b.wav,y,train", "c.wav,x,dev", "d.wav,y,test"]
+    extra = table(tmp_path, "audio,label,split", *lines, "e.wav,x,test2", "f.wav,x,calls")
+    assert {"train", "dev", "test", "test2", "calls"} == {*manifest.read(extra).splits}
+    assert "found 'trian' in row 6" in failure(table(tmp_path, "audio,label,split", *lines, "e.wav,x,trian"))
