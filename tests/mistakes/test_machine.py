@@ -235,7 +235,7 @@ def test_an_interruption_is_one_line_and_code_130(capsys: pytest.CaptureFixture[
 
 
 def test_an_interruption_waits_for_what_may_not_be_cut() -> None:
-    from headwater.training.run import uninterrupted
+    from headwater.training.log import uninterrupted
 
     ended = []
 
