@@ -1,6 +1,9 @@
 """Claim: training from stored features is training on the full computation: means within 1e-5, float16 frames within 1e-3.
 
 python benchmarks/exactness.py --utterances 64 --steps 60
+
+float16 rounds by 5e-4 of a value, and a head with a maximum in it passes that on to the loss: where a batch of two drives a loss
+to 3.1, it is 1.5e-3 off; batches of four and more stay within 1e-3.
 """
 
 from __future__ import annotations
