@@ -14,8 +14,10 @@ VERBS = {
     "downstream": "headwater.commands.downstream",
     "upstreams": "headwater.commands.upstreams",
     "corpus": "headwater.commands.corpus",
+    "recipe": "headwater.commands.recipe",
     "predict": "headwater.commands.predict",
     "layer-weights": "headwater.commands.layer_weights",
+    "geometry": "headwater.commands.geometry",
     "store": "headwater.commands.store",
 }
 

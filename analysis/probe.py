@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..downstream.base import load_task
+from ..downstream.base import load_question
 from ..errors import UserError, nearest
 from ..training.checkpoint import read_json
 from ..training.metrics import mean_and_spread
@@ -67,7 +67,7 @@ def probe(folder: Path, out: Path | None = None, metric: str = "") -> str:
 def read_probe(folder: Path, metric: str = "") -> Probe:
     """Return the scores and weights of a finished probe, as `-l all` or `-l 0,4,8` leaves it."""
     summary = _finished(folder)
-    metrics = load_task(summary["task"]).metrics
+    metrics = summary.get("metrics") or load_question(summary["task"]).metrics
     metric = metric or summary["select_by"]
     if metric not in metrics:
         raise UserError(f"Expected --metric {', '.join(metrics)}, found '{metric}'.{nearest(metric, metrics)} Leave it out.")

@@ -60,25 +60,34 @@ def result_table(result: Result, *, markdown: bool = False) -> str:
                 )
         rows.append(row | _reference_cell(result, metric))
     lines = [*_heading(result), render(rows, markdown=markdown), *(_split_line(result, split) for split in splits)]
+    lines += [line for split in splits for line in _detail_lines(result, split)]
+    lines += [line for split in splits if split != "dev" for line in _group_lines(result, split, markdown)]
     return "\n".join(line for line in [*lines, *_reference_lines(result)] if line)
 
 
-def summary_table(summary: Result, *, split: str = "test", markdown: bool = False) -> str:
-    """Return a plan's settings and runs as rows; then each metric's mean ± spread over the runs, beside all pooled."""
-    split = split if all(split in run["scores"] for run in summary["runs"]) else "dev"
+def summary_table(summary: Result, *, markdown: bool = False) -> str:
+    """Return a plan's settings and runs as rows; then each metric's mean ± spread over the runs, beside all pooled, by split."""
     runs = _runs_of(summary, summary["chosen"]) if "sweep" in summary else list(summary["runs"])
+    everywhere = [split for split in summary["mean"] if all(split in run["scores"] for run in runs)]
+    tables = []
+    for split in [split for split in everywhere if split != "dev"] or ["dev"]:
+        settings = _sweep_lines(summary, split, markdown)
+        if not settings or len(runs) > 1:
+            settings += [f"scores on {split}", render(_run_rows(runs, split), markdown=markdown), ""]
+        tables += [*settings, render(_mean_rows(summary, runs, split), markdown=markdown), ""]
+    return "\n".join([*_heading(summary), *tables[:-1], *_reference_lines(summary)])
+
+
+def _mean_rows(summary: Result, runs: Sequence[Result], split: str) -> list[dict[str, str]]:
     column = f"mean ± spread over {_what_varies(runs)}"
-    pooled, rows = summary.get("pooled") or {}, []
-    for metric, values in summary["mean"].get(split, {}).items():
+    pooled, rows = summary["pooled"].get(split), []
+    for metric, values in summary["mean"][split].items():
         row = {"metric": metric, column: spread(values["mean"], values["spread"])}
-        if pooled and split == "test":
+        if pooled:
             row["pooled"] = number(pooled["scores"].get(metric))
             row["95 % interval (pooled)"] = interval(pooled["intervals"], metric, pooled["num_speakers"], split)
         rows.append(row | _reference_cell(summary, metric))
-    tables = _sweep_lines(summary, split, markdown)
-    if not tables or len(runs) > 1:
-        tables += [f"scores on {split}", render(_run_rows(runs, split), markdown=markdown), ""]
-    return "\n".join([*_heading(summary), *tables, render(rows, markdown=markdown), *_reference_lines(summary)])
+    return rows
 
 
 def _runs_of(summary: Result, setting: str) -> list[Result]:
@@ -129,14 +138,33 @@ def _reference_lines(result: Result) -> list[str]:
 
 
 def _split_line(result: Result, split: str) -> str:
-    counts = result.get("counts", {}).get(split)
-    if not counts:
+    counts = result.get("counts", {}).get(split, {})
+    total = sum(counts.values()) or result.get("num_utterances", {}).get(split)
+    if not total:
         return ""
     speakers = result.get("num_speakers", {}).get(split)
     voices = f", {_counted('speaker', speakers)}" if speakers else ""
-    return (
-        f"{split}: {sum(counts.values())} utterances ({', '.join(f'{name} {count}' for name, count in counts.items())}){voices}"
-    )
+    classes = f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
+    return f"{split}: {total} utterances{classes}{voices}"
+
+
+def _detail_lines(result: Result, split: str) -> list[str]:
+    details = result.get("details", {}).get(split)
+    words = [f"{name} {number(value) if isinstance(value, float) else value}" for name, value in (details or {}).items()]
+    return [f"{split}: {', '.join(words)}"] if words else []
+
+
+def _group_lines(result: Result, split: str, markdown: bool) -> list[str]:
+    """A table for each label that --by names: a row for each of its groups."""
+    lines = []
+    for name, groups in result.get("by", {}).get(split, {}).items():
+        rows = [
+            {name: value, "utterances": str(scores["num_utterances"])}
+            | {metric: number(score) for metric, score in scores.items() if metric != "num_utterances"}
+            for value, scores in groups.items()
+        ]
+        lines += ["", f"{split} by {name}", render(rows, markdown=markdown)]
+    return lines
 
 
 def _sweep_lines(summary: Result, split: str, markdown: bool) -> list[str]:

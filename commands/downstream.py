@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import sys
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from .from_s3prl import refuse_s3prl_override
+from .naming import folder_of
 from .shell import Parser, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def make_parser(prog: str) -> Parser:
     )
     add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME")
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
+    add("--text-upstream", metavar="NAME", help="what reads the transcripts: bert, tinybert, hashed_words, a hub id, a folder")
+    add("--text-upstream-ckpt", metavar="DIR", help="folder with the weights of the named text upstream")
     add("-d", "--downstream", metavar="TASK", help="the task: a folder of downstream/")
-    add("-f", "--upstream_trainable", action="store_true", help="finetune the upstream (its convolutions stay frozen)")
+    add("-f", "--upstream_trainable", action="store_true", help="finetune every upstream named (convolutions stay frozen)")
     add(
         "-l",
         "--upstream_layer_selection",
@@ -70,12 +72,15 @@ def make_parser(prog: str) -> Parser:
     add("--store", metavar="MODE", help="features of a frozen upstream, computed once: off, auto (default), on, check, a folder")
     add("--store-limit", metavar="SIZE", help="how much may be stored, as 20GB (default: 50 GB or a quarter of the free disk)")
     add("--share-layers", action="store_true", help="store all layers even where one is asked for: other runs hear the others")
+    add("--transcripts", metavar="WHAT", help="texts from a table (id, text), or a model of `headwater corpus transcribe`")
+    add("--missing-text", choices=("refuse", "drop", "empty"), help="utterances without a transcript (default: refuse)")
     add("--skip-broken", action="store_true", help="go on without audio files that cannot be read")
     add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
     add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
     add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate")
     add("-i", "--init_ckpt", metavar="RUN", help="a run whose head and layer weights are the start")
     add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split of -m evaluate (default: test)")
+    add("--by", metavar="LABEL,…", help="scores of each group apart: device,lang (labels of the corpus, speaker or session)")
     add("-a", "--auto_resume", action="store_true", help="accepted: resuming is the default")
     add("--again", action="store_true", help="a new run beside one that is finished")
     add("--seed", type=int, help="of every random draw (default 1)")
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     from ..training.plan import run_plan
     from ..training.run import Runtime
 
-    runtime = Runtime(flags.device, flags.quiet, flags.share_layers, named=bool(flags.past_exp))
+    runtime = Runtime(flags.device, flags.quiet, flags.share_layers, by=split_words(flags.by), named=bool(flags.past_exp))
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
@@ -111,6 +116,11 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     return 0
 
 
+def split_words(text: str | None) -> tuple[str, ...]:
+    """Return `device,lang` as words."""
+    return tuple(filter(None, (word.strip() for word in (text or "").split(","))))
+
+
 def answer(*lines: str) -> None:
     """Print the result once, however many processes there are."""
     if int(os.environ.get("RANK", "0")) == 0:
@@ -119,14 +129,14 @@ def answer(*lines: str) -> None:
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     """Return the config, the runs it asks for, and the folder they go to."""
-    from ..training.config import resolve
+    from ..training.config import resolve, roles_of
     from ..training.plan import all_folds, expand
 
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
         return config, expand(config, [config.corpus.fold], [config.seed], []), folder
     config = resolve(mappings_of(flags))
-    if not config.upstream.name:
+    if not roles_of(config):
         raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater upstreams`.")
     folds = [config.corpus.fold] if flags.downstream_variant or not config.folds else config.folds
     if flags.folds:
@@ -139,8 +149,11 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
 def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     """Return what decides the config, in rising precedence: the task's defaults, the recipe, the flags."""
     from ..training.config import demo_recipe, find_recipe, parse_override, read_yaml, task_default
+    from ..training.recipe import is_paper
 
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
+    if is_paper(recipe):
+        raise UserError(f"Expected the recipe of a run after -c, found a paper's. Run it: headwater recipe {flags.config}")
     task = flags.downstream or recipe.get("task")
     if not task:
         raise UserError("Expected a task, found none. Add `-d emotion`, or a recipe with `-c`.")
@@ -156,7 +169,7 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
     upstream = {
         "name": flags.upstream,
         "path": flags.upstream_ckpt,
-        "trainable": flags.upstream_trainable or None,
+        "trainable": (flags.upstream_trainable and (bool(flags.upstream) or not flags.text_upstream)) or None,
         "layer": chosen_layer(flags),
         "normalize_layers": flags.normalize_layers or None,
     }
@@ -173,11 +186,17 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "demo": flags.demo or None,
         "demo_scale": flags.demo_scale,
         "skip_broken": flags.skip_broken or None,
+        "transcripts": flags.transcripts,
+        "missing_text": flags.missing_text,
     }
+    text = {"name": flags.text_upstream, "path": flags.text_upstream_ckpt}
+    # -f is for the upstreams of the command: one that a recipe names is finetuned where the recipe says so
+    text["trainable"] = (flags.upstream_trainable and bool(flags.text_upstream)) or None
     mapping = {
         "task": task,
         "store": given({"mode": flags.store, "limit": flags.store_limit}),
         "upstream": given(upstream),
+        "text_upstream": given(text),
         "corpus": given(corpus),
         "seed": flags.seed,
         "init_head": flags.init_ckpt,
@@ -233,49 +252,6 @@ def fold_of(variant: str | None) -> int | None:
     if not match:
         raise UserError(f"Expected a fold after -v, as in `-v 1` or `-v fold1`, found '{variant}'.")
     return int(match[1])
-
-
-def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
-    """Return where the run goes: as typed, or a name that the same command always gives."""
-    if flags.expname and flags.expdir:
-        raise UserError("Expected one folder for the run, found both -n and -p. Leave one out.")
-    marks = "".join(f"-{mark}" for mark in expected_marks(config))
-    if flags.expdir:
-        folder = Path(flags.expdir)
-    elif flags.expname:
-        folder = Path("result") / "downstream" / (flags.expname + marks)
-    else:
-        folder = Path("result") / "downstream" / (default_name(config, parts) + marks)
-    if flags.again and (folder / "result.json").is_file():
-        numbers = (
-            number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file()
-        )
-        folder = folder.with_name(f"{folder.name}-{next(numbers)}")
-    return folder
-
-
-def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
-    """Return task, upstream and corpus in words, and the rest of the command as a short hash."""
-    from ..training.config import identity_of
-
-    # other data or weights under the same words are another command
-    places = [config.corpus.data, config.upstream.path, config.init_head]
-    places += [config.upstream.name] if Path(config.upstream.name).expanduser().is_dir() else []
-    upstream = re.sub(r"[^\w.-]+", "_", config.upstream.name.strip("./")) + "-finetuned" * config.upstream.trainable
-    typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
-    asked = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
-    return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
-
-
-def expected_marks(config: RunConfig) -> list[str]:
-    """Return the marks that a run will have, before its upstream is loaded."""
-    from ..upstream.base import list_upstreams
-
-    untrained = any(row.untrained for row in list_upstreams(config.upstream.name) if row.name == config.upstream.name)
-    identity = Path(config.upstream.name) / "identity.json"
-    if identity.is_file():
-        untrained = "UNTRAINED" in json.loads(identity.read_text(encoding="utf-8")).get("marks", [])
-    return ["DEMO"] * config.corpus.demo + ["UNTRAINED"] * untrained
 
 
 def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
@@ -335,39 +311,3 @@ def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[st
             f"SUPERB's experiment is -c superb/{config.task}"
         )
     return lines
-
-
-# s3prl's names on the left
-TRANSLATED = {
-    "config.runner.total_steps": "training.steps",
-    "config.runner.eval_step": "training.eval_every",
-    "config.runner.log_step": "training.log_every",
-    "config.runner.save_step": "training.save_every",
-    "config.runner.gradient_clipping": "optimizer.clip",
-    "config.optimizer.lr": "optimizer.lr",
-    "config.optimizer.name": "optimizer.name",
-    "config.downstream_expert.datarc.train_batch_size": "training.batch_size",
-    "config.downstream_expert.datarc.test_fold": "corpus.fold",
-    "config.downstream_expert.datarc.root": "corpus.data",
-    "config.downstream_expert.modelrc.projector_dim": "emotion.projector_dim",
-    "args.seed": "seed",
-    "args.upstream": "upstream.name",
-    "args.upstream_trainable": "upstream.trainable",
-}
-
-
-def refuse_s3prl_override(overrides: Sequence[str]) -> None:
-    """Recognise s3prl's `-o "config.x=1,,args.y=2"` and answer with the command in our words."""
-    text = ",,".join(overrides)
-    if not re.search(r"(^|,,)(config|args)\.", text):
-        return
-    known: list[str] = []
-    unknown: list[str] = []
-    for pair in filter(None, text.split(",,")):
-        key, _, value = pair.partition("=")
-        target = TRANSLATED.get(key, "")
-        value = re.sub(r"^'?fold(\d+)'?$", r"\1", value) if target == "corpus.fold" else value.strip("'\"")
-        (known if target else unknown).append(f"{target}={value}" if target else key)
-    here = f" Here it is: -o {' '.join(known)}" if known else ""
-    missing = f" Leave out {', '.join(unknown)}: nothing here stands for it." if unknown else ""
-    raise UserError(f"Expected `-o key=value …`, found s3prl's spelling.{missing}{here}")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..errors import UserError
 from .shell import Parser
 
 if TYPE_CHECKING:
-    from ..training.predict import Prediction
+    from ..corpus.base import Utterance
+    from ..training.predict import Prediction, TrainedRun, Words
 
 HELP = "label and scores for audio files"
 EXAMPLE = "headwater predict result/downstream/my_run my.wav recordings/ list.csv --out labels.csv"
@@ -23,33 +27,95 @@ BROKEN = 3  # exit code where some files were passed over
 
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
-    parser = Parser("headwater predict", "Label and scores for every file, in the order given.", EXAMPLE)
-    parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="audio files, folders, or lists (csv, tsv, jsonl, txt)")
-    parser.add_argument("--out", metavar="FILE", help="write the csv there instead of to stdout")
-    parser.add_argument("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
-    flags = parser.parse_args(arguments)
-    from ..training.inputs import files_of
+    flags = make_parser().parse_args(arguments)
     from ..training.predict import load_run
 
-    files = files_of(flags.inputs)
+    refuse_mixtures(flags)
+    files = files_asked(flags)
     broken = 0
     with lines_to(flags.out) as write:
-        run = load_run(flags.run, flags.upstream_ckpt)
+        run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt)
+        run = run.without_text() if flags.no_text else run
         run.move_to(flags.device)
         for mark in run.marks:
             print(f"{mark}: not a result to quote", file=sys.stderr)
-        classes = run.expert.vocabulary["classes"]
-        write(csv_line(["file", "start", "end", "label", *(f"score_{name}" for name in classes), "error"]))
-        for prediction in run.predict_all(files):
+        lines = FORMATS[flags.format](run.expert.vocabulary)
+        write(csv_line(lines.header))
+        for prediction in run.predict_all(files, words_of(flags, run)):
             if prediction.error:
                 broken += 1
                 print(f"passed over: {prediction.error}", file=sys.stderr)
-            write(csv_line(row_of(prediction, classes)))
+            row = lines.row(prediction)
+            if row:
+                write(csv_line(row))
     if flags.out:
         print(f"written to {flags.out}: {len(files)} files, {broken} of them broken", file=sys.stderr)
     return BROKEN if broken else 0
+
+
+def make_parser() -> Parser:
+    """Return the flags."""
+    parser = Parser("headwater predict", "Label (or ratings) and scores for every file, in the order given.", EXAMPLE)
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run folder")
+    add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists (csv, tsv, jsonl, txt)")
+    add("--corpus", help="the utterances of a corpus instead of files: a name of `headwater corpus list`")
+    add("--data", help="where that corpus lies")
+    add("--demo", action="store_true", help="the corpus' miniature")
+    add("--split", default="test", help="its split (default: test)")
+    add("--format", choices=tuple(FORMATS), default="csv", help="msp-challenge: the columns that MSP-Podcast's challenge takes")
+    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help="recognise what is said where no text is given")
+    add("--no-text", action="store_true", help="without texts, for a run trained with modality_dropout")
+    add("--out", metavar="FILE", help="write the csv there instead of to stdout")
+    add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
+    add("--text-upstream-ckpt", metavar="DIR", help="where the text upstream's weights lie now")
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
+    return parser
+
+
+def refuse_mixtures(flags: Namespace) -> None:
+    """Refuse files and a corpus at once, and neither; and what --transcribe may have swallowed."""
+    if bool(flags.inputs) == bool(flags.corpus):
+        found = "both" if flags.corpus else "neither"
+        swallowed = flags.transcribe and Path(flags.transcribe).suffix.lower() in {".wav", ".flac", ".csv", ".txt"}
+        hint = f" Put --transcribe behind '{flags.transcribe}'." if swallowed else " For instance: headwater predict RUN my.wav"
+        raise UserError(f"Expected audio files, or --corpus with --split, found {found}.{hint}")
+    if flags.no_text and flags.transcribe:
+        raise UserError("Expected --no-text or --transcribe, found both. Leave one out.")
+
+
+def files_asked(flags: Namespace) -> Sequence[str | Utterance]:
+    """Return the files named, or a split's utterances."""
+    if not flags.corpus:
+        from ..training.inputs import files_of
+
+        return files_of(flags.inputs)
+    from ..corpus.base import get_reader
+    from ..training.config import CorpusConfig, complete_corpus
+    from ..training.prepare import read_corpus
+
+    errors: list[str] = []
+    asked = CorpusConfig(flags.corpus, flags.data, demo=flags.demo)
+    config = complete_corpus(asked, get_reader(flags.corpus), errors)
+    if errors:
+        raise UserError("\n".join(errors))
+    splits = read_corpus(config).splits
+    if flags.split not in splits:
+        raise UserError(
+            f"Expected a split of {config.name} after --split, found '{flags.split}'. There are: {', '.join(splits)}."
+        )
+    return splits[flags.split]
+
+
+def words_of(flags: Namespace, run: TrainedRun) -> Words | None:
+    """Return what tells the run the words of a file; None where it reads none."""
+    if not run.reads:
+        if flags.transcribe and not run.without:
+            raise UserError(f"Expected a run that reads text for --transcribe, found '{flags.run}', which only listens.")
+        return None
+    from ..training.texts import words_by
+
+    return words_by(flags.transcribe, flags.device)
 
 
 @contextmanager
@@ -65,19 +131,53 @@ def lines_to(out: str | None) -> Iterator[Callable[[str], object]]:
         yield lambda line: file.write(f"{line}\n")
 
 
-def row_of(prediction: Prediction, classes: Sequence[str]) -> list[str]:
-    """Return the csv fields of one file."""
-    if prediction.scores is None:
-        return [prediction.file, "", "", "", *([""] * len(classes)), prediction.error]
-    scores = [f"{prediction.scores[name]:.6f}" for name in classes]
-    return [
-        prediction.file,
-        f"{prediction.start:.3f}",
-        f"{prediction.start + prediction.seconds:.3f}",
-        str(prediction.label),
-        *scores,
-        "",
-    ]
+@dataclass(frozen=True)
+class Lines:
+    """How predictions are written: the header, and a prediction's fields (none: it has no line)."""
+
+    header: Sequence[str]
+    row: Callable[[Prediction], list[str]]
+
+
+def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
+    """Return the columns of everybody: file, start, end, then label and scores, or the ratings."""
+    classes = vocabulary.get("classes", ())
+    names = classes or vocabulary["dimensions"]
+    answers = ["label", *(f"score_{name}" for name in names)] if classes else list(names)
+
+    def row(prediction: Prediction) -> list[str]:
+        """Return a file's fields, its error last."""
+        if prediction.scores is None:
+            return [prediction.file, "", "", *([""] * len(answers)), prediction.error]
+        heard = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
+        numbers = [f"{prediction.scores[name]:.6f}" for name in names]
+        return [prediction.file, *heard, *([str(prediction.label)] if classes else []), *numbers, ""]
+
+    return Lines(["file", "start", "end", *answers, "error"], row)
+
+
+def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
+    """Return the columns of MSP-Podcast's challenge; a file without an answer has no line, and is told."""
+    from ..corpus.msp_podcast import LETTERS, RATINGS
+
+    columns = {name: column for name, column in RATINGS.items() if name in vocabulary.get("dimensions", ())}
+    if "dimensions" not in vocabulary and not {*vocabulary["classes"]} <= {*LETTERS}:
+        raise UserError(
+            f"Expected a run on MSP-Podcast's emotions or ratings for --format msp-challenge, found one on "
+            f"{', '.join(vocabulary['classes'])}. Leave --format out."
+        )
+
+    def row(prediction: Prediction) -> list[str]:
+        """Return a file's name and its answer."""
+        if prediction.scores is None:
+            return []
+        numbers = [f"{prediction.scores[name]:.6f}" for name in columns]
+        return [Path(prediction.file).name, *(numbers or [LETTERS[str(prediction.label)]])]
+
+    return Lines(["FileName", *(columns.values() or ["EmoClass"])], row)
+
+
+FORMATS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}
 
 
 def csv_line(fields: Sequence[str]) -> str:

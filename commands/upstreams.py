@@ -16,11 +16,12 @@ def main(arguments: Sequence[str]) -> int:
         "headwater upstreams", "List upstreams; any hub id, model folder, run folder and s3prl/NAME works too.", EXAMPLE
     )
     parser.add_argument("pattern", nargs="?", default="*", help="names to list, with * and ?")
+    parser.add_argument("--modality", choices=("audio", "text"), help="those that listen, or those that read")
     flags = parser.parse_args(arguments)
     from ..errors import UserError, nearest
     from ..upstream.base import list_upstreams
 
-    rows = list_upstreams(flags.pattern)
+    rows = list_upstreams(flags.pattern, flags.modality)
     if not rows:
         known = [row.name for row in list_upstreams()]
         raise UserError(
@@ -28,5 +29,5 @@ def main(arguments: Sequence[str]) -> int:
         )
     width, source = max(len(row.name) for row in rows), max(len(row.source) for row in rows)
     for row in rows:
-        print(f"{row.name:<{width}}  {row.source:<{source}}  {row.description}".rstrip())
+        print(f"{row.name:<{width}}  {row.modality:<5}  {row.source:<{source}}  {row.description}".rstrip())
     return 0

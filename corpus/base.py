@@ -81,6 +81,7 @@ _MECHANISM = {
     "memory",
     "superb_order",
     "table",
+    "transcripts",
 }  # files of this folder that are no corpus
 
 

@@ -149,7 +149,7 @@ register_corpus(
     Reader(
         name="iemocap",
         read=read,
-        tasks=("emotion",),
+        tasks=("emotion", "avd"),
         default_for=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},

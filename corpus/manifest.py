@@ -6,13 +6,14 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .base import Corpus, Reader, Utterance, register_corpus
 from .folds import Splits, check_fold, choose_dev, deal, in_drawn_order, random_folds, split_by_speaker
-from .table import Row, likeliest, read_table, resolve_columns
+from .table import Row, column_of, likeliest, read_table, resolve_columns
 
 # auto: the table's own split column, else speaker5, else random5
 PROTOCOLS = {"auto": 5, "split": 1, "speaker5": 5, "random5": 5, "all_test": 1}
@@ -42,8 +43,12 @@ def read(
     headers, rows = read_table(path)
     needed = ("audio", "label") if label_required else ("audio",)
     names = resolve_columns(headers, columns or {}, needed, path)
+    ratings = {} if label_required else _ratings(headers, names, rows[0])
+    names |= ratings
     base = Path(audio_root).expanduser() if audio_root else path.parent
     utterances = [_utterance(row, names, needed, base, path) for row in rows]
+    if not label_required:
+        utterances = [_rated(utterance, row, names, path) for utterance, row in zip(utterances, rows, strict=True)]
     _refuse_twins(utterances, rows, path)
     classes = sorted({str(utterance.labels["label"]) for utterance in utterances if "label" in utterance.labels}, key=_natural)
     if label_required and len(classes) < 2 and protocol != "all_test":
@@ -57,6 +62,9 @@ def read(
     splits, notes = _split(chosen, utterances, rows, names, number or 1, path)
     if chosen == "random5" and "speaker" not in names:
         notes += (_no_speakers(headers, names),)
+    notes += _not_asked(headers, names)
+    if any(key != header for key, header in ratings.items()):
+        notes += (f"ratings: {', '.join(f'{key} is column {header}' for key, header in ratings.items())}",)
     order = {"label": tuple(classes)} if classes else {}
     return Corpus("manifest", chosen, number, splits, label_order=order, notes=notes)
 
@@ -64,12 +72,46 @@ def read(
 _HINT = " Add rows of another class, or name another column: --columns label=HEADER"
 
 
+_RATINGS = ("arousal", "valence", "dominance")
+_OF_LABELS = (*_RATINGS, "device", "lang")  # known columns that stay labels, under these names
+_OPTIONAL = ("text", "device", "lang")
+
+
+def _ratings(headers: Sequence[str], names: Mapping[str, str], first: Row) -> dict[str, str]:
+    """Return the columns that must be ratings though they have another name: an `act` of words is none."""
+    free = [header for header in headers if header not in names.values()]
+    found = {key: column_of(key, free) for key in _RATINGS if key not in names}
+    return {key: header for key, header in found.items() if header is not None and _is_number(first.values.get(header))}
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _rated(utterance: Utterance, row: Row, names: Mapping[str, str], path: Path) -> Utterance:
+    """Return the utterance with its ratings as numbers; an empty cell is no rating."""
+    values = {key: _number(row, names, key, path, "a number") for key in _RATINGS}
+    ratings = {key: value for key, value in values.items() if value is not None}
+    return replace(utterance, labels={**utterance.labels, **ratings}) if ratings else utterance
+
+
+def _not_asked(headers: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the columns that look like what nobody has asked for: a text is none unless it is called so."""
+    free = [header for header in headers if header not in names.values()]
+    found = {key: column_of(key, free) for key in _OPTIONAL if key not in names}
+    listed = ",".join(f"{key}={header}" for key, header in found.items() if header is not None)
+    return (f"columns that are not used, but could be: --columns {listed}",) if listed else ()
+
+
 def _cell(row: Row, names: Mapping[str, str], key: str) -> str | None:
     value = row.values.get(names.get(key, ""))
     return None if value is None or str(value).strip() == "" else str(value).strip()
 
 
-def _seconds(row: Row, names: Mapping[str, str], key: str, path: Path) -> float | None:
+def _number(row: Row, names: Mapping[str, str], key: str, path: Path, what: str = "seconds") -> float | None:
     word = _cell(row, names, key)
     try:
         value = None if word is None else float(word)
@@ -77,7 +119,7 @@ def _seconds(row: Row, names: Mapping[str, str], key: str, path: Path) -> float 
         value = math.nan
     if value is not None and not math.isfinite(value):
         raise UserError(
-            f"Expected seconds in column '{names[key]}', found '{word}' in row {row.number} of {path}. Write them as 1.25."
+            f"Expected {what} in column '{names[key]}', found '{word}' in row {row.number} of {path}. Write such as 1.25."
         )
     return value
 
@@ -88,7 +130,7 @@ def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: 
             raise UserError(
                 f"Expected a value in column '{names[key]}', found none in row {row.number} of {path}. Fill in or remove it."
             )
-    start, end = _seconds(row, names, "start", path) or 0.0, _seconds(row, names, "end", path)
+    start, end = _number(row, names, "start", path) or 0.0, _number(row, names, "end", path)
     audio = _cell(row, names, "audio") or ""
     if start < 0 or (end is not None and end <= start):
         raise UserError(
@@ -100,6 +142,7 @@ def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: 
     if _cell(row, names, "label") is not None:
         label = row.values[names["label"]]
         labels["label"] = label.strip() if isinstance(label, str) else label
+    labels |= {key: row.values[names[key]] for key in _OF_LABELS if _cell(row, names, key) is not None}
     return Utterance(
         id=_cell(row, names, "id")
         or (audio if not start and end is None else f"{audio}#{start:g}-{'' if end is None else f'{end:g}'}"),
@@ -178,7 +221,8 @@ def _own_split(
             )
         name = _SPLIT_NAMES.get(word.lower()) or _own_name(word, row, path)
         splits.setdefault(name, []).append(utterance)
-    missing = [name for name in ("train", "test") if name not in splits]
+    tested = any(name.startswith("test") for name in splits)  # test1 and test2 are as good
+    missing = ([] if "train" in splits else ["train"]) + ([] if tested else ["test"])
     if missing:
         counts = ", ".join(f"{name} ({len(found)})" for name, found in splits.items())
         raise UserError(
@@ -217,7 +261,7 @@ register_corpus(
     Reader(
         name="manifest",
         read=read,
-        tasks=("emotion",),
+        tasks=("emotion", "avd", "dsd"),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
         description="your own data: a csv, tsv or jsonl table with audio and label (and speaker, split, text, start, end)",

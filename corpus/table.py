@@ -29,14 +29,19 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "wav_file",
         "clip",
     ),
-    "label": ("emotion", "class", "target", "category", "emo", "emoclass", "label_name", "y"),
+    "label": ("emotion", "class", "target", "category", "emo", "emoclass", "label_name", "y", "directed", "is_directed"),
     "speaker": ("spk", "speaker_id", "spk_id", "spkrid", "client_id", "actor", "actor_id", "talker", "subject", "user_id"),
     "session": ("session_id", "dialog", "dialogue_id", "conversation", "recording"),
-    "text": ("transcript", "transcription", "sentence", "utterance", "words"),
+    "text": ("transcript", "transcription", "sentence", "utterance", "words", "asr_text", "hypothesis", "hyp"),
     "split": ("subset", "partition", "set", "split_set", "fold_name", "usage"),
     "start": ("begin", "start_time", "onset", "from"),
     "end": ("stop", "end_time", "offset", "to"),
     "id": ("utt_id", "utterance_id", "utt", "name", "key"),
+    "device": ("device_type", "platform"),
+    "lang": ("language", "locale"),
+    "arousal": ("emoact", "act", "activation", "aro"),
+    "valence": ("emoval", "val"),
+    "dominance": ("emodom", "dom"),
 }
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -146,7 +151,7 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
 def _suggestion(free: list[str], columns: Mapping[str, str], missing: Sequence[str]) -> str:
     """Return the option filled in: what is missing first, then what else is likely in this table."""
     chosen = dict(columns)
-    for key in (*missing, *(key for key in ("speaker", "split", "text") if key not in columns)):
+    for key in (*missing, *(key for key in ("speaker", "split", "text", "device", "lang") if key not in columns)):
         header = likeliest(key, [header for header in free if header not in chosen.values()])
         if header is not None:
             chosen[key] = header
@@ -155,17 +160,26 @@ def _suggestion(free: list[str], columns: Mapping[str, str], missing: Sequence[s
     return ",".join(f"{key}={header}" for key, header in chosen.items())
 
 
+def column_of(key: str, headers: Sequence[str]) -> str | None:
+    """Return the header that is a known column's name or a synonym of it, to the letter: a guess would be somebody's id."""
+    plain = _plain(headers)
+    return next((plain[word] for word in (key, *SYNONYMS[key]) if word in plain), None)
+
+
+def _plain(headers: Sequence[str]) -> dict[str, str]:
+    return {re.sub(r"[^a-z0-9]+", "_", header.lower()).strip("_"): header for header in headers}
+
+
 def likeliest(key: str, headers: Sequence[str]) -> str | None:
     """Return the header that most likely stands for a known column.
 
     >>> likeliest("audio", ["emotion", "WAV-Path"])
     'WAV-Path'
     """
-    plain = {re.sub(r"[^a-z0-9]+", "_", header.lower()).strip("_"): header for header in headers}
-    words = (key, *SYNONYMS[key])
-    for word in words:
-        if word in plain:
-            return plain[word]
+    plain, words = _plain(headers), (key, *SYNONYMS[key])
+    named = column_of(key, headers)
+    if named is not None:
+        return named
     parts = {name: set(name.split("_")) for name in plain}
     for word in words:
         for name, pieces in parts.items():

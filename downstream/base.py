@@ -93,12 +93,11 @@ class Expert(nn.Module, ABC):
     """Labels, head, loss and score of one task; it never imports a corpus."""
 
     vocabulary: dict[str, Any]  # json in the run folder: rebuilds the expert without a corpus
-    metrics: Mapping[str, Literal["higher", "lower"]]
-    primary_metric: str
     views: int = 1
     roles: tuple[str, ...] = ("audio",)
     loss_needs: Literal["piece", "whole_batch"] = "piece"
     pools: Mapping[str, str | None] = MappingProxyType({})  # role -> "mean" where a mean over time is all that its head needs
+    optional_roles: tuple[str, ...] = ()  # roles that an answer can do without
 
     @abstractmethod
     def target(self, utterance: Utterance) -> Any:
@@ -122,7 +121,14 @@ class Expert(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        """Return the mean loss over the piece."""
+        """Return the mean loss over the piece, in training over the whole step where `loss_needs` says so."""
+
+    def refuse_equal_views(self, varies: Mapping[str, bool]) -> None:
+        """Refuse what gives an expert of two views the same one twice; `varies` says which upstreams' answers differ."""
+
+    def split_loss(self, outcome: Outcome) -> float:
+        """Return the loss of a whole split: the mean over its pieces, where a loss is one of utterances."""
+        return outcome.loss
 
     @abstractmethod
     def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
@@ -132,9 +138,36 @@ class Expert(nn.Module, ABC):
     def score(self, outcome: Outcome) -> dict[str, float]:
         """Return every metric of a whole split."""
 
+    def calibrate(self, outcome: Outcome) -> None:
+        """Take what the answers on dev decide, a threshold say, into the vocabulary."""
+
     @abstractmethod
     def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[Any, Tensor]:
         """Return one prediction and its scores from (seconds, scores) of a long file's windows."""
+
+
+def argmax(vocabulary: Mapping[str, Any], scores: Tensor) -> tuple[str, ...]:
+    """Return the class of the highest score of each row."""
+    return tuple(vocabulary["classes"][index] for index in scores.argmax(dim=-1).tolist())
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a task asks: labels, targets and score as plain functions, apart from any head, so that tasks can share it."""
+
+    name: str
+    metrics: Mapping[str, Literal["higher", "lower"]]
+    primary_metric: str
+    make_vocabulary: Callable[[Any, Any, Corpus], dict[str, Any]]  # (the task's options, labels config, corpus)
+    select: Callable[[Mapping[str, Any], Sequence[Utterance]], list[Utterance]]  # those that the vocabulary has a target for
+    score: Callable[[Mapping[str, Any], Outcome], dict[str, float]]  # (vocabulary, outcome): every metric of a whole split
+    # (vocabulary, labels config, another corpus) -> the vocabulary for its labels, and what was done
+    adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]]
+    decide: Callable[[Mapping[str, Any], Tensor], tuple[Any, ...]] = argmax  # (vocabulary, scores by row)
+    calibrate: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda vocabulary, _: dict(vocabulary)
+    details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
+    draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
+    label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
 
 
 @dataclass(frozen=True)
@@ -143,15 +176,8 @@ class Task:
 
     name: str
     options: type  # dataclass of the task's own section in a recipe
-    make_vocabulary: Callable[[Any, Any, Corpus], dict[str, Any]]  # (options, labels config, corpus)
+    question: Callable[[Any], Question]  # options -> what is asked
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
-    select: Callable[[Mapping[str, Any], Sequence[Utterance]], list[Utterance]]  # those that the vocabulary has a target for
-    score: Callable[[Mapping[str, Any], Outcome], dict[str, float]]  # (vocabulary, outcome): every metric of a whole split
-    adapt: Callable[
-        [Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]
-    ]  # vocabulary for another corpus, and what it did
-    metrics: Mapping[str, Literal["higher", "lower"]]
-    primary_metric: str
 
 
 def list_tasks() -> list[str]:
@@ -164,3 +190,8 @@ def load_task(name: str) -> Task:
     if name not in list_tasks():
         raise UserError(f"There is no task '{name}'.{nearest(name, list_tasks())} Known: {', '.join(list_tasks())}.")
     return importlib.import_module(f"headwater.downstream.{name}.expert").TASK
+
+
+def load_question(name: str) -> Question:
+    """Return the question of a task folder, without its expert."""
+    return importlib.import_module(f"headwater.downstream.{name}.question").QUESTION

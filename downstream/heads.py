@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +42,19 @@ class MeanPool(nn.Module):
 
 
 class MeanMaxPool(nn.Module):
-    """The mean and the maximum over time, side by side: (batch, frame, dim) -> (batch, 2 dim)."""
+    """The mean and the maximum over time, side by side (batch, 2 dim), or their mean or sum (batch, dim)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, combine: Literal["concat", "mean", "sum"] = "concat") -> None:
         super().__init__()
-        self.output_dim = 2 * dim
+        self.combine = combine
+        self.output_dim = 2 * dim if combine == "concat" else dim
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        """Return mean and maximum over valid frames."""
-        return torch.cat([masked_mean(values, valid), masked_max(values, valid)], dim=1)
+        """Return mean and maximum over valid frames, combined."""
+        mean, highest = masked_mean(values, valid), masked_max(values, valid)
+        if self.combine == "concat":
+            return torch.cat([mean, highest], dim=1)
+        return (mean + highest) / (2 if self.combine == "mean" else 1)
 
 
 class AttentivePool(nn.Module):
@@ -69,15 +74,56 @@ class AttentivePool(nn.Module):
 
 
 Pool = MeanPool | MeanMaxPool | AttentivePool
-POOLINGS: dict[str, Callable[[int], Pool]] = {"mean": MeanPool, "avgmax": MeanMaxPool, "attentive": AttentivePool}
+POOLINGS: dict[str, Callable[[int], Pool]] = {
+    "mean": MeanPool,
+    "avgmax": MeanMaxPool,
+    "avgmax_mean": partial(MeanMaxPool, combine="mean"),
+    "avgmax_sum": partial(MeanMaxPool, combine="sum"),
+    "attentive": AttentivePool,
+}
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
-class MeanPoolLinear(nn.Module):
-    """Linear -> [activation -> dropout] -> pooling over time -> linear: SUPERB's head for ER, IC, KS and SID.
+class Pooled(nn.Module):
+    """[Linear -> activation -> dropout ->] pooling over time: what one modality says of an utterance, as a vector.
 
     The frames are masked after the projection: its bias would leak into padded frames otherwise.
     """
+
+    def __init__(
+        self,
+        input_dim: int,
+        projector_dim: int | None = None,
+        activation: str = "none",
+        dropout: float = 0.0,
+        pooling: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.projector = nn.Identity() if projector_dim is None else nn.Linear(input_dim, projector_dim)
+        self.activation = _named("activation", activation, ACTIVATIONS)()
+        self.dropout = nn.Dropout(dropout)
+        self.pooling = _named("pooling", pooling, POOLINGS)(input_dim if projector_dim is None else projector_dim)
+        self.output_dim = self.pooling.output_dim
+
+    @property
+    def pools(self) -> Literal["mean"] | None:
+        """Say 'mean' where the mean of its frames is all that this head needs of an utterance, else None."""
+        linear = isinstance(self.activation, nn.Identity) and self.dropout.p == 0
+        return "mean" if linear and isinstance(self.pooling, MeanPool) else None
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Return one vector for each utterance: (batch, output_dim)."""
+        if frames.pooled and self.pools != "mean":
+            raise ValueError(
+                "Expected all frames, found their mean alone: this head has an activation, dropout or another pooling "
+                "in front of the mean. Store frames, or build it with activation='none', dropout=0, pooling='mean'."
+            )
+        projected = self.dropout(self.activation(self.projector(frames.values)))  # (batch, frame, dim)
+        return self.pooling(projected, frames.valid)
+
+
+class MeanPoolLinear(nn.Module):
+    """Linear -> [activation -> dropout] -> pooling over time -> linear: SUPERB's head for ER, IC, KS and SID."""
 
     def __init__(
         self,
@@ -89,27 +135,58 @@ class MeanPoolLinear(nn.Module):
         pooling: str = "mean",
     ) -> None:
         super().__init__()
-        self.projector = nn.Linear(input_dim, projector_dim)
-        self.activation = _named("activation", activation, ACTIVATIONS)()
-        self.dropout = nn.Dropout(dropout)
-        self.pooling = _named("pooling", pooling, POOLINGS)(projector_dim)
-        self.classifier = nn.Linear(self.pooling.output_dim, output_dim)
+        self.pooled = Pooled(input_dim, projector_dim, activation, dropout, pooling)
+        self.classifier = nn.Linear(self.pooled.output_dim, output_dim)
 
     @property
     def pools(self) -> Literal["mean"] | None:
         """Say 'mean' where the mean of its frames is all that this head needs of an utterance, else None."""
-        linear = isinstance(self.activation, nn.Identity) and self.dropout.p == 0
-        return "mean" if linear and isinstance(self.pooling, MeanPool) else None
+        return self.pooled.pools
 
     def forward(self, frames: Frames) -> Tensor:
         """Return one answer for each utterance: (batch, output_dim)."""
-        if frames.pooled and self.pools != "mean":
-            raise ValueError(
-                "Expected all frames, found their mean alone: this head has an activation, dropout or another pooling "
-                "in front of the mean. Store frames, or build it with activation='none', dropout=0, pooling='mean'."
+        return self.classifier(self.pooled(frames))
+
+
+class Fusion(nn.Module):
+    """What each modality says of an utterance, side by side; zeros stand for a text that is not there.
+
+    `text_dropout`: the share of utterances that a training step has to answer without their text.
+    """
+
+    def __init__(self, branches: Mapping[str, Pooled], text_dropout: float = 0.0) -> None:
+        super().__init__()
+        if text_dropout > 0 and {*branches} != {"audio", "text"}:
+            raise UserError(
+                f"Expected upstreams of audio and text for a modality_dropout above 0, found {', '.join(branches)} alone. "
+                "Leave it out, or add the other one."
             )
-        projected = self.dropout(self.activation(self.projector(frames.values)))  # (batch, frame, projector)
-        return self.classifier(self.pooling(projected, frames.valid))
+        self.branches = nn.ModuleDict(branches)
+        self.dims = {role: branch.output_dim for role, branch in branches.items()}
+        self.output_dim = sum(self.dims.values())
+        self.text_dropout = text_dropout
+        self.optional = ("text",) if text_dropout > 0 else ()
+
+    @property
+    def pools(self) -> dict[str, str | None]:
+        """Say for each role what its branch needs of an utterance."""
+        return {role: cast(Pooled, branch).pools for role, branch in self.branches.items()}
+
+    def parts(self, frames: Mapping[str, Frames]) -> dict[str, Tensor]:
+        """Return one vector of each role for each utterance: (batch, dim)."""
+        found = {role: branch(frames[role]) for role, branch in self.branches.items() if role in frames}
+        there = next(iter(found.values()))
+        for role in self.dims.keys() - found.keys():
+            assert role in self.optional, f"no frames of '{role}', which this head cannot do without"
+            found[role] = there.new_zeros(len(there), self.dims[role])
+        if self.training and self.optional:
+            kept = torch.rand(len(there), 1, device=there.device) >= self.text_dropout
+            found["text"] = found["text"] * kept
+        return {role: found[role] for role in self.dims}
+
+    def forward(self, frames: Mapping[str, Frames]) -> Tensor:
+        """Return all roles' vectors in one: (batch, output_dim)."""
+        return torch.cat([*self.parts(frames).values()], dim=1)
 
 
 def _named(kind: str, name: str, known: dict[str, Built]) -> Built:

@@ -59,7 +59,7 @@ def classes_of(corpus: Corpus, key: str, config: LabelsConfig) -> Classes:
     usual = {name: into for name, into in own.get("merge", {}).items() if name not in order}
     merge = usual if config.merge is None else config.merge
     asked = [*(config.merge or ()), *(word for word in config.keep or () if word not in merge.values())]
-    _check_words(asked, found, corpus.name)
+    check_words(asked, found, corpus.name)
     if not order:
         known_order = corpus.label_order.get(key) or sorted(found)
         order = list(dict.fromkeys(merge.get(name, name) for name in known_order))
@@ -81,7 +81,8 @@ def _label_keys(corpus: Corpus) -> set[str]:
     return {key for split in corpus.splits.values() for utterance in split for key in utterance.labels}
 
 
-def _check_words(words: Iterable[str], found: Mapping[str, int], corpus: str) -> None:
+def check_words(words: Iterable[str], found: Mapping[str, int], corpus: str) -> None:
+    """Refuse a word that no label of the corpus is."""
     for word in words:
         if word not in found:
             listed = ", ".join(f"{name} ({count})" for name, count in sorted(found.items()))

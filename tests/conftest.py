@@ -53,6 +53,23 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tones.csv"
 
 
+@pytest.fixture(scope="session")
+def rated(tones: Path) -> Path:
+    """The tones with words, ratings from 1 to 7 and whether the device is meant; sound and words each tell a part of it."""
+    generator = np.random.default_rng(1)
+    lines = tones.read_text().splitlines()
+    rows = [f"{lines[0]},text,arousal,valence,dominance,directed"]
+    for line in lines[1:]:
+        pitch = [*CLASSES].index(line.split(",")[1])  # heard
+        mood, meant = generator.integers(3), generator.integers(2)  # read
+        text = " ".join([("sad", "so", "glad")[mood], ("they say", "computer please")[meant], f"word{generator.integers(9)}"])
+        values = 2 + 2 * np.array([pitch, mood, (pitch + mood) / 2]) + generator.uniform(-0.9, 0.9, 3)
+        rows.append(",".join([line, text, *(f"{value:.3f}" for value in values), "yes" if meant else "no"]))
+    path = tones.with_name("rated.csv")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
 @pytest.fixture
 def config(tones: Path) -> RunConfig:
     """A run over the tones that takes a second."""

@@ -15,7 +15,7 @@ from ..corpus.base import Reader, default_corpus, get_reader
 from ..downstream.base import Task, load_task
 from ..downstream.labels import LabelsConfig
 from ..errors import UserError, nearest
-from ..upstream.base import UpstreamConfig
+from ..upstream.base import Modality, UpstreamConfig
 from .strict import ABOVE_0, AT_LEAST_0, DECAY, SEED, bind, convert, plain
 
 
@@ -31,6 +31,8 @@ class CorpusConfig:
     demo: bool = False
     demo_scale: Annotated[float, ABOVE_0] = 1.0
     skip_broken: bool = False
+    transcripts: str | None = None  # a table of id and text, or a model of `corpus transcribe`; None: the corpus' own words
+    missing_text: Literal["refuse", "drop", "empty"] = "refuse"  # of an utterance without a transcript, where text is read
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class RunConfig:
     """All that decides what a run computes, and where it reads."""
 
     task: str = ""
-    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # what listens; "" as its name: nothing does
+    text_upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # what reads
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     expert: Any = None  # the task's own section, spelled with the task's name in yaml
@@ -106,6 +109,7 @@ class RunConfig:
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
     seed: Annotated[int, SEED] = 1
     folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # runs in order, what is different in each; the last reports
     reference: list[Reference] = field(default_factory=list)
 
 
@@ -208,19 +212,22 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
     corpus = config.corpus
     is_manifest = corpus.data is not None and not corpus.name and Path(corpus.data).suffix in {".csv", ".tsv", ".jsonl"}
     try:
-        reader = get_reader(corpus.name or ("manifest" if is_manifest else default_corpus(task.name)))
+        question = task.question(config.expert)
+        reader = get_reader(corpus.name or ("manifest" if is_manifest else default_corpus(question.name)))
     except UserError as problem:
         errors.append(str(problem))
         return config
-    if task.name not in reader.tasks:
-        errors.append(f"Corpus '{reader.name}' does not serve task '{task.name}' (it serves: {', '.join(reader.tasks)}).")
+    if question.name not in reader.tasks:
+        errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
+    if not question.label and "label_required" in reader.options:
+        corpus = dataclasses.replace(corpus, options={"label_required": False, **corpus.options})
     mode = config.store.mode
     if mode not in MODES and os.sep not in mode and not Path(mode).is_dir():
         folder = f"For a folder of that name write ./{mode}."
         errors.append(f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}")
-    select_by = config.select_by or reader.select_by.get(task.name, task.primary_metric)
-    if select_by not in task.metrics:
-        errors.append(f"Expected 'select_by' to be one of {', '.join(task.metrics)}, found {select_by!r}.")
+    select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
+    if select_by not in question.metrics:
+        errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
     return dataclasses.replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
 
 
@@ -248,7 +255,16 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
         except ValueError as problem:
             errors.append(str(problem))
     data = corpus.data and os.path.abspath(os.path.expanduser(corpus.data))
-    return dataclasses.replace(corpus, name=reader.name, data=data, protocol=protocol, options=options)
+    told = corpus.transcripts
+    if told and os.path.exists(os.path.expanduser(told)):  # a table; a model's name otherwise
+        told = os.path.abspath(os.path.expanduser(told))
+    return dataclasses.replace(corpus, name=reader.name, data=data, protocol=protocol, options=options, transcripts=told)
+
+
+def roles_of(config: RunConfig) -> dict[Modality, UpstreamConfig]:
+    """Return the upstreams that a run asks for, by role."""
+    asked: dict[Modality, UpstreamConfig] = {"audio": config.upstream, "text": config.text_upstream}
+    return {role: section for role, section in asked.items() if section.name}
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:
@@ -261,15 +277,22 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
 def identity_of(config: RunConfig) -> dict[str, Any]:
     """Return the part of a config that decides the numbers: no path, no published value, no plan, no log."""
     mapping = to_mapping(config)
-    for key in ("reference", "folds", "store"):
+    for key in ("reference", "folds", "stages", "store"):
         mapping.pop(key)
-    mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in {"data", "skip_broken"}}
+    # what was added since the first runs counts where it is used: those runs stay what they are
+    unused = {"data", "skip_broken"} | ({"transcripts", "missing_text"} if not config.text_upstream.name else set())
+    mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in unused}
+    if mapping["corpus"].get("transcripts"):
+        mapping["corpus"]["transcripts"] = Path(mapping["corpus"]["transcripts"]).name
     options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
     mapping["corpus"]["options"] = options
     told = {"log_every", "save_every"}  # what is told on the way
     mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in told}
-    mapping["upstream"] = {key: value for key, value in mapping["upstream"].items() if key != "path"}
-    mapping["upstream"]["name"] = _without_path(config.upstream.name)
+    for key, section in (("upstream", config.upstream), ("text_upstream", config.text_upstream)):
+        mapping[key] = {name: value for name, value in mapping[key].items() if name != "path"}
+        mapping[key]["name"] = _without_path(section.name)
+    if not config.text_upstream.name:
+        mapping.pop("text_upstream")
     mapping["init_head"] = config.init_head and Path(config.init_head).name
     return mapping
 

@@ -11,12 +11,14 @@ from ..corpus.base import Corpus, Utterance
 from ..downstream.base import load_task
 from ..errors import UserError
 from .checkpoint import read_json, write_json
-from .config import CorpusConfig, LabelsConfig
+from .config import CorpusConfig, LabelsConfig, roles_of
 from .loop import TaskData, evaluate
 from .predict import load_run
-from .prepare import audible, fingerprint, make_examples, read_corpus
+from .prepare import fingerprint, make_examples, read_corpus
 from .results import environment, split_results, write_outcome, write_predictions
 from .run import TRAINED_ON, Runtime, heard_as, make_accelerator, say
+from .source import Source
+from .usable import usable
 
 
 def evaluate_run(
@@ -30,20 +32,19 @@ def evaluate_run(
     heard, task = read_for_test(corpus), load_task(config.task)
     if split not in heard.splits:
         raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
-    tested = replace(heard, splits={split: heard.splits[split]})
-    vocabulary, said = task.adapt(trained.expert.vocabulary, labels, tested)
-    rows = task.select(vocabulary, heard.splits[split])
+    tested, question = replace(heard, splits={split: heard.splits[split]}), task.question(config.expert)
+    vocabulary, said = question.adapt(trained.expert.vocabulary, labels, tested)
+    rows = question.select(vocabulary, heard.splits[split])
     refuse_trained_on(folder, heard.name, rows, split)
-    seconds, notes = audible({split: rows}, corpus)
-    expert = task.build(config.expert, vocabulary, {"audio": trained.model.upstream("audio").spec})
-    examples = make_examples(expert, rows, seconds)
+    upstreams = {role: trained.model.upstream(role) for role in roles_of(config)}
+    chosen, seconds, notes = usable({split: tuple(rows)}, corpus, upstreams)
+    expert = task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
+    examples = make_examples(expert, chosen[split], seconds)
     if not examples:
-        raise UserError(f"Expected utterances with the run's classes in split '{split}' of {heard.name}, found none.")
-    data = TaskData(config.task, trained.expert, {split: examples})
+        raise UserError(f"Expected utterances with the run's labels in split '{split}' of {heard.name}, found none.")
+    data = TaskData(config.task, trained.expert, question, {split: examples}, Source(tuple(upstreams)))
     outcome = evaluate(trained.model, data, split, accelerator, config.training)
     marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if corpus.demo else ())]))
-    speakers = {split: [example.utterance.speaker or "" for example in examples]}
-    classes = trained.expert.vocabulary.get("classes", ())
     result = {
         **{key: trained_result(folder)[key] for key in ("task", "upstream", "source", "seed", "best_step", "select_by")},
         "run": str(folder),
@@ -52,7 +53,7 @@ def evaluate_run(
         "protocol": heard.protocol,
         "fold": heard.fold,
         "marks": list(marks),
-        **split_results(trained.expert.score, [*trained.expert.metrics], classes, {split: outcome}, speakers),
+        **split_results(question, trained.expert.vocabulary, {split: outcome}, data.splits, runtime.by),
         "notes": [said, *heard.notes, *notes],
         "fingerprint": fingerprint(data.splits),
         "environment": environment(accelerator.device, 0.0),
@@ -61,10 +62,11 @@ def evaluate_run(
     name = "-".join([heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
     place = folder / "evaluations" / name
     if accelerator.is_main_process:
-        write_predictions(place / f"predictions-{split}.csv", outcome, examples, classes)
+        write_predictions(place / f"predictions-{split}.csv", outcome, examples, trained.expert.vocabulary)
         write_outcome(place / f"outcome-{split}.safetensors", outcome, marks)
         write_json(place / "result.json", result)
-        say(runtime, f"note      {said}", *(f"note      {note}" for note in (*heard.notes, *notes)), f"written to {place}")
+        notes = tuple(f"note      {note}" for note in result["notes"])
+        say(runtime, *notes, f"written to {place}")
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..corpus.base import Utterance
 from ..corpus.table import Row, likeliest, read_table
+from ..corpus.transcripts import column_of
 from ..errors import UserError
 
 TABLES = {".csv", ".tsv", ".jsonl"}
@@ -17,7 +18,7 @@ AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au
 def files_of(names: Sequence[str]) -> list[str | Utterance]:
     """Return the files that the names stand for, in the order given; a folder's files in the order of their paths.
 
-    A list with columns start and end (seconds) stands for stretches of files.
+    A list with columns start and end (seconds) stands for stretches of files; one with a column text says what is said.
     """
     return [file for name in names for file in _files_of(name)]
 
@@ -52,18 +53,19 @@ def _listed(path: Path) -> list[str | Utterance]:
     if missing is not None:
         raise UserError(f"Expected a file in column '{header}', found none in row {missing} of '{path}'. Fill it in.")
     files = [_beside(path, str(row.values[header]).strip()) for row in rows]
-    ends = {key: likeliest(key, headers) for key in ("start", "end")}
-    if not any(ends.values()):
+    columns = {"start": likeliest("start", headers), "end": likeliest("end", headers), "text": column_of("text", headers)}
+    if not any(columns.values()):
         return [*files]
-    return [_stretch(file, row, ends, path) for file, row in zip(files, rows, strict=True)]
+    return [_stretch(file, row, columns, path) for file, row in zip(files, rows, strict=True)]
 
 
 def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path) -> Utterance:
-    """Return the stretch of a file that a row of a list names."""
+    """Return the stretch of a file that a row of a list names, and what the row says is said there."""
     start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
     if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
         raise UserError(f"Expected 0 <= start < end, found {start} and {end} in row {row.number} of '{path}'. Mend the row.")
-    return Utterance(file, file, start or 0.0, None if end is None else end - (start or 0.0))
+    text = str(row.values.get(columns["text"] or "") or "").strip() or None  # an empty cell was not filled in
+    return Utterance(file, file, start or 0.0, None if end is None else end - (start or 0.0), text)
 
 
 def _seconds(row: Row, header: str | None, path: Path) -> float | None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..corpus.batch import Batch, Example, deal, derive_seed, draw, sampling_weights
-from ..downstream.base import Expert, Outcome, Output, Step
+from ..downstream.base import Expert, Outcome, Output, Question, Step
 from ..errors import UserError
 from .checkpoint import Progress
 from .config import OptimizerConfig, TrainingConfig
 from .model import Model
-from .source import AudioSource, Source
+from .source import Source
 
 SECONDS_BETWEEN_SAVES = 300.0  # of a slow run: at most so much is lost when it is killed
 
@@ -34,8 +34,9 @@ class TaskData:
 
     name: str
     expert: Expert
+    question: Question
     splits: Mapping[str, Sequence[Example]]
-    source: Source = field(default_factory=AudioSource)
+    source: Source
 
     @cached_property
     def sampling_weights(self) -> Tensor | None:
@@ -197,7 +198,7 @@ def select(
     outcome = evaluate(model, task, "dev", accelerator, plan.training)
     scores = task.expert.score(outcome)
     hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **scores})
-    sign = 1.0 if task.expert.metrics[plan.select_by] == "higher" else -1.0
+    sign = 1.0 if task.question.metrics[plan.select_by] == "higher" else -1.0
     score = scores[plan.select_by]
     if progress.best_score is not None and sign * score <= sign * progress.best_score:
         return replace(progress, worse_evaluations=progress.worse_evaluations + 1)
@@ -223,13 +224,16 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     with torch.no_grad():
         for _, batch in ahead(range(len(mine)), lambda index: task.source.batch(mine[index]), threaded=task.source.slow):
             with accelerator.autocast():
-                loss, output = plain(task.name, batch.to(accelerator.device))
+                output = plain.answer(task.name, batch.to(accelerator.device))
+                # a loss that compares utterances is one of the whole split, or of nothing
+                loss = task.expert.loss(output, batch) if task.expert.loss_needs == "piece" else torch.tensor(0.0)
             steps.append(make_step(task.expert, batch, output, loss))
             bar.update()
     bar.close()
     outcome = Outcome.join(gather_object(steps) if accelerator.num_processes > 1 else steps)
     places = {name: row for row, name in enumerate(outcome.ids)}
-    return outcome.take([places[example.utterance.id] for example in examples])
+    outcome = outcome.take([places[example.utterance.id] for example in examples])
+    return replace(outcome, loss=task.expert.split_loss(outcome))
 
 
 def make_step(expert: Expert, batch: Batch, output: Output, loss: Tensor) -> Step:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MOST_UNDEFINED = 0.05  # of the draws: where more have no value, their quantiles promise nothing
 MIN_SPEAKERS = 8  # with fewer, no resampling of speakers comes near the promised coverage
 
 
@@ -83,18 +84,53 @@ def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float
             f"Expected labels of both kinds for an equal error rate, found {positives} positive and {negatives} negative. "
             "Score the whole split at once."
         )
-    order = np.argsort(-values.astype(np.float64), kind="stable")
-    thresholds = values.astype(np.float64)[order]
-    last = np.append(np.flatnonzero(np.diff(thresholds)), len(thresholds) - 1)  # of each run of equal scores
-    accepted = np.cumsum(truth[order])[last]
-    alarms = np.concatenate([[0.0], (last + 1 - accepted) / negatives])
-    misses = np.concatenate([[1.0], 1 - accepted / positives])
-    thresholds = np.concatenate([thresholds[:1], thresholds[last]])  # nothing is accepted above the highest score
+    alarms, misses, thresholds = error_curve(truth, values)
     after = int(np.argmax(alarms >= misses))
     before_gap, after_gap = misses[after - 1] - alarms[after - 1], alarms[after] - misses[after]
     part = before_gap / (before_gap + after_gap)
     rate = alarms[after - 1] + part * (alarms[after] - alarms[after - 1])
+    if part == 1:  # the curve has that very point
+        return float(rate), float(_places(thresholds)[after])
     return float(rate), float(thresholds[after - 1] + part * (thresholds[after] - thresholds[after - 1]))
+
+
+def error_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
+    """Return false alarms, misses and thresholds from accepting nothing to accepting everything; equal scores are one point."""
+    truth, values = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    order = np.argsort(-values, kind="stable")
+    thresholds = values[order]
+    last = np.append(np.flatnonzero(np.diff(thresholds)), len(thresholds) - 1)  # of each run of equal scores
+    accepted = np.cumsum(truth[order])[last]
+    alarms = np.concatenate([[0.0], (last + 1 - accepted) / negatives])
+    misses = np.concatenate([[1.0], 1 - accepted / positives])
+    return alarms, misses, np.concatenate([thresholds[:1], thresholds[last]])  # nothing is accepted above the highest score
+
+
+def threshold_at(labels: ArrayLike, scores: ArrayLike, *, frr: float | None = None, far: float | None = None) -> float:
+    """Return the threshold with the fewest errors of the other kind among those that keep misses (or false alarms) so low."""
+    alarms, misses, thresholds = error_curve(labels, scores)
+    point = np.argmax(misses <= frr) if frr is not None else np.flatnonzero(alarms <= far)[-1]
+    return float(_places(thresholds)[point])
+
+
+def _places(thresholds: NDArray) -> NDArray:
+    """Return thresholds that accept what the curve's accept, halfway to the next score.
+
+    On a score itself the last digit, which another batch or a store may change, would decide.
+    """
+    scores = thresholds[1:]  # falling, each once
+    steps = -np.diff(scores) if len(scores) > 1 else np.ones(1)
+    edges = np.concatenate([[scores[0] + steps[0]], scores, [scores[-1] - steps[-1]]])
+    return (edges[:-1] + edges[1:]) / 2
+
+
+def area_under_roc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Return the chance that a positive scores above a negative, ties counting half."""
+    alarms, misses, _ = error_curve(labels, scores)
+    hits = 1 - misses
+    return float(np.sum(np.diff(alarms) * (hits[1:] + hits[:-1])) / 2)
 
 
 def bootstrap_interval(
@@ -117,7 +153,9 @@ def bootstrap_interval(
     draws = np.random.default_rng(seed).integers(count, size=(repeats, count))
     values = [score(np.concatenate([rows[speaker] for speaker in draw])) for draw in draws]
     tail = _expanded_tail((1 - level) / 2, count)
-    low, high = np.quantile(values, [tail, 1 - tail])
+    if np.mean(np.isnan(values)) > MOST_UNDEFINED:
+        return None
+    low, high = np.nanquantile(values, [tail, 1 - tail])  # a draw may hold one class alone, where some metrics say nothing
     return float(low), float(high)
 
 

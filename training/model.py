@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
 from ..errors import UserError
-from ..upstream.base import Frames, Layers, Upstream, UpstreamConfig
+from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig
 
@@ -21,12 +21,13 @@ class Model(nn.Module):
     """Upstreams by role, and for each task its weighted sums and its expert."""
 
     def __init__(
-        self, upstreams: Mapping[str, Upstream], experts: Mapping[str, Expert], configs: Mapping[str, UpstreamConfig]
+        self, upstreams: Mapping[Modality, Upstream], experts: Mapping[str, Expert], configs: Mapping[Modality, UpstreamConfig]
     ) -> None:
         super().__init__()
-        self.upstreams = nn.ModuleDict(upstreams)
+        self.upstreams = nn.ModuleDict({str(role): upstream for role, upstream in upstreams.items()})
         self.experts = nn.ModuleDict(experts)
-        self.configs = dict(configs)  # role -> how its layers are used
+        # role -> how its layers are used
+        self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
         self.sums = nn.ModuleDict({task: self._weighted_sums(expert) for task, expert in experts.items()})
         self._freeze()
 
@@ -70,10 +71,10 @@ class Model(nn.Module):
         output = self.answer(task, batch)
         return self.expert(task).loss(output, batch), output
 
-    def answer(self, task: str, batch: Batch) -> Output:
-        """Return the expert's answer; no label is needed."""
+    def answer(self, task: str, batch: Batch, without: Sequence[str] = ()) -> Output:
+        """Return the expert's answer, if need be without an optional role; no label is needed."""
         expert = self.expert(task)
-        frames = {role: self._frames(task, role, batch) for role in expert.roles}
+        frames = {role: self._frames(task, role, batch) for role in expert.roles if role not in without}
         return expert(frames)
 
     def layers(self, role: str, batch: Batch, views: int = 1) -> Layers:
@@ -93,7 +94,10 @@ class Model(nn.Module):
 
     def _frames(self, task: str, role: str, batch: Batch) -> Frames:
         views = self.expert(task).views if self.training else 1
-        return self.weighted_sum(task, role)(self.layers(role, batch, views))
+        frames: Frames = self.weighted_sum(task, role)(self.layers(role, batch, views))
+        if len(frames.lengths) < views * len(batch):  # frozen or stored: computed once, and heard twice by the head
+            return Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
+        return frames
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""

@@ -1,40 +1,24 @@
-"""Runs in order: folds, seeds and sweeps; what is done is skipped, and all of it comes into one table."""
+"""Plans: folds, seeds, sweeps and stages as runs in order; what is done is skipped, and all of it comes into one table."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..corpus.base import get_reader
 from ..downstream.base import Outcome, load_task
-from ..errors import UserError
+from ..errors import UserError, nearest
 from . import metrics
-from .checkpoint import made, read_json, write_json, write_text
-from .config import RunConfig, merge, parse_override, resolve, to_mapping
-from .results import intervals_of, read_predictions
+from .checkpoint import read_json, write_json
+from .config import RunConfig, merge, parse_override, resolve, roles_of, to_mapping
+from .parts import STAGE, Part, Result, named_runs, run_parts, with_differences
+from .results import finite, intervals_of, read_predictions
 from .run import Runtime, references, run, say
-
-
-@dataclass(frozen=True)
-class Part:
-    """One run of a plan, in a folder below the plan's."""
-
-    setting: str  # of the sweep: "optimizer.lr=0.001"; "": there is none
-    seed: int
-    fold: int
-    config: RunConfig
-    name: str  # folder below the plan's; ".": the plan is this one run
 
 
 def expand(
@@ -47,20 +31,52 @@ def expand(
     """Return the runs of a plan, in order; several layers have a head each, None being the weighted sum."""
     settings = [*itertools.product(*(sweep_values(sweep) for sweep in sweeps))]
     layers = [config.upstream.layer] if layers is None else layers
+    if config.stages and len(layers) > 1:
+        raise UserError("Expected a probe of layers or stages, found both. Probe the run of one stage: -u RUN -l all.")
     parts: list[Part] = []
     for layer, setting, seed, fold in itertools.product(layers, settings, seeds, folds):
         mapping = to_mapping(config)
-        overrides = [f"upstream.layer={'null' if layer is None else layer}"]
-        for override in (*overrides, *setting, f"seed={seed}", f"corpus.fold={fold}"):
+        overrides = [] if config.stages else [f"upstream.layer={'null' if layer is None else layer}"]
+        for override in (*overrides, *setting):
             mapping = merge(mapping, parse_override(override))
         heard = (["sum"] if layer is None else [f"layer{layer}"]) * (len(layers) > 1)
         label = ",".join([*heard, *setting])
         levels = [label] * bool(label) + [f"seed{seed}"] * (len(seeds) > 1) + [f"fold{fold}"] * (len(folds) > 1)
-        part = Part(label, seed, fold, resolve([mapping]), "/".join(levels) or ".")
-        twin = next((other.name for other in parts if other.config == part.config), None)
-        if twin is not None:  # counted twice it would make the spread smaller than it is
-            raise UserError(f"Expected the runs of a plan to differ, found '{twin}' and '{part.name}' alike. Leave one out.")
-        parts.append(part)
+        for part in staged(mapping, Part(label, seed, fold, config, "/".join(levels))):
+            twin = next((other.name for other in parts if other.config == part.config), None)
+            if twin is not None:  # counted twice it would make the spread smaller than it is
+                raise UserError(f"Expected the runs of a plan to differ, found '{twin}' and '{part.name}' alike. Leave one out.")
+            parts.append(part)
+    return parts
+
+
+def staged(mapping: Mapping[str, Any], whole: Part) -> list[Part]:
+    """Return the runs of one setting, seed and fold: one for each stage, or the one there is."""
+    drawn = {"seed": whole.seed, "corpus": {"fold": whole.fold}, "stages": {}}
+    if not mapping["stages"]:
+        return [replace(whole, config=resolve([mapping, drawn]), name=whole.name or ".")]
+    parts: list[Part] = []
+    before: dict[str, str] = {}
+    errors: list[str] = []
+    for stage, differences in mapping["stages"].items():
+        try:
+            config = resolve([with_differences({**mapping, "stages": {}}, differences), drawn])
+        except UserError as problem:
+            errors.append(f"Stage '{stage}': {problem}")
+            continue
+        name = f"{whole.name}/{stage}".lstrip("/")
+        wanted = [reference for reference in named_runs(config) if reference.startswith(STAGE)]
+        for reference in (reference for reference in wanted if reference not in before):
+            known = ", ".join(before) or "none"
+            errors.append(
+                f"Expected an earlier stage in stage '{stage}', found '{reference}'.{nearest(reference, before)} "
+                f"Before it: {known}."
+            )
+        needs = {reference: before[reference] for reference in wanted if reference in before}
+        parts.append(replace(whole, config=config, name=name, stage=stage, needs=needs))
+        before[STAGE + stage] = name
+    if errors:
+        raise UserError("\n".join(errors))
     return parts
 
 
@@ -78,7 +94,7 @@ def all_folds(config: RunConfig) -> list[int]:
     return [*range(1, get_reader(config.corpus.name).protocols[config.corpus.protocol] + 1)]
 
 
-def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1) -> dict[str, Any]:
+def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1) -> Result:
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
         return run(parts[0].config, folder, runtime)
@@ -90,68 +106,40 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
     done = sum((folder / part.name / "result.json").is_file() for part in parts)
     say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
-    if jobs > 1:
-        results = run_in_processes(parts, folder, runtime, jobs)
-    else:
-        results = []
-        for number, part in enumerate(parts, 1):
-            say(runtime, f"run {number} of {len(parts)}: {part.name}")
-            results.append(run(part.config, folder / part.name, runtime))
-    summary = summarise(parts, results, folder)
+    results, _ = run_parts(parts, folder, runtime, jobs)
+    reported = [part for part in parts if part.stage == parts[-1].stage]
+    summary = summarise(reported, [results[part.name] for part in reported], folder)
     if int(os.environ.get("RANK", "0")) == 0:
         write_json(folder / "result.json", summary)
-    return summary
-
-
-def run_in_processes(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int) -> list[dict[str, Any]]:
-    """Run several parts at once, each in a process with its share of the cores."""
-    if "RANK" in os.environ:
-        raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-
-    def start(part: Part) -> dict[str, Any]:
-        """Run one part to its end and return its result."""
-        place = folder / part.name
-        # what this process resolved is what that one runs
-        asked = recipes / f"{parts.index(part)}.yaml"
-        write_text(asked, yaml.safe_dump(to_mapping(part.config), sort_keys=False, allow_unicode=True))
-        verb = [sys.executable, "-m", "headwater", "downstream"]
-        flags = ["-c", str(asked), "-v", str(part.fold), "-p", str(place), "--device", runtime.device]
-        command = [*verb, *flags, *["--share-layers"] * runtime.share_layers]
-        ended = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
-        )
-        if ended.returncode:
-            raise UserError(f"Run '{part.name}' stopped:\n{ended.stderr.strip()[-2000:]}")
-        say(runtime, f"done      {part.name}")
-        return read_json(place / "result.json")
-
-    with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as name, ThreadPoolExecutor(jobs) as pool:
-        recipes = Path(name)
-        return list(pool.map(start, parts))
+    return summary if len(reported) > 1 else results[reported[0].name]
 
 
 def summarise(parts: Sequence[Part], results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """Return all runs of a plan side by side; dev alone decides between the settings of a sweep."""
     config, select_by = parts[0].config, parts[0].config.select_by
-    task = load_task(config.task)
+    question = load_task(config.task).question(config.expert)
     by_setting: dict[str, list[int]] = {}
     for row, part in enumerate(parts):
         by_setting.setdefault(part.setting, []).append(row)
     dev = {
         setting: sum(results[row]["scores"]["dev"][select_by] for row in rows) / len(rows) for setting, rows in by_setting.items()
     }
-    best = (max if task.metrics[select_by] == "higher" else min)(dev, key=lambda setting: dev[setting])
+    best = (max if question.metrics[select_by] == "higher" else min)(dev, key=lambda setting: dev[setting])
     chosen = by_setting[best]
+    splits = dict.fromkeys(split for row in chosen for split in results[row]["scores"])
     rows = [
         {"name": part.name, "setting": part.setting, "seed": part.seed, "fold": part.fold, "scores": result["scores"]}
         for part, result in zip(parts, results, strict=True)
     ]
     summary = {
-        **{key: results[0][key] for key in ("task", "upstream", "source", "corpus", "protocol", "marks", "select_by")},
+        **{key: results[0][key] for key in ("task", "source", "corpus", "protocol", "marks", "select_by")},
+        "upstream": " + ".join(section.name for section in roles_of(config).values()),  # of a stage by its name
+        "metrics": dict(question.metrics),
         "runs": rows,
-        "mean": {split: means([results[row] for row in chosen], split, [*task.metrics]) for split in ("dev", "test")},
-        "pooled": pooled([folder / parts[row].name for row in chosen], config),
+        "mean": {split: means([results[row] for row in chosen], split) for split in splits},
+        "pooled": {
+            split: pooled([folder / parts[row].name for row in chosen], split, config) for split in splits if split != "dev"
+        },
     }
     if len(by_setting) > 1:
         summary |= {"sweep": dev, "chosen": best}
@@ -161,25 +149,25 @@ def summarise(parts: Sequence[Part], results: Sequence[Mapping[str, Any]], folde
     return summary
 
 
-def means(results: Sequence[Mapping[str, Any]], split: str, names: Sequence[str]) -> dict[str, Any]:
+def means(results: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
     """Return mean and spread of each metric over runs that have the split."""
     there = [result["scores"][split] for result in results if split in result["scores"]]
-    if not there:
-        return {}
     found = {}
-    for name in names:
-        mean, spread = metrics.mean_and_spread([scores[name] for scores in there])
-        found[name] = {"mean": mean, "spread": spread, "runs": len(there)}
+    for name in (name for name in there[0] if name != "loss"):
+        values = [scores[name] for scores in there if scores.get(name) is not None]  # None: not defined in that run
+        if values:
+            mean, spread = metrics.mean_and_spread(values)
+            found[name] = {"mean": mean, "spread": spread, "runs": len(values)}
     return found
 
 
-def pooled(folders: Sequence[Path], config: RunConfig) -> dict[str, Any]:
-    """Return the scores of all runs' test predictions taken together, with intervals over their speakers."""
-    task, outcomes, speakers = load_task(config.task), [], []
+def pooled(folders: Sequence[Path], split: str, config: RunConfig) -> dict[str, Any]:
+    """Return the scores of all runs' predictions for a split taken together, with intervals over their speakers."""
+    question, outcomes, speakers = load_task(config.task).question(config.expert), [], []
     for folder in folders:
-        if (folder / "predictions-test.csv").is_file():
-            outcome, who = read_predictions(folder / "predictions-test.csv")
-            outcomes.append(replace(outcome, scores=None))
+        if (folder / f"predictions-{split}.csv").is_file():
+            outcome, who = read_predictions(folder / f"predictions-{split}.csv")
+            outcomes.append(outcome)
             speakers += who
     if not outcomes:
         return {}
@@ -187,11 +175,12 @@ def pooled(folders: Sequence[Path], config: RunConfig) -> dict[str, Any]:
     joined = Outcome.join(outcomes)
 
     def score(outcome: Outcome) -> dict[str, float]:
-        return task.score(vocabulary, outcome)
+        """Return every metric of all runs' answers."""
+        return question.score(vocabulary, outcome)
 
     return {
-        "scores": score(joined),
-        "intervals": intervals_of(score, [*task.metrics], joined, speakers),
+        "scores": finite(score(joined)),
+        "intervals": intervals_of(score, [*question.metrics], joined, speakers),
         "num_speakers": len({*speakers} - {""}),
         "num_utterances": len({*joined.ids}),  # of several seeds each utterance counts once
     }

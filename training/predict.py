@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,18 @@ from torch import Tensor
 
 from ..corpus.audio import read_audio
 from ..corpus.base import Utterance
-from ..corpus.batch import as_batch
-from ..downstream.base import Expert, load_task
+from ..corpus.batch import Batch, as_batch
+from ..downstream.base import Expert, Question, load_task
 from ..errors import UserError
-from ..upstream.base import load_upstream
+from ..upstream.base import Modality, Upstream, UpstreamConfig, load_upstream
 from ..upstream.run_folder import finetuned
 from . import checkpoint
-from .config import RunConfig, read_yaml, resolve
+from .config import RunConfig, read_yaml, resolve, roles_of
 from .model import Model, check_device
 from .prepare import build_model
 
 SAMPLE_RATE = 16_000
 WINDOW_SECONDS = 20.0  # longer files are cut into equal windows of at most this, and joined
-FILES_AT_ONCE = 32
 # a file, a stretch of one, or a 16 kHz mono waveform
 Heard = str | Path | Utterance | np.ndarray | Tensor
 
@@ -42,6 +41,27 @@ class Prediction:
     error: str = ""  # why there is no label
 
 
+Words = Callable[[Heard], str]  # the transcript of an item, or a UserError that says where one may come from
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What goes through the model at once: a window of a file, the file's text, or both."""
+
+    waveform: np.ndarray | None
+    text: str | None
+
+    @property
+    def seconds(self) -> float:
+        """What the window counts when a file's windows are joined."""
+        return 1.0 if self.waveform is None else len(self.waveform) / SAMPLE_RATE
+
+    def batch(self) -> Batch:
+        """Return the piece as a batch of one."""
+        heard = Batch(None, (), ids=("0",)) if self.waveform is None else as_batch([self.waveform])
+        return replace(heard, texts=(self.text,))
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A run folder, loaded."""
@@ -50,49 +70,60 @@ class TrainedRun:
     config: RunConfig
     model: Model
     expert: Expert
+    question: Question
     marks: tuple[str, ...]
+    without: tuple[str, ...] = ()  # optional roles that are left out
 
-    def predict(self, what: Heard) -> Prediction:
-        """Return the prediction for a file, or for a 16 kHz mono waveform; what cannot be read raises UserError."""
-        prediction = next(self.predict_all([what]))
+    @property
+    def reads(self) -> bool:
+        """Whether a text goes with each file."""
+        return "text" in self.expert.roles and "text" not in self.without
+
+    def without_text(self) -> TrainedRun:
+        """Return the run as it answers without texts, which it must have learnt."""
+        if "text" not in self.expert.optional_roles:
+            has = "that needs its text" if "text" in self.expert.roles else "that reads no text"
+            raise UserError(
+                f"Expected a run that can do without text for --no-text, found one {has} in '{self.folder}'. "
+                "Train with a modality_dropout above 0, or leave --no-text out."
+            )
+        return replace(self, without=("text",))
+
+    def predict(self, what: Heard, text: str | None = None) -> Prediction:
+        """Return the prediction for a file or a 16 kHz mono waveform, with its text where the run reads one.
+
+        What cannot be read raises UserError.
+        """
+        words = None if text is None else lambda _: text
+        prediction = next(self.predict_all([what], words))
         if prediction.error:
             raise UserError(prediction.error)
         return prediction
 
-    def predict_all(self, items: Iterable[Heard]) -> Iterator[Prediction]:
+    def predict_all(self, items: Iterable[Heard], words: Words | None = None) -> Iterator[Prediction]:
         """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        pending: list[Heard] = []
         for item in items:
-            pending.append(item)
-            if len(pending) == FILES_AT_ONCE:
-                yield from self._predict_some(pending)
-                pending = []
-        if pending:
-            yield from self._predict_some(pending)
+            yield self._predict_one(item, words or own_words)
 
-    def _predict_some(self, items: Sequence[Heard]) -> list[Prediction]:
-        waveforms: list[np.ndarray | None] = []
-        errors: list[str] = []
-        for item in items:
-            try:
-                waveforms.append(hear(item))
-                errors.append("")
-            except UserError as problem:
-                waveforms.append(None)
-                errors.append(str(problem))
-        windows = [(row, window) for row, waveform in enumerate(waveforms) if waveform is not None for window in cut(waveform)]
-        answers: dict[int, list[tuple[float, Tensor]]] = {}
-        for (row, window), scores in zip(windows, self._scores([window for _, window in windows]), strict=True):
-            answers.setdefault(row, []).append((len(window) / SAMPLE_RATE, scores))
-        return [self._prediction(item, answers.get(row, []), errors[row]) for row, item in enumerate(items)]
+    def _predict_one(self, item: Heard, words: Words) -> Prediction:
+        try:
+            pieces = self._pieces(item, words)
+        except UserError as problem:
+            return Prediction(name_of(item), error=str(problem))
+        answers = [(piece.seconds, self._scores(piece)) for piece in pieces]
+        answer, scores = self.expert.join(answers)
+        vocabulary, start = self.expert.vocabulary, item.start if isinstance(item, Utterance) else 0.0
+        classes = "classes" in vocabulary
+        named = dict(zip(vocabulary["classes" if classes else "dimensions"], scores.tolist(), strict=True))
+        seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
+        return Prediction(name_of(item), start, seconds, answer if classes else None, named)
 
-    def _prediction(self, item: Heard, windows: Sequence[tuple[float, Tensor]], error: str) -> Prediction:
-        if error:
-            return Prediction(name_of(item), error=error)
-        label, scores = self.expert.join(windows)
-        named = dict(zip(self.expert.vocabulary["classes"], scores.tolist(), strict=True))
-        start = item.start if isinstance(item, Utterance) else 0.0
-        return Prediction(name_of(item), start, sum(seconds for seconds, _ in windows), label, named)
+    def _pieces(self, item: Heard, words: Words) -> list[Piece]:
+        """Return a file's windows, each with the whole text; a run that only reads opens no audio."""
+        text = words(item) if self.reads else None
+        if "audio" not in self.expert.roles:
+            return [Piece(None, text)]
+        return [Piece(window, text) for window in cut(hear(item))]
 
     def move_to(self, device: str) -> None:
         """Put the model on a device."""
@@ -100,15 +131,20 @@ class TrainedRun:
         self.model.to(device)
 
     @torch.no_grad()
-    def _scores(self, windows: Sequence[np.ndarray]) -> list[Tensor]:
+    def _scores(self, piece: Piece) -> Tensor:
         """One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster."""
         device = next(self.model.experts.parameters()).device
-        scores = []
-        for window in windows:
-            _, probabilities = self.expert.decode(self.model.answer(self.config.task, as_batch([window]).to(device)))
-            assert probabilities is not None, f"task {self.config.task} gives no scores: it cannot predict files"
-            scores.append(probabilities[0])
-        return scores
+        output = self.model.answer(self.config.task, piece.batch().to(device), self.without)
+        _, scores = self.expert.decode(output)
+        assert scores is not None, f"task {self.config.task} gives no scores: it cannot predict files"
+        return scores[0]
+
+
+def own_words(item: Heard) -> str:
+    """Return the text that an utterance brings along."""
+    if isinstance(item, Utterance) and item.text is not None:
+        return item.text
+    raise UserError(f"Expected a transcript of {name_of(item)} for a run that reads, found none. Give it: predict(file, text).")
 
 
 def hear(item: Heard) -> np.ndarray:
@@ -146,25 +182,46 @@ def cut(waveform: np.ndarray) -> list[np.ndarray]:
     return np.array_split(waveform, count)
 
 
-def load_run(folder: str | Path, weights: str | None = None) -> TrainedRun:
-    """Return a finished run, ready to predict; `weights` says where its upstream lies now."""
+SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role
+FLAGS = {"audio": "-k", "text": "--text-upstream-ckpt"}
+
+
+def load_run(folder: str | Path, weights: str | None = None, text_weights: str | None = None) -> TrainedRun:
+    """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now."""
     folder = checkpoint.run_folder(folder)
     if not (folder / "result.json").is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
     config = resolve([read_yaml(folder / "config.yaml")])
-    if weights is not None:
-        config = replace(config, upstream=replace(config.upstream, path=weights))
+    for role, path in (("audio", weights), ("text", text_weights)):
+        if path is not None:
+            config = moved(config, role, path)
     identity = checkpoint.read_json(folder / "identity.json", ("upstreams", "marks"))
-    upstream = finetuned(folder, config.upstream) if config.upstream.trainable else load_upstream(config.upstream)
-    if not config.upstream.trainable and upstream.weights_hash() != identity["upstreams"]["audio"]:
-        raise UserError(
-            f"Expected the very weights of '{config.upstream.name}' that '{folder}' was trained on, found others "
-            f"({upstream.source}). Name the right ones with -k, or train again."
-        )
+    upstreams = {role: upstream_of(folder, role, section, identity) for role, section in roles_of(config).items()}
     task = load_task(config.task)
     vocabulary = checkpoint.read_json(folder / "vocabulary.json", (config.task,))[config.task]
-    model, expert = build_model(config, task, vocabulary, upstream)
-    path = folder / "checkpoints" / "best.safetensors"
-    tensors, _ = checkpoint.load_tensors(path)
-    model.load_trained_state(tensors, str(path))
-    return TrainedRun(folder, config, model.eval(), expert, tuple(identity["marks"]))
+    model, expert = build_model(config, task, vocabulary, upstreams)
+    best = folder / "checkpoints" / "best.safetensors"
+    tensors, _ = checkpoint.load_tensors(best)
+    model.load_trained_state(tensors, str(best))
+    return TrainedRun(folder, config, model.eval(), expert, task.question(config.expert), tuple(identity["marks"]))
+
+
+def moved(config: RunConfig, role: str, path: str) -> RunConfig:
+    """Return the config with a role's weights where they lie now."""
+    if role not in roles_of(config):
+        raise UserError(f"Expected a run with an upstream of {role} for weights at '{path}', found none. Leave them out.")
+    field = SECTIONS[role]
+    return replace(config, **{field: replace(getattr(config, field), path=path)})
+
+
+def upstream_of(folder: Path, role: Modality, section: UpstreamConfig, identity: Mapping[str, Any]) -> Upstream:
+    """Return a run's upstream: as the run finetuned it, or the very one that it was trained on."""
+    if section.trainable:
+        return finetuned(folder, section, role)
+    upstream = load_upstream(section, role)
+    if upstream.weights_hash() != identity["upstreams"][role]:
+        raise UserError(
+            f"Expected the very weights of '{section.name}' that '{folder}' was trained on, found others "
+            f"({upstream.source}). Name the right ones with {FLAGS[role]}, or train again."
+        )
+    return upstream

@@ -10,19 +10,21 @@ from typing import Any
 
 import torch
 
-from ..corpus.audio import cache_folder, check_files
 from ..corpus.base import Corpus, Utterance, get_reader
 from ..corpus.batch import Example
 from ..corpus.demo import demo_root
 from ..corpus.locate import find_root
 from ..downstream.base import Expert, Task, load_task
 from ..errors import UserError
-from ..upstream.base import Upstream, find_upstream, load_upstream
+from ..upstream.base import Modality, Upstream, UpstreamConfig, find_upstream, load_upstream
 from ..upstream.row_keys import hash_file
 from .checkpoint import load_tensors
-from .config import CorpusConfig, RunConfig, identity_of
+from .config import CorpusConfig, RunConfig, identity_of, roles_of
 from .loop import TaskData
 from .model import Model
+from .source import Source
+from .transcribe import with_transcripts
+from .usable import Chosen, usable
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,23 @@ class Prepared:
     notes: tuple[str, ...]
 
     @property
-    def upstream(self) -> Upstream:
-        """The upstream that listens."""
-        return self.model.upstream("audio")
+    def upstreams(self) -> dict[str, Upstream]:
+        """The upstreams by role."""
+        return {role: self.model.upstream(role) for role in self.model.configs}
 
 
 def prepare(config: RunConfig) -> Prepared:
     """Load and check everything that a run needs; what is missing is named in one message."""
-    upstream, corpus = load_both(config)
-    asked, config = config, replace(config, upstream=resolved_layer(config, upstream))
+    upstreams, corpus = load_all(config)
+    asked, config = config, resolved_layers(config, upstreams)
     if config.training.gradient_checkpointing:
-        save_memory(config, upstream)
+        save_memory(config, upstreams)
     task = load_task(config.task)
-    vocabulary = task.make_vocabulary(config.expert, config.labels, corpus)
-    chosen = {name: task.select(vocabulary, rows) for name, rows in corpus.splits.items()}
-    seconds, notes = audible(chosen, config.corpus)
-    model, expert = build_model(config, task, vocabulary, upstream)
+    question = task.question(config.expert)
+    vocabulary = question.make_vocabulary(config.expert, config.labels, corpus)
+    chosen: Chosen = {name: tuple(question.select(vocabulary, rows)) for name, rows in corpus.splits.items()}
+    chosen, seconds, notes = usable(chosen, config.corpus, upstreams)
+    model, expert = build_model(config, task, vocabulary, upstreams)
     if config.init_head:
         start_from(model, Path(config.init_head).expanduser())
     splits = {name: make_examples(expert, rows, seconds) for name, rows in chosen.items()}
@@ -62,78 +65,111 @@ def prepare(config: RunConfig) -> Prepared:
             raise UserError(
                 f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
             )
+    together = refuse_few(config, expert, splits["train"])
+    expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
     identity = {
         "config": identity_of(asked),
-        "corpus": fingerprint(splits),
-        "upstreams": {"audio": upstream.weights_hash()},
+        "corpus": fingerprint(splits, read="text" in upstreams),
+        "upstreams": {role: upstream.weights_hash() for role, upstream in upstreams.items()},
     }
-    data = TaskData(config.task, expert, splits)
+    data = TaskData(config.task, expert, question, splits, Source(tuple(upstreams)))
     if config.init_head:
         identity["init_head"] = hash_file(Path(config.init_head).expanduser() / "checkpoints" / "best.safetensors")
-    return Prepared(config, corpus, data, model, identity, marks_of(config, upstream), (*corpus.notes, *notes))
+    told = (*corpus.notes, *notes, *together)
+    return Prepared(config, corpus, data, model, identity, marks_of(config, upstreams), told)
 
 
-def load_both(config: RunConfig) -> tuple[Upstream, Corpus]:
-    """Return upstream and corpus; where both are missing, one message says so."""
-    problems, upstream, corpus = [], None, None
-    try:
-        find_upstream(config.upstream)  # a wrong name is told before a demo is spoken for it
-    except UserError as problem:
-        if config.corpus.demo:
-            raise
-        problems.append(str(problem))
+def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], Corpus]:
+    """Return upstreams by role and the corpus; where several are missing, one message says so."""
+    asked, problems, corpus = roles_of(config), [], None
+    upstreams: dict[Modality, Upstream] = {}
+    for role, section in asked.items():
+        try:  # a wrong name is told before a demo is spoken for it
+            find_upstream(section, role)
+        except UserError as problem:
+            if config.corpus.demo:
+                raise
+            problems.append(str(problem))
     try:
         corpus = read_corpus(config.corpus)
     except UserError as problem:
         problems.append(str(problem))
-    try:
-        upstream = load_upstream(config.upstream)
-    except UserError as problem:
-        problems.append(str(problem))
-    if upstream is None or corpus is None:
+    for role, section in asked.items():
+        try:
+            upstreams[role] = load_upstream(section, role)
+        except UserError as problem:
+            problems.append(str(problem))
+    if problems or corpus is None:
         raise UserError("\n".join(dict.fromkeys(problems)))
-    return upstream, corpus
+    return upstreams, corpus
 
 
 def read_corpus(config: CorpusConfig) -> Corpus:
     """Return the corpus of a config, real or demo."""
     reader = get_reader(config.name)
     root = demo_root(reader, scale=config.demo_scale) if config.demo else find_root(reader, config.data)
-    return reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
+    corpus = reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
+    told = config.transcripts and Path(root) / config.transcripts
+    if told and told.is_file():  # a table that lies in the corpus
+        config = replace(config, transcripts=str(told))
+    where = "--demo" if config.demo else f"--data {config.data}" if config.data else ""
+    return corpus if config.transcripts is None else with_transcripts(corpus, config.transcripts, where=where)
 
 
-def resolved_layer(config: RunConfig, upstream: Upstream) -> Any:
-    """Return the upstream's section with -l checked against the layers there are."""
-    layer, count = config.upstream.layer, upstream.spec.num_layers
+def resolved_layers(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> RunConfig:
+    """Return the config with each role's layer checked against the layers there are."""
+    sections = {role: resolved_layer(roles_of(config)[role], upstream) for role, upstream in upstreams.items()}
+    return replace(
+        config,
+        upstream=sections.get("audio", config.upstream),
+        text_upstream=sections.get("text", config.text_upstream),
+    )
+
+
+def resolved_layer(section: UpstreamConfig, upstream: Upstream) -> UpstreamConfig:
+    """Return an upstream's section with its layer counted from the front."""
+    layer, count = section.layer, upstream.spec.num_layers
     if layer is not None and not -count <= layer < count:
         there = f"from 0 to {count - 1}" if count > 1 else "0"
         raise UserError(
             f"Expected -l {there}, a layer of '{upstream.name}', found {layer}. Leave it out for the weighted sum of all layers."
         )
-    if config.upstream.trainable and not any(True for _ in upstream.parameters()):
+    if section.trainable and not any(True for _ in upstream.parameters()):
         raise UserError(f"Expected an upstream with weights for -f, found that '{upstream.name}' has none. Leave out -f.")
-    return config.upstream if layer is None else replace(config.upstream, layer=layer % count)
+    return section if layer is None else replace(section, layer=layer % count)
 
 
-def save_memory(config: RunConfig, upstream: Upstream) -> None:
-    """Have a finetuned upstream keep less for the backward pass; a frozen one keeps nothing anyway."""
-    if not config.upstream.trainable:
+def save_memory(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> None:
+    """Have finetuned upstreams keep less for the backward pass; a frozen one keeps nothing anyway."""
+    trained = [upstreams[role] for role, section in roles_of(config).items() if section.trainable]
+    if not trained:
         raise UserError("Expected -f beside training.gradient_checkpointing, found a frozen upstream. Add -f, or leave it out.")
-    upstream.recompute_blocks()
+    for upstream in trained:
+        upstream.recompute_blocks()
 
 
-def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return seconds by utterance id; broken files stop the run, or are left out where the user said so."""
-    utterances = [utterance for rows in chosen.values() for utterance in rows]
-    seconds, broken = check_files(utterances, cache_folder())
-    if broken and not config.skip_broken:
-        listed = "\n".join(f"  {entry}" for entry in broken[:5])
-        more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
+def varies(upstream: Upstream, section: UpstreamConfig) -> bool:
+    """Return whether an upstream gives another answer each time it is asked in training."""
+    drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in upstream.modules())
+    return section.trainable and (drops or section.spec_augment)
+
+
+def refuse_few(config: RunConfig, expert: Expert, train: Sequence[Example]) -> tuple[str, ...]:
+    """Refuse steps that a loss which compares utterances cannot use, and say what it makes of pieces."""
+    size, limit = config.training.batch_size, config.training.piece_size
+    if expert.loss_needs != "whole_batch":
+        return ()
+    if not 2 <= size <= len(train):
         raise UserError(
-            f"Expected readable audio for all {len(utterances)} utterances, found {len(broken)} broken:\n{listed}{more}\n"
-            "Mend or remove these files, or go on without them with --skip-broken."
+            f"Expected training.batch_size from 2 to {len(train)} (the training utterances): the loss of {config.task} compares "
+            f"the utterances of a step. Found {size}. Set -o training.batch_size={max(2, min(16, len(train)))}"
         )
-    return seconds, (f"{len(broken)} broken file{'s' * (len(broken) > 1)} left out",) if broken else ()
+    if limit is not None and limit < size:
+        return (
+            f"training.piece_size={limit} is not applied: the loss of {config.task} compares all {size} utterances of a step, "
+            f"and pieces would leave it {limit} to compare",
+        )
+    return ()
 
 
 def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> list[Example]:
@@ -145,12 +181,14 @@ def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapp
     ]
 
 
-def build_model(config: RunConfig, task: Task, vocabulary: Mapping[str, Any], upstream: Upstream) -> tuple[Model, Expert]:
+def build_model(
+    config: RunConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]
+) -> tuple[Model, Expert]:
     """Return the model and its expert, new weights drawn from the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        expert = task.build(config.expert, vocabulary, {"audio": upstream.spec})
-        return Model({"audio": upstream}, {task.name: expert}, {"audio": config.upstream}), expert
+        expert = task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
+        return Model(upstreams, {task.name: expert}, roles_of(config)), expert
 
 
 def start_from(model: Model, folder: Path) -> None:
@@ -163,36 +201,47 @@ def start_from(model: Model, folder: Path) -> None:
     model.load_trained_state({**own, **heads}, str(folder))
 
 
-def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
-    """Return a hash of ids, cuts, targets and splits: the same corpus read from another folder has the same."""
+def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> str:
+    """Return a hash of ids, cuts, targets, splits, and texts where they are read: alike wherever the corpus lies."""
     digest = hashlib.sha256()
     for split, examples in sorted(splits.items()):
         for example in examples:
             row = example.utterance
             digest.update(repr((split, row.id, row.start, row.duration, row.speaker, example.target)).encode())
+            if read:
+                digest.update(repr(row.text).encode())
     return digest.hexdigest()
 
 
-def marks_of(config: RunConfig, upstream: Upstream) -> tuple[str, ...]:
+def marks_of(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
     """Return what every table, file and picture of the run must say."""
-    return ("DEMO",) * config.corpus.demo + ("UNTRAINED",) * upstream.untrained
+    return ("DEMO",) * config.corpus.demo + ("UNTRAINED",) * any(upstream.untrained for upstream in upstreams.values())
 
 
 def describe(prepared: Prepared, folder: Path) -> list[str]:
     """Return the lines that a run prints before it starts."""
-    config, upstream, model = prepared.config, prepared.upstream, prepared.model
+    config, model = prepared.config, prepared.model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in prepared.task.splits.items())
-    how = "finetuned" if config.upstream.trainable else "frozen"
-    count, layer = upstream.spec.num_layers, config.upstream.layer
-    use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} (of 0 to {count - 1})"
-    use += ", each normed" * config.upstream.normalize_layers
     fold = f", fold {config.corpus.fold}" if prepared.corpus.fold is not None else ""
     return [
         *(f"{mark}: not a result to quote" for mark in prepared.marks),
-        f"upstream  {upstream.name} ({upstream.source}), {how}, {use}",
+        *(f"{NOUNS[role]}{describe_upstream(prepared, role)}" for role in model.configs),
         f"corpus    {prepared.corpus.name}, protocol {prepared.corpus.protocol}{fold}: {counts}",
         f"training  {trained:,} weights, {config.training.steps} steps of {config.training.batch_size} utterances",
         f"folder    {folder}",
         *(f"note      {note}" for note in prepared.notes),
     ]
+
+
+NOUNS = {"audio": "upstream  ", "text": "text      "}
+
+
+def describe_upstream(prepared: Prepared, role: str) -> str:
+    """Return what a role's upstream is, and how its layers are used."""
+    upstream, section = prepared.model.upstream(role), prepared.model.configs[role]
+    how = "finetuned" if section.trainable else "frozen"
+    count, layer = upstream.spec.num_layers, section.layer
+    use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} (of 0 to {count - 1})"
+    use += ", each normed" * section.normalize_layers
+    return f"{upstream.name} ({upstream.source}), {how}, {use}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import platform
 import resource
 import subprocess
@@ -18,26 +19,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..corpus.base import Utterance
 from ..corpus.batch import Example
-from ..downstream.base import Outcome
+from ..downstream.base import Outcome, Question
+from ..errors import UserError, nearest
 from . import metrics
 from .checkpoint import save_tensors, write_text
 
 Scorer = Callable[[Outcome], dict[str, float]]
 
 
-def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example], classes: Sequence[str]) -> None:
+def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example], vocabulary: Mapping[str, Any]) -> None:
     """Write one line for each utterance of a split: what was answered, with scores, beside the reference."""
+    classes, dimensions = vocabulary.get("classes", ()), vocabulary.get("dimensions", ())
+    answers = [f"{kind}_{name}" for kind in ("reference", "prediction") for name in dimensions] or ["reference", "prediction"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["id", "file", "start", "duration", "speaker", "reference", "prediction", *(f"score_{name}" for name in classes)]
-    )
-    scores = outcome.scores.tolist() if outcome.scores is not None else [[]] * len(outcome.ids)
+    writer.writerow(["id", "file", "start", "duration", "speaker", *answers, *(f"score_{name}" for name in classes)])
+    scored = outcome.scores is not None and bool(classes)
+    scores = outcome.scores.tolist() if outcome.scores is not None and scored else [[]] * len(outcome.ids)
     for example, reference, prediction, row in zip(examples, outcome.references, outcome.predictions, scores, strict=True):
         item = example.utterance
-        known = [item.id, item.audio, item.start, example.seconds, item.speaker or "", reference, prediction]
-        writer.writerow([*known, *(f"{score:.6g}" for score in row)])
+        known = [item.id, item.audio, item.start, example.seconds, group_of(item)]
+        answered = [f"{value:.6g}" for value in (*reference, *prediction)] if dimensions else [reference, prediction]
+        writer.writerow([*known, *answered, *(f"{score:.6g}" for score in row)])
     write_text(path, buffer.getvalue())
 
 
@@ -48,11 +53,21 @@ def read_predictions(path: Path) -> tuple[Outcome, list[str]]:
     scores = [[float(value) for key, value in row.items() if key.startswith("score_")] for row in rows]
     outcome = Outcome(
         ids=tuple(row["id"] for row in rows),
-        predictions=tuple(row["prediction"] for row in rows),
-        references=tuple(row["reference"] for row in rows),
+        predictions=tuple(_answer(row, "prediction") for row in rows),
+        references=tuple(_answer(row, "reference") for row in rows),
         scores=torch.tensor(scores) if scores and scores[0] else None,
     )
     return outcome, [row["speaker"] for row in rows]
+
+
+def _answer(row: Mapping[str, str], kind: str) -> Any:
+    numbers = tuple(float(value) for key, value in row.items() if key.startswith(f"{kind}_"))
+    return numbers or row[kind]
+
+
+def group_of(utterance: Utterance) -> str:
+    """Return whom an interval resamples with the utterance: its speaker; where nobody knows who spoke, its recording."""
+    return utterance.speaker or (f"unknown, in {utterance.session}" if utterance.session else "")
 
 
 def write_outcome(path: Path, outcome: Outcome, marks: Sequence[str]) -> None:
@@ -84,26 +99,66 @@ def intervals_of(score: Scorer, names: Sequence[str], outcome: Outcome, speakers
 
 
 def split_results(
-    score: Scorer,
-    names: Sequence[str],
-    classes: Sequence[str],
+    question: Question,
+    vocabulary: Mapping[str, Any],
     outcomes: Mapping[str, Outcome],
-    speakers: Mapping[str, Sequence[str]],
+    splits: Mapping[str, Sequence[Example]],
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what result.json says of the splits: scores, intervals, counts, confusion, each by split."""
+    groups = {split: [group_of(example.utterance) for example in splits[split]] for split in outcomes}
+    score, classes = partial(question.score, vocabulary), vocabulary.get("classes", ())
+    names = [*question.metrics]
+    found = {split: score(outcome) for split, outcome in outcomes.items()}
     result: dict[str, Any] = {
-        "scores": {split: {**score(outcome), "loss": outcome.loss} for split, outcome in outcomes.items()},
-        "intervals": {split: intervals_of(score, names, outcome, speakers[split]) for split, outcome in outcomes.items()},
-        "num_speakers": {split: len({*speakers[split]} - {""}) for split in outcomes},
-        "counts": {split: dict(sorted(Counter(map(str, outcome.references)).items())) for split, outcome in outcomes.items()},
+        "scores": {split: {**finite(found[split]), "loss": outcome.loss} for split, outcome in outcomes.items()},
+        "intervals": {split: intervals_of(score, names, outcome, groups[split]) for split, outcome in outcomes.items()},
+        "num_speakers": {split: len({*groups[split]} - {""}) for split in outcomes},
+        "num_utterances": {split: len(outcome.ids) for split, outcome in outcomes.items()},
     }
+    if by:
+        result["by"] = {
+            split: {name: by_label(question, vocabulary, outcome, splits[split], name) for name in by}
+            for split, outcome in outcomes.items()
+        }
+    details = {split: question.details(vocabulary, outcome) for split, outcome in outcomes.items()}
+    if any(details.values()):
+        result["details"] = details
     if classes:
+        result["counts"] = {
+            split: dict(sorted(Counter(map(str, outcome.references)).items())) for split, outcome in outcomes.items()
+        }
         result["classes"] = list(classes)
         result["confusion"] = {
             split: metrics.confusion_matrix(outcome.references, outcome.predictions, classes).astype(int).tolist()
             for split, outcome in outcomes.items()
         }
     return result
+
+
+def by_label(
+    question: Question, vocabulary: Mapping[str, Any], outcome: Outcome, examples: Sequence[Example], name: str
+) -> dict[str, Any]:
+    """Return the scores of each group of a split whose utterances agree in a label, or in speaker or session."""
+    groups: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        item = example.utterance
+        value = {"speaker": item.speaker, "session": item.session}.get(name) or item.labels.get(name)
+        groups.setdefault("(none)" if value in (None, "") else str(value), []).append(row)
+    if {*groups} == {"(none)"}:
+        known = sorted({key for example in examples for key in example.utterance.labels} | {"speaker", "session"})
+        raise UserError(
+            f"Expected a label to group by after --by, found no '{name}'.{nearest(name, known)} There: {', '.join(known)}."
+        )
+    return {
+        value: {"num_utterances": len(rows), **finite(question.score(vocabulary, outcome.take(rows)))}
+        for value, rows in sorted(groups.items())
+    }
+
+
+def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Return scores as json can hold them: None where one is not defined, as an error rate of one class alone."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
 def environment(device: torch.device, seconds: float) -> dict[str, Any]:

@@ -21,15 +21,16 @@ from ..corpus.base import Utterance
 from ..corpus.batch import Example, cut_pieces, make_batch
 from ..downstream.base import Outcome
 from ..errors import UserError
-from ..upstream.run_folder import ARCHITECTURE
+from ..upstream.run_folder import ARCHITECTURES
 from . import checkpoint
 from .checkpoint import Progress, read_json, write_json, write_text
-from .config import RunConfig, identity_of, to_mapping
+from .config import RunConfig, identity_of, roles_of, to_mapping
 from .log import logged, told
 from .loop import Hooks, Plan, evaluate, train
 from .model import Model, check_device
 from .prepare import Prepared, describe, prepare
 from .results import environment, split_results, write_outcome, write_predictions
+from .source import silent_batch
 from .stored import with_store
 from .strict import differences
 
@@ -46,6 +47,7 @@ class Runtime:
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     quiet: bool = False
     share_layers: bool = False  # other runs hear other layers of the same upstream: all are stored
+    by: tuple[str, ...] = ()  # labels whose groups are scored apart
     named: bool = False  # the user named the run itself: what it was trained on need not be here
 
 
@@ -61,6 +63,7 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
         if is_finished(folder):  # by the process that held it
             return finished(config, folder, runtime)
         prepared = prepare(config)
+        refuse_uneven_steps(prepared, accelerator.num_processes)
         if accelerator.is_main_process:
             refuse_other(folder, prepared.identity)
             say(runtime, *describe(prepared, folder))
@@ -89,6 +92,9 @@ def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any
     result = read_json(folder / "result.json", ("scores",))
     if not runtime.named:
         refuse_other(folder, prepare(config).identity)
+    lacking = [name for name in runtime.by if name not in next(iter(result.get("by", {}).values()), {})]
+    if lacking:
+        raise UserError(f"Expected --by {lacking[0]} before the run was finished. Now: -m evaluate -e {folder} --by {lacking[0]}")
     say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
     return result
 
@@ -99,6 +105,16 @@ def refuse_tiny_steps(config: RunConfig, processes: int) -> None:
         raise UserError(
             f"Expected at least one utterance a step for each of {processes} processes, found training.batch_size="
             f"{config.training.batch_size}. Raise it (it counts over all processes), or start fewer."
+        )
+
+
+def refuse_uneven_steps(prepared: Prepared, processes: int) -> None:
+    """Refuse a step that cannot be shared evenly, where its loss gathers from all processes."""
+    size = prepared.config.training.batch_size
+    if prepared.task.expert.loss_needs == "whole_batch" and size % processes:
+        raise UserError(
+            f"Expected training.batch_size that {processes} processes share evenly (the loss of {prepared.task.name} compares "
+            f"the utterances of a step), found {size}. Set -o training.batch_size={size - size % processes or processes}"
         )
 
 
@@ -120,7 +136,8 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
         raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
     AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
     # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
-    unused = DistributedDataParallelKwargs(find_unused_parameters=config.upstream.trainable)
+    trained = any(section.trainable for section in roles_of(config).values())
+    unused = DistributedDataParallelKwargs(find_unused_parameters=trained)
     on_cpu = device == "cpu" or not torch.cuda.is_available()  # nothing here was tried on other accelerators
     return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[unused])
 
@@ -148,11 +165,11 @@ def begin(folder: Path, prepared: Prepared) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
     name, train = prepared.corpus.name, prepared.task.splits["train"]
     write_json(folder / TRAINED_ON, {"corpus": name, "heard": [heard_as(name, example.utterance) for example in train]})
-    vocabulary = {prepared.task.name: expert.vocabulary}
-    write_json(folder / "vocabulary.json", vocabulary)
-    architecture = prepared.upstream.architecture()
-    if prepared.config.upstream.trainable and architecture is not None:
-        write_json(folder / ARCHITECTURE, architecture)
+    write_json(folder / "vocabulary.json", {prepared.task.name: expert.vocabulary})
+    for role, upstream in prepared.upstreams.items():
+        architecture = upstream.architecture()
+        if prepared.model.configs[role].trainable and architecture is not None:
+            write_json(folder / ARCHITECTURES[role], architecture)
     write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
 
 
@@ -182,14 +199,21 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
         progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
     accelerator.wait_for_everyone()
     load_best(folder, prepared)
-    splits = [name for name, rows in prepared.task.splits.items() if name != "train" and rows]
-    outcomes = {split: evaluate(ready, prepared.task, split, accelerator, config.training) for split in splits}
-    result = result_of(prepared, outcomes, progress, accelerator.device)
+    outcomes = outcomes_of(ready, prepared, accelerator)
+    result = result_of(prepared, outcomes, progress, accelerator.device, runtime.by)
     if accelerator.is_main_process:
         write_all(folder, prepared, outcomes, result)
         say(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
+
+
+def outcomes_of(model: torch.nn.Module, prepared: Prepared, accelerator: Accelerator) -> dict[str, Outcome]:
+    """Return the answers on every split but train; what dev decides, a threshold say, holds for all of them."""
+    task, training = prepared.task, prepared.config.training
+    task.expert.calibrate(evaluate(model, task, "dev", accelerator, training))
+    splits = [name for name, rows in task.splits.items() if name != "train" and rows]
+    return {split: evaluate(model, task, split, accelerator, training) for split in splits}
 
 
 def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
@@ -238,25 +262,25 @@ def load_best(folder: Path, prepared: Prepared) -> None:
     prepared.model.load_trained_state(tensors, str(path))
 
 
-def result_of(prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Progress, device: torch.device) -> dict[str, Any]:
+def result_of(
+    prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Progress, device: torch.device, by: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return what result.json says."""
     config, task = prepared.config, prepared.task
-    speakers = {split: [example.utterance.speaker or "" for example in task.splits[split]] for split in outcomes}
-    classes = task.expert.vocabulary.get("classes", ())
     result = {
         "task": task.name,
-        "upstream": prepared.upstream.name,
-        "source": prepared.upstream.source,
-        "trainable": config.upstream.trainable,
+        **upstreams_of(prepared),
         "corpus": prepared.corpus.name,
         "protocol": prepared.corpus.protocol,
         "fold": prepared.corpus.fold,
         "seed": config.seed,
         "marks": list(prepared.marks),
+        "transcripts": prepared.corpus.tables.get("transcripts", {"source": prepared.corpus.name, "wer": None}),
         "steps": progress.step,
         "best_step": progress.best_step,
         "select_by": config.select_by,
-        **split_results(task.expert.score, [*task.expert.metrics], classes, outcomes, speakers),
+        "metrics": dict(task.question.metrics),
+        **split_results(task.question, task.expert.vocabulary, outcomes, task.splits, by),
         "notes": list(prepared.notes),
         "environment": environment(device, progress.seconds),
     }
@@ -265,11 +289,24 @@ def result_of(prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Pro
     return {**result, "reference": reference} if reference else result
 
 
+def upstreams_of(prepared: Prepared) -> dict[str, Any]:
+    """Return what result.json says of the upstreams: the names of all of them in one, for tables and captions."""
+    upstreams = prepared.upstreams
+    return {
+        "upstream": " + ".join(upstream.name for upstream in upstreams.values()),
+        "source": " + ".join(upstream.source for upstream in upstreams.values()),
+        "trainable": any(section.trainable for section in prepared.model.configs.values()),
+        "weights": {role: sum(weight.numel() for weight in upstream.parameters()) for role, upstream in upstreams.items()},
+    }
+
+
 def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
     """Return the recipe's published values for this very upstream; none beside a demo or untrained run."""
     if marks:
         return []
     run = config.upstream.name, config.corpus.name, config.corpus.protocol
+    if config.text_upstream.name:  # the published values are of audio alone
+        return []
     return [asdict(row) for row in config.reference if (row.upstream, row.corpus, row.protocol) == run]
 
 
@@ -278,14 +315,18 @@ def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome],
     from ..analysis.plots import confusion_plot, curves_plot
 
     task, marks = prepared.task, prepared.marks
-    classes = task.expert.vocabulary.get("classes", ())
+    vocabulary = task.expert.vocabulary
+    write_json(folder / "vocabulary.json", {task.name: vocabulary})  # with what dev decided
     for split, outcome in outcomes.items():
-        write_predictions(folder / f"predictions-{split}.csv", outcome, task.splits[split], classes)
+        write_predictions(folder / f"predictions-{split}.csv", outcome, task.splits[split], vocabulary)
         write_outcome(folder / f"outcome-{split}.safetensors", outcome, marks)
     write_json(folder / "layer_weights.json", layer_weights(prepared))
     with checkpoint.plain_disk_errors(folder):
         for split, counts in result.get("confusion", {}).items():
-            confusion_plot(counts, classes, folder / "plots" / f"confusion-{split}.png", marks=marks)
+            confusion_plot(counts, vocabulary["classes"], folder / "plots" / f"confusion-{split}.png", marks=marks)
+        if task.question.draw is not None:
+            for split, outcome in outcomes.items():
+                task.question.draw(vocabulary, outcome, folder / "plots" / split, marks)
         curves_plot(folder / "metrics.jsonl", folder / "plots" / "curves.png", marks=marks)
     write_json(folder / "result.json", result)
 
@@ -296,10 +337,10 @@ def layer_weights(prepared: Prepared) -> dict[str, Any]:
     layers = {}
     for role in task.expert.roles:
         examples = task.splits["dev"][:NORM_UTTERANCES]
-        norms = task.source.norms(examples) or feature_norms(prepared, role, examples, replace(training, sort_pieces=True))
+        norms = task.source.norms(role, examples) or feature_norms(prepared, role, examples, replace(training, sort_pieces=True))
         weights = model.weighted_sum(task.name, role).weights.tolist()
-        layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms}
-    return {"upstream": prepared.upstream.name, "marks": list(prepared.marks), "layers": layers}
+        layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms, "upstream": prepared.upstreams[role].name}
+    return {"upstream": upstreams_of(prepared)["upstream"], "marks": list(prepared.marks), "layers": layers}
 
 
 @torch.no_grad()
@@ -308,8 +349,9 @@ def feature_norms(prepared: Prepared, role: str, examples: Sequence[Example], tr
     model = prepared.model.eval()
     device = next(model.parameters()).device
     totals, frames = torch.zeros(0), 0
+    read = silent_batch if prepared.upstreams[role].spec.modality == "text" else make_batch
     for piece in cut_pieces(examples, seconds=training.piece_seconds, size=training.piece_size):
-        layers = model.layers(role, make_batch(piece).to(device))
+        layers = model.layers(role, read(piece).to(device))
         norms = [
             [value[row, :length].float().norm(dim=-1).sum() for row, length in enumerate(layers.lengths)]
             for value in layers.values

@@ -1,9 +1,9 @@
-"""Where a batch comes from: audio read now, or layers that a store keeps."""
+"""Where a batch comes from: audio and texts as they are, or layers that a store keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +19,8 @@ from .config import TrainingConfig
 MEAN_ROWS = 4096  # in a piece: pooled rows need no padding
 
 
-class Source(Protocol):
-    """What the loop asks for pieces and batches."""
+class Stored(Protocol):
+    """One role's layers, kept by a store."""
 
     @property
     def slow(self) -> bool:
@@ -32,56 +32,76 @@ class Source(Protocol):
         """What the features are: part of what a run is."""
         ...
 
-    def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
-        """Return examples in the pieces that go through the model together."""
+    @property
+    def pooled(self) -> bool:
+        """Whether they are means over time: nothing is padded then."""
         ...
 
-    def batch(self, examples: Sequence[Example]) -> Batch:
-        """Return a piece, ready for the model."""
+    def layers(self, examples: Sequence[Example]) -> Layers:
+        """Return the examples' layers, padded once."""
         ...
 
-    def norms(self, examples: Sequence[Example]) -> list[float] | None:
-        """Return the mean L2 norm of the examples' frames by layer, where it is known."""
+    def norms(self, examples: Sequence[Example]) -> list[float]:
+        """Return the mean L2 norm of the examples' frames by layer."""
         ...
 
 
 @dataclass(frozen=True)
-class AudioSource:
-    """Reads audio files, one piece at a time."""
+class Source:
+    """What the loop asks for pieces and batches: each role's layers from a store, or what its upstream needs to compute them."""
 
-    slow: bool = True
-    kind: str = "computed"
+    roles: tuple[str, ...]
+    stored: Mapping[str, Stored] = field(default_factory=dict)  # role -> its layers
+
+    @property
+    def listens(self) -> bool:
+        """Whether audio is read."""
+        return "audio" in self.roles and "audio" not in self.stored
+
+    @property
+    def slow(self) -> bool:
+        """Whether it is worth preparing ahead, in a thread."""
+        return self.listens or any(layers.slow for layers in self.stored.values())
+
+    @property
+    def kind(self) -> str:
+        """What the features are, role by role where there are several: part of what a run is."""
+        kinds = {role: self.stored[role].kind if role in self.stored else "computed" for role in self.roles}
+        return next(iter(kinds.values())) if len(kinds) == 1 else "; ".join(f"{role} {kind}" for role, kind in kinds.items())
 
     def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
-        """Return pieces of little padding, under the budget of seconds."""
+        """Return examples in the pieces that go through the model together: of little padding, under a budget of seconds."""
+        if all(role in self.stored and self.stored[role].pooled for role in self.roles):
+            return whole_pieces(examples)
         return padded_pieces(examples, config)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
-        """Return the examples' audio, padded once."""
-        return make_batch(examples)
+        """Return a piece, ready for the model."""
+        stored = {role: layers.layers(examples) for role, layers in self.stored.items()}
+        made = make_batch(examples) if self.listens else silent_batch(examples)
+        return replace(made, stored=stored)
 
-    def norms(self, examples: Sequence[Example]) -> None:
-        """Nothing is known before the upstream has run."""
+    def norms(self, role: str, examples: Sequence[Example]) -> list[float] | None:
+        """Return the mean L2 norm of the examples' frames by layer, where it is known before the upstream has run."""
+        return self.stored[role].norms(examples) if role in self.stored else None
 
 
 @dataclass(frozen=True)
-class ShardSource:
+class ShardLayers:
     """Reads stored rows from their shards; layers are views of one padded buffer, in the type they are stored in."""
 
-    role: str
     store: Store  # held: nobody prunes it while the run goes
     places: Mapping[str, Place]  # utterance id -> its row
     columns: Sequence[int]  # of the store's layers, those that the run asked for
     kind: str
     slow: bool = True
 
-    def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
-        """Return pieces of little padding, under the budget of seconds; means have nothing to pad."""
-        if self.store.space.pooled:
-            return whole_pieces(examples)
-        return padded_pieces(examples, config)
+    @property
+    def pooled(self) -> bool:
+        """Whether the rows are means over time."""
+        return self.store.space.pooled
 
-    def batch(self, examples: Sequence[Example]) -> Batch:
+    def layers(self, examples: Sequence[Example]) -> Layers:
         """Return the examples' layers, padded once, read in the order in which they lie on the disk."""
         places = [self.places[example.utterance.id] for example in examples]
         lengths = tuple(place.row.frames for place in places)
@@ -91,8 +111,7 @@ class ShardSource:
         for index in sorted(range(len(places)), key=lambda index: (str(places[index].shard.path), places[index].row.start)):
             values = places[index].values()
             padded[index, : len(values)] = values if everything else values[:, list(self.columns)]
-        layers = Layers(torch.from_numpy(padded).unbind(dim=2), lengths, self.store.space.pooled)  # each (batch, frame, dim)
-        return stored_batch(examples, self.role, layers)
+        return Layers(torch.from_numpy(padded).unbind(dim=2), lengths, self.pooled)  # each (batch, frame, dim)
 
     def norms(self, examples: Sequence[Example]) -> list[float]:
         """Return what was measured when the rows were computed."""
@@ -102,13 +121,14 @@ class ShardSource:
 
 
 @dataclass(frozen=True)
-class MemorySource:
+class MemoryLayers:
     """Serves means over time out of memory: an utterance of one frame each."""
 
-    shards: ShardSource
+    shards: ShardLayers
     values: Tensor  # (row, layer, dim)
     rows: Mapping[str, int]  # utterance id -> row
     slow: bool = False
+    pooled: bool = True
 
     @property
     def kind(self) -> str:
@@ -116,7 +136,7 @@ class MemorySource:
         return self.shards.kind
 
     @classmethod
-    def of(cls, shards: ShardSource) -> MemorySource:
+    def of(cls, shards: ShardLayers) -> MemoryLayers:
         """Read all rows into memory, shard by shard."""
         by_shard: dict[Path, list[tuple[int, Place]]] = {}
         for row, place in enumerate(shards.places.values()):
@@ -127,15 +147,11 @@ class MemorySource:
             values[rows] = found[0][1].shard.values[np.ix_(starts, shards.columns)]
         return cls(shards, torch.from_numpy(values), {name: row for row, name in enumerate(shards.places)})
 
-    def pieces(self, examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:  # noqa: ARG002
-        """Return the examples in as few pieces as possible: there is nothing to pad."""
-        return whole_pieces(examples)
-
-    def batch(self, examples: Sequence[Example]) -> Batch:
+    def layers(self, examples: Sequence[Example]) -> Layers:
         """Return the examples' means."""
         index = torch.tensor([self.rows[example.utterance.id] for example in examples])
         chosen = self.values[index].unsqueeze(1)  # (batch, 1, layer, dim)
-        return stored_batch(examples, self.shards.role, Layers(chosen.unbind(dim=2), (1,) * len(examples), pooled=True))
+        return Layers(chosen.unbind(dim=2), (1,) * len(examples), pooled=True)
 
     def norms(self, examples: Sequence[Example]) -> list[float]:
         """Return what was measured when the rows were computed."""
@@ -153,13 +169,12 @@ def whole_pieces(examples: Sequence[Example]) -> list[list[Example]]:
     return [list(examples[start : start + MEAN_ROWS]) for start in range(0, len(examples), MEAN_ROWS)]
 
 
-def stored_batch(examples: Sequence[Example], role: str, layers: Layers) -> Batch:
-    """Return a batch whose layers of a role come from a store; no audio is read."""
+def silent_batch(examples: Sequence[Example]) -> Batch:
+    """Return a batch for which no audio is read."""
     return Batch(
         waveforms=None,
         lengths=(),
         ids=tuple(example.utterance.id for example in examples),
         texts=tuple(example.utterance.text for example in examples),
         targets=tuple(example.target for example in examples),
-        stored={role: layers},
     )

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from ..corpus.audio import cache_folder
 from ..corpus.batch import Batch, Example, cut_pieces, make_batch
 from ..errors import UserError
-from ..upstream.base import Layers
-from ..upstream.row_keys import row_keys
+from ..upstream.base import Layers, Reads, Upstream
+from ..upstream.row_keys import row_keys, text_keys
 from ..upstream.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
 from .checkpoint import plain_disk_errors
 from .config import MODES, RunConfig, StoreConfig
 from .loop import ahead, shows_progress
 from .prepare import Prepared
-from .source import AudioSource, MemorySource, ShardSource, Source
+from .source import MemoryLayers, ShardLayers, Source, Stored, silent_batch
 
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
@@ -39,8 +39,9 @@ class Unwritable(UserError):
 
 @dataclass(frozen=True)
 class Demand:
-    """What a run asks of the store."""
+    """What a run asks of the store for one role."""
 
+    role: str
     root: Path
     examples: Mapping[str, Example]  # utterance id -> example
     keys: Mapping[str, str]  # utterance id -> row key
@@ -48,42 +49,45 @@ class Demand:
 
 
 def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_layers: bool = False) -> Prepared:
-    """Return the run with a source of stored features where it may have one, filled; `say` is told what happens.
+    """Return the run with stored features where it may have them, filled; `say` is told what happens.
 
     `share_layers`: other runs of the plan hear other layers, so that all are stored.
     """
-    mode, reason = prepared.config.store.mode, refusal(prepared)
-    if reason and mode not in ("off", "auto"):
-        raise UserError(f"Expected features that can be stored for --store {mode}, found {reason}. Use --store off.")
-    if reason or mode == "off":
-        return hearing(prepared, AudioSource())
-    try:
-        source = stored_source(prepared, accelerator, say, share_layers)
-    except Unwritable as problem:
-        if mode != "auto":
-            raise
-        say(f"store     not used, so that features are computed in every step: {problem}")
-        source = None
-    if source is None:
-        return hearing(prepared, AudioSource())
-    stored = hearing(prepared, source)
-    if mode == "check":
-        check(stored, accelerator, say)
-    return stored
+    mode = prepared.config.store.mode
+    reasons = {role: refusal(prepared, role) for role in prepared.model.configs}
+    if all(reasons.values()) and mode not in ("off", "auto"):
+        found = " and ".join(dict.fromkeys(reasons.values()))
+        raise UserError(f"Expected features that can be stored for --store {mode}, found {found}. Use --store off.")
+    stored: dict[str, Stored] = {}
+    for role in (role for role, reason in reasons.items() if not reason and mode != "off"):
+        try:
+            layers = stored_layers(prepared, role, accelerator, say, share_layers)
+        except Unwritable as problem:
+            if mode != "auto":
+                raise
+            say(f"store     not used, so that features are computed in every step: {problem}")
+            break
+        if layers is not None:
+            stored[role] = layers
+    heard = hearing(prepared, stored)
+    if mode == "check" and stored:
+        check(heard, accelerator, say)
+    return heard
 
 
-def hearing(prepared: Prepared, source: Source) -> Prepared:
+def hearing(prepared: Prepared, stored: Mapping[str, Stored]) -> Prepared:
     """Return the run with its source, which is a part of what it is: float16 frames are not what audio gives."""
+    source = Source(tuple(prepared.model.configs), stored)
     return replace(prepared, task=replace(prepared.task, source=source), identity={**prepared.identity, "features": source.kind})
 
 
-def refusal(prepared: Prepared) -> str:
-    """Return why this run's features cannot be stored; "" where they can."""
-    config = prepared.config.upstream
+def refusal(prepared: Prepared, role: str) -> str:
+    """Return why the features of a role cannot be stored; "" where they can."""
+    config = prepared.model.configs[role]
     if config.trainable:
         return "an upstream that is finetuned (-f)"
     # a run folder's upstream has the padding of its own recipe
-    if config.padding != "exact" or not getattr(prepared.upstream, "exact", True):
+    if config.padding != "exact" or not getattr(prepared.model.upstream(role), "exact", True):
         return "padding s3prl: an utterance's features depend on its batch mates"
     return ""
 
@@ -93,15 +97,15 @@ def store_root(mode: str) -> Path:
     return cache_folder() / "store" if mode in MODES else Path(mode).expanduser().absolute()
 
 
-def stored_source(prepared: Prepared, accelerator: Accelerator, say: Say, share_layers: bool) -> Source | None:
-    """Return what serves the stored rows, those that are missing computed first; None where they would take too much.
+def stored_layers(prepared: Prepared, role: str, accelerator: Accelerator, say: Say, share_layers: bool) -> Stored | None:
+    """Return what serves a role's stored rows, those that are missing computed first; None where they would take too much.
 
     The main process decides for all: what the others see of the disk changes while it is filled.
     """
     root, demand, store = store_root(prepared.config.store.mode), None, None
     with all_or_none(accelerator):
         if accelerator.is_main_process:
-            demand = demand_of(prepared, root)
+            demand = demand_of(prepared, role, root)
             store = choose_store(prepared, demand, say, share_layers)
     decided = [None if store is None else store.space]
     if accelerator.num_processes > 1:
@@ -109,13 +113,13 @@ def stored_source(prepared: Prepared, accelerator: Accelerator, say: Say, share_
     if decided[0] is None:
         return None
     with all_or_none(accelerator):
-        demand = demand or demand_of(prepared, root)
+        demand = demand or demand_of(prepared, role, root)
         with disk_problems(root):
-            store = store or Store(root, decided[0], prepared.upstream.name)
+            store = store or Store(root, decided[0], prepared.model.upstream(role).name)
             fill(prepared, store, demand, accelerator, say)
             store.touch()
-            source = make_source(prepared.config, store, demand)
-    return source
+            layers = make_layers(prepared.config, store, demand)
+    return layers
 
 
 @contextmanager
@@ -144,28 +148,30 @@ def disk_problems(root: Path) -> Iterator[None]:
             raise Unwritable(f"{line} --store off goes without, --store DIR keeps features elsewhere.") from None
 
 
-def demand_of(prepared: Prepared, root: Path) -> Demand:
+def demand_of(prepared: Prepared, role: str, root: Path) -> Demand:
     """Return the utterances of all splits with their row keys, and the layers that are heard."""
     with disk_problems(root):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and told once
             pass
-    layer, count = prepared.config.upstream.layer, prepared.upstream.spec.num_layers
+    spec, layer = prepared.model.upstream(role).spec, prepared.model.configs[role].layer
     examples = {row.utterance.id: row for rows in prepared.task.splits.values() for row in rows}
-    keys = row_keys((row.utterance for row in examples.values()), root, prepared.upstream.spec.sample_rate)
-    return Demand(root, examples, keys, tuple(range(count)) if layer is None else (layer,))
+    utterances = [row.utterance for row in examples.values()]
+    keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
+    return Demand(role, root, examples, keys, tuple(range(spec.num_layers)) if layer is None else (layer,))
 
 
 def choose_store(prepared: Prepared, demand: Demand, say: Say, share_layers: bool) -> Store | None:
     """Return the store of the layers asked for, or of all where it holds them already; None where it would take too much."""
-    upstream, config = prepared.upstream, prepared.config
+    role, config = demand.role, prepared.config
+    upstream = prepared.model.upstream(role)
     asked = space_of(
         upstream,
-        config.upstream,
+        prepared.model.configs[role],
         layers=demand.layers,
-        pooled=prepared.task.expert.pools.get("audio") == "mean",
+        pooled=prepared.task.expert.pools.get(role) == "mean",
         precision=config.training.precision,
-        weights_hash=prepared.identity["upstreams"]["audio"],
+        weights_hash=prepared.identity["upstreams"][role],
     )
     everything = replace(asked, layers=tuple(range(upstream.spec.num_layers)))
     with disk_problems(demand.root):
@@ -188,15 +194,18 @@ def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
 
 def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
     """Say what filling will take, and return whether it may."""
-    spec, config, pooled = prepared.upstream.spec, prepared.config.store, store.space.pooled
+    upstream, config, pooled = prepared.model.upstream(demand.role), prepared.config.store, store.space.pooled
     missing, what = missing_rows(store, demand).values(), "means" if pooled else "frames"
-    frames = len(missing) if pooled else sum(spec.num_frames(int(row.seconds * spec.sample_rate)) for row in missing)
+    frames = len(missing) if pooled else sum(frames_of(upstream, row) for row in missing)
     size, limit = frames * store.space.bytes_per_frame, limit_of(config, store.root)
+    reads = upstream.spec.modality == "text"
     if not missing:
-        say(f"store     {len(demand.keys)} utterances are there already ({what}): no audio is read, in {store.folder}")
+        unread = "" if reads else " no audio is read,"
+        say(f"store     {len(demand.keys)} utterances are there already ({what}):{unread} in {store.folder}")
     elif size <= limit:
-        hours = sum(row.seconds for row in missing) / 3600
-        say(f"store     {len(missing)} utterances ({hours:.2f} h) to compute once: {in_words(size)} of {what}, in {store.folder}")
+        long = f"{len(missing)} {'texts' if reads else 'utterances'}"
+        long += "" if reads else f" ({sum(row.seconds for row in missing) / 3600:.2f} h)"
+        say(f"store     {long} to compute once: {in_words(size)} of {what}, in {store.folder}")
     else:
         words = (
             f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
@@ -207,6 +216,13 @@ def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
         say(f"store     not used: {words}")
         return False
     return True
+
+
+def frames_of(upstream: Upstream, example: Example) -> int:
+    """Return how many frames an upstream makes of an utterance: tokens, where it reads."""
+    if isinstance(upstream, Reads):
+        return upstream.num_tokens(example.utterance.text or "")
+    return upstream.spec.num_frames(int(example.seconds * upstream.spec.sample_rate))
 
 
 def limit_of(config: StoreConfig, root: Path) -> int:
@@ -224,7 +240,7 @@ def fill(prepared: Prepared, store: Store, demand: Demand, accelerator: Accelera
     with tqdm(total=round(seconds), desc="computing features", unit="s", disable=not shows_progress(accelerator)) as bar:
         store.fill(
             missing,
-            compute=lambda examples: compute(prepared, store.space, examples, accelerator),
+            compute=lambda examples: compute(prepared.model.upstream(demand.role), store.space, examples, accelerator),
             advance=lambda example: bar.update(example.seconds),
             first_bucket=accelerator.process_index * BUCKETS // accelerator.num_processes,
             say=say if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
@@ -233,16 +249,17 @@ def fill(prepared: Prepared, store: Store, demand: Demand, accelerator: Accelera
 
 @torch.no_grad()
 def compute(
-    prepared: Prepared, space: Space, examples: Sequence[Example], accelerator: Accelerator
+    upstream: Upstream, space: Space, examples: Sequence[Example], accelerator: Accelerator
 ) -> Iterator[tuple[int, Computed]]:
     """Yield (position, features) for each example: one at a time on a CPU, by length on a GPU."""
     positions = {id(example): position for position, example in enumerate(examples)}
     on_cpu = accelerator.device.type == "cpu"
     pieces = [[example] for example in examples] if on_cpu else cut_pieces(examples, seconds=FILL_SECONDS)
-    wanted = None if len(space.layers) == prepared.upstream.spec.num_layers else list(space.layers)
-    for index, batch in ahead(range(len(pieces)), lambda index: make_batch(pieces[index])):
+    wanted = None if len(space.layers) == upstream.spec.num_layers else list(space.layers)
+    read = silent_batch if upstream.spec.modality == "text" else make_batch
+    for index, batch in ahead(range(len(pieces)), lambda index: read(pieces[index])):
         with accelerator.autocast():
-            layers = prepared.upstream(batch.to(accelerator.device), layers=wanted)
+            layers = upstream(batch.to(accelerator.device), layers=wanted)
         for row, example in enumerate(pieces[index]):
             yield positions[id(example)], computed(layers, row, space)
 
@@ -259,15 +276,15 @@ def computed(layers: Layers, row: int, space: Space) -> Computed:
     return Computed(frames.cpu().numpy(), norms, length)
 
 
-def make_source(config: RunConfig, store: Store, demand: Demand) -> Source:
+def make_layers(config: RunConfig, store: Store, demand: Demand) -> Stored:
     """Return what serves the rows: out of memory where means fit, else from their shards."""
     kind = ("means" if store.space.pooled else "frames") + f", {store.space.precision}"
     places = {name: store.index[key] for name, key in demand.keys.items()}
     columns = [store.space.layers.index(layer) for layer in demand.layers]
-    shards = ShardSource("audio", store, places, columns, kind)
+    shards = ShardLayers(store, places, columns, kind)
     size = len(places) * len(columns) * store.space.dim * 4
     in_memory = store.space.pooled and size <= parse_size(config.store.memory)
-    return MemorySource.of(shards) if in_memory else shards
+    return MemoryLayers.of(shards) if in_memory else shards
 
 
 @torch.no_grad()
@@ -276,12 +293,13 @@ def check(prepared: Prepared, accelerator: Accelerator, say: Say) -> None:
     task, model = prepared.task, prepared.model.to(accelerator.device).eval()
     examples = sorted(task.splits["dev"], key=lambda example: example.seconds)[:: max(1, len(task.splits["dev"]) // 8)][:8]
     answers = []
-    for source in (AudioSource(), task.source):
+    for source in (Source(task.source.roles), task.source):
         batch: Batch = source.batch(examples).to(accelerator.device)
         with accelerator.autocast():
             answers.append(model.answer(task.name, batch).values.float().cpu().numpy())
     difference = float(np.abs(answers[0] - answers[1]).max() / max(float(np.abs(answers[0]).max()), 1e-6))
-    allowed = TOLERANCE[task.source.kind.split(",")[0], prepared.config.training.precision == "float32"]
+    kinds = {layers.kind.split(",")[0] for layers in task.source.stored.values()}
+    allowed = max(TOLERANCE[kind, prepared.config.training.precision == "float32"] for kind in kinds)
     if not difference <= allowed:
         raise UserError(
             f"Expected the store's answers within {allowed:g} of the full computation, found {difference:.2g}. "

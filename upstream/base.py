@@ -10,8 +10,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,16 +21,18 @@ from torch import Tensor, nn
 from ..corpus.batch import Batch
 from ..errors import UserError, nearest
 
+Modality = Literal["audio", "text"]
+
 
 @dataclass(frozen=True)
 class UpstreamSpec:
     """What an upstream promises; declared from its config and tested, never probed."""
 
-    modality: Literal["audio", "text"]
+    modality: Modality
     num_layers: int  # entries of Layers.values
     dim: int
-    sample_rate: int
-    num_frames: Callable[[int], int]  # samples of an utterance -> its frames
+    sample_rate: int  # 0 of a text's
+    num_frames: Callable[[int], int]  # samples of an utterance -> its frames; a text has none, and refuses
     normalize: bool = False  # waveforms go in with zero mean and unit variance
     maskable: bool = False  # forward(masked=…) works
     centred: bool = False  # frames of an utterance have mean zero: linear -> mean would see nothing
@@ -68,7 +71,7 @@ def valid_positions(lengths: Sequence[int], size: int, device: torch.device | st
 class UpstreamConfig:
     """The `upstream:` section of a recipe: which model listens, and how."""
 
-    name: str = ""  # -u: a registered name, a hub id, a folder, a run folder, s3prl/NAME
+    name: str = ""  # -u, --text-upstream: a registered name, a hub id, a folder, a run folder, s3prl/NAME
     path: str | None = None  # -k: a folder with the weights of the named model
     trainable: bool = False  # -f
     layer: int | None = None  # -l: one layer instead of the weighted sum
@@ -105,7 +108,7 @@ class Upstream(nn.Module, ABC):
         """Return the layers (all, or those named, in that order) of each utterance; views are view-major.
 
         `masked` (batch, frame) replaces frames after the projection. In eval mode there is one view.
-        A list of 1-d waveforms is accepted in place of a batch.
+        A list of 1-d waveforms (of texts, where the upstream reads) is accepted in place of a batch.
         """
 
     def front_end(self) -> list[nn.Module]:
@@ -137,6 +140,17 @@ class Upstream(nn.Module, ABC):
         return digest.hexdigest()
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """What an upstream of texts can say of one without running."""
+
+    max_tokens: int  # longer texts are cut
+
+    def num_tokens(self, text: str) -> int:
+        """Return how many tokens a text has, those that mark its ends included."""
+        ...
+
+
 @dataclass(frozen=True)
 class Registered:
     """One line of the table of upstreams."""
@@ -145,7 +159,7 @@ class Registered:
     build: Callable[[UpstreamConfig], Upstream]
     source: str  # hub id, or where it comes from
     description: str
-    modality: Literal["audio", "text"] = "audio"
+    modality: Modality | None = "audio"  # None: known once it is loaded
     untrained: bool = False
     options: frozenset[str] = field(default_factory=frozenset)  # fields of UpstreamConfig that the builder understands
 
@@ -153,6 +167,7 @@ class Registered:
 _REGISTERED: dict[str, Registered] = {}  # public name -> its line
 # files of this folder that register no name; every other one does, and is found by itself
 _MECHANISM = {
+    "asr",
     "base",
     "checkpoints",
     "exact_padding",
@@ -162,6 +177,8 @@ _MECHANISM = {
     "s3prl_bridge",
     "shards",
     "store",
+    "text",
+    "tokenizer",
     "torchaudio_stub",
     "upkeep",
     "weighted_sum",
@@ -175,7 +192,7 @@ def register_upstream(
     name: str | None = None,
     source: str = "built in",
     description: str | None = None,
-    modality: Literal["audio", "text"] = "audio",
+    modality: Modality = "audio",
     untrained: bool = False,
     options: Sequence[str] = (),
 ) -> Callable:
@@ -201,27 +218,30 @@ def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Regi
     return sorted(rows, key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row.name)])
 
 
-def load_upstream(what: str | UpstreamConfig) -> Upstream:
+def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Upstream:
     """Return an upstream in eval mode, by name, hub id, folder, run folder or `s3prl/NAME`.
 
-    `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers.
+    `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers. With a modality another one is refused, and of a
+    run that had both it is the one that is loaded.
     """
     config = UpstreamConfig(name=what) if isinstance(what, str) else what
-    row = find_upstream(config)
+    row = find_upstream(config, modality)
     upstream = row.build(config)
+    _refuse_modality(config, upstream.spec.modality, modality)
     upstream.name, upstream.source = config.name, upstream.source or row.source
     upstream.untrained = upstream.untrained or row.untrained
     return upstream.eval()
 
 
-def find_upstream(config: UpstreamConfig) -> Registered:
-    """Return the line of the upstream that a config names, its options checked; nothing is loaded."""
-    row = _find(config)
+def find_upstream(config: UpstreamConfig, modality: str | None = None) -> Registered:
+    """Return the line of the upstream that a config names, its options and modality checked; nothing is loaded."""
+    row = _find(config, modality)
     _refuse_unknown_options(row, config)
+    _refuse_modality(config, row.modality, modality)
     return row
 
 
-def _find(config: UpstreamConfig) -> Registered:
+def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     from . import huggingface, s3prl_bridge
 
     registered = {row.name: row for row in list_upstreams()}
@@ -233,11 +253,12 @@ def _find(config: UpstreamConfig) -> Registered:
     if (folder / "config.yaml").is_file():
         from . import run_folder
 
-        return Registered(config.name, run_folder.build, str(folder), "", options=run_folder.OPTIONS)
+        build = partial(run_folder.build, modality=modality)
+        return Registered(config.name, build, str(folder), "", None, options=run_folder.OPTIONS)
     if folder.is_file():
         raise UserError(f"Expected the folder of a model or a run, found the file '{folder}'. Name its folder: {folder.parent}")
     if folder.is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.name):
-        return Registered(config.name, huggingface.build, config.name, "", options=huggingface.OPTIONS)
+        return Registered(config.name, huggingface.build, config.name, "", None, options=huggingface.OPTIONS)
     if config.path is not None and not folder.exists():
         raise UserError(f"Expected a folder with weights after -k, found nothing at '{config.path}'. Check the path.")
     if "/" in config.name or config.name.startswith("."):
@@ -247,6 +268,16 @@ def _find(config: UpstreamConfig) -> Registered:
         )
     close = nearest(config.name, registered)
     raise UserError(f"There is no upstream '{config.name}'.{close} See `headwater upstreams`, or give a hub id or a folder.")
+
+
+def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | None) -> None:
+    if found is None or expected is None or found == expected:
+        return
+    verbs, flags = {"audio": "listens", "text": "reads"}, {"audio": "-u", "text": "--text-upstream"}
+    raise UserError(
+        f"Expected an upstream that {verbs[expected]} for {flags[expected]}, found '{config.name}', which {verbs[found]}. "
+        f"Give it to {flags[found]}; `headwater upstreams` tells them apart."
+    )
 
 
 def _refuse_unknown_options(row: Registered, config: UpstreamConfig) -> None:

@@ -1,4 +1,4 @@
-"""Models of the hub: HuBERT, wav2vec 2.0, WavLM, DistilHuBERT, data2vec, UniSpeech-SAT, and Whisper's encoder."""
+"""Models of the hub: HuBERT and its relatives and Whisper's encoder, which listen; BERT's relatives and GPT-2, which read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from .base import Upstream, UpstreamConfig, register_upstream
+from .base import Modality, Upstream, UpstreamConfig, register_upstream
 from .checkpoints import check_torchaudio, load_weights, model_folder, read_config
 from .hubert_family import HubertFamily
+from .text import BLOCKS, TextEncoder, blocks_of
+from .tokenizer import read_tokenizer
 
-__all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "options_of", "rebuild", "wrap"]
+__all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "new_model", "options_of", "rebuild", "wrap"]
 
 OPTIONS = frozenset({"keep_layers", "padding", "normalize_waveform", "dropout", "spec_augment", "attend"})
 _WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "attend"})
+_TEXT_OPTIONS = frozenset({"keep_layers", "dropout"})
 
 # model_type of config.json -> public name, as in s3prl and meaning the same there -> hub id
 _CHECKPOINTS = {
@@ -67,6 +70,29 @@ _CHECKPOINTS = {
         "whisper_large_v3": "openai/whisper-large-v3",
         "whisper_large_v3_turbo": "openai/whisper-large-v3-turbo",
     },
+    "bert": {
+        "bert": "google-bert/bert-base-uncased",
+        "bert_base_uncased": "google-bert/bert-base-uncased",
+        "bert_base_cased": "google-bert/bert-base-cased",
+        "bert_large": "google-bert/bert-large-uncased",
+        "tinybert": "huawei-noah/TinyBERT_General_4L_312D",
+        "tinybert_6_layers": "huawei-noah/TinyBERT_General_6L_768D",
+    },
+    "distilbert": {
+        "distilbert": "distilbert/distilbert-base-uncased",
+        "distilbert_base_cased": "distilbert/distilbert-base-cased",
+    },
+    "roberta": {
+        "roberta": "FacebookAI/roberta-base",
+        "roberta_large": "FacebookAI/roberta-large",
+        "distilroberta": "distilbert/distilroberta-base",
+    },
+    "gpt2": {
+        "gpt2": "openai-community/gpt2",
+        "gpt2_medium": "openai-community/gpt2-medium",
+        "gpt2_large": "openai-community/gpt2-large",
+        "distilgpt2": "distilbert/distilgpt2",
+    },
 }
 # model_type -> transformers' module and class
 _CLASSES = {
@@ -76,6 +102,10 @@ _CLASSES = {
     "unispeech-sat": ("transformers.models.unispeech_sat.modeling_unispeech_sat", "UniSpeechSatModel"),
     "data2vec-audio": ("transformers.models.data2vec.modeling_data2vec_audio", "Data2VecAudioModel"),
     "whisper": ("transformers.models.whisper.modeling_whisper", "WhisperEncoder"),
+    "bert": ("transformers.models.bert.modeling_bert", "BertModel"),
+    "distilbert": ("transformers.models.distilbert.modeling_distilbert", "DistilBertModel"),
+    "roberta": ("transformers.models.roberta.modeling_roberta", "RobertaModel"),
+    "gpt2": ("transformers.models.gpt2.modeling_gpt2", "GPT2Model"),
 }
 _TITLES = {
     "hubert": "HuBERT",
@@ -84,24 +114,42 @@ _TITLES = {
     "unispeech-sat": "UniSpeech-SAT",
     "data2vec-audio": "data2vec",
     "whisper": "Whisper's encoder",
+    "bert": "BERT",
+    "distilbert": "DistilBERT",
+    "roberta": "RoBERTa",
+    "gpt2": "GPT-2",
 }
-_DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "dropout")
+_DROPOUTS = (
+    *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "dropout"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT, RoBERTa
+    *("embd_pdrop", "attn_pdrop", "resid_pdrop"),  # GPT-2
+)
 _LAYERDROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
 # a Whisper folder holds the whole model: its encoder's weights lose the prefix, the decoder's are passed over
 _ENCODER_ONLY = {"key_mapping": {r"^(model\.)?encoder\.": ""}}
+_WITHOUT_POOLER = {"add_pooling_layer": False}  # behind the last block: no layer of ours
+_MADE_WITH: dict[str, dict[str, Any]] = {"bert": _WITHOUT_POOLER, "roberta": _WITHOUT_POOLER}
+_LOADED_WITH = {**_MADE_WITH, "whisper": _ENCODER_ONLY}
 
 
 def options_of(model_type: str) -> frozenset[str]:
     """Return the options that a family understands."""
+    if modality_of(model_type) == "text":
+        return _TEXT_OPTIONS
     return _WHISPER_OPTIONS if model_type == "whisper" else OPTIONS - {"attend"}
+
+
+def modality_of(model_type: str) -> Modality:
+    """Return whether a family listens or reads."""
+    return "text" if model_type in BLOCKS else "audio"
 
 
 def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str | None = None) -> Upstream:
     """Return the model of a registered name, of any hub id, or of a local folder."""
     source = config.path or hub_id or config.name
-    folder = model_folder(source, on_hub=config.path is None)
+    folder = model_folder(source, on_hub=config.path is None, reads=model_type in BLOCKS)
     described = read_config(folder)
-    found = described.get("model_type")
+    found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
     if found not in _CLASSES or model_type not in (None, found):
         expected = model_type or f"one of {', '.join(_CLASSES)}"
         raise UserError(
@@ -110,8 +158,8 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     _refuse_options(config, found)
     model_class = class_of(found)
     settings = configure(model_class.config_class.from_dict(described), config)
-    model = load_weights(model_class, settings, folder, **(_ENCODER_ONLY if found == "whisper" else {}))
-    upstream = wrap(model, config, folder)
+    made = {"tokenizer": read_tokenizer(folder, settings, source)} if modality_of(found) == "text" else None
+    upstream = wrap(load_weights(model_class, settings, folder, **_LOADED_WITH.get(found, {})), config, folder, made)
     upstream.source = source
     return upstream
 
@@ -121,9 +169,14 @@ def rebuild(architecture: dict[str, Any], config: UpstreamConfig) -> Upstream:
     model_type = architecture["model"]["model_type"]
     model_class = class_of(model_type)
     settings = configure(model_class.config_class.from_dict(architecture["model"]), config)
+    return wrap(new_model(settings), config, architecture=architecture)
+
+
+def new_model(settings: Any) -> Any:
+    """Return transformers' model of a config with random weights, leaving the caller's generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        model = model_class(settings)
-    return wrap(model, config, extractor=architecture.get("extractor"))
+        torch.manual_seed(0)
+        return class_of(settings.model_type)(settings, **_MADE_WITH.get(settings.model_type, {}))
 
 
 def class_of(model_type: str) -> Any:
@@ -138,27 +191,30 @@ def configure(settings: Any, config: UpstreamConfig) -> Any:
     for name in _LAYERDROPS:
         if hasattr(settings, name):  # transformers leaves a skipped block out of its list of layers
             setattr(settings, name, 0.0)
-    settings.apply_spec_augment = False  # on by default there, and drawn by numpy; ours is `spec_augment`
-    settings.add_adapter = False  # behind the encoder: no layer of ours
+    if modality_of(settings.model_type) == "audio":
+        settings.apply_spec_augment = False  # on by default there, and drawn by numpy; ours is `spec_augment`
+        settings.add_adapter = False  # behind the encoder: no layer of ours
     # WavLM's attention adds a bias: transformers has no fused kernel for it, hubert_family.py does
     settings._attn_implementation = "eager" if settings.model_type == "wavlm" else "sdpa"
     if config.dropout is not None:
         if not 0.0 <= config.dropout < 1.0:
-            raise UserError(f"Expected a dropout from 0 to below 1, found {config.dropout}. Set `-o upstream.dropout=0.1`.")
+            raise UserError(f"Expected a dropout from 0 to below 1, found {config.dropout}. Set `dropout=0.1`, say.")
         for name in _DROPOUTS:  # attention's dropout is a functional one: no walk over modules would reach it
             if hasattr(settings, name):
                 setattr(settings, name, config.dropout)
     return settings
 
 
-def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, extractor: dict[str, Any] | None = None) -> Upstream:
+def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, architecture: dict[str, Any] | None = None) -> Upstream:
     """Return a transformers model as an upstream, pruned and padded as asked."""
-    settings = model.config
+    settings, described = model.config, architecture or {}  # what prepares a model's input is described, or in the folder
     _keep_layers(model, config.keep_layers)
+    if modality_of(settings.model_type) == "text":
+        return TextEncoder(model, described["tokenizer"])
     if settings.model_type == "whisper":
         from .whisper import WhisperEncoder, feature_extractor
 
-        return WhisperEncoder(model, feature_extractor(settings, folder, extractor), attend=config.attend)
+        return WhisperEncoder(model, feature_extractor(settings, folder, described.get("extractor")), attend=config.attend)
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
     # (the hub's preprocessor_config.json says do_normalize for those too, which is wrong)
     trained = settings.model_type == "data2vec-audio" or settings.feat_extract_norm == "layer"
@@ -168,15 +224,16 @@ def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, extract
 
 def _keep_layers(model: Any, keep: int | None) -> None:
     """Cut the blocks behind the first so many; a norm of the encoder's output stays."""
-    encoder = getattr(model, "encoder", model)
     if keep is None:
         return
-    if not 1 <= keep <= len(encoder.layers):
+    is_text = modality_of(model.config.model_type) == "text"
+    blocks = blocks_of(model) if is_text else getattr(model, "encoder", model).layers
+    if not 1 <= keep <= len(blocks):
         raise UserError(
-            f"Expected keep_layers from 1 to {len(encoder.layers)} (the model's blocks), found {keep}. "
-            f"Set `-o upstream.keep_layers={len(encoder.layers)}` or fewer."
+            f"Expected keep_layers from 1 to {len(blocks)} (the model's blocks), found {keep}. "
+            f"Set `-o {'text_upstream' if is_text else 'upstream'}.keep_layers={len(blocks)}` or fewer."
         )
-    encoder.layers = encoder.layers[:keep]
+    del blocks[keep:]
     model.config.num_hidden_layers = keep
 
 
@@ -195,5 +252,6 @@ for _type, _names in _CHECKPOINTS.items():
             name=_name,
             source=_hub_id,
             description=f"{_TITLES[_type]} from the hub",
+            modality=modality_of(_type),
             options=sorted(options_of(_type)),
         )

@@ -38,6 +38,11 @@ def row_keys(utterances: Iterable[Utterance], root: Path, sample_rate: int) -> d
     return {utterance.id: row_key(by_path[utterance.audio], utterance, sample_rate) for utterance in utterances}
 
 
+def text_keys(utterances: Iterable[Utterance]) -> dict[str, str]:
+    """Return the row key of each utterance's text by id: the same words have one row."""
+    return {row.id: hashlib.sha256(f"text {row.text}".encode()).hexdigest()[:32] for row in utterances}
+
+
 def row_key(file_hash: str, utterance: Utterance, sample_rate: int) -> str:
     """Return the key of a stretch of a file, which is told to the nanosecond: a file may have any sample rate."""
     first = round(utterance.start * 1e9)

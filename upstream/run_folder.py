@@ -1,4 +1,4 @@
-"""The upstream of a run: as that run finetuned it, or the frozen one it listened through."""
+"""The upstream of a run: as that run finetuned it, or the frozen one it listened or read through."""
 
 from __future__ import annotations
 
@@ -9,37 +9,46 @@ from ..errors import UserError
 from . import huggingface
 from .base import Upstream, UpstreamConfig, load_upstream
 
-ARCHITECTURE = "upstream.json"  # of a finetuned run: with its checkpoint, all that the upstream is
-PREFIX = "upstreams.audio."  # of a finetuned upstream's weights in a checkpoint
+# by role: of a finetuned run, with its checkpoint, all that the upstream is
+ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}
 OPTIONS = frozenset({"keep_layers"})
 
 
-def build(config: UpstreamConfig) -> Upstream:
-    """Return the upstream of the run folder that the config names, pruned where it says so."""
+def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
+    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for."""
     from ..training.checkpoint import read_json
-    from ..training.config import read_yaml, resolve
+    from ..training.config import read_yaml, resolve, roles_of
 
     folder = Path(config.path or config.name).expanduser()
-    trained = resolve([read_yaml(folder / "config.yaml")]).upstream
+    roles = roles_of(resolve([read_yaml(folder / "config.yaml")]))
+    role = modality or ("audio" if "audio" in roles else "text")
+    if role not in roles:
+        raise UserError(
+            f"Expected a run with an upstream for {role} in '{folder}', found one for {' and '.join(roles)} only. "
+            "Name another run, or the model itself."
+        )
+    trained = roles[role]
     if not trained.trainable:
-        upstream = load_upstream(replace(trained, keep_layers=config.keep_layers or trained.keep_layers))
+        upstream = load_upstream(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
     else:
-        upstream = finetuned(folder, trained)
+        upstream = finetuned(folder, trained, role)
         if config.keep_layers is not None:
-            upstream = huggingface.wrap(upstream.model, replace(trained, keep_layers=config.keep_layers))
+            pruned = replace(trained, keep_layers=config.keep_layers)
+            upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
     upstream.source = f"{folder} (from {trained.name})"
     marks = read_json(folder / "identity.json", ("marks",))["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
 
 
-def finetuned(folder: Path, trained: UpstreamConfig) -> Upstream:
-    """Return the upstream with the weights of a run's best step; what it was started from is not needed."""
+def finetuned(folder: Path, trained: UpstreamConfig, role: str = "audio") -> Upstream:
+    """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
     from ..training.checkpoint import load_tensors, read_json
 
     path = folder / "checkpoints" / "best.safetensors"
-    weights = {key.removeprefix(PREFIX): value for key, value in load_tensors(path)[0].items() if key.startswith(PREFIX)}
-    described = folder / ARCHITECTURE
+    prefix = f"upstreams.{role}."
+    weights = {key.removeprefix(prefix): value for key, value in load_tensors(path)[0].items() if key.startswith(prefix)}
+    described = folder / ARCHITECTURES[role]
     if described.is_file():
         architecture = read_json(described)
         # its config is that of the pruned model already

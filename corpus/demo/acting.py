@@ -12,6 +12,7 @@ import soxr
 from .synthesiser import SAMPLE_RATE, Voice, speak
 
 RATE_HEARD = 16000  # of the files written
+LEVEL = 0.05  # root mean square of a neutral voice close to the microphone
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,27 @@ STYLES = {
 }
 
 
+# variants of a voice of espeak-ng
+VARIANTS = {"F": ("+f1", "+f2", "+f3", "+f4", "+f5", "+Annie"), "M": ("+m1", "+m3", "+m4", "+m5", "+m7", "+m8")}
+
+
+def draw_speaker(accent: str, sex: str, generator: np.random.Generator) -> Speaker:
+    """Return somebody of this accent and sex."""
+    voice = accent + VARIANTS[sex][generator.integers(len(VARIANTS[sex]))]
+    return Speaker(voice, sex, {"F": 58, "M": 36}[sex] + 4 * generator.normal(), 190 + 8 * generator.normal())
+
+
 def perform(text: str, speaker: Speaker, emotion: str, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Return the sentence as this speaker says it, at 16 kHz: `strength` 1 is fully acted, 0 is neutral.
+    """Return the sentence as this speaker acts it, in a room, at 16 kHz: `strength` 1 is fully acted, 0 is neutral."""
+    clean = voiced(text, speaker, STYLES[emotion], strength, generator)
+    return over_noise(in_silence(clean, generator), (12, 28), generator)
+
+
+def voiced(text: str, speaker: Speaker, style: Style, strength: float, generator: np.random.Generator) -> np.ndarray:
+    """Return the sentence as this speaker says it close to a perfect microphone, at 16 kHz.
 
     Every cue wavers from utterance to utterance by about as much as emotions differ, so that none alone decides.
     """
-    style = STYLES[emotion]
     waver = generator.normal(size=8)
     voice = Voice(
         name=speaker.voice,
@@ -71,8 +87,8 @@ def perform(text: str, speaker: Speaker, emotion: str, strength: float, generato
     clean = _coloured(clean, strength * style.tilt + 0.15 * waver[4])
     clean = _trembling(clean, max(0.0, strength * style.tremor + 0.08 * waver[5]), 5.5 + 0.6 * waver[6], generator)
     clean = _breathed(clean, max(0.0, strength * style.breath + 0.05 * waver[7]), generator)
-    clean *= 0.05 * 10 ** ((strength * style.loudness + 2.5 * generator.normal()) / 20) / max(float(clean.std()), 1e-6)
-    return _heard(clean, generator)
+    clean *= LEVEL * 10 ** ((strength * style.loudness + 2.5 * generator.normal()) / 20) / max(float(clean.std()), 1e-6)
+    return clean
 
 
 def _coloured(wave: np.ndarray, tilt: float) -> np.ndarray:
@@ -93,15 +109,19 @@ def _breathed(wave: np.ndarray, amount: float, generator: np.random.Generator) -
     return wave + amount * envelope * generator.normal(size=len(wave))
 
 
-def _heard(wave: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Put the voice into a room: silence around it and pink noise over it, 12 to 28 dB below."""
+def in_silence(wave: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Put silence around a wave, 50 to 300 ms on each side."""
     before, after = generator.integers(800, 4800, size=2)
-    padded = np.concatenate([np.zeros(before), wave, np.zeros(after)])
-    spectrum = np.fft.rfft(generator.normal(size=len(padded)))
+    return np.concatenate([np.zeros(before), wave, np.zeros(after)])
+
+
+def over_noise(wave: np.ndarray, decibels: tuple[float, float], generator: np.random.Generator) -> np.ndarray:
+    """Put pink noise over a wave, drawn between so many decibels below a neutral voice, within the range of a file."""
+    spectrum = np.fft.rfft(generator.normal(size=len(wave)))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20.0))
-    noise = np.fft.irfft(spectrum, len(padded))
-    level = 0.05 * 10 ** (-generator.uniform(12, 28) / 20)
-    return np.clip(padded + noise * level / noise.std(), -0.99, 0.99).astype(np.float32)
+    noise = np.fft.irfft(spectrum, len(wave))
+    level = LEVEL * 10 ** (-generator.uniform(*decibels) / 20)
+    return np.clip(wave + noise * level / noise.std(), -0.99, 0.99).astype(np.float32)
 
 
 def write_wav(path: Path, wave: np.ndarray) -> float:

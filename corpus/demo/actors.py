@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .acting import Speaker, perform, write_wav
+from .acting import VARIANTS, Speaker, perform, write_wav
 
 _RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgusted", "surprised")  # 01 to 08
 _CREMAD = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 _EMODB = {"W": "angry", "L": "bored", "E": "disgusted", "A": "fearful", "F": "happy", "T": "sad", "N": "neutral"}
-_FEMALE = ("+f1", "+f2", "+f3", "+f4", "+f5", "+Annie")
-_MALE = ("+m1", "+m3", "+m4", "+m5", "+m7", "+m8")
 
 
 def make_ravdess(folder: Path, *, seed: int, scale: float) -> None:
@@ -61,8 +59,7 @@ Take = tuple[str, str, str]  # file name, emotion, text
 
 def _actor(language: str, sex: str, seed: int, number: int) -> tuple[Speaker, np.random.Generator]:
     generator = np.random.default_rng([seed, number])
-    variants, centre = (_FEMALE, 60) if sex == "F" else (_MALE, 36)
-    variant = variants[number // 2 % len(variants)]
+    variant, centre = VARIANTS[sex][number // 2 % len(VARIANTS[sex])], {"F": 60, "M": 36}[sex]
     return Speaker(f"{language}{variant}", sex, centre + 5 * generator.normal(), 190 + 10 * generator.normal()), generator
 
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from ...corpus.base import Corpus, Utterance
+from ...corpus.base import Corpus
 from ...errors import UserError
 from ...training import metrics
-from ..base import Outcome
-from ..labels import Classes, LabelsConfig, classes_of, label_key, require_trainable
+from .. import classification
+from ..base import Outcome, Question
+from ..labels import Classes, LabelsConfig, label_key
 
 METRICS: Mapping[str, Literal["higher", "lower"]] = {"wa": "higher", "ua": "higher", "macro_f1": "higher"}
 PRIMARY_METRIC = "ua"
 
 
-def make_vocabulary(labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
-    """Return the classes of a run over a corpus, as the run folder keeps them."""
-    classes = classes_of(corpus, "emotion", labels)
-    require_trainable(classes, corpus)
-    return classes.vocabulary()
-
-
-def select(vocabulary: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Return the utterances that have one of the classes."""
-    classes = Classes.from_vocabulary(vocabulary)
-    return [utterance for utterance in utterances if classes.of(utterance) is not None]
+def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:  # noqa: ARG001
+    """Return the run's classes; the section's options do not change them."""
+    return classification.make_vocabulary("emotion", labels, corpus)
 
 
 # what corpora call the same emotion; a run is tested on another corpus through this table
@@ -77,11 +70,22 @@ def same_emotion(name: str, classes: Classes) -> str | None:
     return next((ours for ours in classes.names if ours.lower() in alike), None)
 
 
-def score(outcome: Outcome, classes: Sequence[str]) -> dict[str, float]:
+def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
     """Return weighted accuracy, unweighted accuracy and macro-F1 of a whole split."""
-    truth, answers = outcome.references, outcome.predictions
+    truth, answers, classes = outcome.references, outcome.predictions, vocabulary["classes"]
     return {
         "wa": metrics.accuracy(truth, answers),
         "ua": metrics.unweighted_accuracy(truth, answers, classes),
         "macro_f1": metrics.macro_f1(truth, answers, classes),
     }
+
+
+QUESTION = Question(
+    name="emotion",
+    metrics=METRICS,
+    primary_metric=PRIMARY_METRIC,
+    make_vocabulary=make_vocabulary,
+    select=classification.select,
+    score=score,
+    adapt=adapt,
+)

@@ -41,7 +41,7 @@ def plan(**changes: Any) -> dict[str, Any]:
     ]
     whole = {
         "mean": {"dev": {}, "test": {"ua": {"mean": 0.3, "spread": 0.158114, "runs": 5}}},
-        "pooled": {"scores": {"ua": 0.31}, "intervals": {"ua": [0.25, 0.4]}, "num_speakers": 10},
+        "pooled": {"test": {"scores": {"ua": 0.31}, "intervals": {"ua": [0.25, 0.4]}, "num_speakers": 10}},
         "runs": runs,
     }
     described = {
@@ -146,11 +146,16 @@ def test_a_probe_of_single_runs_has_one_row_for_each_layer_and_no_other() -> Non
 
 def test_a_corpus_without_test_split_shows_dev() -> None:
     runs = [{**run, "scores": {"dev": {"ua": 0.7}}} for run in plan()["runs"]]
-    text = table.summary_table(
-        plan(runs=runs, pooled={}, mean={"dev": {"ua": {"mean": 0.7, "spread": 0.0, "runs": 5}}, "test": {}})
-    )
+    text = table.summary_table(plan(runs=runs, pooled={}, mean={"dev": {"ua": {"mean": 0.7, "spread": 0.0, "runs": 5}}}))
     assert "scores on dev" in text
     assert cells(text, "ua") == ["ua", "0.700 ± 0.000"]
+
+
+def test_each_test_split_has_its_own_means() -> None:
+    runs = [{**run, "scores": {split: {"ua": 0.5} for split in ("dev", "test1", "test2")}} for run in plan()["runs"]]
+    mean = {split: {"ua": {"mean": 0.5, "spread": 0.0, "runs": 5}} for split in ("dev", "test1", "test2")}
+    text = table.summary_table(plan(runs=runs, mean=mean, pooled={}))
+    assert [line for line in text.splitlines() if line.startswith("scores on")] == ["scores on test1", "scores on test2"]
 
 
 def test_markdown_has_as_many_cells_in_every_line() -> None:

@@ -47,6 +47,8 @@ def test_the_list_names_every_corpus_its_protocols_and_where_it_comes_from() -> 
 
 
 def test_the_list_marks_the_usual_corpus_of_a_task() -> None:
-    lines = {line.split()[0]: line.split()[1:] for line in table_of_corpora().splitlines() if line}
-    assert lines["iemocap"][:2] == ["X", "demo"]
-    assert lines["manifest"][:2] == ["x", "-"]
+    lines = [line.split() for line in table_of_corpora().splitlines()[2 : 3 + len(list_corpora())]]
+    marks = {name: dict(zip(lines[0], cells, strict=True)) for name, *cells in lines[1:]}
+    assert (marks["iemocap"]["emotion"], marks["iemocap"]["demo"]) == ("X", "demo")
+    assert (marks["manifest"]["emotion"], marks["manifest"]["demo"]) == ("x", "-")
+    assert (marks["msp_podcast"]["avd"], marks["directed"]["dsd"], marks["emodb"]["dsd"]) == ("X", "X", "-")

@@ -145,12 +145,61 @@ def test_labels_may_be_absent_where_none_are_required(tmp_path: Path) -> None:
         ("path,client_id,sentence,target", "--columns audio=path,label=target,speaker=client_id,text=sentence"),
         ("audio,emo_class,split", "--columns label=emo_class"),
         ("foo,bar", "--columns audio=HEADER,label=HEADER"),
+        (
+            "wav_path,is_directed,hyp,spk_id,partition,locale",
+            "--columns audio=wav_path,label=is_directed,speaker=spk_id,split=partition,text=hyp,lang=locale",
+        ),
     ],
 )
 def test_a_missing_column_is_answered_with_the_option_filled_in(tmp_path: Path, header: str, option: str) -> None:
     message = failure(table(tmp_path, header, header.replace("a", "b")))
     assert message.endswith(option)
     assert str(tmp_path / "data.csv") in message
+
+
+@pytest.mark.parametrize(
+    ("header", "note"),
+    [
+        ("arousal,valence,dominance", None),
+        ("EmoAct,EmoVal,EmoDom", "ratings: arousal is column EmoAct, valence is column EmoVal, dominance is column EmoDom"),
+        ("activation,val,dom", "ratings: arousal is column activation, valence is column val, dominance is column dom"),
+    ],
+)
+def test_ratings_are_numbers_where_no_label_is_needed(tmp_path: Path, header: str, note: str | None) -> None:
+    path = table(tmp_path, f"audio,split,{header}", "a.wav,train,1.5,2,7", "b.wav,dev,3,,4", "c.wav,test,3,2,4")
+    corpus = manifest.read(path, label_required=False)
+    assert rows(corpus)["a.wav"].labels == {"arousal": 1.5, "valence": 2.0, "dominance": 7.0}
+    assert rows(corpus)["b.wav"].labels["arousal"] == 3.0
+    assert "valence" not in rows(corpus)["b.wav"].labels
+    assert corpus.notes == (() if note is None else (note,))
+
+
+def test_ratings_can_be_mapped_and_an_act_of_words_is_none(tmp_path: Path) -> None:
+    path = table(tmp_path, "audio,act,mood", "a.wav,question,1.5", "b.wav,answer,2")
+    corpus = manifest.read(path, label_required=False, columns={"valence": "mood"})
+    assert rows(corpus)["b.wav"].labels == {"act": "answer", "valence": 2.0}
+
+
+def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
+    path = table(tmp_path, "audio,arousal", "a.wav,1.5", "b.wav,high")
+    assert "Expected a number in column 'arousal', found 'high' in row 3" in failure(path, label_required=False)
+
+
+def test_device_and_language_are_labels_under_their_known_names(tmp_path: Path) -> None:
+    path = table(tmp_path, "audio,label,platform,locale", "a.wav,x,phone,en", "b.wav,y,tv,de")
+    mapped = manifest.read(path, columns={"device": "platform", "lang": "locale"})
+    assert rows(mapped)["b.wav"].labels == {"label": "y", "device": "tv", "lang": "de"}
+
+
+def test_columns_that_could_be_used_are_named(tmp_path: Path) -> None:
+    corpus = manifest.read(table(tmp_path, "audio,label,hyp,locale", "a.wav,x,go,en", "b.wav,y,stop,de"))
+    assert rows(corpus)["a.wav"].text is None
+    assert corpus.notes[-1] == "columns that are not used, but could be: --columns text=hyp,lang=locale"
+
+
+def test_two_test_sets_are_as_good_as_one(tmp_path: Path) -> None:
+    lines = ["a.wav,x,train", "b.wav,y,train", "c.wav,x,dev", "d.wav,y,test1", "e.wav,y,test2"]
+    assert [*manifest.read(table(tmp_path, "audio,label,split", *lines)).splits] == ["train", "dev", "test1", "test2"]
 
 
 @pytest.mark.parametrize(

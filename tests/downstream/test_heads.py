@@ -61,7 +61,7 @@ def test_the_default_head_equals_superbs_formula() -> None:
     head, frames = build(), random_frames()
     rows = []
     for row, length in zip(frames.values, LENGTHS, strict=True):
-        projected = row[:length] @ head.projector.weight.T + head.projector.bias
+        projected = row[:length] @ head.pooled.projector.weight.T + head.pooled.projector.bias
         rows.append(projected.mean(dim=0) @ head.classifier.weight.T + head.classifier.bias)
     torch.testing.assert_close(head(frames), torch.stack(rows))
     assert sum(parameter.numel() for parameter in heads.MeanPoolLinear(768, 4).parameters()) == 768 * 256 + 256 + 256 * 4 + 4
@@ -143,7 +143,10 @@ def test_bfloat16_autocast_stays_close() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "maen"}, "Expected pooling to be one of mean, avgmax, attentive, found 'maen'. Did you mean 'mean'?"),
+        (
+            {"pooling": "maen"},
+            "Expected pooling to be one of mean, avgmax, avgmax_mean, avgmax_sum, attentive, found 'maen'. Did you mean 'mean'?",
+        ),
         ({"activation": "rellu"}, "Expected activation to be one of none, relu, tanh, gelu, found 'rellu'. Did you mean 'relu'?"),
     ],
 )

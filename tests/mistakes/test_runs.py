@@ -34,7 +34,11 @@ ASKED = {
         "Leave it out",
     ),
     "asking what is no run": ("headwater predict tones tones/00.wav", "a run folder at 'tones'", "no config.yaml"),
-    "asking without a file": ("headwater predict run", "required: INPUT", "`headwater predict --help`"),
+    "asking without a file": (
+        "headwater predict run",
+        "audio files, or --corpus with --split, found neither",
+        "headwater predict RUN my.wav",
+    ),
     "asking on another device": ("headwater predict run tones/00.wav --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
     "asking on a missing device": ("headwater predict run tones/00.wav --device cuda", "a CUDA device", "--device cpu"),
     "a folder without sound": ("headwater predict run empty", "audio files below 'empty', found none", "Check the path"),

@@ -24,8 +24,8 @@ def main(recipe: str, out: str, piece_size: str) -> None:
     model, _ = accelerator.prepare(prepared.model, make_optimizer(prepared.model, config))
     model.train()
     plan = Plan(config.training, config.optimizer, config.select_by, config.seed)
-    pieces = step_batches([prepared.task], plan, accelerator, 3)["emotion"]
-    loss = backward(model, "emotion", pieces, accelerator, config.seed, 3)
+    pieces = step_batches([prepared.task], plan, accelerator, 3)[config.task]
+    loss = backward(model, config.task, pieces, accelerator, config.seed, 3)
     gradients = {name: value.grad for name, value in prepared.model.named_parameters() if value.grad is not None}
     if accelerator.is_main_process:
         torch.save({"gradients": gradients, "pieces": len(pieces), "loss": loss}, out)

@@ -8,6 +8,9 @@ import pytest
 
 from headwater.errors import UserError
 from headwater.training.config import RECIPES, find_recipe, identity_of, merge, parse_override, read_yaml, resolve, to_mapping
+from headwater.training.paper_plan import plan_recipe
+from headwater.training.plan import expand
+from headwater.training.recipe import is_paper, read_recipe
 from headwater.training.run import references
 
 TASK = {"task": "emotion", "upstream": {"name": "fbank"}}
@@ -75,10 +78,18 @@ def test_paths_and_published_values_are_not_identity(tmp_path: Path) -> None:
 
 
 def test_every_recipe_binds_to_the_real_dataclasses() -> None:
-    recipes = sorted(RECIPES.rglob("*.yaml"))
-    assert {"superb", "demo"} <= {path.parent.name for path in recipes}
-    for path in recipes:
-        resolve([read_yaml(path), {"upstream": {"name": "fbank"}}])
+    recipes = {path: read_yaml(path) for path in sorted(RECIPES.rglob("*.yaml"))}
+    papers = [path for path, mapping in recipes.items() if is_paper(mapping)]
+    runs = [path for path in recipes if path not in papers]
+    assert {"superb", "demo"} <= {path.parent.name for path in runs}
+    assert {"avd", "turbo"} <= {path.parent.name for path in papers}
+    for path in runs:
+        config = resolve([read_yaml(path), {"upstream": {"name": "fbank"}}])
+        assert expand(config, [1], [1], [])  # its stages too
+    for path in papers:
+        plan = plan_recipe(read_recipe(path))
+        assert plan.recipe.paper
+        assert plan.recipe.tables
 
 
 def test_a_recipe_is_found_by_its_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import yaml
 from headwater.errors import UserError
 from headwater.training.config import RunConfig, resolve, to_mapping
 from headwater.training.evaluation import evaluate_run
-from headwater.training.plan import expand, run_plan
+from headwater.training.parts import Part, run_parts
+from headwater.training.plan import expand, run_plan, summarise
 from headwater.training.results import read_predictions
 from headwater.training.run import Runtime
 
@@ -43,7 +45,7 @@ def test_one_run_is_no_plan(config: RunConfig) -> None:
 def test_folds_are_pooled_and_speakers_resampled(folds: RunConfig, tmp_path: Path) -> None:
     summary = run_plan(expand(folds, [1, 2, 3, 4, 5], [1], []), tmp_path, QUIET)
     assert [row["fold"] for row in summary["runs"]] == [1, 2, 3, 4, 5]
-    pooled = summary["pooled"]
+    pooled = summary["pooled"]["test"]
     assert (pooled["num_utterances"], pooled["num_speakers"]) == (72, 12)
     assert pooled["intervals"]["ua"][0] <= pooled["scores"]["ua"] <= pooled["intervals"]["ua"][1]
     ids = [name for fold in range(1, 6) for name in read_predictions(tmp_path / f"fold{fold}" / "predictions-test.csv")[0].ids]
@@ -76,7 +78,7 @@ def test_several_jobs_give_the_numbers_of_one(folds: RunConfig, tmp_path: Path) 
 
 def test_a_part_that_fails_is_named(folds: RunConfig, tmp_path: Path) -> None:
     broken = replace(folds, corpus=replace(folds.corpus, data=str(tmp_path / "none.csv")))
-    with pytest.raises(UserError, match=r"Run 'fold1' stopped:\nerror: Expected"):
+    with pytest.raises(UserError, match=r"Run 'fold[12]' stopped:\nerror: Expected"):
         run_plan(expand(broken, [1, 2], [1], []), tmp_path / "run", QUIET, jobs=2)
 
 
@@ -120,9 +122,105 @@ def test_a_plan_and_a_run_do_not_share_a_folder(config: RunConfig, tmp_path: Pat
         run_plan(expand(short, [1], [1], []), tmp_path / "plan", QUIET)
 
 
+@pytest.fixture
+def staged(config: RunConfig) -> RunConfig:
+    """A tiny model finetuned, then frozen under a new head."""
+    first = {"upstream": {"trainable": True}}
+    then = {"upstream": {"name": "stage:ft", "trainable": False}, "init_head": "stage:ft"}
+    short = {"training": {"steps": 2, "eval_every": 2}, "upstream": {"name": "test_distilhubert", "keep_layers": 1}}
+    return resolve([to_mapping(config), short, {"stages": {"ft": first, "frz": then}}])
+
+
+def test_stages_are_runs_in_order_for_each_seed(staged: RunConfig) -> None:
+    parts = expand(staged, [1], [1, 2], ["stages.ft.optimizer.lr=1e-4"])
+    assert [part.name.partition("/")[2] for part in parts] == ["seed1/ft", "seed1/frz", "seed2/ft", "seed2/frz"]
+    assert dict(parts[3].needs) == {"stage:ft": parts[2].name}
+    assert [part.config.optimizer.lr for part in parts[:2]] == [1e-4, 1e-3]
+
+
+def test_an_upstream_that_is_a_run_keeps_no_option_of_the_model_it_replaces(staged: RunConfig) -> None:
+    assert [part.config.upstream.keep_layers for part in expand(staged, [1], [1], [])] == [1, None]
+
+
+def test_the_last_stage_starts_from_the_first_and_is_what_is_reported(staged: RunConfig, tmp_path: Path) -> None:
+    result = run_plan(expand(staged, [1], [1], []), tmp_path / "here", QUIET)
+    assert result["trainable"] is False
+    before, after = (json.loads((tmp_path / "here" / name / "identity.json").read_text()) for name in ("ft", "frz"))
+    assert after["config"]["upstream"]["name"] == after["config"]["init_head"] == "ft"
+    assert after["upstreams"]["audio"] != before["upstreams"]["audio"]  # as it was finetuned
+    assert json.loads((tmp_path / "here" / "result.json").read_text())["runs"][0]["name"] == "frz"
+
+
+def test_finished_stages_are_known_again_wherever_their_folder_lies(staged: RunConfig, tmp_path: Path) -> None:
+    run_plan(expand(staged, [1], [1], []), tmp_path / "here", QUIET)
+    (tmp_path / "here").rename(tmp_path / "there")
+    stamp = (tmp_path / "there" / "frz" / "result.json").stat().st_mtime_ns
+    run_plan(expand(staged, [1], [1], []), tmp_path / "there", QUIET)
+    assert (tmp_path / "there" / "frz" / "result.json").stat().st_mtime_ns == stamp
+    assert not (tmp_path / "here").exists()
+
+
+def test_wrong_stages_are_told_together(staged: RunConfig) -> None:
+    stages = {"ft": {"training": {"stepz": 1}}, "frz": {"upstream": {"name": "stage:fr"}}}
+    with pytest.raises(UserError) as caught:
+        expand(replace(staged, stages=stages), [1], [1], [])
+    assert "Stage 'ft': Unknown option 'training.stepz'. Did you mean 'steps'?" in str(caught.value)
+    assert "Expected an earlier stage in stage 'frz', found 'stage:fr'. Before it: none." in str(caught.value)
+
+
+def test_a_probe_of_stages_is_refused(staged: RunConfig) -> None:
+    with pytest.raises(UserError, match="Expected a probe of layers or stages, found both"):
+        expand(staged, [1], [1], [], [0, None])
+
+
+def test_a_part_starts_as_soon_as_what_it_needs_is_there(
+    staged: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def starter(*_: object) -> Callable[[Part], dict]:
+        return lambda part: order.append(part.name) or {"name": part.name}
+
+    monkeypatch.setattr("headwater.training.parts.starter", starter)
+    results, failed = run_parts(expand(staged, [1], [1, 2], []), tmp_path / "run", QUIET, jobs=2)
+    assert ({*results}, failed) == ({"seed1/ft", "seed1/frz", "seed2/ft", "seed2/frz"}, {})
+    assert all(order.index(f"seed{seed}/ft") < order.index(f"seed{seed}/frz") for seed in (1, 2))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_starts_from_a_part_that_failed_is_passed_over_with_it(
+    jobs: int, staged: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_first(part: Part, *_: object) -> dict:
+        if part.name == "seed1/ft":
+            raise UserError("Expected memory, found none.")
+        return {}
+
+    monkeypatch.setattr("headwater.training.parts.run_here", fail_first)
+    monkeypatch.setattr("headwater.training.parts.starter", lambda *_: fail_first)
+    results, failed = run_parts(expand(staged, [1], [1, 2], []), tmp_path / "run", QUIET, jobs, {})
+    assert {*results} == {"seed2/ft", "seed2/frz"}
+    assert failed["seed1/frz"] == "starts from seed1/ft, which is not there: Expected memory, found none."
+
+
+def test_every_split_that_was_evaluated_is_summed_up(config: RunConfig, tmp_path: Path) -> None:
+    short = replace(config, training=replace(config.training, steps=2))
+    parts = expand(short, [1], [1, 2], [])
+    run_plan(parts, tmp_path, QUIET)
+    results = []
+    for part in parts:
+        result = json.loads((tmp_path / part.name / "result.json").read_text())
+        results.append({**result, "scores": {**result["scores"], "test2": {"ua": 0.25, "macro_f1": None, "loss": 1.0}}})
+        shutil.copy(tmp_path / part.name / "predictions-test.csv", tmp_path / part.name / "predictions-test2.csv")
+    summary = summarise(parts, results, tmp_path)
+    assert [*summary["mean"]] == ["dev", "test", "test2"]
+    assert summary["mean"]["test2"] == {"ua": {"mean": 0.25, "spread": 0.0, "runs": 2}}  # what is not defined has no mean
+    assert summary["pooled"]["test2"] == summary["pooled"]["test"]
+
+
 def test_several_seeds_count_an_utterance_once(config: RunConfig, tmp_path: Path) -> None:
     short = replace(config, training=replace(config.training, steps=2))
-    assert run_plan(expand(short, [1], [1, 2], []), tmp_path, QUIET)["pooled"]["num_utterances"] == 12
+    assert run_plan(expand(short, [1], [1, 2], []), tmp_path, QUIET)["pooled"]["test"]["num_utterances"] == 12
 
 
 def test_two_processes_train_to_the_numbers_of_one(config: RunConfig, tmp_path: Path, headwater: Command) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from headwater.upstream.base import list_upstreams
+
 
 @pytest.fixture
 def speechlike() -> Callable[..., list[Tensor]]:
@@ -21,6 +23,14 @@ def speechlike() -> Callable[..., list[Tensor]]:
         return [noise * 0.1 * (index + 1) + 0.01 * index for index, noise in enumerate(noises)]
 
     return make
+
+
+@pytest.fixture
+def material(speechlike: Callable[..., list[Tensor]]) -> Callable[[str], list[Tensor] | list[str]]:
+    """Return two utterances as an upstream takes them: texts where it reads, waveforms where it listens."""
+    modality = {row.name: row.modality for row in list_upstreams()}
+    texts = ["why did you ask me that? I told you all of it before", "I do not think so, no"]
+    return lambda name: texts if modality[name] == "text" else speechlike(6000, 5000)
 
 
 @pytest.fixture

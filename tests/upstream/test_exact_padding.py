@@ -1,4 +1,4 @@
-"""Exact padding: alone = padded in a batch, in every layer of every upstream that needs no download."""
+"""Exact padding: alone = padded in a batch, in every layer of every audio upstream that needs no download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headwater.upstream.base import Upstream, UpstreamConfig, list_upstreams, lo
 from headwater.upstream.exact_padding import conv_length, receptive_field
 from headwater.upstream.huggingface import class_of, configure, wrap
 
-BUILT_IN = [row.name for row in list_upstreams() if row.source == "built in"]
+BUILT_IN = [row.name for row in list_upstreams(modality="audio") if row.source == "built in"]
 LENGTHS = (12000, 7001, 4321, 300, 1)  # the last two are shorter than a frame
 
 

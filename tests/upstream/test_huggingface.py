@@ -16,7 +16,7 @@ from headwater.upstream.base import UpstreamConfig, list_upstreams, load_upstrea
 from headwater.upstream.huggingface import wrap
 from headwater.upstream.tiny import tiny_model
 
-TINY = [row.name for row in list_upstreams("test_*")]
+TINY = [row.name for row in list_upstreams("test_*", "audio")]
 WAVEFORM_MODELS = [name for name in TINY if name != "test_whisper"]
 
 
@@ -43,6 +43,7 @@ def reference_layers(folder: Path, waveform: Tensor) -> list[Tensor]:
 
 def test_every_family_has_a_tiny_model() -> None:
     assert len(TINY) == 8
+    assert len(list_upstreams("test_*", "text")) == 4
     assert all(row.untrained and "untrained" in row.description for row in list_upstreams("test_*"))
 
 
@@ -272,8 +273,8 @@ def test_a_registered_name_refuses_weights_of_another_family(tmp_path: Path) -> 
 
 
 def test_an_unknown_family_is_named_beside_the_known_ones(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
-    with pytest.raises(UserError, match=r"one of hubert, wav2vec2, wavlm, .*, whisper .*found 'bert'"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"one of hubert, wav2vec2, wavlm, .*, whisper, bert, .*found 't5'"):
         load_upstream(str(tmp_path))
 
 

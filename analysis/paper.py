@@ -1,0 +1,128 @@
+"""A paper's tables from finished runs: ours beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..training.checkpoint import write_text
+from ..training.metrics import mean_and_spread
+from ..training.paper_plan import PaperPlan
+from ..training.parts import Part, at_hand
+from ..training.recipe import Column, Row, Table
+from ..training.run import is_finished
+from .plots import marked_title, save_csv
+from .table import number, render
+
+Missing = Mapping[str, str]  # part -> why it has no runs
+SHOWN: dict[str, Callable[[float | None], str]] = {
+    "fraction": number,
+    "percent": lambda value: "-" if value is None else f"{value:.1f} %",
+    "millions": lambda value: "-" if value is None else f"{value:.3g}",
+}
+SCALE = {"fraction": 1.0, "percent": 100.0, "millions": 1e-6}  # from result.json to what the paper prints
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a part's finished runs say."""
+
+    folders: tuple[Path, ...]
+    results: tuple[Mapping[str, Any], ...]
+    asked: int  # runs of the plan
+    marks: tuple[str, ...]
+
+    @property
+    def runs(self) -> str:
+        """How many runs stand behind a number, and of how many where some are missing."""
+        return str(self.asked) if len(self.results) == self.asked else f"{len(self.results)} of {self.asked}"
+
+
+def finished_runs(plan: PaperPlan, name: str, folder: Path) -> Finished:
+    """Return the runs of a part that are done, with the options and from the starts that the recipe has now."""
+    others = {run.name: run for runs in plan.runs.values() for run in runs}
+    runs, config = plan.reported(name), plan.configs[name]
+    done = {folder / run.name: result_of(run, others, folder) for run in runs}
+    found = {place: result for place, result in done.items() if result is not None}
+    marks = [*["DEMO"] * config.corpus.demo, *(mark for result in found.values() for mark in result["marks"])]
+    return Finished(tuple(found), tuple(found.values()), len(runs), tuple(dict.fromkeys(marks)))
+
+
+def result_of(run: Part, others: Mapping[str, Part], folder: Path) -> Mapping[str, Any] | None:
+    """Return a finished run's result; None where it, or a run that it started from, is not what the recipe asks for."""
+    if not is_finished(folder / run.name) or not all(result_of(others[name], others, folder) for name in run.needs.values()):
+        return None
+    try:
+        return at_hand(run, folder)
+    except UserError:  # another run stands there: who runs the recipe is told
+        return None
+
+
+def value_of(result: Mapping[str, Any], column: Column) -> float | None:
+    """Return the number of a run that stands in a column, as the paper prints it; None: it has none."""
+    found: Any = result["scores"].get(column.split, {}).get(column.metric) if column.metric else result
+    for key in column.field.split(".") if column.field else ():
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if isinstance(found, Mapping):  # of each upstream
+        found = sum(found.values())
+    return None if found is None else float(found) * SCALE[column.unit]
+
+
+def write_table(plan: PaperPlan, name: str, folder: Path, missing: Missing) -> str:
+    """Write a table as markdown and csv, and return it for a terminal, with the reasons of its dashes below."""
+    table = plan.recipe.tables[name]
+    done = {part: finished_runs(plan, part, folder) for row in table.rows for part in row.sources.values()}
+    caption = marked_title(f"{name}: {table.caption}", list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
+    rows = [table_row(table, row, done) for row in table.rows]
+    gaps = [part for part, of_part in done.items() if not of_part.results]
+    notes = [f"- {part}: {missing.get(part, 'not run yet').splitlines()[0]}" for part in gaps]
+    lines = [caption, "", render(rows, markdown=True), *[""] * bool(notes), *notes]
+    write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
+    save_numbers(table, done, folder / f"{name}.csv")
+    return "\n".join([caption, render(rows), *notes])
+
+
+def marks_of(row: Row, done: Mapping[str, Finished]) -> tuple[str, ...]:
+    """Return the marks of the runs behind a row: no value of a paper stands beside them."""
+    return tuple(dict.fromkeys(mark for part in row.sources.values() for mark in done[part].marks))
+
+
+def table_row(table: Table, row: Row, done: Mapping[str, Finished]) -> dict[str, str]:
+    """Return a row's cells: ours as mean ± spread over its runs, and the paper's where they may stand beside them."""
+    cells = dict(zip(table.labels, row.label, strict=True))
+    marks, with_paper = marks_of(row, done), any(each.paper and not marks_of(each, done) for each in table.rows)
+    for column, printed in zip(table.columns, row.paper or [None] * len(table.columns), strict=True):
+        shown = SHOWN[column.unit]
+        mean, deviation = ours(done[row.sources[column.of]], column)
+        is_count = bool(column.field) and not deviation  # alike in all runs
+        own = shown(mean) if deviation is None or is_count else f"{shown(mean)} ± {shown(deviation)}"
+        cells[column.header] = own
+        if with_paper:
+            cells[f"{column.header} (paper)"] = "" if marks or printed is None else shown(printed)
+    cells["runs"] = ", ".join(dict.fromkeys(done[part].runs for part in row.sources.values()))
+    return cells | ({"marks": " ".join(marks)} if any(marks_of(each, done) for each in table.rows) else {})
+
+
+def ours(finished: Finished, column: Column) -> tuple[float | None, float | None]:
+    """Return mean and spread of a column over the runs that have it."""
+    values = [value for value in (value_of(result, column) for result in finished.results) if value is not None]
+    return mean_and_spread(values) if values else (None, None)
+
+
+def save_numbers(table: Table, done: Mapping[str, Finished], path: Path) -> None:
+    """Write a table's numbers with all their digits: of each column mean, spread, runs and the paper's."""
+    kinds = ("", " spread", " runs", " paper")
+    header = [*table.labels, *(column.header + kind for column in table.columns for kind in kinds), "marks"]
+    rows = []
+    for row in table.rows:
+        cells: list[Any] = list(row.label)
+        marks = marks_of(row, done)
+        for column, printed in zip(table.columns, row.paper or [None] * len(table.columns), strict=True):
+            finished = done[row.sources[column.of]]
+            beside = None if marks else printed
+            cells += ["" if cell is None else cell for cell in (*ours(finished, column), len(finished.results), beside)]
+        rows.append([*cells, " ".join(marks)])
+    save_csv(path, header, rows, ())

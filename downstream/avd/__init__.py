@@ -1,0 +1,1 @@
+"""Arousal, valence and dominance."""

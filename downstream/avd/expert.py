@@ -1,0 +1,134 @@
+"""The AVD expert: pooled modalities -> linear -> tanh -> linear, trained on the concordance of a whole step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...corpus.base import Utterance
+from ...corpus.batch import Batch
+from ...training.strict import ABOVE_0, SHARE
+from ...upstream.base import Frames, UpstreamSpec
+from ..base import Expert, Outcome, Output, Question, Task
+from ..classification import mean_by_seconds
+from ..heads import Fusion, Pooled
+from ..together import gathered
+from . import question
+
+_LOG = logging.getLogger(__name__)
+_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class AvdConfig:
+    """The `avd:` section."""
+
+    dimensions: list[Literal["arousal", "valence", "dominance"]] = field(
+        default_factory=lambda: ["arousal", "valence", "dominance"]
+    )
+    scale: list[float] | None = None  # lowest and highest rating; None: as the corpus says
+    pooling: Literal["avg+max", "mean", "attentive"] = "avg+max"  # the paper's; mean: the store needs one vector an utterance
+    combine: Literal["mean", "sum", "concat"] = (
+        "mean"  # of avg and max; the paper's dimensions say that they are not put side by side
+    )
+    hidden_dim: Annotated[int, ABOVE_0] = 768  # the paper is silent; with 768 its table's parameter counts come out
+    dropout: Annotated[float, SHARE] = 0.1
+    modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
+
+
+class Avd(Expert):
+    """Answers with a rating of each dimension."""
+
+    loss_needs = "whole_batch"
+
+    def __init__(self, asked: Question, vocabulary: Mapping[str, Any], fusion: Fusion, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.question, self.vocabulary = asked, dict(vocabulary)
+        self.told: set[str] = set()  # dimensions of which a step's constant ratings were told: once will do
+        self.fusion = fusion
+        self.roles, self.pools, self.optional_roles = tuple(fusion.dims), fusion.pools, fusion.optional
+        self.regressor = nn.Sequential(
+            nn.Linear(fusion.output_dim, hidden_dim),
+            nn.Dropout(dropout),
+            nn.Tanh(),
+            nn.Linear(hidden_dim, len(vocabulary["dimensions"])),
+        )
+
+    def target(self, utterance: Utterance) -> tuple[float, ...]:
+        """Return the ratings, from 0 to 1."""
+        ratings = question.ratings_of(utterance, self.vocabulary["dimensions"])
+        assert ratings is not None, f"'{utterance.id}' is not rated: select() leaves such utterances out"
+        return question.to_unit(self.vocabulary, ratings)
+
+    def reference(self, target: Sequence[float]) -> tuple[float, ...]:
+        """Return ratings on the corpus' scale."""
+        low, high = self.vocabulary["scale"]
+        return tuple(low + (high - low) * value for value in target)
+
+    def forward(self, frames: Mapping[str, Frames]) -> Output:
+        """Return a number for each dimension, about 0 to 1."""
+        return Output(self.regressor(self.fusion(frames)))
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        """Return 1 - CCC, averaged over dimensions, over all utterances of the step."""
+        values = output.values.float()
+        targets = torch.tensor(batch.targets, device=values.device)  # (batch, dimension)
+        if self.training:
+            values, targets = gathered(values), gathered(targets)
+            self._tell_constants(targets)
+        with torch.autocast(values.device.type, enabled=False):
+            return concordance_loss(values, targets)
+
+    def _tell_constants(self, targets: Tensor) -> None:
+        for name, column in zip(self.vocabulary["dimensions"], targets.T, strict=True):
+            if name not in self.told and bool((column == column[0]).all()):
+                self.told.add(name)
+                _LOG.warning("All %d utterances of a step have the same %s: nothing is learnt of it there.", len(column), name)
+
+    def split_loss(self, outcome: Outcome) -> float:
+        """Return 1 - CCC of the whole split."""
+        return 1.0 - self.score(outcome)["ccc"]
+
+    def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor]:
+        """Return ratings on the corpus' scale."""
+        low, high = self.vocabulary["scale"]
+        values = low + (high - low) * output.values.detach().double().cpu()  # (batch, dimension)
+        return question.decide(self.vocabulary, values), values
+
+    def score(self, outcome: Outcome) -> dict[str, float]:
+        """Return CCC, Pearson's r and RMSE."""
+        return self.question.score(self.vocabulary, outcome)
+
+    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[tuple[float, ...], Tensor]:
+        """Return the ratings of a long file: those of its windows averaged by seconds."""
+        ratings = question.decide(self.vocabulary, mean_by_seconds(windows).unsqueeze(0))[0]
+        return ratings, torch.tensor(ratings, dtype=torch.float64)
+
+
+def concordance_loss(values: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over dimensions of 1 - CCC; both (utterance, dimension).
+
+    CCC = 2 cov / (var + var + (difference of means)^2), with population moments. Without a division by standard deviations
+    it is defined for constant predictions, and 0 there and for constant targets.
+    """
+    mean, mean_target = values.mean(dim=0), targets.mean(dim=0)
+    centred, centred_target = values - mean, targets - mean_target
+    covariance = (centred * centred_target).mean(dim=0)
+    spread = centred.square().mean(dim=0) + centred_target.square().mean(dim=0) + (mean - mean_target).square()
+    return (1 - 2 * covariance / (spread + _EPSILON)).mean()
+
+
+def build(options: AvdConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Avd:
+    """Return the expert for a vocabulary and what the upstreams promise."""
+    pooling = {"concat": "avgmax", "mean": "avgmax_mean", "sum": "avgmax_sum"}[options.combine]
+    pooling = pooling if options.pooling == "avg+max" else options.pooling
+    fusion = Fusion({role: Pooled(spec.dim, pooling=pooling) for role, spec in specs.items()}, options.modality_dropout)
+    return Avd(question.question_of(vocabulary["dimensions"]), vocabulary, fusion, options.hidden_dim, options.dropout)
+
+
+TASK = Task(name="avd", options=AvdConfig, question=lambda options: question.question_of(options.dimensions), build=build)

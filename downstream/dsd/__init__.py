@@ -1,0 +1,1 @@
+"""Was this said to the device?"""

@@ -1,0 +1,1 @@
+"""Contrastive learning beside a classification of audio and text."""

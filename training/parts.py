@@ -1,0 +1,183 @@
+"""The runs of a plan: each after those it starts from, several at once where asked, what is done skipped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from .checkpoint import made, read_json, write_text
+from .config import RunConfig, identity_of, merge, read_yaml, to_mapping
+from .run import Runtime, is_finished, refuse_other, run, say
+
+Result = dict[str, Any]  # what result.json holds
+ROLES = ("upstream", "text_upstream")  # sections of a config that may name another run of the plan
+STAGE, PART = "stage:", "part:"
+KEPT = ("trainable", "layer", "normalize_layers")  # how an upstream is used; its other options belong to its model
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of a plan, in a folder below the plan's."""
+
+    setting: str  # of the sweep: "optimizer.lr=0.001"; "": there is none
+    seed: int
+    fold: int
+    config: RunConfig  # may name other runs of the plan: `stage:NAME`, `part:NAME`
+    name: str  # folder below the plan's; ".": the plan is this one run
+    stage: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)  # such a name -> the folder of its run, below the plan's
+
+
+def named_runs(config: RunConfig) -> list[str]:
+    """Return the other runs of its plan that a config names, as `stage:NAME` or `part:NAME`."""
+    return [place for place in starts_of(to_mapping(config)) if place.startswith((STAGE, PART))]
+
+
+def with_differences(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe with what is different in one part; an upstream that is a run has that run's options alone."""
+    for role in ROLES:
+        section = over.get(role)
+        if isinstance(section, Mapping) and str(section.get("name", "")).startswith((STAGE, PART)):
+            below = base.get(role) or {}
+            base = {**base, role: {key: below[key] for key in KEPT if key in below}}
+    return merge(base, over)
+
+
+def located(part: Part, folder: Path) -> RunConfig:
+    """Return a part's config with the folders of the runs that it names."""
+    if not part.needs:
+        return part.config
+    config, places = part.config, {name: os.path.abspath(folder / below) for name, below in part.needs.items()}
+    audio, text = (
+        replace(section, name=places.get(section.name, section.name)) for section in (config.upstream, config.text_upstream)
+    )
+    head = places.get(config.init_head or "", config.init_head)
+    return replace(config, upstream=audio, text_upstream=text, init_head=head)
+
+
+def run_parts(
+    parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1, passed_over: Mapping[str, str] | None = None
+) -> tuple[dict[str, Result], dict[str, str]]:
+    """Run every part that is not done; return results by name, and why there is none of the others.
+
+    A part's mistake ends the plan; with `passed_over` (parts not to be run, with the reason) only that part and those that
+    start from it.
+    """
+    go_on, failed = passed_over is not None, dict(passed_over or {})
+    if jobs > 1:
+        return in_processes(parts, folder, runtime, jobs, failed, go_on=go_on)
+    results: dict[str, Result] = {}
+    for number, part in enumerate(parts, 1):
+        if part.name in failed or has_lost_its_start(part, failed):
+            continue
+        try:
+            results[part.name] = run_here(part, folder, runtime, f"run {number} of {len(parts)}: {part.name}")
+        except UserError as problem:
+            if not go_on:
+                raise
+            failed[part.name] = str(problem)
+            say(runtime, f"passed over: {problem}")
+    return results, failed
+
+
+def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
+    """Return a part's result: at hand, or run now."""
+    if runtime.named and is_finished(folder / part.name):
+        return at_hand(part, folder)
+    say(runtime, words)
+    return run(located(part, folder), folder / part.name, replace(runtime, named=False))
+
+
+def has_lost_its_start(part: Part, failed: dict[str, str]) -> bool:
+    """Tell whether a part cannot start since another failed, and note it among these."""
+    lost = next((name for name in part.needs.values() if name in failed), None)
+    if lost is not None:
+        failed[part.name] = f"starts from {lost}, which is not there: {failed[lost]}"
+    return lost is not None
+
+
+def in_processes(
+    parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, failed: dict[str, str], *, go_on: bool
+) -> tuple[dict[str, Result], dict[str, str]]:
+    """Run several parts at once, each in a process with its share of the cores, as soon as what it needs is there."""
+    if "RANK" in os.environ:
+        raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
+    results: dict[str, Result] = {}
+    waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
+    with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as recipes:
+        pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, Path(recipes))
+        try:
+            while waiting or running:
+                waiting = [part for part in waiting if not has_lost_its_start(part, failed)]
+                ready = [part for part in waiting if {*part.needs.values()} <= {*results}]
+                running |= {pool.submit(start, part): part for part in ready}
+                waiting = [part for part in waiting if part not in ready]
+                assert running or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    part = running.pop(future)
+                    try:
+                        results[part.name] = future.result()
+                    except UserError as problem:
+                        if not go_on:
+                            raise
+                        failed[part.name] = str(problem)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
+    return results, failed
+
+
+def at_hand(part: Part, folder: Path) -> Result:
+    """Return the result of a finished run, once it is found to be the one that is asked for."""
+    place = folder / part.name
+    refuse_other(place, {"config": identity_of(located(part, folder))})
+    # a folder's identity has the last part of a path alone, which runs of several parts share
+    began = starts_of(read_yaml(place / "config.yaml"))
+    for asked, found in zip(starts_of(to_mapping(part.config)), began, strict=True):
+        if asked in part.needs and not str(found).endswith(part.needs[asked]):
+            raise UserError(
+                f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
+                "Remove it, or choose another folder with -p."
+            )
+    return read_json(place / "result.json", ("scores", "marks"))
+
+
+def starts_of(mapping: Mapping[str, Any]) -> list[str]:
+    """Return what a resolved recipe starts from: its upstreams and the run whose head it takes."""
+    return [*((mapping.get(role) or {}).get("name") or "" for role in ROLES), mapping.get("init_head") or ""]
+
+
+def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path) -> Callable[[Part], Result]:
+    """Return what runs one part in a process of its own."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+
+    def start(part: Part) -> Result:
+        """Run one part to its end and return its result."""
+        place = folder / part.name
+        config = located(part, folder)
+        if runtime.named and is_finished(place):  # nothing to compute: no process is worth its start
+            return at_hand(part, folder)
+        # what this process resolved is what that one runs
+        asked = recipes / f"{parts.index(part)}.yaml"
+        write_text(asked, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+        verb = [sys.executable, "-m", "headwater", "downstream"]
+        flags = ["-c", str(asked), "-v", str(part.fold), "-p", str(place), "--device", runtime.device]
+        command = [*verb, *flags, *["--share-layers"] * runtime.share_layers]
+        ended = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
+        )
+        if ended.returncode:
+            raise UserError(f"Run '{part.name}' stopped:\n{ended.stderr.strip()[-2000:]}")
+        say(runtime, f"done      {part.name}")
+        return read_json(place / "result.json")
+
+    return start

@@ -1,0 +1,56 @@
+"""What is said in the files that a run is asked about: told by a list, written beside the file, or recognised; never made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from ..corpus.base import Utterance
+from ..errors import UserError
+from ..upstream.asr import Recogniser, find_asr
+from .predict import Heard, Words, hear, name_of
+
+Transcriber = Callable[[np.ndarray], str]  # a 16 kHz mono waveform -> what is said in it
+
+
+def words_by(model: str | None = None, device: str = "cpu") -> Words:
+    """Return what gives the words of an item that a run is asked about, those that nobody wrote down by a recogniser if any.
+
+    The recogniser is checked at once, and loaded where it is needed first.
+    """
+    if model is None:
+        return text_for
+    load = cache(partial(Recogniser, find_asr(model), device))
+    return partial(text_for, transcribe=lambda waveform: load().text(waveform))
+
+
+def text_for(item: Heard, transcribe: Transcriber | None = None) -> str:
+    """Return what is said in an item: the list's text, the text in `x.txt` beside `x.wav`, else what is recognised."""
+    told = item.text if isinstance(item, Utterance) else _text_beside(Path(item)) if isinstance(item, (str, Path)) else None
+    if told is not None:
+        return told
+    if transcribe is not None:
+        return transcribe(hear(item))
+    if isinstance(item, Utterance):
+        sought, fill = "in its row of the list", "Fill a column 'text'"
+    elif isinstance(item, (str, Path)):
+        sought, fill = f"in {Path(item).with_suffix('.txt')}", "Write it there, give a list with a column 'text'"
+    else:
+        sought, fill = "beside it", "Give its text"
+    raise UserError(
+        f"Expected the words of {name_of(item)} (the run reads text), found nothing {sought}. {fill}, or add --transcribe."
+    )
+
+
+def _text_beside(audio: Path) -> str | None:
+    """Return the text of `x.txt` beside `x.wav`, which may be empty; None where there is no such file."""
+    path = audio.expanduser().with_suffix(".txt")
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        return None
+    except (UnicodeDecodeError, OSError) as problem:
+        raise UserError(f"Expected the words of {audio.name} as UTF-8 text in {path}, found: {problem}. Save it so.") from None
