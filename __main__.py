@@ -14,10 +14,13 @@ VERBS = {
     "downstream": "headwater.commands.downstream",
     "upstreams": "headwater.commands.upstreams",
     "corpus": "headwater.commands.corpus",
+    "mtl": "headwater.commands.mtl",
     "recipe": "headwater.commands.recipe",
     "predict": "headwater.commands.predict",
     "layer-weights": "headwater.commands.layer_weights",
     "geometry": "headwater.commands.geometry",
+    "relations": "headwater.commands.relations",
+    "report": "headwater.commands.report",
     "store": "headwater.commands.store",
 }
 

@@ -6,10 +6,13 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "demo": ["espeakng-loader>=0.2"],  # the synthesiser of the demo corpora; GPL, called at run time only
+    "mtl": ["torchjd>=0.18,<0.19"],  # PCGrad, MGDA, IMTL-G …; its API changes with every minor version
+    # UPGrad, CAGrad, Nash-MTL; their solvers quadprog and ecos are GPL
+    "mtl-solvers": ["torchjd[quadprog-projector,cagrad,nash-mtl]>=0.18,<0.19"],
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }
 RUNNERS = ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "build>=1.2", "setuptools>=70.1"]
-EXTRAS["test"] = [*EXTRAS["demo"], *RUNNERS]
+EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["mtl"], *RUNNERS]
 
 folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
 
@@ -23,7 +26,17 @@ setup(
     python_requires=">=3.10",
     package_dir={"headwater": "."},
     packages=["headwater"] + ["headwater." + folder for folder in folders],
-    package_data={"headwater": ["py.typed", "recipes/*.yaml", "recipes/*/*.yaml", "downstream/*/*.md", "downstream/*/*.yaml"]},
+    package_data={
+        "headwater": [
+            "py.typed",
+            "recipes/*.yaml",
+            "recipes/*/*.yaml",
+            "downstream/*/*.md",
+            "downstream/*/*.yaml",
+            "recipes/*/*.csv",
+            "analysis/*.css",
+        ]
+    },
     install_requires=[
         "torch>=2.4",
         "transformers>=5.0",

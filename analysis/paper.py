@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
 from ..training.checkpoint import write_text
+from ..training.found import Found
 from ..training.metrics import mean_and_spread
 from ..training.paper_plan import PaperPlan
-from ..training.parts import Part, at_hand
+from ..training.parts import in_one_line
 from ..training.recipe import Column, Row, Table
-from ..training.run import is_finished
 from .plots import marked_title, save_csv
 from .table import number, render
 
@@ -41,24 +40,18 @@ class Finished:
         return str(self.asked) if len(self.results) == self.asked else f"{len(self.results)} of {self.asked}"
 
 
-def finished_runs(plan: PaperPlan, name: str, folder: Path) -> Finished:
+def finished_runs(plan: PaperPlan, name: str, found: Found) -> Finished:
     """Return the runs of a part that are done, with the options and from the starts that the recipe has now."""
-    others = {run.name: run for runs in plan.runs.values() for run in runs}
     runs, config = plan.reported(name), plan.configs[name]
-    done = {folder / run.name: result_of(run, others, folder) for run in runs}
-    found = {place: result for place, result in done.items() if result is not None}
-    marks = [*["DEMO"] * config.corpus.demo, *(mark for result in found.values() for mark in result["marks"])]
-    return Finished(tuple(found), tuple(found.values()), len(runs), tuple(dict.fromkeys(marks)))
+    done = {found.folder / run.name: found.results[run.name] for run in runs if run.name in found.results}
+    marks = [*["DEMO"] * config.corpus.demo, *(mark for result in done.values() for mark in result["marks"])]
+    return Finished(tuple(done), tuple(done.values()), len(runs), tuple(dict.fromkeys(marks)))
 
 
-def result_of(run: Part, others: Mapping[str, Part], folder: Path) -> Mapping[str, Any] | None:
-    """Return a finished run's result; None where it, or a run that it started from, is not what the recipe asks for."""
-    if not is_finished(folder / run.name) or not all(result_of(others[name], others, folder) for name in run.needs.values()):
-        return None
-    try:
-        return at_hand(run, folder)
-    except UserError:  # another run stands there: who runs the recipe is told
-        return None
+def why_missing(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
+    """Return in one line why a part, or one of its runs, is not there."""
+    foreign = next((found.foreign[run.name] for run in plan.runs[name] if run.name in found.foreign), "not run yet")
+    return in_one_line(missing.get(name, foreign).splitlines())
 
 
 def value_of(result: Mapping[str, Any], column: Column) -> float | None:
@@ -71,18 +64,34 @@ def value_of(result: Mapping[str, Any], column: Column) -> float | None:
     return None if found is None else float(found) * SCALE[column.unit]
 
 
-def write_table(plan: PaperPlan, name: str, folder: Path, missing: Missing) -> str:
+def write_table(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
     """Write a table as markdown and csv, and return it for a terminal, with the reasons of its dashes below."""
     table = plan.recipe.tables[name]
-    done = {part: finished_runs(plan, part, folder) for row in table.rows for part in row.sources.values()}
-    caption = marked_title(f"{name}: {table.caption}", list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
+    done = {part: finished_runs(plan, part, found) for row in table.rows for part in row.sources.values()}
+    told = f"{name}: {plan.told(table.caption)}{spread_of(plan, table)}"
+    caption = marked_title(told, list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
     rows = [table_row(table, row, done) for row in table.rows]
-    gaps = [part for part, of_part in done.items() if not of_part.results]
-    notes = [f"- {part}: {missing.get(part, 'not run yet').splitlines()[0]}" for part in gaps]
+    gaps = [part for part, of_part in done.items() if len(of_part.results) < of_part.asked]
+    notes = [f"- {part}: {why_missing(plan, part, found, missing)}" for part in gaps]
     lines = [caption, "", render(rows, markdown=True), *[""] * bool(notes), *notes]
-    write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
-    save_numbers(table, done, folder / f"{name}.csv")
+    write_text(found.folder / f"{name}.md", "\n".join(lines) + "\n")
+    save_numbers(table, done, found.folder / f"{name}.csv")
     return "\n".join([caption, render(rows), *notes])
+
+
+def spread_of(plan: PaperPlan, table: Table) -> str:
+    """Return over what the table's spreads are, in words for its caption."""
+    over: dict[str, list[str]] = {}  # words -> the columns' `of`
+    for of, part in ((of, part) for row in table.rows for of, part in row.sources.items()):
+        runs = plan.reported(part)
+        counts = {"fold": len({run.fold for run in runs}), "seed": len({run.seed for run in runs})}
+        words = " × ".join(f"{count} {noun}s" for noun, count in counts.items() if count > 1)
+        over.setdefault(words, []).append(of)
+    spreads = {words: dict.fromkeys(filter(None, of)) for words, of in over.items() if words}
+    if not spreads:
+        return ""
+    told = [words + (f" ({', '.join(of)})" if len(over) > 1 and of else "") for words, of in spreads.items()]
+    return f"; ± standard deviation over {', '.join(told)}"
 
 
 def marks_of(row: Row, done: Mapping[str, Finished]) -> tuple[str, ...]:
@@ -109,6 +118,8 @@ def table_row(table: Table, row: Row, done: Mapping[str, Finished]) -> dict[str,
 def ours(finished: Finished, column: Column) -> tuple[float | None, float | None]:
     """Return mean and spread of a column over the runs that have it."""
     values = [value for value in (value_of(result, column) for result in finished.results) if value is not None]
+    if len({*values}) == 1:  # a rounded mean would leave a spread of 1e-17
+        return values[0], None if len(values) == 1 else 0.0
     return mean_and_spread(values) if values else (None, None)
 
 

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
+from ..training.found import Found, find_runs
 from ..training.paper_plan import PaperPlan
 from ..training.recipe import Column, Figure
 from .layer_weights import FILE, over_runs, read_layer_weights
-from .paper import Finished, Missing, finished_runs, ours, write_table
+from .paper import Finished, Missing, finished_runs, ours, why_missing, write_table
 from .plots import marked_title, new_figure, save_csv, save_figure
 
 
-def write_figure(plan: PaperPlan, name: str, folder: Path, missing: Missing) -> str:
-    """Write a figure as PNG, PDF and csv; return a line that says where, or which of its parts have no runs."""
-    figure = plan.recipe.figures[name]
+def write_figure(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
+    """Write a figure as PNG, PDF and csv; return a line that says where, and what of it is not there."""
+    figure = replace(plan.recipe.figures[name], caption=plan.told(plan.recipe.figures[name].caption))
     wanted = dict.fromkeys([*figure.parts.values(), *(part for group in figure.groups.values() for part in group.values())])
-    done = {part: finished_runs(plan, part, folder) for part in wanted}
-    gaps = [f"{part} ({missing.get(part, 'not run yet').splitlines()[0]})" for part in wanted if not done[part].results]
+    done = {part: finished_runs(plan, part, found) for part in wanted}
+    gaps = [f"{part} ({why_missing(plan, part, found, missing)})" for part in wanted if not done[part].results]
     if len(gaps) == len(wanted):
         return f"{name}: - (no runs of {'; '.join(gaps)})"
-    drawn = FIGURES[figure.kind](figure, done, folder / name)
+    drawn = FIGURES[figure.kind](figure, done, found.folder / name)
     return f"{name}: {drawn}" + (f", without {'; '.join(gaps)}" if gaps else "")
 
 
@@ -96,20 +98,29 @@ def draw_gain(figure: Figure, done: Mapping[str, Finished], stem: Path) -> str:
             axes.bar(at, [100 * value for value in shown.values()], width=0.76 / len(bars), label=bar)
             rows += [[label, group, bar, figure.metric, value] for group, value in shown.items()]
         axes.set_xticks(range(len(figure.groups)), [*figure.groups], fontsize=8)
-        axes.set(title=label, ylabel=f"gain in {figure.metric} (%)")
+        axes.set(title=label, ylabel=f"gain in {figure.metric} (%)", xlim=(-0.5, len(figure.groups) - 0.5))
         axes.axhline(0, color="black", linewidth=0.7)
         axes.margins(y=0.25)  # room for the legend
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize=8)
-    return save_drawing(drawing, stem, ["split", "group", "bar", "metric", "relative_gain"], rows, marks)
+    picture = save_drawing(drawing, stem, ["split", "group", "bar", "metric", "relative_gain"], rows, marks)
+    undefined = [without_base(figure, done, group, label, split) for label, split in splits.items() for group in figure.groups]
+    return "; ".join([picture, *filter(None, undefined)])
+
+
+def without_base(figure: Figure, done: Mapping[str, Finished], group: str, label: str, split: str) -> str:
+    """Return why a group has no gain: its first part's mean is 0 or less, relative to which nothing can be said."""
+    bar, part = next(iter(figure.groups[group].items()))
+    base = ours(done[part], Column(split=split, metric=figure.metric))[0]
+    return "" if base is None or base > 0 else f"no gain for {group} ({label}): {figure.metric} of '{bar}' is {base:.3f}"
 
 
 def gain(figure: Figure, done: Mapping[str, Finished], parts: Mapping[str, str], bar: str, split: str) -> float | None:
-    """Return the relative gain of a bar's mean over that of its group's first part; None where one is missing or zero."""
+    """Return the relative gain of a bar's mean over that of its group's first part; None where one is missing, or that <= 0."""
     column = Column(split=split, metric=figure.metric)
     without = ours(done[next(iter(parts.values()))], column)[0]
     with_it = ours(done[parts[bar]], column)[0] if bar in parts else None
-    return None if not without or with_it is None else (with_it - without) / abs(without)
+    return None if without is None or without <= 0 or with_it is None else (with_it - without) / without
 
 
 def draw_geometry(figure: Figure, done: Mapping[str, Finished], stem: Path) -> str:
@@ -130,6 +141,7 @@ FIGURES: dict[str, Callable[[Figure, Mapping[str, Finished], Path], str]] = {
 
 def report(plan: PaperPlan, folder: Path, missing: Missing) -> str:
     """Write all tables and figures of a recipe, and return the tables as text."""
-    texts = [write_table(plan, name, folder, missing) for name in plan.recipe.tables]
-    lines = [write_figure(plan, name, folder, missing) for name in plan.recipe.figures]
+    found = find_runs(plan, folder)
+    texts = [write_table(plan, name, found, missing) for name in plan.recipe.tables]
+    lines = [write_figure(plan, name, found, missing) for name in plan.recipe.figures]
     return "\n\n".join([*texts, *["\n".join(lines)] * bool(lines)])

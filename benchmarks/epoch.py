@@ -18,11 +18,13 @@ from accelerate import Accelerator
 from reference import ReferenceHead, alternate, lengths, nothing, random_hubert, reference_epoch, write_corpus
 from transformers import HubertModel
 
+from headwater.training.balance import Balancer
 from headwater.training.checkpoint import Progress
 from headwater.training.config import resolve
-from headwater.training.loop import Hooks, Plan, train
+from headwater.training.loop import Hooks, train
 from headwater.training.prepare import prepare
-from headwater.training.run import make_optimizer
+from headwater.training.state import make_optimizer
+from headwater.training.step import Plan
 from headwater.training.stored import with_store
 
 EPOCHS = {"means": 200, "frames": 4}  # of ours in one measurement: one alone is too short to time
@@ -74,7 +76,7 @@ def stored_run(work: Path, table: Path, kind: str) -> Callable[[], float]:
     per_epoch = -(-len(prepared.task.splits["train"]) // config.training.batch_size)
     steps = EPOCHS[kind] * per_epoch
     training = replace(config.training, steps=steps + 1, eval_every=10**9, save_every=10**9, log_every=10**9)
-    plan = Plan(training, config.optimizer, config.select_by, 1)
+    plan = Plan(training, config.optimizer, 1, Balancer([config.task]))
     optimizer = make_optimizer(prepared.model, config)
     quiet = Hooks(log=nothing, save_last=nothing, save_best=nothing)
 

@@ -125,7 +125,7 @@ def first_step(since: float, command: Sequence[str], profiled: bool) -> None:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
         os._exit(0)
 
-    loop.backward = stop
+    loop.take_step = stop
     downstream.main(command)
 
 

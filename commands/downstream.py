@@ -230,6 +230,8 @@ def probed_layers(flags: Namespace, config: RunConfig) -> list[int | None]:
     asked = flags.upstream_layer_selection
     if asked is None or not (asked == "all" or "," in asked):
         return [config.upstream.layer]
+    if not config.upstream.name:
+        raise UserError("Expected an upstream that listens (-u) for a probe of its layers, found a run that only reads. Add -u.")
     if config.upstream.trainable:
         raise UserError("Expected a frozen upstream for a probe of its layers, found -f. Leave it out.")
     from ..upstream.base import load_upstream
@@ -261,7 +263,9 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
     if not flags.past_exp:
         raise UserError("Expected the run to evaluate, found none. Add `-e RUN`.")
     folder, config = past_run(flags, allowed=("corpus", "labels"))
-    return evaluate_run(folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt)
+    return evaluate_run(
+        folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt, flags.text_upstream_ckpt
+    )
 
 
 def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:

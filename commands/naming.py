@@ -48,7 +48,7 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
     names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
     upstream = "+".join(names)
     typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
-    asked = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
+    asked = json.dumps([*typed, *(identity_of(part.own) for part in parts)], sort_keys=True)
     return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
 
 

@@ -27,14 +27,14 @@ BROKEN = 3  # exit code where some files were passed over
 
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
-    flags = make_parser().parse_args(arguments)
+    flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
     from ..training.predict import load_run
 
     refuse_mixtures(flags)
     files = files_asked(flags)
     broken = 0
     with lines_to(flags.out) as write:
-        run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt)
+        run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt, flags.task)
         run = run.without_text() if flags.no_text else run
         run.move_to(flags.device)
         for mark in run.marks:
@@ -59,9 +59,13 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder")
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists (csv, tsv, jsonl, txt)")
+    add("--task", help="which task, of a run of several")
     add("--corpus", help="the utterances of a corpus instead of files: a name of `headwater corpus list`")
     add("--data", help="where that corpus lies")
     add("--demo", action="store_true", help="the corpus' miniature")
+    add("--demo-scale", type=float, default=1.0, help="its size")
+    add("--fold", type=int, default=1, help="the fold of its usual protocol")
+    add("--transcripts", metavar="WHAT", help="its texts from a table, or from a model of `corpus transcribe`")
     add("--split", default="test", help="its split (default: test)")
     add("--format", choices=tuple(FORMATS), default="csv", help="msp-challenge: the columns that MSP-Podcast's challenge takes")
     add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help="recognise what is said where no text is given")
@@ -95,7 +99,9 @@ def files_asked(flags: Namespace) -> Sequence[str | Utterance]:
     from ..training.prepare import read_corpus
 
     errors: list[str] = []
-    asked = CorpusConfig(flags.corpus, flags.data, demo=flags.demo)
+    asked = CorpusConfig(
+        flags.corpus, flags.data, fold=flags.fold, demo=flags.demo, demo_scale=flags.demo_scale, transcripts=flags.transcripts
+    )
     config = complete_corpus(asked, get_reader(flags.corpus), errors)
     if errors:
         raise UserError("\n".join(errors))
@@ -140,18 +146,18 @@ class Lines:
 
 
 def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
-    """Return the columns of everybody: file, start, end, then label and scores, or the ratings."""
-    classes = vocabulary.get("classes", ())
-    names = classes or vocabulary["dimensions"]
-    answers = ["label", *(f"score_{name}" for name in names)] if classes else list(names)
+    """Return the columns of everybody: file, start, end, then label and scores, the ratings, or the text."""
+    classes, dimensions = vocabulary.get("classes", ()), vocabulary.get("dimensions", ())
+    named = [] if dimensions else ["label" if classes else "text"]
+    answers = [*named, *(f"score_{name}" for name in classes), *dimensions]
 
     def row(prediction: Prediction) -> list[str]:
         """Return a file's fields, its error last."""
-        if prediction.scores is None:
+        if prediction.error:
             return [prediction.file, "", "", *([""] * len(answers)), prediction.error]
         heard = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
-        numbers = [f"{prediction.scores[name]:.6f}" for name in names]
-        return [prediction.file, *heard, *([str(prediction.label)] if classes else []), *numbers, ""]
+        numbers = [f"{value:.6f}" for value in (prediction.scores or {}).values()]
+        return [prediction.file, *heard, *([str(prediction.label)] if named else []), *numbers, ""]
 
     return Lines(["file", "start", "end", *answers, "error"], row)
 
@@ -161,10 +167,11 @@ def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
     from ..corpus.msp_podcast import LETTERS, RATINGS
 
     columns = {name: column for name, column in RATINGS.items() if name in vocabulary.get("dimensions", ())}
-    if "dimensions" not in vocabulary and not {*vocabulary["classes"]} <= {*LETTERS}:
+    classes = vocabulary.get("classes", ["texts"])
+    if "dimensions" not in vocabulary and not {*classes} <= {*LETTERS}:
         raise UserError(
             f"Expected a run on MSP-Podcast's emotions or ratings for --format msp-challenge, found one on "
-            f"{', '.join(vocabulary['classes'])}. Leave --format out."
+            f"{', '.join(classes)}. Leave --format out."
         )
 
     def row(prediction: Prediction) -> list[str]:

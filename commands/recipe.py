@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from .plans import outlook_rows, run_watched
 from .shell import Parser, split_pairs
 
 if TYPE_CHECKING:
+    from ..training.found import Found
     from ..training.paper_plan import PaperPlan
 
 HELP = "run a paper's experiments (or list them), and set its tables and figures beside the paper's"
 EXAMPLE = "headwater recipe turbo/demo --plan"
+OVERRIDE = "options of every part, of one (PART.KEY=VALUE), or of several ('PATTERN*.KEY=VALUE')"
 
 
 def make_parser() -> Parser:
@@ -29,7 +31,8 @@ def make_parser() -> Parser:
     add("--jobs", type=int, default=1, help="runs at once")
     add("-p", "--expdir", metavar="DIR", help="folder of all runs (default: result/recipes/NAME)")
     add("--data", action="append", default=[], metavar="NAME=PATH", help="where a corpus of the recipe lies")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of every part")
+    add("--weights", action="append", default=[], metavar="NAME=DIR", help="where the weights of an upstream of the recipe lie")
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=OVERRIDE)
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print plan and tables only")
     return parser
@@ -39,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the plan; then, unless that is all, run it and print the tables."""
     flags = make_parser().parse_args(arguments)
     from ..training.config import find_recipe
+    from ..training.found import find_runs
 
     if not flags.recipe:
         print(listed())
@@ -50,10 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(flags.expdir) if flags.expdir else Path("result") / "recipes" / name_of(path)
     names = plan.only([name for name in (flags.only or "").split(",") if name])
     missing = missing_corpora(plan, folder)
-    answer(plan_table(plan, names, folder, missing))
+    answer(plan_table(plan, names, find_runs(plan, folder), missing))
     if flags.plan:
         return 0
-    missing |= run_all(flags, plan, names, folder, missing)
+    missing |= with_advice(run_watched({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
+    missing = {**foreign_parts(plan, find_runs(plan, folder)), **missing}
     if is_main():
         from ..analysis.paper_figures import report
 
@@ -74,7 +79,7 @@ def listed() -> str:
 def plan_of(flags: Namespace, path: Path) -> PaperPlan:
     """Return the plan of a paper's recipe; that of a single run is answered with the command that runs it."""
     from ..training.config import RECIPES, parse_override
-    from ..training.paper_plan import plan_recipe
+    from ..training.paper_plan import Given, plan_recipe
     from ..training.recipe import is_paper, read_recipe
 
     mapping = read_recipe(path)
@@ -84,10 +89,11 @@ def plan_of(flags: Namespace, path: Path) -> PaperPlan:
             f"Expected a paper's recipe (with `parts:`), found that of a run in '{flags.recipe}'. "
             f"Run it: headwater downstream -c {known}"
         )
-    data: dict[str, str] = {}
-    for pair in flags.data:
-        data |= split_pairs(pair, "--data")
-    return plan_recipe(mapping, data, [parse_override(text) for text in flags.override])
+    data, weights = (
+        {name: place for pair in pairs for name, place in split_pairs(pair, flag).items()}
+        for flag, pairs in (("--data", flags.data), ("--weights", flags.weights))
+    )
+    return plan_recipe(mapping, Given(data, [parse_override(text) for text in flags.override], weights))
 
 
 def name_of(path: Path) -> str:
@@ -104,7 +110,7 @@ def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     from ..corpus.locate import find_root
     from ..training.run import is_finished
 
-    missing, wrong = {}, []
+    missing, wrong = dict[str, str](), list[str]()
     for name, config in plan.configs.items():
         if all(is_finished(folder / run.name) for run in plan.runs[name]):
             continue
@@ -122,61 +128,53 @@ def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     return missing
 
 
-def plan_table(plan: PaperPlan, names: Sequence[str], folder: Path, missing: Mapping[str, str]) -> str:
+def plan_table(plan: PaperPlan, names: Sequence[str], found: Found, missing: Mapping[str, str]) -> str:
     """Return what is done and left of each part: runs, steps, GB of checkpoints, hours where a pace is known."""
     from ..analysis.table import render
-    from ..training.forecast import FIRST_STEPS, outlook
+    from ..training.forecast import FIRST_STEPS, missing_transcripts, missing_weights
+    from ..training.parts import in_one_line
 
-    others = {run.name: run for of_part in plan.runs.values() for run in of_part}
-    rows = []
-    for name in names:
-        view = outlook(plan.runs[name], folder, others)
-        row = {"part": name, "runs": str(view.runs), "done": str(view.done), "left": str(view.runs - view.done)}
-        row |= {"steps left": f"{view.steps:,}", "GB": gigabytes(view.size), "hours left": hours(view.seconds)}
-        rows.append(row | {"": "corpus missing" if name in missing else ""})
-    lines = [f"{plan.recipe.paper}".strip(), render(rows), f"folder    {folder}"]
+    rows = outlook_rows({name: plan.runs[name] for name in names}, plan.runs, found.folder, missing, found.foreign)
+    lines = [f"{plan.recipe.paper}".strip(), render(rows), f"folder    {found.folder}"]
     lines += [f"missing   {line}" for line in dict.fromkeys(missing[name] for name in names if name in missing)]
+    weights: dict[str, str] = {}
+    for run in (run for name in names for run in plan.runs[name]):
+        weights |= missing_weights(run, found.folder)
+    lines += [f"missing   {weights_advice(name, hub_id)}" for name, hub_id in weights.items()]
+    texts = [missing_transcripts(plan.configs[name]) for name in names]
+    lines += [f"missing   {line}" for line in dict.fromkeys(texts) if line]
+    foreign = [found.foreign[run.name] for name in names for run in plan.runs[name] if run.name in found.foreign]
+    lines += [f"other     {in_one_line(reason.splitlines())}" for reason in foreign]
     if any(row["hours left"] == "-" for row in rows):
         lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
     return "\n".join(lines)
 
 
-def gigabytes(size: float | None) -> str:
-    """Return a size as the plan shows it; heads alone are next to nothing."""
-    return "-" if size is None else f"{size / 1e9:.1f}" if size >= 5e7 else "< 0.1"
+def weights_advice(name: str, hub_id: str) -> str:
+    """Return how to bring a model's weights to the parts of a recipe."""
+    of = "" if hub_id == name else f" ({hub_id})"
+    return (
+        f"weights of {name}{of} are not here; without a network bring them (`hf download {hub_id} --local-dir DIR`), "
+        f"then --weights {name}=DIR"
+    )
 
 
-def hours(seconds: float | None) -> str:
-    """Return a time as the plan shows it."""
-    return "-" if seconds is None else f"{seconds / 3600:.1f}" if seconds >= 360 else f"{seconds / 3600:.2f}"
+def with_advice(lacking: Mapping[str, str], plan: PaperPlan) -> dict[str, str]:
+    """Return why parts lack a run; weights that are not here with the flag that brings them to a recipe."""
+    from ..training.forecast import missing_weights
+
+    told = dict(lacking)
+    for name, reason in lacking.items():
+        needed = {model: hub_id for run in plan.runs[name] for model, hub_id in missing_weights(run).items()}
+        lines = [weights_advice(model, hub_id) for model, hub_id in needed.items() if f"the weights of '{hub_id}'" in reason]
+        told[name] = "; ".join(lines) or reason
+    return told
 
 
-def run_all(flags: Namespace, plan: PaperPlan, names: Sequence[str], folder: Path, missing: Mapping[str, str]) -> dict[str, str]:
-    """Run what is left and can be run, and return the parts that lack a run, with the reason."""
-    from threading import Event, Thread
-
-    from ..training.forecast import watch
-    from ..training.parts import run_parts
-    from ..training.run import Runtime, say
-
-    runs = {name: plan.runs[name] for name in names}
-    failed_before = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
-    layers = {run.config.upstream.layer for of_part in runs.values() for run in of_part}
-    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, named=True)
-    over, wanted = Event(), {name: of_part for name, of_part in runs.items() if name not in missing}
-    watcher = Thread(target=watch, args=(wanted, folder, flags.jobs, lambda line: say(runtime, line), over), daemon=True)
-    watcher.start()
-    try:
-        everything = [run for of_part in runs.values() for run in of_part]
-        _, failed = run_parts(everything, folder, runtime, flags.jobs, failed_before)
-    except KeyboardInterrupt:
-        print("the same command goes on where it was", file=sys.stderr)
-        raise
-    finally:
-        over.set()
-        watcher.join()
-    lacking = {name: [failed[run.name] for run in of_part if run.name in failed] for name, of_part in runs.items()}
-    return {name: reasons[0] for name, reasons in lacking.items() if reasons}
+def foreign_parts(plan: PaperPlan, found: Found) -> dict[str, str]:
+    """Return the parts in whose folders stand runs that the recipe does not ask for, with the reason."""
+    there = {name: [found.foreign[run.name] for run in runs if run.name in found.foreign] for name, runs in plan.runs.items()}
+    return {name: reasons[0] for name, reasons in there.items() if reasons}
 
 
 def is_main() -> bool:

@@ -119,20 +119,23 @@ def with_texts(
 ) -> Corpus:
     """Return a corpus that says what `texts` (by utterance id) says, and a note that counts those in which nothing was said.
 
-    One without a text is an error that tells how to `make` it; what is not `audible` nobody can transcribe, and has none.
+    Where nobody has one, an error tells how to `make` them; an utterance without keeps none, and is told. What is not
+    `audible` nobody can transcribe.
     """
     rows = [utterance for split in corpus.splits.values() for utterance in split]
     expected = [row for row in rows if audible is None or row.id in audible]
     missing = [row.id for row in expected if row.id not in texts]
-    if missing:
+    if expected and len(missing) == len(expected):
         raise UserError(
-            f"Expected a text for all {len(expected)} utterances of {corpus.name} in {source}, found none for {len(missing)} "
-            f"(the first: {missing[0]}). {make}"
+            f"Expected texts of the {len(expected)} utterances of {corpus.name} in {source}, found none (the first that lacks "
+            f"one: {missing[0]}). {make}"
         )
-    silent = sum(1 for row in expected if not texts[row.id])
+    silent = sum(1 for row in expected if texts.get(row.id) == "")
     notes: tuple[str, ...] = (
         f"transcripts are those of {source}" + (f", {silent} of {len(expected)} of them empty" if silent else ""),
     )
+    if missing:  # what becomes of them is told where texts are needed
+        notes += (f"{len(missing)} of {len(expected)} utterances have no text in {source} (the first: {missing[0]}). {make}",)
     if len(expected) < len(rows):
         notes += (f"{len(rows) - len(expected)} utterances with broken audio have no transcript",)
     splits = {name: tuple(replace(row, text=texts.get(row.id)) for row in split) for name, split in corpus.splits.items()}
@@ -140,9 +143,12 @@ def with_texts(
 
 
 def require_texts(
-    splits: Mapping[str, Sequence[Utterance]], missing: MissingText = "refuse"
+    splits: Mapping[str, Sequence[Utterance]], missing: MissingText = "refuse", does: str = "reads"
 ) -> tuple[dict[str, tuple[Utterance, ...]], str]:
-    """Return the splits of a run that reads, every utterance with a text, and a note on what was done to those without."""
+    """Return the splits of a run that reads, every utterance with a text, and a note on what was done to those without.
+
+    `does` says what else the run does with text.
+    """
     lacking = {name: [row.id for row in rows if row.text is None] for name, rows in splits.items()}
     counts = ", ".join(f"{len(ids)} of {len(splits[name])} in {name}" for name, ids in lacking.items() if ids)
     if not counts:
@@ -150,7 +156,7 @@ def require_texts(
     if missing == "refuse":
         first = next(ids[0] for ids in lacking.values() if ids)
         raise UserError(
-            f"Expected a transcript of every utterance, since the run reads text, found none for {counts} (the first: {first}). "
+            f"Expected a transcript of every utterance, since the run {does} text, found none for {counts} (the first: {first}). "
             "Fill a column 'text' or let `headwater corpus transcribe` write them and add --transcripts; "
             "leave these utterances out with --missing-text drop; or read them as empty with --missing-text empty."
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..corpus.base import Corpus, Utterance
@@ -45,13 +47,16 @@ class Step:
         return len(self.ids)
 
 
+Column = Any  # one value for each utterance: a tuple, or an array where a thousand draws are made of it
+
+
 @dataclass(frozen=True)
 class Outcome:
     """All pieces of a split, joined; metrics look at nothing smaller."""
 
-    ids: tuple[str, ...]
-    predictions: tuple[Any, ...]
-    references: tuple[Any, ...]
+    ids: Column
+    predictions: Column
+    references: Column
     scores: Tensor | None = None
     embeddings: Tensor | None = None
     loss: float = 0.0
@@ -71,17 +76,27 @@ class Outcome:
             loss=sum(step.loss * len(step.ids) for step in steps) / max(count, 1),
         )
 
-    def take(self, rows: Sequence[int]) -> Outcome:
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Outcome:
         """Return the rows named, in that order, repetitions included."""
         index = torch.as_tensor(rows, dtype=torch.long)
+
+        def pick(values: Any) -> Any:
+            """Return the rows of one column."""
+            return values[np.asarray(rows)] if isinstance(values, np.ndarray) else tuple(values[row] for row in rows)
+
         return Outcome(
-            ids=tuple(self.ids[row] for row in rows),
-            predictions=tuple(self.predictions[row] for row in rows),
-            references=tuple(self.references[row] for row in rows),
+            ids=pick(self.ids),
+            predictions=pick(self.predictions),
+            references=pick(self.references),
             scores=None if self.scores is None else self.scores[index],
             embeddings=None if self.embeddings is None else self.embeddings[index],
             loss=self.loss,
         )
+
+    def columns(self) -> Outcome:
+        """Return the same rows as arrays, of which `take` makes a thousand draws in a fraction of the time."""
+        arrays: dict[str, Any] = {name: np.array(getattr(self, name)) for name in ("ids", "predictions", "references")}
+        return replace(self, **arrays, embeddings=None)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -98,6 +113,7 @@ class Expert(nn.Module, ABC):
     loss_needs: Literal["piece", "whole_batch"] = "piece"
     pools: Mapping[str, str | None] = MappingProxyType({})  # role -> "mean" where a mean over time is all that its head needs
     optional_roles: tuple[str, ...] = ()  # roles that an answer can do without
+    crops: bool = False  # a training step hears a stretch of each utterance, drawn by `crop`
 
     @abstractmethod
     def target(self, utterance: Utterance) -> Any:
@@ -110,6 +126,10 @@ class Expert(nn.Module, ABC):
     def weight(self, utterance: Utterance) -> float:  # noqa: ARG002
         """Return how often the utterance is drawn, relative to others."""
         return 1.0
+
+    def learnable(self, target: Any, seconds: float) -> bool:  # noqa: ARG002
+        """Return whether training can use an utterance of so many seconds with this target; others are left out, and counted."""
+        return True
 
     def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:  # noqa: ARG002
         """Return the stretch that a training step hears."""
@@ -142,8 +162,8 @@ class Expert(nn.Module, ABC):
         """Take what the answers on dev decide, a threshold say, into the vocabulary."""
 
     @abstractmethod
-    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[Any, Tensor]:
-        """Return one prediction and its scores from (seconds, scores) of a long file's windows."""
+    def join(self, windows: Sequence[tuple[float, Any]]) -> tuple[Any, Tensor | None]:
+        """Return one prediction and its scores from (seconds, scores) of a long file's windows; answers where there are none."""
 
 
 def argmax(vocabulary: Mapping[str, Any], scores: Tensor) -> tuple[str, ...]:
@@ -168,6 +188,7 @@ class Question:
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
     label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
+    writes: bool = False  # the answer is what is said: an utterance without a transcript has no target
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,11 +13,12 @@ from torch.nn import functional as F
 
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
+from ..errors import UserError
 from ..training.strict import ABOVE_0, SHARE
 from ..upstream.base import Frames, UpstreamSpec
 from .base import Expert, Outcome, Output, Question
 from .heads import Fusion, Pooled
-from .labels import Classes, LabelsConfig, classes_of, require_trainable
+from .labels import Classes, LabelsConfig, classes_of, label_key, require_trainable
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,19 @@ class Classifier(Expert):
     class_weights: Tensor
 
     def __init__(
-        self, question: Question, vocabulary: Mapping[str, Any], fusion: nn.Module, output_dim: int, class_weights: bool = False
+        self,
+        question: Question,
+        vocabulary: Mapping[str, Any],
+        fusion: nn.Module,
+        output_dim: int,
+        class_weights: bool = False,
+        *,
+        crop_seconds: float | None = None,  # what a training step hears of an utterance that is longer
+        even_classes: bool = False,  # training draws each class as often as any other
     ) -> None:
         super().__init__()
+        self.crop_seconds, self.even_classes = crop_seconds, even_classes
+        self.crops = crop_seconds is not None
         self.question, self.vocabulary = question, dict(vocabulary)
         self.classes = Classes.from_vocabulary(vocabulary)
         self.fusion = fusion
@@ -59,6 +71,15 @@ class Classifier(Expert):
     def reference(self, target: int) -> str:
         """Return a target as a user reads it."""
         return self.classes.names[target]
+
+    def weight(self, utterance: Utterance) -> float:
+        """Return how often the utterance is drawn: all alike, or all classes alike."""
+        name = self.classes.of(utterance)
+        return 1.0 / max(self.classes.counts.get(name or "", 1), 1) if self.even_classes else 1.0
+
+    def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:
+        """Return the stretch that a training step hears."""
+        return utterance if self.crop_seconds is None else random_crop(utterance, self.crop_seconds, generator)
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         """Return one logit for each class."""
@@ -95,8 +116,24 @@ def mean_by_seconds(windows: Sequence[tuple[float, Tensor]]) -> Tensor:
     return (seconds.unsqueeze(1) * scores).sum(dim=0) / seconds.sum()
 
 
+def random_crop(utterance: Utterance, seconds: float, generator: torch.Generator) -> Utterance:
+    """Return a stretch of so many seconds anywhere in an utterance of known duration; a shorter one as it is."""
+    assert utterance.duration is not None, f"nobody has looked how long '{utterance.id}' is"
+    spare = utterance.duration - seconds
+    if spare <= 0:
+        return utterance
+    place = torch.rand((), generator=generator, dtype=torch.float64).item()
+    return replace(utterance, start=utterance.start + place * spare, duration=seconds)
+
+
 def build_classifier(
-    question: Question, options: ClassifierConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]
+    question: Question,
+    options: ClassifierConfig,
+    vocabulary: Mapping[str, Any],
+    specs: Mapping[str, UpstreamSpec],
+    *,
+    crop_seconds: float | None = None,
+    even_classes: bool = False,
 ) -> Classifier:
     """Return the expert for a vocabulary and what the upstreams promise."""
     branches = {}
@@ -107,7 +144,15 @@ def build_classifier(
             activation = "relu" if spec.centred else "none"
         branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, options.pooling)
     fusion = Fusion(branches, options.modality_dropout)
-    return Classifier(question, vocabulary, fusion, fusion.output_dim, options.class_weights)
+    return Classifier(
+        question,
+        vocabulary,
+        fusion,
+        fusion.output_dim,
+        options.class_weights,
+        crop_seconds=crop_seconds,
+        even_classes=even_classes,
+    )
 
 
 def make_vocabulary(key: str, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
@@ -121,3 +166,34 @@ def select(vocabulary: Mapping[str, Any], utterances: Sequence[Utterance]) -> li
     """Return the utterances that have one of the classes."""
     classes = Classes.from_vocabulary(vocabulary)
     return [utterance for utterance in utterances if classes.of(utterance) is not None]
+
+
+def adapt(
+    key: str, same: Callable[[str, Classes], str | None], vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus
+) -> tuple[dict[str, Any], str]:
+    """Return the run's vocabulary for another corpus' labels, and a line that says what was matched and left out.
+
+    `same` names the class that a label of the corpus means, where nobody says it by `labels.merge`.
+    """
+    classes = Classes.from_vocabulary(vocabulary)
+    if labels.keep and {*labels.keep} != {*classes.names}:
+        raise UserError(f"Expected no labels.keep, since a run answers with its own classes, found {labels.keep}. Leave it out.")
+    key = labels.column or label_key(corpus, key)
+    found = Counter(str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) is not None)
+    means = {name: (labels.merge or {}).get(name) or same(name, classes) for name in found}
+    matched = {name: ours for name, ours in means.items() if ours in classes.names}
+    if not matched:
+        raise UserError(
+            f"Expected labels of {corpus.name} among {_some(classes.names)}, found {_some(sorted(found))}. "
+            "Say which is which: -o labels.merge='{THEIRS: ours}'"
+        )
+    others = [f"{theirs}={ours}" for theirs, ours in sorted(matched.items()) if theirs != ours]
+    left = [f"{name} ({count})" for name, count in sorted(found.items()) if name not in matched]
+    said = f"labels {_some(others)}" if others else f"{len(matched)} labels of the same names"
+    adapted = {**vocabulary, "merge": {theirs: str(ours) for theirs, ours in matched.items() if theirs != ours}, "key": key}
+    return adapted, said + (f"; left out {_some(left)}" if left else "")
+
+
+def _some(words: Sequence[str], most: int = 20) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more or "none"

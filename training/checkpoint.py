@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +30,8 @@ class Progress:
     best_score: float | None = None
     worse_evaluations: int = 0  # since the best one
     seconds: float = 0.0  # spent so far, over all starts
+    drawn: Mapping[str, int] = field(default_factory=dict)  # task -> how many steps trained it
+    bests: Mapping[str, Sequence[float]] = field(default_factory=dict)  # task -> the step of its best dev score, and that score
 
     @property
     def is_new(self) -> bool:
@@ -175,6 +177,10 @@ def made(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+class Held(UserError):
+    """A run folder in which another process is at work."""
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Hold a run folder for this process; a second one is told who has it."""
@@ -203,7 +209,7 @@ def _take(file: TextIO, folder: Path) -> None:
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
-        raise UserError(
+        raise Held(
             f"Expected the run folder '{folder}' to be free, found that {holder} holds it. "
             "Wait for it to end, or choose another folder with -n or -p."
         ) from None

@@ -78,6 +78,7 @@ class StoreConfig:
     mode: str = "auto"  # off, auto (where it fits), on, check (compare one batch with the full computation), or a folder
     limit: str | None = None  # 20GB; None: the smaller of 50 GB and a quarter of the free disk
     memory: str = "4GB"  # means above this are read from the disk
+    crops: Annotated[int, ABOVE_0] = 4  # stretches that are stored of each training utterance, where a task hears random ones
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
         errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
     if not question.label and "label_required" in reader.options:
         corpus = dataclasses.replace(corpus, options={"label_required": False, **corpus.options})
+    errors += idle_options(config)
     mode = config.store.mode
     if mode not in MODES and os.sep not in mode and not Path(mode).is_dir():
         folder = f"For a folder of that name write ./{mode}."
@@ -229,6 +231,24 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
     if select_by not in question.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
     return dataclasses.replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
+
+
+def idle_options(config: RunConfig) -> list[str]:
+    """Return what is said of the options of an upstream that a run does not have: none may be passed over in silence."""
+    sections, there = {"upstream": config.upstream, "text_upstream": config.text_upstream}, roles_of(config)
+    if not there:  # told where it is asked for
+        return []
+    idle = []
+    for name, section in sections.items():
+        told = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
+        if not section.name and told:
+            other = next(key for key in sections if key != name)
+            flag = {"upstream": "-u", "text_upstream": "--text-upstream"}[name]
+            idle.append(
+                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l, -s and --normalize-layers are of -u), found a run without. "
+                f"Name that upstream, or write -o {other}.{told[0]}=…"
+            )
+    return idle
 
 
 def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> CorpusConfig:
@@ -280,7 +300,8 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     for key in ("reference", "folds", "stages", "store"):
         mapping.pop(key)
     # what was added since the first runs counts where it is used: those runs stay what they are
-    unused = {"data", "skip_broken"} | ({"transcripts", "missing_text"} if not config.text_upstream.name else set())
+    texts = bool(config.text_upstream.name) or load_task(config.task).question(config.expert).writes
+    unused = {"data", "skip_broken"} | (set() if texts else {"transcripts", "missing_text"})
     mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in unused}
     if mapping["corpus"].get("transcripts"):
         mapping["corpus"]["transcripts"] = Path(mapping["corpus"]["transcripts"]).name
@@ -294,6 +315,8 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     if not config.text_upstream.name:
         mapping.pop("text_upstream")
     mapping["init_head"] = config.init_head and Path(config.init_head).name
+    if mapping[config.task].get("modality_dropout") == 0:  # as above
+        mapping[config.task] = {key: value for key, value in mapping[config.task].items() if key != "modality_dropout"}
     return mapping
 
 

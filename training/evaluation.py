@@ -12,20 +12,27 @@ from ..downstream.base import load_task
 from ..errors import UserError
 from .checkpoint import read_json, write_json
 from .config import CorpusConfig, LabelsConfig, roles_of
-from .loop import TaskData, evaluate
+from .loop import evaluate
 from .predict import load_run
 from .prepare import fingerprint, make_examples, read_corpus
 from .results import environment, split_results, write_outcome, write_predictions
 from .run import TRAINED_ON, Runtime, heard_as, make_accelerator, say
 from .source import Source
+from .step import TaskData
 from .usable import usable
 
 
 def evaluate_run(
-    folder: Path, corpus: CorpusConfig, labels: LabelsConfig, split: str, runtime: Runtime, weights: str | None = None
+    folder: Path,
+    corpus: CorpusConfig,
+    labels: LabelsConfig,
+    split: str,
+    runtime: Runtime,
+    weights: str | None = None,
+    text_weights: str | None = None,
 ) -> dict[str, Any]:
     """Return a run's scores on a split of a corpus, and leave them in the run folder under `evaluations/`."""
-    trained = load_run(folder, weights)
+    trained = load_run(folder, weights, text_weights)
     config = replace(trained.config, corpus=corpus)
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)
@@ -37,12 +44,12 @@ def evaluate_run(
     rows = question.select(vocabulary, heard.splits[split])
     refuse_trained_on(folder, heard.name, rows, split)
     upstreams = {role: trained.model.upstream(role) for role in roles_of(config)}
-    chosen, seconds, notes = usable({split: tuple(rows)}, corpus, upstreams)
+    chosen, seconds, notes = usable({split: tuple(rows)}, corpus, upstreams, writes=question.writes)
     expert = task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
     examples = make_examples(expert, chosen[split], seconds)
     if not examples:
         raise UserError(f"Expected utterances with the run's labels in split '{split}' of {heard.name}, found none.")
-    data = TaskData(config.task, trained.expert, question, {split: examples}, Source(tuple(upstreams)))
+    data = TaskData(config.task, trained.expert, question, {split: examples}, Source(tuple(upstreams)), config.select_by, 1)
     outcome = evaluate(trained.model, data, split, accelerator, config.training)
     marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if corpus.demo else ())]))
     result = {
@@ -53,9 +60,10 @@ def evaluate_run(
         "protocol": heard.protocol,
         "fold": heard.fold,
         "marks": list(marks),
+        "transcripts": heard.tables.get("transcripts", {"source": heard.name, "wer": None}),
         **split_results(question, trained.expert.vocabulary, {split: outcome}, data.splits, runtime.by),
         "notes": [said, *heard.notes, *notes],
-        "fingerprint": fingerprint(data.splits),
+        "fingerprint": fingerprint(data.splits, read="text" in upstreams),
         "environment": environment(accelerator.device, 0.0),
     }
     fold = [f"fold{heard.fold}"] if heard.fold is not None else []

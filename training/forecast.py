@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +15,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..corpus.audio import cache_folder
 from ..upstream.base import UpstreamConfig, find_upstream, load_upstream
+from ..upstream.checkpoints import is_hub_id
 from .checkpoint import read_json
-from .config import roles_of
-from .parts import Part
-from .run import BEST, LAST, is_finished
+from .config import RunConfig
+from .inputs import TABLES
+from .parts import PART, STAGE, Part, sections_of
+from .run import is_finished
+from .state import BEST, LAST
 
 NUMBER = 4  # bytes
 FIRST_STEPS = 50  # after which a pace is believed
 SECONDS_BETWEEN_LOOKS = 2.0
+WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 FRONT_END = (
     "feature_extractor.",
     "conv1.",
@@ -92,11 +98,11 @@ def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, 
 def models_of(run: Part, others: Mapping[str, Part]) -> list[UpstreamConfig]:
     """Return a run's upstreams, one that is another run's as the model which that one was made from."""
     found = []
-    for role, section in roles_of(run.config).items():
+    for role, section in sections_of(run.config).items():
         source = run
         while section.name in source.needs:
             source = others[source.needs[section.name]]
-            section = replace(roles_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
+            section = replace(sections_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
         found.append(section)
     return found
 
@@ -131,6 +137,40 @@ def described_model(section: UpstreamConfig, source: str) -> dict[str, Any] | No
         found = Path(cached) if isinstance(cached, str) else None
     described = read_json(found) if found is not None and found.is_file() else {}
     return described if "model_type" in described else None
+
+
+def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
+    """Return the hub ids, by upstream, whose weights this machine lacks for a run; one finished in `folder` needs none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if folder is not None and is_finished(folder / run.name):
+        return {}
+    found: dict[str, str] = {}
+    for section in sections_of(run.config).values():
+        if section.name.startswith((PART, STAGE)) or section.path is not None:
+            continue
+        hub_id = find_upstream(section).source
+        if is_hub_id(hub_id) and not Path(hub_id).expanduser().is_dir():
+            there = (isinstance(try_to_load_from_cache(hub_id, name), str) for name in WEIGHTS)
+            found |= {} if any(there) else {section.name: hub_id}
+    return found
+
+
+def missing_transcripts(config: RunConfig) -> str:
+    """Return how a recogniser's transcripts are made, where this machine has none by it, of any corpus; else nothing."""
+    told, corpus = config.corpus.transcripts, config.corpus
+    if told is None or Path(told).suffix.lower() in TABLES or not config.text_upstream.name:
+        return ""
+    model, language = re.sub(r":[a-z]{2,}$", "", told), (re.findall(r":([a-z]{2,})$", told) or [""])[0]
+    for path in (cache_folder() / "transcripts").glob("*.jsonl"):
+        with path.open("rb") as file:
+            first = file.readline()
+        if json.loads(first).get("about", {}).get("model") == model:
+            return ""
+    where = "--demo" if corpus.demo else f"--data {corpus.data}" if corpus.data else ""
+    spoken = f" --language {language}" if language else ""
+    command = " ".join(["headwater corpus transcribe", corpus.name, *[where] * bool(where), "--model", model]) + spoken
+    return f"transcripts by {model} are not here: `{command}`"
 
 
 def watch(runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int, tell: Callable[[str], None], over: Event) -> None:

@@ -64,7 +64,10 @@ def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path)
     start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
     if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
         raise UserError(f"Expected 0 <= start < end, found {start} and {end} in row {row.number} of '{path}'. Mend the row.")
-    text = str(row.values.get(columns["text"] or "") or "").strip() or None  # an empty cell was not filled in
+    cell = row.values.get(columns["text"] or "")
+    text = None if cell is None else str(cell).strip()
+    if not text and path.suffix.lower() != ".jsonl":  # an empty cell of a csv was not filled in
+        text = None
     return Utterance(file, file, start or 0.0, None if end is None else end - (start or 0.0), text)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -17,31 +15,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from ..corpus.batch import Batch, Example, deal, derive_seed, draw, sampling_weights
-from ..downstream.base import Expert, Outcome, Output, Question, Step
-from ..errors import UserError
+from ..corpus.batch import Batch
+from ..downstream.base import Expert, Outcome, Output, Step
 from .checkpoint import Progress
-from .config import OptimizerConfig, TrainingConfig
+from .config import TrainingConfig
 from .model import Model
-from .source import Source
+from .sampling import tasks_of_steps
+from .step import Plan, StepFacts, TaskData, clip, set_rates, step_batches, take_step
 
 SECONDS_BETWEEN_SAVES = 300.0  # of a slow run: at most so much is lost when it is killed
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A task as the loop sees it: its name, its expert and the examples of its splits."""
-
-    name: str
-    expert: Expert
-    question: Question
-    splits: Mapping[str, Sequence[Example]]
-    source: Source
-
-    @cached_property
-    def sampling_weights(self) -> Tensor | None:
-        """How often each training example is drawn; None: all alike."""
-        return sampling_weights(self.splits["train"])
 
 
 @dataclass(frozen=True)
@@ -51,16 +33,7 @@ class Hooks:
     log: Callable[[dict[str, Any]], None]
     save_last: Callable[[Progress], None]
     save_best: Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the loop is told."""
-
-    training: TrainingConfig
-    optimizer: OptimizerConfig
-    select_by: str
-    seed: int
+    task_best: Callable[[TaskData], None] = lambda _: None  # of several tasks: this one was never as good on dev
 
 
 def train(
@@ -74,27 +47,31 @@ def train(
 ) -> Progress:
     """Train from where `progress` stands to the last step, or until patience is lost."""
     config, saved_at, began = plan.training, time.monotonic(), time.monotonic() - progress.seconds
-    steps = range(progress.step, config.steps)
+    steps, by_name = range(progress.step, config.steps), {task.name: task for task in tasks}
+    sizes = {task.name: len(task.splits["train"]) for task in tasks}
+    schedule = tasks_of_steps(plan.sampling, sizes, plan.seed, steps, progress.drawn or dict.fromkeys(sizes, progress.step))
     bar = tqdm(steps, initial=progress.step, total=config.steps, desc="training", disable=not shows_progress(accelerator))
     slow = any(task.source.slow for task in tasks)
     model.train()
-    for step, batches in ahead(steps, lambda step: step_batches(tasks, plan, accelerator, step), threaded=slow):
+    for (step, draws), batches in ahead(
+        schedule, lambda drawn: step_batches(by_name, plan, accelerator, drawn[1]), threaded=slow
+    ):
         if lost_patience(progress, config):
             break
         rate = set_rates(optimizer, plan.optimizer, step, config.steps)
-        losses = {task: backward(model, task, pieces, accelerator, plan.seed, step) for task, pieces in batches.items()}
+        facts = take_step(model, batches, accelerator, plan, step)
         norm = clip(model, plan.optimizer.clip, accelerator)
         optimizer.step()
         optimizer.zero_grad()
-        progress = replace(progress, step=step + 1, seconds=time.monotonic() - began)
+        drawn = {**progress.drawn, **{task: index + 1 for task, index in draws.items()}}
+        progress = replace(progress, step=step + 1, seconds=time.monotonic() - began, drawn=drawn)
         if progress.step % config.log_every == 0:
-            for task, loss in losses.items():
-                line = {"step": progress.step, "split": "train", "task": task, "loss": over_processes(loss, accelerator)}
-                hooks.log({**line, "rate": rate, "gradient_norm": float(norm)})
+            tell_step(facts, plan, progress.step, rate, float(norm), hooks)
         at_end = progress.step == config.steps
         if progress.step % config.eval_every == 0 or at_end:
             progress = select(model, tasks, accelerator, plan, progress, hooks)
             model.train()
+        at_end = at_end or lost_patience(progress, config)  # what is kept as the last step is the last that was made
         if progress.step % config.save_every == 0 or at_end or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
             hooks.save_last(progress)
             saved_at = time.monotonic()
@@ -103,86 +80,18 @@ def train(
     return progress
 
 
-def step_batches(
-    tasks: Sequence[TaskData], plan: Plan, accelerator: Accelerator, step: int
-) -> dict[str, list[tuple[Batch, float]]]:
-    """Return each task's pieces on this process with their share of the step, audio read."""
-    config, batches = plan.training, {}
-    for task in tasks:
-        seed = derive_seed(plan.seed, task.name)
-        examples = task.splits["train"]
-        chosen = [examples[row] for row in draw(len(examples), config.batch_size, seed, step, task.sampling_weights)]
-        mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
-        pieces = [mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config)
-        shares = [len(piece) / len(chosen) for piece in pieces]
-        batches[task.name] = [(task.source.batch(piece), share) for piece, share in zip(pieces, shares, strict=True)]
-    return batches
-
-
-def backward(
-    model: torch.nn.Module, task: str, pieces: Sequence[tuple[Batch, float]], accelerator: Accelerator, seed: int, step: int
-) -> float:
-    """Add the gradient of a task's step, piece by piece, and return the step's loss on this process."""
-    total = 0.0
-    for index, (batch, share) in enumerate(pieces):
-        # dropout draws from the global generator: seeded here, a step never depends on the ones before
-        seed_everything(derive_seed(seed, "piece", step, task, accelerator.process_index, index))
-        is_last = index == len(pieces) - 1
-        with accelerator.autocast():
-            if is_last:
-                loss, _ = model(task, batch.to(accelerator.device))
-            else:
-                with accelerator.no_sync(model):
-                    loss, _ = model(task, batch.to(accelerator.device))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise UserError(not_finite(value, step, task, batch))
-        weighted = loss * share * accelerator.num_processes  # DDP averages over processes
-        if is_last:
-            backpropagate(weighted, accelerator)
-        else:
-            with accelerator.no_sync(model):
-                backpropagate(weighted, accelerator)
-        total += value * share * accelerator.num_processes
-    return total
-
-
-def over_processes(loss: float, accelerator: Accelerator) -> float:
-    """Return the mean over processes: the loss of the whole step."""
-    if accelerator.num_processes == 1:
-        return loss
-    return float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), "mean"))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators that dropout draws from (torch.manual_seed costs a millisecond: it keeps stack traces)."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
-
-
-def backpropagate(loss: Tensor, accelerator: Accelerator) -> None:
-    """Go backwards, scaled where float16 needs it (elsewhere Accelerate's own way costs more than a small head)."""
-    if accelerator.scaler is None:
-        loss.backward()
-    else:
-        accelerator.backward(loss)
-
-
-def clip(model: torch.nn.Module, largest: float, accelerator: Accelerator) -> Tensor:
-    """Scale the gradient to at most `largest`, and return its norm before."""
-    if accelerator.scaler is None:
-        return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
-    return accelerator.clip_grad_norm_(model.parameters(), largest)
-
-
-def not_finite(value: float, step: int, task: str, batch: Batch) -> str:
-    """Say which utterances a loss that is no number came from."""
-    names = ", ".join(batch.ids[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
-    return (
-        f"Expected a finite loss, found {value} at step {step} of {task}, with the utterances {names}. "
-        "Lower optimizer.lr, or look at these files with `headwater corpus check`."
-    )
+def tell_step(facts: StepFacts, plan: Plan, step: int, rate: float, norm: float, hooks: Hooks) -> None:
+    """Log a step's losses, weights where tasks are balanced, and cosines where they were formed."""
+    weights = plan.balancer.weights() if len(plan.balancer.tasks) > 1 else {}
+    for task, loss in facts.losses.items():
+        line = {"step": step, "split": "train", "task": task, "loss": loss, "rate": rate, "gradient_norm": norm}
+        hooks.log({**line, "weight": weights[task]} if weights else line)
+    names = list(facts.losses)
+    if facts.cosines is not None:
+        for row, one in enumerate(names):
+            for column, other in enumerate(names[:row]):
+                value = float(facts.cosines[row, column])
+                hooks.log({"step": step, "split": "cosine", "task": f"{other}+{one}", "cosine": value})
 
 
 def select(
@@ -193,18 +102,45 @@ def select(
     progress: Progress,
     hooks: Hooks,
 ) -> Progress:
-    """Evaluate on dev, and remember the step where it is the best so far."""
-    task = tasks[0]
-    outcome = evaluate(model, task, "dev", accelerator, plan.training)
-    scores = task.expert.score(outcome)
-    hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **scores})
-    sign = 1.0 if task.question.metrics[plan.select_by] == "higher" else -1.0
-    score = scores[plan.select_by]
-    if progress.best_score is not None and sign * score <= sign * progress.best_score:
+    """Evaluate on dev, and remember the step where it is the best so far: of each task, and by the plan's criterion."""
+    scores: dict[str, float] = {}
+    for task in tasks:
+        outcome = evaluate(model, task, "dev", accelerator, plan.training)
+        found = task.expert.score(outcome)
+        hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **found})
+        scores[task.name] = found[task.select_by]
+        if is_better(task, scores[task.name], progress.bests.get(task.name)):
+            bests = {**progress.bests, task.name: [progress.step, scores[task.name]]}
+            progress = replace(progress, bests=bests)
+            hooks.task_best(task)
+    score = criterion(plan, tasks, scores, progress)
+    # a score that is no number is no better than any
+    if progress.best_score is not None and not score > progress.best_score:
         return replace(progress, worse_evaluations=progress.worse_evaluations + 1)
     progress = replace(progress, best_step=progress.step, best_score=score, worse_evaluations=0)
     hooks.save_best(progress)
     return progress
+
+
+def is_better(task: TaskData, score: float, best: Sequence[float] | None) -> bool:
+    """Return whether a task's dev score is above (or below, where lower is better) its best so far."""
+    sign = 1.0 if task.question.metrics[task.select_by] == "higher" else -1.0
+    return best is None or sign * score > sign * best[1]
+
+
+def criterion(plan: Plan, tasks: Sequence[TaskData], scores: Mapping[str, float], progress: Progress) -> float:
+    """Return what the best step has most of: the metric, the mean relative gain over the baselines, or simply steps."""
+    if plan.criterion == "last":
+        return float(progress.step)
+    signs = {task.name: 1.0 if task.question.metrics[task.select_by] == "higher" else -1.0 for task in tasks}
+    if plan.criterion == "gain":
+        return sum(relative_gain(signs[name], score, plan.baselines[name]) for name, score in scores.items()) / len(scores)
+    return signs[tasks[0].name] * scores[tasks[0].name]
+
+
+def relative_gain(sign: float, score: float, baseline: float) -> float:
+    """Return how much better a score is than its baseline, as a share of that."""
+    return sign * (score - baseline) / max(abs(baseline), 1e-12)
 
 
 def lost_patience(progress: Progress, config: TrainingConfig) -> bool:
@@ -244,31 +180,18 @@ def make_step(expert: Expert, batch: Batch, output: Output, loss: Tensor) -> Ste
     return Step(batch.ids, predictions, references, scores, embeddings, float(loss))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int) -> float:
-    """Set each group's learning rate, a function of the step, and return the factor."""
-    factor = rate_factor(config, step, steps)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return factor
-
-
-def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Return warm-up and decay at a step: linear up over `warmup_steps`, then as the schedule says."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    way = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return {"constant": 1.0, "linear": 1.0 - way, "cosine": 0.5 * (1.0 + math.cos(math.pi * way))}[config.schedule]
-
-
 def shows_progress(accelerator: Accelerator) -> bool:
     """Return whether somebody looks: one process, on a terminal."""
     return accelerator.is_main_process and sys.stderr.isatty()
 
 
+Asked = TypeVar("Asked")
 Prepared = TypeVar("Prepared")
 
 
-def ahead(steps: Iterable[int], prepare: Callable[[int], Prepared], threaded: bool = True) -> Iterator[tuple[int, Prepared]]:
+def ahead(
+    steps: Iterable[Asked], prepare: Callable[[Asked], Prepared], threaded: bool = True
+) -> Iterator[tuple[Asked, Prepared]]:
     """Yield each step with what `prepare` made of it; where that is slow, one step ahead in a thread."""
     if not threaded:
         yield from ((step, prepare(step)) for step in steps)

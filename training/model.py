@@ -16,19 +16,28 @@ from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig
 
+SHARED = "all"  # where a weighted sum that all tasks share stands in a checkpoint
+
 
 class Model(nn.Module):
     """Upstreams by role, and for each task its weighted sums and its expert."""
 
     def __init__(
-        self, upstreams: Mapping[Modality, Upstream], experts: Mapping[str, Expert], configs: Mapping[Modality, UpstreamConfig]
+        self,
+        upstreams: Mapping[Modality, Upstream],
+        experts: Mapping[str, Expert],
+        configs: Mapping[Modality, UpstreamConfig],
+        *,
+        shares_sums: bool = False,
     ) -> None:
         super().__init__()
         self.upstreams = nn.ModuleDict({str(role): upstream for role, upstream in upstreams.items()})
         self.experts = nn.ModuleDict(experts)
         # role -> how its layers are used
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
-        self.sums = nn.ModuleDict({task: self._weighted_sums(expert) for task, expert in experts.items()})
+        self.shares_sums = shares_sums  # one weighted sum of each role for all tasks
+        heard = {SHARED: next(iter(experts.values()))} if shares_sums else experts
+        self.sums = nn.ModuleDict({task: self._weighted_sums(expert) for task, expert in heard.items()})
         self._freeze()
 
     def _weighted_sums(self, expert: Expert) -> nn.ModuleDict:
@@ -57,7 +66,7 @@ class Model(nn.Module):
 
     def weighted_sum(self, task: str, role: str) -> WeightedSum:
         """Return the weighted sum through which a task hears a role's layers."""
-        return cast(WeightedSum, cast(nn.ModuleDict, self.sums[task])[role])
+        return cast(WeightedSum, cast(nn.ModuleDict, self.sums[SHARED if self.shares_sums else task])[role])
 
     def train(self, mode: bool = True) -> Model:
         """Set the mode; a frozen upstream stays in eval mode."""
@@ -106,7 +115,7 @@ class Model(nn.Module):
 
     def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
         """Take the weights of a checkpoint; every key must be there, and no other."""
-        expected = self.trained_state()
+        expected, state = self.trained_state(), {renamed(key): value for key, value in state.items()}
         problems = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
         if problems:
             raise UserError(
@@ -122,6 +131,13 @@ class Model(nn.Module):
         for role in self.configs:
             groups += _by_depth(self.upstream(role), config.upstream_lr, config.layer_decay)
         return [group for group in groups if group["params"]]
+
+
+def renamed(key: str) -> str:
+    """Return a weight's name of today for one of before experts had a branch for each modality."""
+    for before, now in (("head.projector.", "fusion.branches.audio.projector."), ("head.classifier.", "classifier.")):
+        key = key.replace(f"experts.emotion.{before}", f"experts.emotion.{now}")
+    return key
 
 
 def check_device(name: str) -> None:

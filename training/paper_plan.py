@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 from ..corpus.base import get_reader
 from ..errors import UserError, nearest
 from ..upstream.base import find_upstream
-from .config import RunConfig, merge, resolve, roles_of, task_default
-from .parts import PART, STAGE, Part, named_runs, with_differences
+from .config import RunConfig, merge, resolve, roles_of, task_default, to_mapping
+from .parts import PART, ROLES, STAGE, Part, named_runs, with_differences
 from .plan import all_folds, expand
 from .recipe import Recipe, Scope, check_recipe
 from .strict import bind, plain
+
+PLACE = r"\{([^{}]+)\}"  # in a caption: the option of a part
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of a recipe's parts."""
+
+    data: Mapping[str, str] = field(default_factory=dict)  # a corpus' word -> where it lies
+    overrides: Sequence[Mapping[str, Any]] = ()  # options of every part, or of those whose name or pattern is the first key
+    weights: Mapping[str, str] = field(default_factory=dict)  # an upstream's name -> the folder of its weights
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,10 @@ class PaperPlan:
     def reported(self, name: str) -> list[Part]:
         """Return the runs that speak for a part: of stages the last."""
         return [run for run in self.runs[name] if run.stage == self.runs[name][-1].stage]
+
+    def told(self, text: str) -> str:
+        """Return a caption with what its parts' options are in place of `{PART.key}`."""
+        return re.sub(PLACE, lambda match: " and ".join(values_of(match[1], self.configs)), text)
 
     def only(self, names: Sequence[str]) -> list[str]:
         """Return the parts named with those that they start from, in order; all where none is named."""
@@ -46,12 +65,10 @@ class PaperPlan:
         return [name for name in self.runs if name in wanted]
 
 
-def plan_recipe(
-    mapping: Mapping[str, Any], data: Mapping[str, str] | None = None, overrides: Sequence[Mapping[str, Any]] = ()
-) -> PaperPlan:
+def plan_recipe(mapping: Mapping[str, Any], given: Given | None = None) -> PaperPlan:
     """Return every run of a recipe; all mistakes in it come together, before anything is loaded."""
     errors: list[str] = []
-    recipe = bind(Recipe, mapping, "", errors)
+    recipe, given = bind(Recipe, mapping, "", errors), given or Given()
     if not recipe.parts and not errors:
         errors.append("Expected parts in a paper's recipe, found none. Write `parts: {name: {…}}`.")
     configs: dict[str, RunConfig] = {}
@@ -60,41 +77,57 @@ def plan_recipe(
     said: dict[str, list[str]] = {}  # what is wrong with base is wrong in every part: it is told once
     for name, differences in recipe.parts.items():
         try:
-            configs[name], runs[name], words[name] = planned(recipe, name, differences, data or {}, overrides)
+            configs[name], runs[name], words[name] = planned(recipe, name, differences, given)
         except UserError as problem:
             for line in str(problem).splitlines():
                 said.setdefault(line, []).append(name)
     for line, names in said.items():
         errors.append(f"{line} ({'every part' if len(names) == len(recipe.parts) > 1 else 'part ' + ', '.join(names)})")
-    unknown = [word for word in data or {} if word not in words.values()]
-    if unknown and not said:
-        known = ", ".join(sorted({*words.values()}))
-        errors.append(f"Expected --data for a corpus of the recipe ({known}), found '{unknown[0]}'.")
+    if given.overrides and said and all(len(names) < len(recipe.parts) for names in said.values()):
+        errors.append("Options of some parts alone are given as -o PART.key=value, or 'PATTERN*.key=value'.")
+    if not said:
+        refuse_unused(given, configs, words, errors)
     runs = linked(runs, recipe.parts, errors)
     check_recipe(recipe, configs, errors)
+    if not errors:
+        check_captions(recipe, configs, errors)
     if errors:
         raise UserError("\n".join(dict.fromkeys(errors)))
     return PaperPlan(recipe, configs, runs, words)
 
 
-def planned(
-    recipe: Recipe, name: str, differences: Mapping[str, Any], data: Mapping[str, str], overrides: Sequence[Mapping[str, Any]]
-) -> tuple[RunConfig, list[Part], str]:
+def refuse_unused(given: Given, configs: Mapping[str, RunConfig], words: Mapping[str, str], errors: list[str]) -> None:
+    """Add an error for a corpus or weights that no part hears."""
+    names = {section.name for config in configs.values() for section in roles_of(config).values()}
+    upstreams = {name for name in names if not name.startswith((PART, STAGE))}
+    kinds = (("--data for a corpus", given.data, {*words.values()}), ("--weights for an upstream", given.weights, upstreams))
+    for flag, told, known in kinds:
+        unknown = next((word for word in told if word not in known), None)
+        if unknown is not None:
+            there = ", ".join(sorted(known))
+            errors.append(f"Expected {flag} of the recipe ({there}), found '{unknown}'.{nearest(unknown, known)}")
+    for name, place in given.weights.items():
+        if not Path(place).expanduser().is_dir():
+            errors.append(f"Expected a folder with weights after --weights {name}=, found none at '{place}'. Check the path.")
+    for word in (word for word in given.data if any(configs[part].corpus.demo for part in words if words[part] == word)):
+        errors.append(f"Expected no --data for '{word}' (a miniature is heard), found '{given.data[word]}'. Leave it out.")
+
+
+def planned(recipe: Recipe, name: str, differences: Mapping[str, Any], given: Given) -> tuple[RunConfig, list[Part], str]:
     """Return a part's config, its runs, and the word that --data has for its corpus."""
     errors: list[str] = []
     scope = bind(Scope, differences.get("plan", {}), "plan", errors)
     own = {key: value for key, value in differences.items() if key != "plan"}
     task = str(own.get("task") or recipe.base.get("task") or "")
     mapping = with_differences(merge(task_default(task) if task else {}, recipe.base), own)
-    for override in overrides:
-        mapping = merge(mapping, override)
+    for override in given.overrides:
+        mapping = merge(mapping, of_part(override, name, task, recipe.parts))
     try:
         config = resolve([mapping])
     except UserError as problem:
         raise UserError("\n".join([*errors, str(problem)])) from None
     word = scope.data or config.corpus.name
-    if word in data:
-        config = resolve([mapping, {"corpus": {"name": config.corpus.name, "data": data[word]}}])
+    config = resolve([mapping, located_in(config, word, given)])
     folds = scope.folds if scope.folds is not None else recipe.folds
     folds = all_folds(config) if folds == "all" else folds if folds is not None else config.folds or [config.corpus.fold]
     if not (isinstance(folds, list) and folds and all(type(fold) is int for fold in folds)):
@@ -107,9 +140,57 @@ def planned(
     return config, named(name, parts, config), word
 
 
+def located_in(config: RunConfig, word: str, given: Given) -> dict[str, Any]:
+    """Return where a part's corpus and weights lie, as far as the command line says."""
+    found: dict[str, Any] = {}
+    if word in given.data:
+        found["corpus"] = {"name": config.corpus.name, "data": given.data[word]}
+    for role, section in zip(ROLES, (config.upstream, config.text_upstream), strict=True):
+        if section.name in given.weights:
+            found[role] = {"path": os.path.abspath(os.path.expanduser(given.weights[section.name]))}
+    return found
+
+
+def of_part(override: Mapping[str, Any], name: str, task: str, parts: Collection[str]) -> Mapping[str, Any]:
+    """Return what an override is for one part: it is one for every part, or begins with the names that it is for."""
+    [(first, value)] = override.items()
+    if first == task or first in {option.name for option in fields(RunConfig)}:
+        return override
+    if any(fnmatchcase(part, first) for part in parts):
+        if not isinstance(value, Mapping):
+            raise UserError(f"Expected `-o {first}.key=value`, found '{first}={value}'. Say which option: {first}.optimizer.lr=…")
+        return value if fnmatchcase(name, first) else {}
+    if isinstance(value, Mapping) and (nearest(first, parts) or {*first} & {*"*?["}):
+        close, known = nearest(first, parts), ", ".join(parts)
+        raise UserError(f"Expected parts of the recipe before their option, found '{first}'.{close} Known: {known}.")
+    return override
+
+
+def values_of(place: str, configs: Mapping[str, RunConfig]) -> list[str]:
+    """Return the different values of an option in the parts that `PART.key` (or `PATTERN*.key`) names."""
+    pattern, _, key = place.partition(".")
+    found: dict[str, None] = {}
+    for config in (config for name, config in configs.items() if fnmatchcase(name, pattern)):
+        value: Any = to_mapping(config)
+        for word in key.split("."):
+            value = value.get(word) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[str(value)] = None
+    return [*found]
+
+
+def check_captions(recipe: Recipe, configs: Mapping[str, RunConfig], errors: list[str]) -> None:
+    """Add an error for everything in captions that stands for an option which no part has."""
+    for kind, shown in (("tables", recipe.tables), ("figures", recipe.figures)):
+        for name, caption in ((name, each.caption) for name, each in shown.items()):
+            for place in (place for place in re.findall(PLACE, caption) if not values_of(place, configs)):
+                where = f"in the caption of {kind}.{name}"
+                errors.append(f"Expected an option of a part {where}, found '{{{place}}}'. Write {{PART.key}}.")
+
+
 def refuse_strangers(parts: Sequence[Part]) -> None:
     """Refuse an upstream that nobody knows, and a run without any; nothing is loaded."""
-    sections = [roles_of(part.config).values() for part in parts]
+    sections = [roles_of(part.own).values() for part in parts]
     if not all(sections):
         raise UserError("Expected an upstream, found none. Write `upstream: {name: …}` (or text_upstream).")
     models = {json.dumps(plain(section), sort_keys=True): section for row in sections for section in row}
@@ -179,7 +260,7 @@ def needs_of(run: Part, runs: Mapping[str, Sequence[Part]], errors: list[str]) -
 
 def is_twin(run: Part, other: Part, others: Sequence[Part]) -> bool:
     """Tell whether a run may start from another: on the same corpus only from its own fold, which has not heard its test."""
-    here, there = run.config.corpus, other.config.corpus
+    here, there = run.own.corpus, other.own.corpus
     same_folds = (here.name, here.protocol) == (there.name, there.protocol)
     seed = other.seed == run.seed or len({each.seed for each in others}) == 1
     return seed and (other.fold == run.fold or (not same_folds and len({each.fold for each in others}) == 1))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -15,13 +16,18 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
-from .checkpoint import made, read_json, write_text
-from .config import RunConfig, identity_of, merge, read_yaml, to_mapping
+from ..upstream.base import Modality, UpstreamConfig
+from .checkpoint import Held, made, read_json, write_text
+from .config import RunConfig, identity_of, merge, read_yaml, roles_of, to_mapping
+from .mtl_config import MtlConfig, mtl_identity, mtl_mapping
+from .multi import run_tasks
 from .run import Runtime, is_finished, refuse_other, run, say
 
 Result = dict[str, Any]  # what result.json holds
+SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
 ROLES = ("upstream", "text_upstream")  # sections of a config that may name another run of the plan
 STAGE, PART = "stage:", "part:"
+SINGLE = "part:single"  # in a task's init_head: the head of its single-task run
 KEPT = ("trainable", "layer", "normalize_layers")  # how an upstream is used; its other options belong to its model
 
 
@@ -32,15 +38,31 @@ class Part:
     setting: str  # of the sweep: "optimizer.lr=0.001"; "": there is none
     seed: int
     fold: int
-    config: RunConfig  # may name other runs of the plan: `stage:NAME`, `part:NAME`
+    config: RunConfig | MtlConfig  # may name other runs of the plan: `stage:NAME`, `part:NAME`
     name: str  # folder below the plan's; ".": the plan is this one run
     stage: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)  # such a name -> the folder of its run, below the plan's
 
+    @property
+    def own(self) -> RunConfig:
+        """The config of a part that is a run of one task."""
+        assert isinstance(self.config, RunConfig), f"'{self.name}' is a run of several tasks"
+        return self.config
 
-def named_runs(config: RunConfig) -> list[str]:
+
+def sections_of(config: RunConfig | MtlConfig) -> Mapping[Modality, UpstreamConfig]:
+    """Return the upstreams of a run, of one task or several, by role."""
+    return {"audio": config.upstream} if isinstance(config, MtlConfig) else roles_of(config)
+
+
+def mapping_of(config: RunConfig | MtlConfig) -> dict[str, Any]:
+    """Return a resolved config as a recipe."""
+    return mtl_mapping(config) if isinstance(config, MtlConfig) else to_mapping(config)
+
+
+def named_runs(config: RunConfig | MtlConfig) -> list[str]:
     """Return the other runs of its plan that a config names, as `stage:NAME` or `part:NAME`."""
-    return [place for place in starts_of(to_mapping(config)) if place.startswith((STAGE, PART))]
+    return [place for place in starts_of(mapping_of(config)) if place.startswith((STAGE, PART))]
 
 
 def with_differences(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,11 +75,13 @@ def with_differences(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[s
     return merge(base, over)
 
 
-def located(part: Part, folder: Path) -> RunConfig:
-    """Return a part's config with the folders of the runs that it names."""
+def located(part: Part, folder: Path) -> RunConfig | MtlConfig:
+    """Return a part's config with the folders of the runs that it names, and what it takes from them."""
     if not part.needs:
         return part.config
     config, places = part.config, {name: os.path.abspath(folder / below) for name, below in part.needs.items()}
+    if isinstance(config, MtlConfig):
+        return with_singles(config, {name.removeprefix(PART): Path(place) for name, place in places.items()})
     audio, text = (
         replace(section, name=places.get(section.name, section.name)) for section in (config.upstream, config.text_upstream)
     )
@@ -77,16 +101,29 @@ def run_parts(
     if jobs > 1:
         return in_processes(parts, folder, runtime, jobs, failed, go_on=go_on)
     results: dict[str, Result] = {}
-    for number, part in enumerate(parts, 1):
-        if part.name in failed or has_lost_its_start(part, failed):
-            continue
-        try:
-            results[part.name] = run_here(part, folder, runtime, f"run {number} of {len(parts)}: {part.name}")
-        except UserError as problem:
-            if not go_on:
-                raise
-            failed[part.name] = str(problem)
-            say(runtime, f"passed over: {problem}")
+    numbers, waiting = (
+        {part.name: number for number, part in enumerate(parts, 1)},
+        [part for part in parts if part.name not in failed],
+    )
+    while waiting:
+        begun = len(waiting)
+        for part in waiting if "RANK" not in os.environ else waiting[:1]:
+            if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
+                continue
+            try:
+                results[part.name] = run_here(part, folder, runtime, f"run {numbers[part.name]} of {len(parts)}: {part.name}")
+            except Held as problem:  # by another machine, say, which runs the same plan: on to the next free one
+                if not go_on:
+                    raise
+                say(runtime, f"passed by: {problem}")
+            except UserError as problem:
+                if not go_on:
+                    raise
+                failed[part.name] = str(problem)
+                say(runtime, f"passed over: {problem}")
+        waiting = [part for part in waiting if part.name not in results and part.name not in failed]
+        if len(waiting) == begun:
+            time.sleep(SECONDS_TO_A_FREE_ONE)
     return results, failed
 
 
@@ -95,7 +132,23 @@ def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
     if runtime.named and is_finished(folder / part.name):
         return at_hand(part, folder)
     say(runtime, words)
-    return run(located(part, folder), folder / part.name, replace(runtime, named=False))
+    return run_any(located(part, folder), folder / part.name, replace(runtime, named=False))
+
+
+def run_any(config: RunConfig | MtlConfig, folder: Path, runtime: Runtime) -> Result:
+    """Return the result of a run of one task, or of several."""
+    return run_tasks(config, folder, runtime) if isinstance(config, MtlConfig) else run(config, folder, runtime)
+
+
+def with_singles(config: MtlConfig, singles: Mapping[str, Path]) -> MtlConfig:
+    """Return a run of several tasks with what single-task runs give it: the scores to gain over, and heads to start from."""
+    scores = {name: read_json(place / "result.json", ("scores",)) for name, place in singles.items()}
+    baselines = {name: result["scores"]["dev"][result["select_by"]] for name, result in scores.items()}
+    heads = {
+        name: replace(run, init_head=str(singles[name])) if run.init_head == SINGLE and name in singles else run
+        for name, run in config.runs.items()
+    }
+    return replace(config, tasks=heads, baselines=baselines if config.select == "gain" else {})
 
 
 def has_lost_its_start(part: Part, failed: dict[str, str]) -> bool:
@@ -131,29 +184,55 @@ def in_processes(
                         if not go_on:
                             raise
                         failed[part.name] = str(problem)
+                        say(runtime, f"passed over: {problem}")
         finally:
             pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
     return results, failed
 
 
+def refuse_foreign(part: Part, folder: Path) -> None:
+    """Refuse a part's folder in which a run with other options stands, finished or not."""
+    config = located(part, folder)
+    identity = mtl_identity(config) if isinstance(config, MtlConfig) else identity_of(config)
+    refuse_other(folder / part.name, {"config": identity})
+
+
 def at_hand(part: Part, folder: Path) -> Result:
     """Return the result of a finished run, once it is found to be the one that is asked for."""
     place = folder / part.name
-    refuse_other(place, {"config": identity_of(located(part, folder))})
+    refuse_foreign(part, folder)
     # a folder's identity has the last part of a path alone, which runs of several parts share
     began = starts_of(read_yaml(place / "config.yaml"))
-    for asked, found in zip(starts_of(to_mapping(part.config)), began, strict=True):
+    for asked, found in zip(starts_of(mapping_of(part.config)), began, strict=True):
         if asked in part.needs and not str(found).endswith(part.needs[asked]):
             raise UserError(
                 f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
                 "Remove it, or choose another folder with -p."
             )
-    return read_json(place / "result.json", ("scores", "marks"))
+    return read_json(place / "result.json", ("tasks" if isinstance(part.config, MtlConfig) else "scores", "marks"))
 
 
 def starts_of(mapping: Mapping[str, Any]) -> list[str]:
     """Return what a resolved recipe starts from: its upstreams and the run whose head it takes."""
     return [*((mapping.get(role) or {}).get("name") or "" for role in ROLES), mapping.get("init_head") or ""]
+
+
+def why_stopped(name: str, told: str, place: Path) -> str:
+    """Return in one line why a process stopped, by what it told; what is no user's mistake is kept beside the run."""
+    lines = told.strip().splitlines() or ["nothing was told"]
+    mistake = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
+    if mistake is not None:
+        return f"Run '{name}' stopped: {in_one_line(lines[mistake:]).removeprefix('error: ')}"
+    write_text(place / "stopped.txt", told)
+    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {place / 'stopped.txt'})"
+
+
+def in_one_line(lines: Sequence[str]) -> str:
+    """Return a message of several lines as one."""
+    joined = ""
+    for line in (line.strip() for line in lines if line.strip()):
+        joined += ("" if not joined else " " if joined.endswith((":", ".")) else "; ") + line
+    return joined
 
 
 def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path) -> Callable[[Part], Result]:
@@ -168,15 +247,17 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
             return at_hand(part, folder)
         # what this process resolved is what that one runs
         asked = recipes / f"{parts.index(part)}.yaml"
-        write_text(asked, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
-        verb = [sys.executable, "-m", "headwater", "downstream"]
-        flags = ["-c", str(asked), "-v", str(part.fold), "-p", str(place), "--device", runtime.device]
-        command = [*verb, *flags, *["--share-layers"] * runtime.share_layers]
+        write_text(asked, yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True))
+        alone = isinstance(config, RunConfig)
+        verb = [sys.executable, "-m", "headwater", "downstream" if alone else "mtl"]
+        flags = ["-c", str(asked), "-p", str(place), "--device", runtime.device]
+        flags += ["-v", str(part.fold), *["--share-layers"] * runtime.share_layers] if alone else ["--one"]
+        command = [*verb, *flags]
         ended = subprocess.run(
             command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
         )
         if ended.returncode:
-            raise UserError(f"Run '{part.name}' stopped:\n{ended.stderr.strip()[-2000:]}")
+            raise UserError(why_stopped(part.name, ended.stderr, place))
         say(runtime, f"done      {part.name}")
         return read_json(place / "result.json")
 

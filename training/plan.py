@@ -97,12 +97,12 @@ def all_folds(config: RunConfig) -> list[int]:
 def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1) -> Result:
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
-        return run(parts[0].config, folder, runtime)
+        return run(parts[0].own, folder, runtime)
     if (folder / "identity.json").is_file():
         raise UserError(
             f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
         )
-    heard = {part.config.upstream.layer for part in parts}
+    heard = {part.own.upstream.layer for part in parts}
     runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
     done = sum((folder / part.name / "result.json").is_file() for part in parts)
     say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
@@ -116,7 +116,7 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
 
 def summarise(parts: Sequence[Part], results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """Return all runs of a plan side by side; dev alone decides between the settings of a sweep."""
-    config, select_by = parts[0].config, parts[0].config.select_by
+    config, select_by = parts[0].own, parts[0].own.select_by
     question = load_task(config.task).question(config.expert)
     by_setting: dict[str, list[int]] = {}
     for row, part in enumerate(parts):

@@ -20,8 +20,9 @@ from ..upstream.base import Modality, Upstream, UpstreamConfig, load_upstream
 from ..upstream.run_folder import finetuned
 from . import checkpoint
 from .config import RunConfig, read_yaml, resolve, roles_of
-from .model import Model, check_device
-from .prepare import build_model
+from .model import SHARED, Model, check_device
+from .mtl_config import resolve_mtl
+from .prepare import build_expert
 
 SAMPLE_RATE = 16_000
 WINDOW_SECONDS = 20.0  # longer files are cut into equal windows of at most this, and joined
@@ -36,7 +37,7 @@ class Prediction:
     file: str
     start: float = 0.0  # seconds into the file
     seconds: float = 0.0
-    label: Any = None
+    label: Any = None  # the class, or the text; ratings are scores
     scores: dict[str, float] | None = None
     error: str = ""  # why there is no label
 
@@ -110,13 +111,14 @@ class TrainedRun:
             pieces = self._pieces(item, words)
         except UserError as problem:
             return Prediction(name_of(item), error=str(problem))
-        answers = [(piece.seconds, self._scores(piece)) for piece in pieces]
-        answer, scores = self.expert.join(answers)
+        answer, scores = self.expert.join([(piece.seconds, self._answer(piece)) for piece in pieces])
         vocabulary, start = self.expert.vocabulary, item.start if isinstance(item, Utterance) else 0.0
-        classes = "classes" in vocabulary
-        named = dict(zip(vocabulary["classes" if classes else "dimensions"], scores.tolist(), strict=True))
+        named = None
+        if scores is not None:
+            names = vocabulary["classes" if "classes" in vocabulary else "dimensions"]
+            named = dict(zip(names, scores.tolist(), strict=True))
         seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
-        return Prediction(name_of(item), start, seconds, answer if classes else None, named)
+        return Prediction(name_of(item), start, seconds, None if "dimensions" in vocabulary else answer, named)
 
     def _pieces(self, item: Heard, words: Words) -> list[Piece]:
         """Return a file's windows, each with the whole text; a run that only reads opens no audio."""
@@ -131,13 +133,15 @@ class TrainedRun:
         self.model.to(device)
 
     @torch.no_grad()
-    def _scores(self, piece: Piece) -> Tensor:
-        """One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster."""
+    def _answer(self, piece: Piece) -> Any:
+        """Return a window's scores, or what is answered where there are none.
+
+        One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
+        """
         device = next(self.model.experts.parameters()).device
         output = self.model.answer(self.config.task, piece.batch().to(device), self.without)
-        _, scores = self.expert.decode(output)
-        assert scores is not None, f"task {self.config.task} gives no scores: it cannot predict files"
-        return scores[0]
+        answers, scores = self.expert.decode(output)
+        return answers[0] if scores is None else scores[0]
 
 
 def own_words(item: Heard) -> str:
@@ -186,24 +190,57 @@ SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by rol
 FLAGS = {"audio": "-k", "text": "--text-upstream-ckpt"}
 
 
-def load_run(folder: str | Path, weights: str | None = None, text_weights: str | None = None) -> TrainedRun:
-    """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now."""
+def load_run(
+    folder: str | Path, weights: str | None = None, text_weights: str | None = None, task: str | None = None
+) -> TrainedRun:
+    """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
+
+    `task` names one of a run of several.
+    """
     folder = checkpoint.run_folder(folder)
     if not (folder / "result.json").is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
-    config = resolve([read_yaml(folder / "config.yaml")])
+    config, name, shares = config_of(folder, task)
     for role, path in (("audio", weights), ("text", text_weights)):
         if path is not None:
             config = moved(config, role, path)
     identity = checkpoint.read_json(folder / "identity.json", ("upstreams", "marks"))
     upstreams = {role: upstream_of(folder, role, section, identity) for role, section in roles_of(config).items()}
-    task = load_task(config.task)
-    vocabulary = checkpoint.read_json(folder / "vocabulary.json", (config.task,))[config.task]
-    model, expert = build_model(config, task, vocabulary, upstreams)
+    kind = load_task(config.task)
+    vocabulary = checkpoint.read_json(folder / "vocabulary.json", (name,))[name]
+    expert = build_expert(config, kind, vocabulary, upstreams)
+    model = Model(upstreams, {config.task: expert}, roles_of(config), shares_sums=shares)
     best = folder / "checkpoints" / "best.safetensors"
     tensors, _ = checkpoint.load_tensors(best)
-    model.load_trained_state(tensors, str(best))
-    return TrainedRun(folder, config, model.eval(), expert, task.question(config.expert), tuple(identity["marks"]))
+    model.load_trained_state(of_task(tensors, name, config.task), str(best))
+    return TrainedRun(folder, config, model.eval(), expert, kind.question(config.expert), tuple(identity["marks"]))
+
+
+def config_of(folder: Path, task: str | None) -> tuple[RunConfig, str, bool]:
+    """Return a run's config, what its task is called there, and whether its weighted sum is that of several tasks."""
+    mapping = read_yaml(folder / "config.yaml")
+    if "tasks" not in mapping:
+        config = resolve([mapping])
+        if task not in (None, config.task):
+            raise UserError(f"Expected task '{config.task}' of '{folder}', found '{task}'. Leave --task out.")
+        return config, config.task, False
+    joint = resolve_mtl([mapping])
+    if task is None or task not in joint.runs:
+        found = f"found '{task}'" if task else "found none"
+        raise UserError(f"Expected one task of the run '{folder}', {found}. Add --task {' or '.join(joint.runs)}.")
+    return joint.runs[task], str(task), joint.shared_weights
+
+
+def of_task(tensors: Mapping[str, Tensor], name: str, called: str) -> dict[str, Tensor]:
+    """Return what a checkpoint holds of the upstreams and one task, by the name that the task has alone."""
+    kept = {}
+    for key, value in tensors.items():
+        kind, owner, rest = (*key.split(".", 2), "", "")[:3]
+        if kind == "upstreams" or owner == SHARED:
+            kept[key] = value
+        elif owner == name:
+            kept[f"{kind}.{called}.{rest}"] = value
+    return kept
 
 
 def moved(config: RunConfig, role: str, path: str) -> RunConfig:

@@ -20,9 +20,9 @@ from ..upstream.base import Modality, Upstream, UpstreamConfig, find_upstream, l
 from ..upstream.row_keys import hash_file
 from .checkpoint import load_tensors
 from .config import CorpusConfig, RunConfig, identity_of, roles_of
-from .loop import TaskData
 from .model import Model
 from .source import Source
+from .step import TaskData
 from .transcribe import with_transcripts
 from .usable import Chosen, usable
 
@@ -51,32 +51,42 @@ def prepare(config: RunConfig) -> Prepared:
     asked, config = config, resolved_layers(config, upstreams)
     if config.training.gradient_checkpointing:
         save_memory(config, upstreams)
+    data, notes = task_data(config.task, config, corpus, upstreams)
+    model = Model(upstreams, {data.name: data.expert}, roles_of(config))
+    identity = {
+        "config": identity_of(asked),
+        "corpus": fingerprint(data.splits, read="text" in upstreams),
+        "upstreams": {role: upstream.weights_hash() for role, upstream in upstreams.items()},
+    }
+    if config.init_head:
+        folder = Path(config.init_head).expanduser()
+        start_from(model, folder)
+        identity["init_head"] = hash_file(folder / "checkpoints" / "best.safetensors")
+    return Prepared(config, corpus, data, model, identity, marks_of([config.corpus.demo], upstreams), notes)
+
+
+def task_data(
+    name: str, config: RunConfig, corpus: Corpus, upstreams: Mapping[Modality, Upstream]
+) -> tuple[TaskData, tuple[str, ...]]:
+    """Return one task as the loop sees it, its head drawn from the run's seed, and what a user should know of its corpus."""
     task = load_task(config.task)
     question = task.question(config.expert)
     vocabulary = question.make_vocabulary(config.expert, config.labels, corpus)
-    chosen: Chosen = {name: tuple(question.select(vocabulary, rows)) for name, rows in corpus.splits.items()}
-    chosen, seconds, notes = usable(chosen, config.corpus, upstreams)
-    model, expert = build_model(config, task, vocabulary, upstreams)
-    if config.init_head:
-        start_from(model, Path(config.init_head).expanduser())
-    splits = {name: make_examples(expert, rows, seconds) for name, rows in chosen.items()}
+    chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in corpus.splits.items()}
+    expert = build_expert(config, task, vocabulary, upstreams)
+    expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
+    chosen, seconds, notes = usable(chosen, config.corpus, upstreams, writes=question.writes)
+    splits = {split: make_examples(expert, rows, seconds) for split, rows in chosen.items()}
+    splits, left_out = learnable(expert, splits)
     for split in ("train", "dev"):
         if not splits.get(split):
             raise UserError(
                 f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
             )
     together = refuse_few(config, expert, splits["train"])
-    expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
-    identity = {
-        "config": identity_of(asked),
-        "corpus": fingerprint(splits, read="text" in upstreams),
-        "upstreams": {role: upstream.weights_hash() for role, upstream in upstreams.items()},
-    }
-    data = TaskData(config.task, expert, question, splits, Source(tuple(upstreams)))
-    if config.init_head:
-        identity["init_head"] = hash_file(Path(config.init_head).expanduser() / "checkpoints" / "best.safetensors")
-    told = (*corpus.notes, *notes, *together)
-    return Prepared(config, corpus, data, model, identity, marks_of(config, upstreams), told)
+    source, size = Source(tuple(upstreams)), config.training.batch_size
+    data = TaskData(name, expert, question, splits, source, config.select_by, size)
+    return data, (*corpus.notes, *notes, *left_out, *together)
 
 
 def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], Corpus]:
@@ -181,24 +191,47 @@ def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapp
     ]
 
 
-def build_model(
-    config: RunConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]
-) -> tuple[Model, Expert]:
-    """Return the model and its expert, new weights drawn from the run's seed alone."""
+def learnable(expert: Expert, splits: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    """Return the splits without the training utterances that the expert cannot learn from, and a note that counts them."""
+    rows = splits.get("train", [])
+    kept = [row for row in rows if expert.learnable(row.target, row.seconds)]
+    if len(kept) == len(rows):
+        return dict(splits), ()
+    first = next(row.utterance.id for row in rows if not expert.learnable(row.target, row.seconds))
+    if not kept:
+        raise UserError(
+            f"Expected training utterances that are long enough for what is to be learnt of them, found none of {len(rows)} "
+            f"(the first: {first}). Check the table's texts, start and end, or the task's options."
+        )
+    count = f"{len(rows) - len(kept)} of {len(rows)} training utterances"
+    return {**splits, "train": kept}, (f"{count} left out: too short for what is to be learnt of them (the first: {first})",)
+
+
+def build_expert(config: RunConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]) -> Expert:
+    """Return a task's expert, new weights drawn from the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        expert = task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
-        return Model(upstreams, {task.name: expert}, roles_of(config)), expert
+        return task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
 
 
-def start_from(model: Model, folder: Path) -> None:
-    """Take head and layer weights of another run as the start."""
+def start_from(model: Model, folder: Path, task: str = "", of: str = "") -> None:
+    """Take head and layer weights of another run as the start: of the one task there is, or of `task`, called `of` there.
+
+    A weighted sum that several tasks share starts even: each of them brings another.
+    """
     if not (folder / "checkpoints" / "best.safetensors").is_file():
         raise UserError(f"Expected a trained run after -i, found no checkpoint in '{folder}'. Check the path.")
     tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")
+    own = model.trained_state()
+    if task:
+        tensors = {key.replace(f".{of}.", f".{task}.", 1): value for key, value in tensors.items() if f".{of}." in key}
     heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
-    own = {key: value for key, value in model.trained_state().items() if key.startswith("upstreams.")}
-    model.load_trained_state({**own, **heads}, str(folder))
+    if model.shares_sums:
+        heads = {key: value for key, value in heads.items() if key.startswith("experts.")}
+    kept = {key: value for key, value in own.items() if key.startswith("upstreams.")}
+    if task:
+        kept = {key: value for key, value in own.items() if f".{task}." not in key}
+    model.load_trained_state({**kept, **heads}, str(folder))
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> str:
@@ -213,9 +246,9 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> 
     return digest.hexdigest()
 
 
-def marks_of(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
-    """Return what every table, file and picture of the run must say."""
-    return ("DEMO",) * config.corpus.demo + ("UNTRAINED",) * any(upstream.untrained for upstream in upstreams.values())
+def marks_of(demos: Sequence[bool], upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
+    """Return what every table, file and picture of the run must say; `demos` tells of each corpus whether it is one."""
+    return ("DEMO",) * any(demos) + ("UNTRAINED",) * any(upstream.untrained for upstream in upstreams.values())
 
 
 def describe(prepared: Prepared, folder: Path) -> list[str]:
@@ -226,7 +259,7 @@ def describe(prepared: Prepared, folder: Path) -> list[str]:
     fold = f", fold {config.corpus.fold}" if prepared.corpus.fold is not None else ""
     return [
         *(f"{mark}: not a result to quote" for mark in prepared.marks),
-        *(f"{NOUNS[role]}{describe_upstream(prepared, role)}" for role in model.configs),
+        *(f"{NOUNS[role]}{describe_upstream(model, role)}" for role in model.configs),
         f"corpus    {prepared.corpus.name}, protocol {prepared.corpus.protocol}{fold}: {counts}",
         f"training  {trained:,} weights, {config.training.steps} steps of {config.training.batch_size} utterances",
         f"folder    {folder}",
@@ -237,9 +270,9 @@ def describe(prepared: Prepared, folder: Path) -> list[str]:
 NOUNS = {"audio": "upstream  ", "text": "text      "}
 
 
-def describe_upstream(prepared: Prepared, role: str) -> str:
+def describe_upstream(model: Model, role: str) -> str:
     """Return what a role's upstream is, and how its layers are used."""
-    upstream, section = prepared.model.upstream(role), prepared.model.configs[role]
+    upstream, section = model.upstream(role), model.configs[role]
     how = "finetuned" if section.trainable else "frozen"
     count, layer = upstream.spec.num_layers, section.layer
     use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} (of 0 to {count - 1})"

@@ -26,6 +26,7 @@ from ..errors import UserError, nearest
 from . import metrics
 from .checkpoint import save_tensors, write_text
 
+MOST_CLASSES = 60  # told one by one: of more, counts, confusion and a column of scores each would be all that is seen
 Scorer = Callable[[Outcome], dict[str, float]]
 
 
@@ -36,6 +37,7 @@ def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example],
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["id", "file", "start", "duration", "speaker", *answers, *(f"score_{name}" for name in classes)])
+    classes = classes if len(classes) <= MOST_CLASSES else ()
     scored = outcome.scores is not None and bool(classes)
     scores = outcome.scores.tolist() if outcome.scores is not None and scored else [[]] * len(outcome.ids)
     for example, reference, prediction, row in zip(examples, outcome.references, outcome.predictions, scores, strict=True):
@@ -83,12 +85,13 @@ def intervals_of(score: Scorer, names: Sequence[str], outcome: Outcome, speakers
     if not all(speakers):
         return dict.fromkeys(names)
     remembered: dict[bytes, dict[str, float]] = {}
+    rows_of = outcome.columns()
 
     def one(metric: str, rows: np.ndarray) -> float:
         """Return one metric of a resample."""
         key = rows.tobytes()  # the same resamples serve every metric
         if key not in remembered:
-            remembered[key] = score(outcome.take(rows.tolist()))
+            remembered[key] = score(rows_of.take(rows))
         return remembered[key][metric]
 
     found: dict[str, list[float] | None] = {}
@@ -125,10 +128,11 @@ def split_results(
     if any(details.values()):
         result["details"] = details
     if classes:
+        result["classes"] = list(classes)
+    if 0 < len(classes) <= MOST_CLASSES:
         result["counts"] = {
             split: dict(sorted(Counter(map(str, outcome.references)).items())) for split, outcome in outcomes.items()
         }
-        result["classes"] = list(classes)
         result["confusion"] = {
             split: metrics.confusion_matrix(outcome.references, outcome.predictions, classes).astype(int).tolist()
             for split, outcome in outcomes.items()

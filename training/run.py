@@ -18,26 +18,27 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ..corpus.base import Utterance
-from ..corpus.batch import Example, cut_pieces, make_batch
 from ..downstream.base import Outcome
 from ..errors import UserError
 from ..upstream.run_folder import ARCHITECTURES
 from . import checkpoint
+from .balance import Balancer
 from .checkpoint import Progress, read_json, write_json, write_text
-from .config import RunConfig, identity_of, roles_of, to_mapping
+from .config import RunConfig, TrainingConfig, identity_of, roles_of, to_mapping
 from .log import logged, told
-from .loop import Hooks, Plan, evaluate, train
-from .model import Model, check_device
+from .loop import Hooks, evaluate, train
+from .model import check_device
+from .mtl_config import MtlConfig
+from .norms import layer_norms
 from .prepare import Prepared, describe, prepare
 from .results import environment, split_results, write_outcome, write_predictions
-from .source import silent_batch
+from .state import BEST, LAST, load_best, make_optimizer, resume, save, save_last
+from .step import Plan, TaskData
 from .stored import with_store
 from .strict import differences
 
-BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
 WHOLE = ("config.yaml", "vocabulary.json", "identity.json", "layer_weights.json", "result.json", BEST)  # of a finished run
 TRAINED_ON = "trained_on.json"  # which utterances a run learnt from: no evaluation may hear them again
-NORM_UTTERANCES = 64  # dev utterances over which the layers' feature norms are averaged
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def say(runtime: Runtime, *lines: str) -> None:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
+def make_accelerator(config: RunConfig | MtlConfig, runtime: Runtime) -> Accelerator:
     """Return the device, precision and processes of a run."""
     device = runtime.device
     if device != "auto":
@@ -136,7 +137,9 @@ def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
         raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
     AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
     # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
-    trained = any(section.trainable for section in roles_of(config).values())
+    # and of several tasks, the heads of all but the last one
+    sections = [config.upstream] if isinstance(config, MtlConfig) else [*roles_of(config).values()]
+    trained = any(section.trainable for section in sections) or isinstance(config, MtlConfig)
     unused = DistributedDataParallelKwargs(find_unused_parameters=trained)
     on_cpu = device == "cpu" or not torch.cuda.is_available()  # nothing here was tried on other accelerators
     return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[unused])
@@ -195,11 +198,11 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
             save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
         )
-        plan = Plan(config.training, config.optimizer, config.select_by, config.seed)
+        plan = Plan(config.training, config.optimizer, config.seed, Balancer([prepared.task.name]))
         progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
     accelerator.wait_for_everyone()
     load_best(folder, prepared)
-    outcomes = outcomes_of(ready, prepared, accelerator)
+    outcomes = outcomes_of(ready, prepared.task, config.training, accelerator)
     result = result_of(prepared, outcomes, progress, accelerator.device, runtime.by)
     if accelerator.is_main_process:
         write_all(folder, prepared, outcomes, result)
@@ -208,58 +211,15 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     return result
 
 
-def outcomes_of(model: torch.nn.Module, prepared: Prepared, accelerator: Accelerator) -> dict[str, Outcome]:
+def outcomes_of(model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator) -> dict[str, Outcome]:
     """Return the answers on every split but train; what dev decides, a threshold say, holds for all of them."""
-    task, training = prepared.task, prepared.config.training
-    task.expert.calibrate(evaluate(model, task, "dev", accelerator, training))
-    splits = [name for name, rows in task.splits.items() if name != "train" and rows]
-    return {split: evaluate(model, task, split, accelerator, training) for split in splits}
-
-
-def make_optimizer(model: Model, config: RunConfig) -> torch.optim.Optimizer:
-    """Return the optimizer over the model's groups."""
-    groups = model.parameter_groups(config.optimizer)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
-    return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True)
-
-
-def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
-    """Return where the run stands, weights and optimizer put back; a new run stands at the start."""
-    path = folder / LAST
-    if not path.is_file():
-        return Progress()
-    tensors, facts = checkpoint.load_tensors(path)
-    progress = Progress(**facts["progress"])
-    if progress.best_step and not (folder / BEST).is_file():  # somebody took away a damaged one
-        return Progress()
-    state = {key: value for key, value in tensors.items() if not key.startswith("optimizer.")}
-    prepared.model.load_trained_state(state, str(path))
-    checkpoint.load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith("optimizer.")})
-    return progress
-
-
-def save(path: Path, prepared: Prepared, progress: Progress, accelerator: Accelerator) -> None:
-    """Write the trained weights."""
-    if accelerator.is_main_process:
-        facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
-        checkpoint.save_tensors(path, prepared.model.trained_state(), facts)
-
-
-def save_last(
-    folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
-) -> None:
-    """Write weights and optimizer, from which the run goes on after any kill."""
-    if accelerator.is_main_process:
-        tensors = {**prepared.model.trained_state(), **checkpoint.optimizer_tensors(optimizer)}
-        facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
-        checkpoint.save_tensors(folder / LAST, tensors, facts)
-
-
-def load_best(folder: Path, prepared: Prepared) -> None:
-    """Put the best step's weights into the model."""
-    path = folder / BEST
-    tensors, _ = checkpoint.load_tensors(path)
-    prepared.model.load_trained_state(tensors, str(path))
+    dev = evaluate(model, task, "dev", accelerator, training)
+    before = dict(task.expert.vocabulary)
+    task.expert.calibrate(dev)
+    if task.expert.vocabulary != before and dev.scores is not None:
+        dev = replace(dev, predictions=task.question.decide(task.expert.vocabulary, dev.scores))
+    splits = [name for name, rows in task.splits.items() if name not in ("train", "dev") and rows]
+    return {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
 
 
 def result_of(
@@ -291,13 +251,19 @@ def result_of(
 
 def upstreams_of(prepared: Prepared) -> dict[str, Any]:
     """Return what result.json says of the upstreams: the names of all of them in one, for tables and captions."""
-    upstreams = prepared.upstreams
+    upstreams, model = prepared.upstreams, prepared.model
+    counts = {role: weights_of(upstream) for role, upstream in upstreams.items()}
     return {
         "upstream": " + ".join(upstream.name for upstream in upstreams.values()),
         "source": " + ".join(upstream.source for upstream in upstreams.values()),
         "trainable": any(section.trainable for section in prepared.model.configs.values()),
-        "weights": {role: sum(weight.numel() for weight in upstream.parameters()) for role, upstream in upstreams.items()},
+        "weights": {**counts, "head": weights_of(model.experts) + weights_of(model.sums)},
     }
+
+
+def weights_of(part: torch.nn.Module) -> int:
+    """Return how many weights a part of a model has."""
+    return sum(weight.numel() for weight in part.parameters())
 
 
 def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
@@ -333,30 +299,5 @@ def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome],
 
 def layer_weights(prepared: Prepared) -> dict[str, Any]:
     """Return each weighted sum's weights, beside the mean feature norm of its layers over some dev utterances."""
-    task, model, training = prepared.task, prepared.model, prepared.config.training
-    layers = {}
-    for role in task.expert.roles:
-        examples = task.splits["dev"][:NORM_UTTERANCES]
-        norms = task.source.norms(role, examples) or feature_norms(prepared, role, examples, replace(training, sort_pieces=True))
-        weights = model.weighted_sum(task.name, role).weights.tolist()
-        layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms, "upstream": prepared.upstreams[role].name}
+    layers = layer_norms(prepared.model, prepared.task, prepared.config.training)
     return {"upstream": upstreams_of(prepared)["upstream"], "marks": list(prepared.marks), "layers": layers}
-
-
-@torch.no_grad()
-def feature_norms(prepared: Prepared, role: str, examples: Sequence[Example], training: Any) -> list[float]:
-    """Return the mean L2 norm of valid frames for each layer."""
-    model = prepared.model.eval()
-    device = next(model.parameters()).device
-    totals, frames = torch.zeros(0), 0
-    read = silent_batch if prepared.upstreams[role].spec.modality == "text" else make_batch
-    for piece in cut_pieces(examples, seconds=training.piece_seconds, size=training.piece_size):
-        layers = model.layers(role, read(piece).to(device))
-        norms = [
-            [value[row, :length].float().norm(dim=-1).sum() for row, length in enumerate(layers.lengths)]
-            for value in layers.values
-        ]
-        sums = torch.tensor([[float(norm) for norm in row] for row in norms]).sum(dim=1)  # (layer)
-        totals = sums if not len(totals) else totals + sums
-        frames += sum(layers.lengths)
-    return (totals / max(frames, 1)).tolist()

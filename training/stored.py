@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..corpus.audio import cache_folder
-from ..corpus.batch import Batch, Example, cut_pieces, make_batch
+from ..corpus.batch import Batch, Example, cut_pieces, derive_seed, make_batch
 from ..errors import UserError
 from ..upstream.base import Layers, Reads, Upstream
 from ..upstream.row_keys import row_keys, text_keys
@@ -26,6 +26,7 @@ from .config import MODES, RunConfig, StoreConfig
 from .loop import ahead, shows_progress
 from .prepare import Prepared
 from .source import MemoryLayers, ShardLayers, Source, Stored, silent_batch
+from .step import TaskData, cropped
 
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
@@ -59,6 +60,9 @@ def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_
         found = " and ".join(dict.fromkeys(reasons.values()))
         raise UserError(f"Expected features that can be stored for --store {mode}, found {found}. Use --store off.")
     stored: dict[str, Stored] = {}
+    computed = prepared
+    if mode != "off" and not reasons.get("audio", "nobody listens"):
+        prepared = with_crops(prepared)
     for role in (role for role, reason in reasons.items() if not reason and mode != "off"):
         try:
             layers = stored_layers(prepared, role, accelerator, say, share_layers)
@@ -69,10 +73,37 @@ def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_
             break
         if layers is not None:
             stored[role] = layers
+    if "audio" not in stored:
+        prepared = computed
+    for note in prepared.notes[len(computed.notes) :]:
+        say(f"note      {note}")
     heard = hearing(prepared, stored)
     if mode == "check" and stored:
         check(heard, accelerator, say)
     return heard
+
+
+def with_crops(prepared: Prepared) -> Prepared:
+    """Return the run with as many fixed stretches of each utterance as the store keeps, where its task draws them."""
+    task, count = prepared.task, prepared.config.store.crops
+    if not task.expert.crops:
+        return prepared
+    crops: dict[str, list[Example]] = {}
+    for example in task.splits["train"]:
+        name = example.utterance.id
+        crops[name] = []
+        for number in range(count):
+            generator = torch.Generator().manual_seed(derive_seed(prepared.config.seed, "crop", name, number))
+            cut = cropped(task.expert, example, generator)
+            crops[name].append(replace(cut, utterance=replace(cut.utterance, id=f"{name}#{number}")))
+    note = f"training hears {count} fixed stretches of each utterance, those stored (--store off draws new ones)"
+    return replace(prepared, task=replace(task, crops=crops), notes=(*prepared.notes, note))
+
+
+def heard_of(task: TaskData) -> list[Example]:
+    """Return every stretch that a run hears of its splits."""
+    cuts = [example for of_one in task.crops.values() for example in of_one]
+    return [*cuts, *(example for split, rows in task.splits.items() if split != "train" or not cuts for example in rows)]
 
 
 def hearing(prepared: Prepared, stored: Mapping[str, Stored]) -> Prepared:
@@ -155,7 +186,7 @@ def demand_of(prepared: Prepared, role: str, root: Path) -> Demand:
         with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and told once
             pass
     spec, layer = prepared.model.upstream(role).spec, prepared.model.configs[role].layer
-    examples = {row.utterance.id: row for rows in prepared.task.splits.values() for row in rows}
+    examples = {row.utterance.id: row for row in heard_of(prepared.task)}
     utterances = [row.utterance for row in examples.values()]
     keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
     return Demand(role, root, examples, keys, tuple(range(spec.num_layers)) if layer is None else (layer,))

@@ -29,13 +29,15 @@ def words_by(model: str | None = None, device: str = "cpu") -> Words:
 
 def text_for(item: Heard, transcribe: Transcriber | None = None) -> str:
     """Return what is said in an item: the list's text, the text in `x.txt` beside `x.wav`, else what is recognised."""
-    told = item.text if isinstance(item, Utterance) else _text_beside(Path(item)) if isinstance(item, (str, Path)) else None
+    told = item.text if isinstance(item, Utterance) else None
+    if told is None and isinstance(item, (str, Path, Utterance)):
+        told = _text_beside(item)
     if told is not None:
         return told
     if transcribe is not None:
         return transcribe(hear(item))
     if isinstance(item, Utterance):
-        sought, fill = "in its row of the list", "Fill a column 'text'"
+        sought, fill = f"in its row of the list, nor in {Path(item.audio).with_suffix('.txt')}", "Fill a column 'text'"
     elif isinstance(item, (str, Path)):
         sought, fill = f"in {Path(item).with_suffix('.txt')}", "Write it there, give a list with a column 'text'"
     else:
@@ -45,8 +47,14 @@ def text_for(item: Heard, transcribe: Transcriber | None = None) -> str:
     )
 
 
-def _text_beside(audio: Path) -> str | None:
-    """Return the text of `x.txt` beside `x.wav`, which may be empty; None where there is no such file."""
+def _text_beside(item: str | Path | Utterance) -> str | None:
+    """Return the text of `x.txt` beside `x.wav`, which may be empty; None where there is no such file.
+
+    It is the text of the whole file: a stretch of one has no part of it.
+    """
+    if isinstance(item, Utterance) and (item.start or item.duration is not None):
+        return None
+    audio = Path(item.audio if isinstance(item, Utterance) else item)
     path = audio.expanduser().with_suffix(".txt")
     try:
         return path.read_text(encoding="utf-8-sig").strip()

@@ -16,14 +16,20 @@ Chosen = Mapping[str, tuple[Utterance, ...]]  # split -> the utterances that hav
 
 
 def usable(
-    chosen: Chosen, config: CorpusConfig, upstreams: Mapping[Modality, Upstream]
+    chosen: Chosen, config: CorpusConfig, upstreams: Mapping[Modality, Upstream], *, writes: bool = False
 ) -> tuple[Chosen, dict[str, float], tuple[str, ...]]:
-    """Return what a run can use of the utterances, the seconds of each, and what a user should know."""
+    """Return what a run can use of the utterances, the seconds of each, and what a user should know.
+
+    `writes`: what is said is what the run answers.
+    """
     seconds: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
     if "audio" in upstreams:
         seconds, notes = audible(chosen, config)
         chosen = {name: tuple(row for row in rows if row.id in seconds) for name, rows in chosen.items()}
+    if writes:
+        chosen, note = require_texts(chosen, config.missing_text, "learns to write")
+        notes = (*notes, note) if note else notes
     if "text" in upstreams:
         chosen, texts = readable(chosen, config, upstreams["text"])
         notes = (*notes, *texts)

@@ -17,10 +17,13 @@ OPTIONS = frozenset({"keep_layers"})
 def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
     """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for."""
     from ..training.checkpoint import read_json
-    from ..training.config import read_yaml, resolve, roles_of
+    from ..training.config import read_yaml, resolve
+    from ..training.mtl_config import resolve_mtl
+    from ..training.parts import sections_of
 
     folder = Path(config.path or config.name).expanduser()
-    roles = roles_of(resolve([read_yaml(folder / "config.yaml")]))
+    mapping = read_yaml(folder / "config.yaml")
+    roles = dict(sections_of(resolve_mtl([mapping]) if "tasks" in mapping else resolve([mapping])))
     role = modality or ("audio" if "audio" in roles else "text")
     if role not in roles:
         raise UserError(

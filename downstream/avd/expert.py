@@ -105,9 +105,9 @@ class Avd(Expert):
         return self.question.score(self.vocabulary, outcome)
 
     def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[tuple[float, ...], Tensor]:
-        """Return the ratings of a long file: those of its windows averaged by seconds."""
-        ratings = question.decide(self.vocabulary, mean_by_seconds(windows).unsqueeze(0))[0]
-        return ratings, torch.tensor(ratings, dtype=torch.float64)
+        """Return the ratings of a file as a user is told them: its windows' averaged by seconds, within the scale."""
+        ratings = mean_by_seconds(windows).double().clamp(*self.vocabulary["scale"])
+        return tuple(ratings.tolist()), ratings
 
 
 def concordance_loss(values: Tensor, targets: Tensor) -> Tensor:

@@ -117,10 +117,9 @@ def to_unit(vocabulary: Mapping[str, Any], ratings: Sequence[float]) -> tuple[fl
     return tuple((value - low) / (high - low) for value in ratings)
 
 
-def decide(vocabulary: Mapping[str, Any], values: Tensor) -> tuple[tuple[float, ...], ...]:
-    """Return ratings as a user reads them: the scale's ends are the most that is answered."""
-    low, high = vocabulary["scale"]
-    return tuple(tuple(row) for row in values.double().clamp(low, high).tolist())
+def decide(vocabulary: Mapping[str, Any], values: Tensor) -> tuple[tuple[float, ...], ...]:  # noqa: ARG001
+    """Return ratings as they are scored: what lies beyond the scale's ends counts as it is, as in the paper."""
+    return tuple(tuple(row) for row in values.double().tolist())
 
 
 def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:

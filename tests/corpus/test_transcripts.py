@@ -149,13 +149,19 @@ def test_texts_replace_those_of_the_corpus_and_empty_ones_are_counted() -> None:
     assert said.notes == ("first", "transcripts are those of t.csv, 1 of 3 of them empty")
 
 
-def test_an_utterance_without_a_text_is_an_error_that_counts_and_names_and_mends() -> None:
+def test_texts_of_nobody_are_an_error_that_says_how_to_make_them() -> None:
     with pytest.raises(UserError) as problem:
-        with_texts(CORPUS, {"u2": "two"}, source="whisper_tiny", make="Make them: `headwater corpus transcribe mine`")
+        with_texts(CORPUS, {"else": "two"}, source="whisper_tiny", make="Make them: `headwater corpus transcribe mine`")
     assert str(problem.value) == (
-        "Expected a text for all 3 utterances of mine in whisper_tiny, found none for 2 (the first: u1). "
+        "Expected texts of the 3 utterances of mine in whisper_tiny, found none (the first that lacks one: u1). "
         "Make them: `headwater corpus transcribe mine`"
     )
+
+
+def test_an_utterance_without_a_text_has_none_and_is_told() -> None:
+    said = with_texts(CORPUS, {"u2": "two"}, source="whisper_tiny", make="Make them: `headwater corpus transcribe mine`")
+    assert [row.text for rows in said.splits.values() for row in rows] == [None, "two", None]
+    assert "2 of 3 utterances have no text in whisper_tiny (the first: u1). Make them: `headwater" in said.notes[-1]
 
 
 def test_what_cannot_be_heard_has_no_transcript_and_is_counted() -> None:

@@ -174,10 +174,11 @@ def test_one_dimension_alone_is_answered_alone() -> None:
     assert {*expert.question.metrics} == {"ccc", "ccc_valence", "pearson_valence", "rmse_valence"}
 
 
-def test_answers_are_on_the_corpus_scale_and_never_beyond_it() -> None:
+def test_answers_are_on_the_corpus_scale_and_a_user_is_told_none_beyond_it() -> None:
     expert = make()
     answers, scores = expert.decode(Output(torch.tensor([[0.0, 0.5, 1.0], [-0.5, 0.25, 2.0]])))
-    assert answers == ((1.0, 4.0, 7.0), (1.0, 2.5, 7.0))
+    assert answers == ((1.0, 4.0, 7.0), (-2.0, 2.5, 13.0))
+    assert expert.join([(1.0, scores[1])])[0] == (1.0, 2.5, 7.0)
     assert scores.tolist() == [[1.0, 4.0, 7.0], [-2.0, 2.5, 13.0]]
 
 

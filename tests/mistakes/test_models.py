@@ -163,7 +163,7 @@ def test_other_weights_than_the_runs_are_refused(answer: Callable[..., str], typ
 def test_a_run_whose_checkpoint_is_gone_is_no_upstream(answer: Callable[..., str], desk: Path) -> None:
     shutil.copytree((desk / "run").resolve(), desk / "mine")
     config = (desk / "mine" / "config.yaml").read_text()
-    (desk / "mine" / "config.yaml").write_text(config.replace("trainable: false", "trainable: true"))
+    (desk / "mine" / "config.yaml").write_text(config.replace("trainable: false", "trainable: true", 1))
     shutil.rmtree(desk / "mine" / "checkpoints")
     assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none" in answer(f"{TRAIN} -u mine")
     (desk / "mine" / "identity.json").unlink()

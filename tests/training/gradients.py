@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from headwater.training.balance import Balancer
 from headwater.training.config import read_yaml, resolve
-from headwater.training.loop import Plan, backward, step_batches
 from headwater.training.prepare import prepare
-from headwater.training.run import Runtime, make_accelerator, make_optimizer
+from headwater.training.run import Runtime, make_accelerator
+from headwater.training.state import make_optimizer
+from headwater.training.step import Plan, step_batches, take_step
 
 
 def main(recipe: str, out: str, piece_size: str) -> None:
@@ -23,9 +25,10 @@ def main(recipe: str, out: str, piece_size: str) -> None:
     prepared = prepare(config)
     model, _ = accelerator.prepare(prepared.model, make_optimizer(prepared.model, config))
     model.train()
-    plan = Plan(config.training, config.optimizer, config.select_by, config.seed)
-    pieces = step_batches([prepared.task], plan, accelerator, 3)[config.task]
-    loss = backward(model, config.task, pieces, accelerator, config.seed, 3)
+    plan = Plan(config.training, config.optimizer, config.seed, Balancer([config.task]))
+    batches = step_batches({config.task: prepared.task}, plan, accelerator, {config.task: 3})
+    loss = take_step(model, batches, accelerator, plan, 3).losses[config.task]
+    pieces = batches[config.task]
     gradients = {name: value.grad for name, value in prepared.model.named_parameters() if value.grad is not None}
     if accelerator.is_main_process:
         torch.save({"gradients": gradients, "pieces": len(pieces), "loss": loss}, out)

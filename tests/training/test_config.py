@@ -12,6 +12,7 @@ from headwater.training.paper_plan import plan_recipe
 from headwater.training.plan import expand
 from headwater.training.recipe import is_paper, read_recipe
 from headwater.training.run import references
+from headwater.training.scenario import plan_scenario
 
 TASK = {"task": "emotion", "upstream": {"name": "fbank"}}
 
@@ -80,12 +81,16 @@ def test_paths_and_published_values_are_not_identity(tmp_path: Path) -> None:
 def test_every_recipe_binds_to_the_real_dataclasses() -> None:
     recipes = {path: read_yaml(path) for path in sorted(RECIPES.rglob("*.yaml"))}
     papers = [path for path, mapping in recipes.items() if is_paper(mapping)]
-    runs = [path for path in recipes if path not in papers]
+    joint = [path for path, mapping in recipes.items() if "tasks" in mapping]
+    runs = [path for path in recipes if path not in (*papers, *joint)]
     assert {"superb", "demo"} <= {path.parent.name for path in runs}
     assert {"avd", "turbo"} <= {path.parent.name for path in papers}
     for path in runs:
         config = resolve([read_yaml(path), {"upstream": {"name": "fbank"}}])
         assert expand(config, [1], [1], [])  # its stages too
+    assert {"mtl"} <= {path.parent.name for path in joint}
+    for path in joint:
+        assert plan_scenario(recipes[path], "paper", [1]).parts
     for path in papers:
         plan = plan_recipe(read_recipe(path))
         assert plan.recipe.paper

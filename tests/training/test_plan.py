@@ -78,7 +78,7 @@ def test_several_jobs_give_the_numbers_of_one(folds: RunConfig, tmp_path: Path) 
 
 def test_a_part_that_fails_is_named(folds: RunConfig, tmp_path: Path) -> None:
     broken = replace(folds, corpus=replace(folds.corpus, data=str(tmp_path / "none.csv")))
-    with pytest.raises(UserError, match=r"Run 'fold[12]' stopped:\nerror: Expected"):
+    with pytest.raises(UserError, match=r"Run 'fold[12]' stopped: Expected"):
         run_plan(expand(broken, [1, 2], [1], []), tmp_path / "run", QUIET, jobs=2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,19 @@ import yaml
 
 from headwater.commands import recipe as command
 from headwater.errors import UserError
-from headwater.training.config import merge
-from headwater.training.forecast import FIRST_STEPS, count_weights, hours_left, last_step, outlook, watch
-from headwater.training.paper_plan import PaperPlan, plan_recipe
+from headwater.training.config import find_recipe, merge, parse_override
+from headwater.training.forecast import (
+    FIRST_STEPS,
+    count_weights,
+    hours_left,
+    last_step,
+    missing_transcripts,
+    missing_weights,
+    outlook,
+    watch,
+)
+from headwater.training.paper_plan import Given, PaperPlan, plan_recipe
+from headwater.training.parts import why_stopped
 from headwater.training.recipe import read_recipe
 from headwater.upstream.base import UpstreamConfig
 
@@ -38,10 +49,10 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return merge(whole, changes)
 
 
-def refusal(mapping: dict[str, Any], **options: Any) -> str:
+def refusal(mapping: dict[str, Any], given: Given | None = None) -> str:
     """What is said of a recipe that cannot be run."""
     with pytest.raises(UserError) as caught:
-        plan_recipe(mapping, **options)
+        plan_recipe(mapping, given)
     return str(caught.value)
 
 
@@ -134,13 +145,13 @@ def test_a_part_without_an_upstream_is_refused() -> None:
 
 
 def test_a_corpus_that_no_part_hears_is_refused() -> None:
-    message = refusal(recipe(), data={"iemocp": "x"})
-    assert message == "Expected --data for a corpus of the recipe (iemocap), found 'iemocp'."
+    message = refusal(recipe(), Given({"iemocp": "x"}))
+    assert message == "Expected --data for a corpus of the recipe (iemocap), found 'iemocp'. Did you mean 'iemocap'?"
 
 
 def test_data_go_to_the_parts_that_hear_them() -> None:
     parts = {"own": {"corpus": {"name": "manifest"}, "plan": {"data": "rej"}}}
-    plan = plan_recipe(recipe(parts=parts), {"rej": "/somewhere/clips.csv"})
+    plan = plan_recipe(recipe(parts=parts), Given({"rej": "/somewhere/clips.csv"}))
     assert plan.configs["own"].corpus.data == "/somewhere/clips.csv"
     assert plan.configs["tuned"].corpus.data is None
 
@@ -230,7 +241,145 @@ def test_a_run_with_other_options_is_not_the_recipes(paper: Path, tmp_path: Path
     command.main([str(paper), "-p", str(out), "--quiet", "--only", "tuned", "-o", "optimizer.lr=0.5"])
     text = (out / "table1.md").read_text()
     assert "- tuned: Expected the same run in" in text
+    assert "(there -> now): optimizer.lr: 0.001 -> 0.5; Choose another folder" in text
     assert text.splitlines()[4].split("|")[2].strip() == "-"
+
+
+def test_a_plan_calls_no_run_done_that_has_other_options(paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(paper), "-p", str(tmp_path / "out"), "--only", "tuned"]
+    command.main([*arguments, "--quiet"])
+    capsys.readouterr()
+    command.main([*arguments, "--plan", "-o", "tuned.optimizer.lr=0.5"])
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("tuned"))
+    assert row.split()[:5] == ["tuned", "1", "0", "1", "0"]
+    assert row.endswith("other runs there: 1")
+    assert any(line.startswith("other ") and "optimizer.lr: 0.001 -> 0.5" in line for line in lines)
+
+
+def test_an_option_may_be_for_some_parts() -> None:
+    whole = recipe(parts={"other": {}, "tuned-more": {}})
+    plan = plan_recipe(whole, Given(overrides=[{"tuned*": {"corpus": {"protocol": "random10"}}}, {"other": {"seed": 7}}]))
+    assert {name: config.corpus.protocol for name, config in plan.configs.items()} == {
+        "tuned": "random10",
+        "tuned-more": "random10",
+        "other": "session5",
+        "frozen": "session5",
+    }
+    assert [run.seed for run in plan.runs["other"]] == [7]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            {"tunde": {"seed": 1}},
+            "Expected parts of the recipe before their option, found 'tunde'. Did you mean 'tuned'? Known: ",
+        ),
+        ({"x*": {"seed": 1}}, "found 'x*'. Known: frozen, tuned."),
+        ({"tuned": 3}, "Expected `-o tuned.key=value`, found 'tuned=3'."),
+        ({"tuned": {"sead": 1}}, "Unknown option 'sead'. Did you mean 'seed'?"),
+        ({"tuned": {"sead": 1}}, "Options of some parts alone are given as -o PART.key=value"),
+        ({"trainig": {"steps": 1}}, "Unknown option 'trainig'. Did you mean 'training'?"),
+    ],
+)
+def test_an_option_for_no_part_is_refused(override: dict[str, Any], message: str) -> None:
+    assert message in refusal(recipe(), Given(overrides=[override]))
+
+
+def test_a_caption_says_what_is_run() -> None:
+    whole = recipe(tables={"table1": {"caption": "by {tuned.corpus.protocol}, all: {*.corpus.protocol}"}})
+    plan = plan_recipe(whole, Given(overrides=[{"tuned": {"corpus": {"protocol": "random10"}}}]))
+    assert plan.told(plan.recipe.tables["table1"].caption) == "by random10, all: session5 and random10"
+    wrong = recipe(tables={"table1": {"caption": "by {tuned.corpus.protcol}"}})
+    assert "Expected an option of a part in the caption of tables.table1, found '{tuned.corpus.protcol}'." in refusal(wrong)
+
+
+def test_turbos_other_reading_of_its_folds_can_be_run() -> None:
+    mapping = read_recipe(find_recipe("turbo/paper"))
+    plan = plan_recipe(mapping, Given(overrides=[parse_override("iemocap-*.corpus.protocol=random10")]))
+    assert "IEMOCAP by protocol random10 (" in plan.told(plan.recipe.tables["table1"].caption)
+    assert "protocol speaker10 (" in plan_recipe(mapping).told(plan.recipe.tables["table1"].caption)
+
+
+def test_weights_go_to_every_part_that_names_them(tmp_path: Path) -> None:
+    whole = recipe(base={"upstream": {"name": "distilhubert"}}, parts={"own": {"upstream": {"name": "hubert_base"}}})
+    plan = plan_recipe(whole, Given(weights={"distilhubert": str(tmp_path)}))
+    assert plan.configs["tuned"].upstream.path == str(tmp_path)
+    assert plan.configs["own"].upstream.path is None
+    assert plan.configs["frozen"].upstream.path is None
+    message = refusal(whole, Given(weights={"distilhubrt": str(tmp_path), "hubert_base": "/nowhere"}))
+    assert "--weights for an upstream of the recipe (distilhubert, hubert_base), found 'distilhubrt'. Did you mean" in message
+    assert "Expected a folder with weights after --weights hubert_base=, found none at '/nowhere'." in message
+
+
+def test_what_is_not_on_this_machine_is_told_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    whole = recipe(
+        base={"upstream": {"name": "distilhubert"}, "text_upstream": {"name": "hashed_words"}, "corpus": {"demo": True}}
+    )
+    whole["base"]["corpus"]["transcripts"] = "whisper_tiny:de"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(whole))
+    assert command.main([str(tmp_path / "recipe.yaml"), "--plan", "-p", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "weights of distilhubert (ntu-spml/distilhubert) are not here" in told
+    assert "then --weights distilhubert=DIR" in told
+    assert "`headwater corpus transcribe iemocap --demo --model whisper_tiny --language de`" in told
+
+
+def test_weights_and_transcripts_that_are_here_are_not_missed(tmp_path: Path, cache_folder: Path) -> None:
+    whole = recipe(base={"upstream": {"name": "distilhubert"}, "corpus": {"transcripts": "some_whisper"}})
+    whole["base"]["text_upstream"] = {"name": "hashed_words"}
+    plan = plan_recipe(whole, Given(weights={"distilhubert": str(tmp_path)}))
+    assert missing_weights(plan.runs["tuned"][0]) == {}
+    assert missing_transcripts(plan.configs["tuned"])
+    (cache_folder / "transcripts").mkdir(exist_ok=True)
+    (cache_folder / "transcripts" / "some.jsonl").write_text('{"about": {"model": "some_whisper"}}\n')
+    assert missing_transcripts(plan.configs["tuned"]) == ""
+
+
+def test_a_failure_for_want_of_weights_names_the_recipes_flag(
+    paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    out = tmp_path / "out"
+    assert command.main([str(paper), "-p", str(out), "--quiet", "--only", "tuned", "-o", "upstream.name=distilhubert"]) == 3
+    text = (out / "table1.md").read_text()
+    assert "- tuned: weights of distilhubert (ntu-spml/distilhubert) are not here; without a network bring them" in text
+    assert "-k DIR" not in text
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_part_that_fails_says_why_in_one_line(
+    jobs: str, paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 2, "", "corpus    manifest\nerror: Expected gold:\n  lead\n  tin\n")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UserError("Expected gold:\n  lead\n  tin")
+
+    monkeypatch.setattr("headwater.training.parts.subprocess.run", stopped)
+    monkeypatch.setattr("headwater.training.parts.run", refuse)
+    out = tmp_path / "out"
+    assert command.main([str(paper), "-p", str(out), "--only", "tuned", "--jobs", jobs]) == 3
+    assert "Expected gold: lead; tin\n" in (out / "table1.md").read_text()
+    assert "passed over: " in capsys.readouterr().err
+
+
+def test_a_crash_is_told_by_its_last_line_and_kept_whole(tmp_path: Path) -> None:
+    told = "Traceback (most recent call last):\n  File x\nMemoryError: too large\n"
+    assert why_stopped("a/seed1", told, tmp_path) == (
+        f"Run 'a/seed1' stopped: MemoryError: too large (all that it told: {tmp_path / 'stopped.txt'})"
+    )
+    assert (tmp_path / "stopped.txt").read_text() == told
+
+
+def test_a_demo_takes_no_data() -> None:
+    message = refusal(recipe(base={"corpus": {"demo": True}}), Given({"iemocap": "/nowhere"}))
+    assert message == "Expected no --data for 'iemocap' (a miniature is heard), found '/nowhere'. Leave it out."
 
 
 def test_a_runs_recipe_is_answered_with_its_command() -> None:
@@ -316,5 +465,5 @@ def test_hours_are_told_once_a_run_has_shown_its_pace(tmp_path: Path, monkeypatc
 def test_a_mapping_is_left_as_it_was() -> None:
     mapping = recipe()
     before = deepcopy(mapping)
-    plan_recipe(mapping, {"iemocap": "/x"}, [{"seed": 3}])
+    plan_recipe(mapping, Given({"iemocap": "/x"}, [{"seed": 3}]))
     assert mapping == before

@@ -20,8 +20,8 @@ from headwater.errors import UserError
 from headwater.training import checkpoint
 from headwater.training.checkpoint import Progress
 from headwater.training.config import OptimizerConfig, RunConfig, identity_of, resolve, to_mapping
-from headwater.training.loop import rate_factor
 from headwater.training.run import Runtime, refuse_tiny_steps, run
+from headwater.training.step import rate_factor
 
 QUIET = Runtime("cpu", quiet=True)
 

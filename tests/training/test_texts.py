@@ -73,7 +73,7 @@ def test_text_files_in_a_folder_are_no_inputs(wav: Path) -> None:
     ("kind", "sought"),
     [
         ("file", "x.txt. Write it there, give a list with a column 'text', or add --transcribe."),
-        ("row", "in its row of the list. Fill a column 'text', or add --transcribe."),
+        ("row", "x.txt. Fill a column 'text', or add --transcribe."),
         ("waveform", "of waveform (the run reads text), found nothing beside it. Give its text, or add --transcribe."),
     ],
 )

@@ -1,0 +1,269 @@
+"""Train several tasks together: all of them, all but one, and the transfer to the one left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from .plans import outlook_rows, run_watched
+from .shell import Parser, split_numbers, split_pairs
+
+if TYPE_CHECKING:
+    from ..training.parts import Part
+    from ..training.scenario import Scenario
+
+HELP = "train several tasks together, and see which helps which (what `python run_mtl.py` runs)"
+EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper --data iemocap=IEMOCAP_full_release"
+
+
+def make_parser(prog: str) -> Parser:
+    """Return the flags."""
+    words = "One upstream, several tasks: single runs, all together, all but one, transfer to the one left out."
+    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog))
+    add = parser.add_argument
+    add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder")
+    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
+    add("--tasks", metavar="A,B,…", help="the tasks: folders of downstream/")
+    add("--scenario", default="all", help="single, all (default), leave-one-out, transfer, or paper: all of them in order")
+    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (mtl/paper)")
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
+    add("--data", action="append", default=[], metavar="CORPUS=PATH", help="where a corpus lies")
+    add("--demo", action="store_true", help="the tasks' miniature corpora")
+    add("--demo-scale", type=float, help="size of the miniatures (default 1)")
+    add("--shared-weights", action="store_true", help="one weighted sum of the layers for all tasks, as in the paper")
+    add("--balance", metavar="HOW", help="sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or ks=2,asr=0.5")
+    add("--sampling", metavar="HOW", help="all (default: every task in every step), round_robin, proportional, temperature")
+    add(
+        "--select",
+        choices=("last", "gain"),
+        help="the step that is kept: the last (default), or that of most gain over single runs",
+    )
+    add("--init-heads", metavar="TASK=RUN,…", help="heads to start from: single-task runs, or `single` for those of the plan")
+    add("--seeds", help="1,2,3: every run of the plan once for each")
+    add("--only", metavar="PART,…", help="parts of the plan, or tasks, with what they start from")
+    add("--plan", action="store_true", help="print the plan and stop")
+    add("--jobs", type=int, default=1, help="runs at once")
+    add("-n", "--expname", metavar="NAME", help="folder below result/mtl/")
+    add("-p", "--expdir", metavar="DIR", help="folder of the plan, as it is")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--quiet", action="store_true", help="print plan and tables only")
+    add("--one", action="store_true", help="the recipe is one joint run of a plan, in the folder -p")
+    return parser
+
+
+def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
+    """Print the plan, run what is left of it, print its tables."""
+    flags = make_parser(prog).parse_args(arguments)
+    from ..training.scenario import plan_scenario
+
+    if flags.jobs < 1:
+        raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
+    refuse_jobs_in_a_launch(flags)
+    values = values_of(flags)
+    if flags.one:
+        return run_one(flags, values)
+    seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [int(values.get("seed", 1))]
+    plan = plan_scenario(values, flags.scenario, seeds)
+    folder = folder_of(flags, plan)
+    wanted = by_part(plan.only(split_words(flags.only)))
+    answer(plan_text(plan, wanted, folder))
+    if flags.plan:
+        return 0
+    lacking = run_watched(wanted, folder, flags, {})
+    if lacking and not any((folder / run.name / "result.json").is_file() for runs in wanted.values() for run in runs):
+        raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
+    if is_main():
+        finish(plan, folder, lacking)
+    return 3 if lacking else 0
+
+
+def refuse_jobs_in_a_launch(flags: Namespace) -> None:
+    """Refuse several runs at once inside of a launch that gives all processes to one run."""
+    if flags.jobs > 1 and "RANK" in os.environ:
+        raise UserError(
+            f"Expected one run at a time under torchrun, found --jobs {flags.jobs}. Either `torchrun --nproc_per_node N "
+            f"run_mtl.py …` without --jobs (each run on all processes), or `python run_mtl.py … --jobs {flags.jobs}` (each on "
+            "its own share)."
+        )
+
+
+def split_words(text: str | None) -> list[str]:
+    """Return `a,b` as words."""
+    return [word for word in (part.strip() for part in (text or "").split(",")) if word]
+
+
+def values_of(flags: Namespace) -> dict[str, Any]:
+    """Return what decides the plan, the recipe below the flags."""
+    from ..training.config import find_recipe, merge, parse_override, read_yaml
+    from ..training.recipe import RECIPES
+
+    recipe = flags.config or ("mtl/demo" if flags.demo and (RECIPES / "mtl" / "demo.yaml").is_file() else None)
+    values: dict[str, Any] = read_yaml(find_recipe(recipe)) if recipe else {}
+    if flags.one:
+        return values
+    sections = values.get("tasks") or {}
+    if isinstance(sections, list):  # of names
+        sections = {str(name): {} for name in sections}
+    if not isinstance(sections, dict) or any(not isinstance(section or {}, dict) for section in sections.values()):
+        raise UserError("Expected a mapping 'tasks' of names and options in the recipe, found another. Write `tasks: {ks: {}}`.")
+    names = split_words(flags.tasks) or list(sections)
+    values["tasks"] = {name: dict(sections.get(name) or {}) for name in names}
+    values["upstream"] = {"trainable": True, **(values.get("upstream") or {}), **upstream_of(flags)}
+    for override in flags.override:
+        values = merge(values, parse_override(override))
+    for name in (name for name in values["tasks"] if names and name not in names):
+        raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
+    if not values["upstream"].get("name"):
+        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater upstreams`.")
+    values |= {"shared_weights": True} if flags.shared_weights else {}
+    values |= {"select": flags.select} if flags.select else {}
+    values = merge(values, balance_of(flags))
+    values = merge(values, {"sampling": {"mode": flags.sampling}} if flags.sampling else {})
+    return with_heads(flags, with_corpora(flags, values))
+
+
+def upstream_of(flags: Namespace) -> dict[str, Any]:
+    """Return what the flags say of the upstream."""
+    given = {"name": flags.upstream, "path": flags.upstream_ckpt}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def balance_of(flags: Namespace) -> dict[str, Any]:
+    """Return what --balance says: a method, or a weight for each task."""
+    if not flags.balance:
+        return {}
+    if "=" not in flags.balance:
+        return {"balance": {"method": flags.balance}}
+    try:
+        weights = {task: float(weight) for task, weight in split_pairs(flags.balance, "--balance").items()}
+    except ValueError:
+        raise UserError(f"Expected weights such as --balance ks=2,asr=0.5, found '{flags.balance}'.") from None
+    return {"balance": {"method": "fixed", "weights": weights}}
+
+
+def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the places of corpora, and their miniatures where those are asked for."""
+    from ..corpus.base import default_corpus
+    from ..downstream.base import list_tasks
+
+    data: dict[str, str] = {}
+    for pair in flags.data:
+        data |= split_pairs(pair, "--data")
+    used = set()
+    for name, section in values["tasks"].items():
+        task = str(section.get("task", name))
+        corpus = dict(section.get("corpus") or {})
+        usual = corpus.get("name") or (default_corpus(task) if task in list_tasks() else "")
+        if flags.demo:
+            corpus["demo"] = True
+        if flags.demo_scale is not None:
+            corpus["demo_scale"] = flags.demo_scale
+        for key in (key for key in (name, usual) if key in data):
+            corpus["data"] = data[key]
+            used.add(key)
+        section["corpus"] = corpus
+    for key in data.keys() - used:
+        raise UserError(
+            f"Expected a corpus or a task of the plan in --data, found '{key}'. The tasks are {', '.join(values['tasks'])}."
+        )
+    return values
+
+
+def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the heads that the tasks start from."""
+    from ..training.parts import SINGLE
+
+    if not flags.init_heads:
+        return values
+    if flags.init_heads == "single":
+        heads = dict.fromkeys(values["tasks"], SINGLE)
+    else:
+        heads = split_pairs(flags.init_heads, "--init-heads")
+    for name, run in heads.items():
+        if name not in values["tasks"]:
+            raise UserError(
+                f"Expected a task of the plan in --init-heads, found '{name}'. They are {', '.join(values['tasks'])}."
+            )
+        values["tasks"][name]["init_head"] = run
+    return values
+
+
+def run_one(flags: Namespace, values: dict[str, Any]) -> int:
+    """Run one joint run of a plan, as the plan resolved it."""
+    from ..training.mtl_config import resolve_mtl
+    from ..training.multi import run_tasks
+    from ..training.run import Runtime
+
+    if not flags.expdir:
+        raise UserError("Expected a folder for --one, found none. Add -p DIR.")
+    run_tasks(resolve_mtl([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet))
+    return 0
+
+
+def by_part(runs: Sequence[Part]) -> dict[str, list[Part]]:
+    """Return runs by the part of the plan that they are a seed of."""
+    parts: dict[str, list[Part]] = {}
+    for run in runs:
+        parts.setdefault(run.name.split("/")[0], []).append(run)
+    return parts
+
+
+def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> str:
+    """Return the plan: its parts, what is done, steps, GB and hours left."""
+    from ..analysis.table import render
+    from ..training.forecast import FIRST_STEPS
+
+    rows = outlook_rows(wanted, by_part(plan.parts), folder, {})
+    lines = [f"plan      {plan.config.upstream.name}: {', '.join(plan.tasks)}", render(rows), f"folder    {folder}"]
+    if plan.missing:
+        lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
+    if any(row["hours left"] == "-" for row in rows):
+        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+    return "\n".join(lines)
+
+
+def folder_of(flags: Namespace, plan: Scenario) -> Path:
+    """Return where the plan goes: the same for all scenarios of the same tasks, which share their parts."""
+    from ..training.mtl_config import mtl_identity
+    from .naming import is_untrained
+
+    if flags.expname and flags.expdir:
+        raise UserError("Expected one folder for the plan, found both -n and -p. Leave one out.")
+    if flags.expdir:
+        return Path(flags.expdir)
+    demo = any(run.corpus.demo for run in plan.config.runs.values())
+    marks = "-DEMO" * demo + "-UNTRAINED" * is_untrained(plan.config.upstream.name)
+    identity = {key: value for key, value in mtl_identity(plan.config).items() if key not in ("select", "baselines", "seed")}
+    upstream = plan.config.upstream.name.strip("./").replace("/", "_")
+    short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    return Path("result") / "mtl" / ((flags.expname or f"{upstream}-{'-'.join(plan.tasks)}-{short}") + marks)
+
+
+def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
+    """Write and print the tables, the relations and the report."""
+    from ..analysis.mtl import folders_of, report_table
+    from ..analysis.report import report
+
+    print("", report_table(plan, folder), sep="\n")
+    for name, reason in lacking.items():
+        print(f"missing   {name}: {reason}")
+    if folders_of(plan, folder):
+        report([folder], folder / "report.html")
+    print(f"written to {folder}")
+
+
+def is_main() -> bool:
+    """Tell whether this process is the one that prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def answer(text: str) -> None:
+    """Print once, however many processes there are."""
+    if is_main():
+        print(text, flush=True)

@@ -1,0 +1,27 @@
+"""Tell of finished runs in one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from .shell import Parser
+
+HELP = "one html file of runs, plans or recipes: tables, curves, layers, confusions, relations, settings"
+EXAMPLE = "headwater report result/downstream/my_run --out report.html"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the report, and say where it is."""
+    parser = Parser("headwater report", "Write one page that opens without a server or a network, and prints.", EXAMPLE)
+    parser.add_argument("results", nargs="+", metavar="RESULT", help="folders of runs, plans or recipes")
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: report.html)")
+    flags = parser.parse_args(arguments)
+    out = Path(flags.out)
+    if out.suffix not in {".html", ".htm"}:
+        raise UserError(f"Expected a page's name that ends in .html after --out, found '{out}'. Add .html.")
+    from ..analysis.report import report
+
+    print(report([Path(folder) for folder in flags.results], out))
+    return 0

@@ -1,0 +1,91 @@
+"""Speech recognition as a question: texts in one form, and the share of words and characters that is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...corpus.base import Corpus, Utterance
+from ...errors import UserError
+from ..base import Outcome, Question
+from ..labels import LabelsConfig
+from .spelling import error_rates, plain_text
+
+_TOLD = 5  # unseen characters named in a result
+
+
+def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
+    """Return the characters of the training split's texts, in order."""
+    for name, value in vars(labels).items():
+        if value not in (None, ""):
+            raise UserError(f"Expected no labels.{name} for asr, which has texts and no classes, found {value}. Leave it out.")
+    vocabulary = {"characters": [], "normalize": options.normalize}
+    require_texts(vocabulary, corpus)
+    characters = {sign for row in corpus.splits["train"] for sign in reference_of(vocabulary, row)}
+    return {**vocabulary, "characters": sorted(characters)}
+
+
+def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequence[str] = ("train", "dev")) -> None:
+    """Refuse a corpus without transcripts, and a split in which nothing is said."""
+    rows = [row for split in corpus.splits.values() for row in split]
+    if all(row.text is None for row in rows):
+        hint = " ".join(note for note in corpus.notes if "--columns" in note)
+        raise UserError(
+            f"Expected transcripts in {corpus.name}, since asr learns to write them, found none. In your own table they stand "
+            "in a column 'text' (or --columns text=HEADER); --transcripts takes them from elsewhere."
+            f"{' Note: ' * bool(hint)}{hint}"
+        )
+    for split in splits:
+        if not any(reference_of(vocabulary, row) for row in corpus.splits.get(split, ())):
+            found = ", ".join(f"{name} {len(rows)}" for name, rows in corpus.splits.items())
+            raise UserError(
+                f"Expected utterances in which something is said in split '{split}' of {corpus.name}, found none "
+                f"(splits: {found}). Check the corpus with `headwater corpus check`."
+            )
+
+
+def reference_of(vocabulary: Mapping[str, Any], utterance: Utterance) -> str:
+    """Return what an utterance says, in the form that is learnt and scored."""
+    return plain_text(utterance.text or "", vocabulary["normalize"])
+
+
+def select(_: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Return all utterances: what becomes of those without a transcript is the run's to say (corpus.missing_text)."""
+    return list(utterances)
+
+
+def score(_: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+    """Return the word and the character error rate of a whole split."""
+    return dict(error_rates(outcome.references, outcome.predictions))
+
+
+def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return which characters of a split no answer can hold, since training had none of them: each is an error."""
+    known = {*vocabulary["characters"]}
+    unseen = Counter(sign for text in outcome.references for sign in text if sign not in known)
+    if not unseen:
+        return {}
+    named = " ".join(f"{sign} ({count})" for sign, count in unseen.most_common(_TOLD))
+    return {"characters unseen in training": named + " …" * (len(unseen) > _TOLD)}
+
+
+def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:  # noqa: ARG001
+    """Return the run's own vocabulary, once another corpus is found to say something."""
+    require_texts(vocabulary, corpus, splits=[*corpus.splits])
+    form = "as they are" if vocabulary["normalize"] == "none" else "in capital letters without punctuation"
+    return dict(vocabulary), f"texts are compared {form}"
+
+
+QUESTION = Question(
+    name="asr",
+    metrics={"wer": "lower", "cer": "lower"},
+    primary_metric="wer",
+    make_vocabulary=make_vocabulary,
+    select=select,
+    score=score,
+    adapt=adapt,
+    details=details,
+    label=False,
+    writes=True,
+)

@@ -1,0 +1,1 @@
+"""Which keyword is this, if any?"""

@@ -1,0 +1,61 @@
+"""Keyword spotting as a question: one of the keywords, another word, or silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from ...corpus.base import Corpus
+from ...training import metrics
+from .. import classification
+from ..base import Outcome, Question
+from ..labels import Classes, LabelsConfig
+
+METRICS: Mapping[str, Literal["higher", "lower"]] = {"acc": "higher", "ua": "higher"}
+OTHER_WORD = "_unknown_"
+
+
+def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:  # noqa: ARG001
+    """Return the run's classes; the section's options do not change them."""
+    return classification.make_vocabulary("keyword", labels, corpus)
+
+
+def same_word(name: str, classes: Classes) -> str | None:
+    """Return the class of another corpus' word: one that is no keyword is an unknown word.
+
+    >>> classes = Classes(("yes", "_unknown_", "_silence_"), {}, "keyword")
+    >>> same_word("Yes", classes), same_word("nine", classes), same_word("silence", classes)
+    ('yes', '_unknown_', '_silence_')
+    """
+    plain = name.strip().lower()
+    alike = next((ours for ours in classes.names if ours.strip("_").lower() == plain.strip("_")), None)
+    return alike or (OTHER_WORD if OTHER_WORD in classes.names else None)
+
+
+def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+    """Return accuracy, and the mean recall of the classes."""
+    truth, answers = outcome.references, outcome.predictions
+    return {"acc": metrics.accuracy(truth, answers), "ua": metrics.unweighted_accuracy(truth, answers, vocabulary["classes"])}
+
+
+def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return the recall of each class that the split has."""
+    counts = metrics.confusion_matrix(outcome.references, outcome.predictions, vocabulary["classes"])
+    asked, right = counts.sum(axis=1), np.diagonal(counts)
+    rows = zip(vocabulary["classes"], right.tolist(), asked.tolist(), strict=True)
+    return {"recall": {name: round(hits / count, 3) for name, hits, count in rows if count}}
+
+
+QUESTION = Question(
+    name="ks",
+    metrics=METRICS,
+    primary_metric="acc",
+    make_vocabulary=make_vocabulary,
+    select=classification.select,
+    score=score,
+    adapt=partial(classification.adapt, "keyword", same_word),
+    details=details,
+)

@@ -1,0 +1,1 @@
+"""Which of the speakers heard in training is this?"""

@@ -1,0 +1,64 @@
+"""Speaker identification as a question: which of the speakers that training has heard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from ...corpus.base import Corpus
+from ...errors import UserError
+from ...training import metrics
+from .. import classification
+from ..base import Outcome, Question
+from ..labels import Classes, LabelsConfig, label_key
+
+METRICS: Mapping[str, Literal["higher", "lower"]] = {"acc": "higher"}
+
+
+def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:  # noqa: ARG001
+    """Return the speakers of the training split, who must be those of the other splits too."""
+    if labels.keep is None:
+        labels = replace(labels, keep=speakers_of(corpus, labels))
+    return classification.make_vocabulary("speaker", labels, corpus)
+
+
+def speakers_of(corpus: Corpus, labels: LabelsConfig) -> list[str] | None:
+    """Return the speakers of all splits in order; one whom training never hears is refused."""
+    key, merge = labels.column or label_key(corpus, "speaker"), labels.merge or {}
+    by_split = {
+        split: {merge.get(str(row.labels[key]), str(row.labels[key])) for row in rows if row.labels.get(key) is not None}
+        for split, rows in corpus.splits.items()
+    }
+    found = set().union(*by_split.values())
+    unheard = sorted(found - by_split.get("train", set()))
+    if unheard:
+        more = f" and {len(unheard) - 1} more" if len(unheard) > 1 else ""
+        raise UserError(
+            f"Expected every speaker of {corpus.name} in its training split, since sid chooses among those it has heard, "
+            f"found '{unheard[0]}'{more} in other splits only. Use a corpus whose splits share their speakers (voxceleb1), "
+            "or name those to tell apart with labels.keep."
+        )
+    return sorted(found) or None
+
+
+def same_speaker(name: str, classes: Classes) -> str | None:
+    """Return the speaker of the same name, if training has heard one."""
+    return name if name in classes.names else None
+
+
+def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:  # noqa: ARG001
+    """Return the accuracy."""
+    return {"acc": metrics.accuracy(outcome.references, outcome.predictions)}
+
+
+QUESTION = Question(
+    name="sid",
+    metrics=METRICS,
+    primary_metric="acc",
+    make_vocabulary=make_vocabulary,
+    select=classification.select,
+    score=score,
+    adapt=partial(classification.adapt, "speaker", same_speaker),
+)

@@ -1,0 +1,20 @@
+"""Several tasks: together, all but one, transfer. `python run_mtl.py -u hubert --tasks emotion,ks --scenario paper`"""
+
+from __future__ import annotations
+
+import sys
+
+try:
+    from headwater.commands import mtl
+    from headwater.commands.shell import run_command
+except ModuleNotFoundError as problem:
+    if problem.name != "headwater":
+        raise
+    print(
+        "error: Expected headwater to be installed, found its clone alone. Run: pip install -c constraints.txt -e '.[demo]'",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda arguments: mtl.main(arguments, prog="python run_mtl.py")))

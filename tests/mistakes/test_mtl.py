@@ -1,0 +1,196 @@
+"""Mistakes with runs of several tasks."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headwater.commands import mtl
+from headwater.commands.shell import run_command
+from headwater.errors import UserError
+from headwater.training.mtl_config import resolve_mtl
+from headwater.training.multi import run_tasks
+from headwater.training.run import Runtime
+
+TYPED = "-u fbank_no_cmvn --tasks emotion,dsd --data emotion=tones/rated.csv --data dsd=tones/rated.csv -p mine --device cpu"
+QUICK = "-o upstream.trainable=false tasks.dsd.labels.column=directed training.steps=2 training.eval_every=2"
+GOOD = f"{TYPED} {QUICK}"
+HEARD = f"{TYPED.replace('fbank_no_cmvn', 'test_hubert')} {QUICK.replace('trainable=false', 'trainable=true')}"
+
+ALONE = "-u fbank_no_cmvn --tasks emotion --data emotion=tones/rated.csv -p mine"
+
+# the mistake in words: what is typed, what the answer must say
+ASKED = {
+    "a scenario nobody knows": (f"{GOOD} --scenario leave-one-in", "found 'leave-one-in'", "Did you mean 'leave-one-out'?"),
+    "a task nobody knows": (f"{ALONE} --tasks emotion,kws", "task 'kws'"),
+    "no task": ("-u fbank_no_cmvn -p mine", "Expected tasks, found none", "Add --tasks emotion,ks"),
+    "no upstream": ("--tasks emotion,dsd -p mine", "Expected an upstream, found none", "-u hubert"),
+    "one task to leave out": (f"{ALONE} --scenario transfer", "at least two tasks", "found one", "Add more"),
+    "a balance nobody knows": (f"{GOOD} --balance uncertain", "found 'uncertain'", "Did you mean 'uncertainty'?"),
+    "a surgery nobody knows": (f"{HEARD} --balance torchjd:PCGard", "no aggregator 'PCGard'", "Did you mean 'PCGrad'?"),
+    "weights of a task that is not there": (f"{GOOD} --balance kws=2", "found 'kws'", "balance.weights"),
+    "weights that are no numbers": (f"{GOOD} --balance dsd=much", "--balance ks=2,asr=0.5", "found 'dsd=much'"),
+    "surgery where nothing is shared": (
+        f"{GOOD} --balance torchjd:PCGrad",
+        "a frozen upstream and a weighted sum for each task",
+        "upstream.trainable=true",
+    ),
+    "surgery of one task a step": (
+        f"{HEARD} --balance torchjd:PCGrad --sampling round_robin",
+        "all tasks in every step for --balance torchjd:PCGrad, found sampling round_robin",
+        "Use --sampling all",
+    ),
+    "a sampling nobody knows": (f"{GOOD} --sampling proportionally", "'sampling.mode'", "found 'proportionally'"),
+    "data for nobody": (f"{GOOD} --data ks=tones", "found 'ks'", "The tasks are emotion, dsd"),
+    "heads of a task that is not there": (f"{GOOD} --init-heads kws=run", "--init-heads, found 'kws'", "They are emotion, dsd"),
+    "a part that is not there": (f"{GOOD} --only without-dsd", "found 'without-dsd'", "There: all"),
+    "two folders": (f"{GOOD} -n a", "found both -n and -p", "Leave one out"),
+    "no jobs": (f"{GOOD} --jobs 0", "--jobs of 1 or more, found 0"),
+    "an option of a task that is not there": (
+        f"{GOOD} tasks.ks.batch_size=2",
+        "a task of the plan in -o tasks.ks",
+        "They are emotion, dsd",
+    ),
+    "an option of no task": (f"{GOOD} -o tasks.dsd.optimizer.lr=1", "Unknown option 'tasks.dsd.optimizer'", "A task has:"),
+    "gain over nobody": (f"{GOOD} --one -c gain.yaml", "baselines of all tasks for select=gain", "--scenario single first"),
+    "a list of options": ("-c list.yaml -u fbank_no_cmvn -p mine", "a mapping 'tasks'", "Write `tasks: {ks: {}}`"),
+    "one run without a place": ("--one -c gain.yaml -o baselines.emotion=1", "Expected a folder for --one", "Add -p DIR"),
+}
+
+
+@pytest.fixture
+def answer_mtl(
+    desk: Path, rated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Type a mistake after `run_mtl.py`; one line comes back before anything is trained, and nothing is left behind."""
+    assert (desk / "tones" / rated.name).is_file()
+    (desk / "gain.yaml").write_text(
+        "upstream: {name: fbank_no_cmvn}\nselect: gain\ntasks: {emotion: {corpus: {data: tones/rated.csv}}}\n"
+    )
+    (desk / "list.yaml").write_text("tasks: {emotion: [1, 2]}\n")
+    real = "headwater.training.multi.train"
+
+    def train(*_: object) -> None:
+        """Stand where the training would begin."""
+        raise AssertionError("training began")
+
+    def run(typed: str, *, lines: int = 1, trains: bool = False) -> str:
+        """Type it."""
+        if not trains:
+            monkeypatch.setattr(real, train)
+            monkeypatch.setattr("headwater.training.run.train", train)
+        before = set(desk.rglob("*"))
+        capsys.readouterr()
+        try:
+            code = run_command(lambda words: mtl.main(words, prog="python run_mtl.py"), shlex.split(typed))
+        except SystemExit as end:  # argparse leaves so
+            code = int(end.code or 0)
+        err = capsys.readouterr().err
+        message = "\n".join(line for line in err.splitlines() if not line.startswith(("run ", "passed over: ")))
+        assert code == 2, err
+        assert message.startswith("error: "), err
+        assert len(message.splitlines()) <= lines, err
+        left = {str(path.relative_to(desk)) for path in set(desk.rglob("*")) - before}
+        assert not left or trains, f"left behind: {sorted(left)}"
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize("mistake", ASKED)
+def test_a_wrong_plan_is_answered_in_one_line(mistake: str, answer_mtl: Callable[..., str]) -> None:
+    typed, *parts = ASKED[mistake]
+    said = answer_mtl(typed)
+    assert all(part in said for part in parts), said
+
+
+def test_jobs_in_a_launch_are_answered_with_the_two_commands_that_work(
+    answer_mtl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    said = answer_mtl(f"{GOOD} --jobs 2")
+    assert "`torchrun --nproc_per_node N run_mtl.py …` without --jobs" in said
+    assert "`python run_mtl.py … --jobs 2`" in said
+
+
+def test_without_torchjd_the_command_that_brings_it_is_named(
+    answer_mtl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
+    assert "pip install 'headwater[mtl]'" in answer_mtl(f"{HEARD} --balance torchjd:PCGrad")
+
+
+@pytest.mark.skipif("quadprog" in sys.modules, reason="the solver is here")
+def test_a_surgery_that_misses_its_solver_says_so_before_the_first_step(answer_mtl: Callable[..., str]) -> None:
+    pytest.importorskip("torchjd")
+    said = answer_mtl(f"{HEARD} --balance torchjd:UPGrad")
+    assert "found 'UPGrad'" in said
+    assert "quadprog" in said
+
+
+def test_a_head_of_another_task_is_refused(answer_mtl: Callable[..., str]) -> None:
+    said = answer_mtl(f"{GOOD} --init-heads dsd=run")
+    assert "a mismatch at 'experts.dsd" in said
+    assert "Name a run of the same upstream, task" in said
+
+
+def test_a_head_that_is_no_run_is_refused(answer_mtl: Callable[..., str]) -> None:
+    assert "found no checkpoint in 'tones'" in answer_mtl(f"{GOOD} --init-heads dsd=tones")
+
+
+def test_an_upstream_without_weights_is_not_finetuned(answer_mtl: Callable[..., str]) -> None:
+    said = answer_mtl(GOOD.replace("upstream.trainable=false", "seed=1"))
+    assert "an upstream with weights for -f, found that 'fbank_no_cmvn' has none" in said
+
+
+def test_a_layer_that_is_not_there_is_refused(answer_mtl: Callable[..., str]) -> None:
+    assert "from 0 to 4" in answer_mtl(f"{HEARD} upstream.layer=99")
+
+
+@pytest.fixture
+def joint(desk: Path, rated: Path) -> Path:
+    """A finished joint run on the desk, and its recipe."""
+    corpus = {"data": str(rated)}
+    tasks = {"emotion": {"corpus": corpus}, "dsd": {"corpus": corpus, "labels": {"column": "directed"}}}
+    training = {"steps": 2, "eval_every": 2}
+    values = {"upstream": {"name": "fbank_no_cmvn"}, "tasks": tasks, "training": training}
+    (desk / "joint.yaml").write_text(yaml.safe_dump(values))
+    run_tasks(resolve_mtl([values]), desk / "joint", Runtime("cpu", quiet=True))
+    return desk / "joint"
+
+
+def test_another_configuration_in_the_same_folder_is_refused_with_each_difference(joint: Path, desk: Path) -> None:
+    values = yaml.safe_load((desk / "joint.yaml").read_text())
+    values["balance"] = {"method": "uncertainty"}
+    values["tasks"]["dsd"]["batch_size"] = 3
+    with pytest.raises(UserError) as caught:
+        run_tasks(resolve_mtl([values]), joint, Runtime("cpu", quiet=True))
+    assert "balance.method: sum -> uncertainty" in str(caught.value)
+    assert "tasks.dsd.batch_size: 32 -> 3" in str(caught.value)
+    assert "Choose another folder with -n or -p" in str(caught.value)
+
+
+def test_asking_a_joint_run_without_a_task_names_its_tasks(joint: Path, answer: Callable[..., str]) -> None:
+    assert joint.is_dir()
+    said = answer("headwater predict joint tones/00.wav")
+    assert "one task of the run 'joint'" in said
+    assert "Add --task emotion or dsd" in said
+    assert "found 'ks'" in answer("headwater predict joint tones/00.wav --task ks")
+
+
+def test_a_damaged_single_run_is_named_before_the_joint_run_starts(answer_mtl: Callable[..., str], desk: Path) -> None:
+    place = desk / "mine"
+    plan = f"{GOOD} single.training.steps=2 single.training.eval_every=2 --scenario all --select gain --quiet"
+    run_command(lambda words: mtl.main(words), shlex.split(f"{plan} --only single-emotion,single-dsd"))
+    path = place / "single-dsd" / "seed1" / "result.json"
+    path.write_text(path.read_text()[:40])
+    said = answer_mtl(plan, trains=True, lines=2)
+    assert f"{os.sep}single-dsd{os.sep}seed1{os.sep}result.json'" in said
+    assert "Remove the file" in said

@@ -1,0 +1,243 @@
+"""One step: which utterances of which tasks, their gradients, and the rate at which they are followed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..corpus.batch import Batch, Example, deal, derive_seed, draw, sampling_weights
+from ..downstream.base import Expert, Question
+from ..errors import UserError
+from .balance import Balancer, cosines
+from .config import OptimizerConfig, TrainingConfig
+from .model import Model
+from .sampling import SamplingConfig
+from .source import Source
+
+Pieces = list[tuple[Batch, float]]  # what goes through the model at once, with its share of the step
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task as the loop sees it: its name, its expert and the examples of its splits."""
+
+    name: str
+    expert: Expert
+    question: Question
+    splits: Mapping[str, Sequence[Example]]
+    source: Source
+    select_by: str  # of its metrics: the one that dev is looked at by
+    batch_size: int  # utterances of a step, over all pieces and processes
+    crops: Mapping[str, Sequence[Example]] = field(default_factory=dict)  # utterance id -> the stretches that are stored of it
+
+    @cached_property
+    def sampling_weights(self) -> Tensor | None:
+        """How often each training example is drawn; None: all alike."""
+        return sampling_weights(self.splits["train"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop is told."""
+
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    seed: int
+    balancer: Balancer
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    cosines_every: int = 0  # steps between logged cosines of the tasks' gradients; 0: never
+    criterion: str = "metric"  # which step is the best: metric (of the one task), last, or gain (over the baselines)
+    baselines: Mapping[str, float] = field(default_factory=dict)  # task -> dev score of its single-task run
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What a step tells of itself."""
+
+    losses: Mapping[str, float]  # by task, over all processes
+    cosines: Tensor | None = None  # of the tasks' gradients: (task, task)
+
+
+def step_batches(
+    tasks: Mapping[str, TaskData], plan: Plan, accelerator: Accelerator, draws: Mapping[str, int]
+) -> dict[str, Pieces]:
+    """Return the pieces of a step's tasks on this process with their share of the step, audio read.
+
+    `draws` says how often each of them was drawn before: the set of a step is a function of (seed, that).
+    """
+    config, batches = plan.training, {}
+    for name, index in draws.items():
+        task = tasks[name]
+        seed, examples = derive_seed(plan.seed, name), task.splits["train"]
+        rows = draw(len(examples), task.batch_size, seed, index, task.sampling_weights)
+        chosen = [heard(task, examples[row], place, seed, index) for place, row in enumerate(rows)]
+        mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
+        pieces = [mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config)
+        batches[name] = [(task.source.batch(piece), len(piece) / len(chosen)) for piece in pieces]
+    return batches
+
+
+def heard(task: TaskData, example: Example, place: int, seed: int, index: int) -> Example:
+    """Return what a step hears of an utterance: all of it, or a stretch drawn by (seed, step, place)."""
+    if not task.expert.crops:
+        return example
+    generator = torch.Generator().manual_seed(derive_seed(seed, "crop", index, place))
+    if task.crops:
+        fixed = task.crops[example.utterance.id]
+        return fixed[int(torch.randint(len(fixed), (1,), generator=generator))]
+    return cropped(task.expert, example, generator)
+
+
+def cropped(expert: Expert, example: Example, generator: torch.Generator) -> Example:
+    """Return an example cut to the stretch that its expert draws."""
+    stretch = expert.crop(replace(example.utterance, duration=example.seconds), generator)
+    return replace(example, utterance=stretch, seconds=stretch.duration or example.seconds)
+
+
+def take_step(model: nn.Module, batches: Mapping[str, Pieces], accelerator: Accelerator, plan: Plan, step: int) -> StepFacts:
+    """Leave the gradient of a step in the weights: the tasks' own, weighted or combined as the balancer says."""
+    balancer, names = plan.balancer, list(batches)
+    wanted = bool(plan.cosines_every) and (step + 1) % plan.cosines_every == 0 and len(names) > 1
+    norms: dict[str, float] = {}
+    rows: Tensor | None = None
+    if balancer.needs == "losses" and not wanted:
+        local = {name: backward(model, name, batches[name], accelerator, plan, step, sync=name == names[-1]) for name in names}
+    else:
+        local, norms, rows = apart(model, batches, accelerator, plan, step, keep=wanted or balancer.needs == "rows")
+    average([weight for weight in balancer.parameters() if weight.grad is not None], accelerator)
+    losses = {name: over_processes(loss, accelerator) for name, loss in local.items()}
+    balancer.observe(losses, norms)
+    return StepFacts(losses, cosines(rows) if wanted and rows is not None else None)
+
+
+def apart(
+    model: nn.Module, batches: Mapping[str, Pieces], accelerator: Accelerator, plan: Plan, step: int, *, keep: bool
+) -> tuple[dict[str, float], dict[str, float], Tensor | None]:
+    """Form the tasks' gradients one by one, and leave in the shared weights what the balancer makes of them.
+
+    Returns losses, norms of the tasks' shared gradients, and these gradients (task, weight) where they are kept.
+    """
+    shared = shared_weights(accelerator.unwrap_model(model))
+    losses: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    rows: list[Tensor] = []
+    total = torch.zeros(sum(weight.numel() for weight in shared), device=accelerator.device)
+    for name, pieces in batches.items():
+        losses[name] = backward(model, name, pieces, accelerator, plan, step, sync=False)
+        average(shared, accelerator)
+        row = torch.cat([(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in shared])
+        for weight in shared:
+            weight.grad = None
+        norms[name] = float(row.norm())
+        if keep:
+            rows.append(row)
+        if plan.balancer.needs != "rows":
+            total += row
+    stacked = torch.stack(rows) if keep else None
+    if plan.balancer.needs == "rows" and stacked is not None:
+        seed_everything(derive_seed(plan.seed, "combine", step))  # some draw an order of the tasks: the same on every process
+        total = plan.balancer.combine(stacked)
+    for weight, part in zip(shared, total.split([weight.numel() for weight in shared]), strict=True):
+        weight.grad = part.view_as(weight)
+    kept = {id(weight) for weight in shared}
+    average([weight for weight in model.parameters() if weight.grad is not None and id(weight) not in kept], accelerator)
+    return losses, norms, stacked
+
+
+def shared_weights(model: Model) -> list[nn.Parameter]:
+    """Return the weights that all tasks train: those of finetuned upstreams, and of a weighted sum that they share."""
+    parts = [*model.upstreams.values(), *([model.sums] if model.shares_sums else [])]
+    return [weight for part in parts for weight in part.parameters() if weight.requires_grad]
+
+
+def average(weights: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Replace gradients by their means over processes, where DDP did not."""
+    if accelerator.num_processes == 1:
+        return
+    for weight in weights:
+        grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        weight.grad = accelerator.reduce(grad, "mean")
+
+
+def backward(
+    model: nn.Module, task: str, pieces: Pieces, accelerator: Accelerator, plan: Plan, step: int, *, sync: bool = True
+) -> float:
+    """Add the gradient of a task's step, piece by piece, and return the step's loss on this process.
+
+    `sync`: the last piece is the last of the step, after which DDP averages over processes.
+    """
+    total = 0.0
+    for index, (batch, share) in enumerate(pieces):
+        # dropout draws from the global generator: seeded here, a step never depends on the ones before
+        seed_everything(derive_seed(plan.seed, "piece", step, task, accelerator.process_index, index))
+        with nullcontext() if sync and index == len(pieces) - 1 else accelerator.no_sync(model):
+            with accelerator.autocast():
+                loss, _ = model(task, batch.to(accelerator.device))
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise UserError(not_finite(value, step, task, batch))
+            # DDP averages over processes
+            backpropagate(plan.balancer.weigh(task, loss) * share * accelerator.num_processes, accelerator)
+        total += value * share * accelerator.num_processes
+    return total
+
+
+def over_processes(loss: float, accelerator: Accelerator) -> float:
+    """Return the mean over processes: the loss of the whole step."""
+    if accelerator.num_processes == 1:
+        return loss
+    return float(accelerator.reduce(torch.tensor(loss, device=accelerator.device), "mean"))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that dropout draws from (torch.manual_seed costs a millisecond: it keeps stack traces)."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
+def backpropagate(loss: Tensor, accelerator: Accelerator) -> None:
+    """Go backwards, scaled where float16 needs it (elsewhere Accelerate's own way costs more than a small head)."""
+    if accelerator.scaler is None:
+        loss.backward()
+    else:
+        accelerator.backward(loss)
+
+
+def clip(model: torch.nn.Module, largest: float, accelerator: Accelerator) -> Tensor:
+    """Scale the gradient to at most `largest`, and return its norm before."""
+    if accelerator.scaler is None:
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+    return accelerator.clip_grad_norm_(model.parameters(), largest)
+
+
+def not_finite(value: float, step: int, task: str, batch: Batch) -> str:
+    """Say which utterances a loss that is no number came from."""
+    names = ", ".join(batch.ids[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
+    return (
+        f"Expected a finite loss, found {value} at step {step} of {task}, with the utterances {names}. "
+        "Lower optimizer.lr, or look at these files with `headwater corpus check`."
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int) -> float:
+    """Set each group's learning rate, a function of the step, and return the factor."""
+    factor = rate_factor(config, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return factor
+
+
+def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Return warm-up and decay at a step: linear up over `warmup_steps`, then as the schedule says."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    way = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    return {"constant": 1.0, "linear": 1.0 - way, "cosine": 0.5 * (1.0 + math.cos(math.pi * way))}[config.schedule]
