@@ -17,6 +17,8 @@ from .layer_weights import FILE, over_runs, read_layer_weights
 from .paper import Finished, Missing, finished_runs, ours, why_missing, write_table
 from .plots import marked_title, new_figure, save_csv, save_figure
 
+LEAST_BASE = 0.02  # a share of less is no gain that anybody could read
+
 
 def write_figure(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
     """Write a figure as PNG, PDF and csv; return a line that says where, and what of it is not there."""
@@ -116,11 +118,11 @@ def without_base(figure: Figure, done: Mapping[str, Finished], group: str, label
 
 
 def gain(figure: Figure, done: Mapping[str, Finished], parts: Mapping[str, str], bar: str, split: str) -> float | None:
-    """Return the relative gain of a bar's mean over that of its group's first part; None where one is missing, or that <= 0."""
+    """Return the relative gain of a bar's mean over that of its group's first part; None where one is missing, or that near 0."""
     column = Column(split=split, metric=figure.metric)
     without = ours(done[next(iter(parts.values()))], column)[0]
     with_it = ours(done[parts[bar]], column)[0] if bar in parts else None
-    return None if without is None or without <= 0 or with_it is None else (with_it - without) / without
+    return None if without is None or without < LEAST_BASE or with_it is None else (with_it - without) / without
 
 
 def draw_geometry(figure: Figure, done: Mapping[str, Finished], stem: Path) -> str:

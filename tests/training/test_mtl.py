@@ -274,7 +274,7 @@ FROZEN = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}}
 def test_the_last_step_is_kept_where_patience_ends_a_run(rated: Path, tmp_path: Path) -> None:
     gain = {"select": "gain", "baselines": {"emotion": 0.5, "avd": 0.5, "dsd": 0.5}}
     training = {"steps": 50, "eval_every": 2, "save_every": 50, "patience": 1}
-    slow = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "optimizer": {"lr": 1e-9}}  # nothing gets better
+    slow = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "optimizer": {"lr": 1e-30}}  # nothing gets better
     result = run_tasks(resolve_mtl([three_tasks(rated, slow, gain, {"training": training})]), tmp_path, QUIET)
     assert result["steps"] == 4
     assert checkpoint.load_tensors(tmp_path / LAST)[1]["progress"]["step"] == 4
