@@ -161,7 +161,7 @@ def done(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The paper's plan, run to its end, heads from the single runs; tests only read it."""
     folder = tmp_path_factory.mktemp("paper")
     single = {name: {"init_head": "part:single"} for name in ("emotion", "dsd")}
-    recipe = recipe_of(folder, values_of(rated, {"tasks": single}))
+    recipe = recipe_of(folder, values_of(rated, {"tasks": single, "select": "gain"}))
     assert commanded(recipe, folder / "plan", "--scenario", "paper") == 0
     return folder
 
