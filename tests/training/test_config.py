@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from headwater.errors import UserError
 from headwater.training.config import RECIPES, find_recipe, identity_of, merge, parse_override, read_yaml, resolve, to_mapping
@@ -131,3 +132,13 @@ def test_published_values_stand_beside_their_own_experiment_only() -> None:
     assert references(same, ["DEMO"]) == []
     assert references(resolve([recipe, {"upstream": {"name": "hubert"}, "corpus": {"protocol": "session5"}}]), []) == []
     assert references(resolve([recipe, {"upstream": {"name": "whisper_tiny"}}]), []) == []
+
+
+@pytest.mark.parametrize("option", ["layer: 1", "normalize_layers: true", "path: /nowhere", "trainable: true"])
+def test_an_option_of_an_upstream_that_is_not_there_is_refused(option: str) -> None:
+    key, _, value = option.partition(": ")
+    told = {"upstream": {key: yaml.safe_load(value)}, "text_upstream": {"name": "hashed_words"}}
+    with pytest.raises(UserError) as caught:
+        resolve([{**TASK, "upstream": {}}, told])
+    assert f"Expected -u beside 'upstream.{key}'" in str(caught.value)
+    assert f"-o text_upstream.{key}=" in str(caught.value)

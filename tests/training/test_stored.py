@@ -25,6 +25,7 @@ from headwater.training.prepare import prepare
 from headwater.training.results import read_predictions
 from headwater.training.run import Runtime, make_accelerator, run, say
 from headwater.training.source import Source
+from headwater.training.step import heard as drawn_of
 from headwater.training.stored import with_store
 from headwater.upstream import store as store_module
 from headwater.upstream.shards import ShardWriter
@@ -482,3 +483,17 @@ def test_the_store_is_the_one_class_that_opens_a_space(voices: Path, tmp_path: P
     }
     assert store_module.Space(**described).key == space.folder.name
     assert len(Store(tmp_path / "store", store_module.Space(**described), "fbank_no_cmvn").index) == 64
+
+
+def test_a_task_that_draws_crops_hears_as_many_fixed_ones_as_the_store_keeps(tones: Path, tmp_path: Path) -> None:
+    mapping = {"task": "sid", "upstream": {"name": "fbank_no_cmvn"}, "corpus": {"data": str(tones), "protocol": "random5"}}
+    over = {"sid": {"crop_seconds": 0.2}, "store": {"mode": str(tmp_path / "store"), "crops": 3}}
+    config = resolve([{**mapping, **over}])
+    prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
+    task, train = prepared.task, prepared.task.splits["train"]
+    assert {len(cuts) for cuts in task.crops.values()} == {3}
+    drawn = {drawn_of(task, train[0], place, 1, 0).utterance.id for place in range(40)}
+    assert drawn == {f"{train[0].utterance.id}#{number}" for number in range(3)}
+    assert any("3 fixed stretches" in note for note in prepared.notes)
+    open_ended = replace(task, crops={})
+    assert len({drawn_of(open_ended, train[0], place, 1, 0).utterance.start for place in range(40)}) > 30
