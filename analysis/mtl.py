@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..corpus.base import get_reader
 from ..downstream.base import Question, load_task
 from ..training import metrics
 from ..training.checkpoint import read_json, write_json, write_text
@@ -94,12 +95,7 @@ def column_of(plan: Scenario, name: str) -> Column:
     """Return a task's column: the metric that chooses its step, on its corpus' test."""
     run = plan.config.runs[name]
     question = load_task(run.task).question(run.expert)
-    return Column(name, run.select_by, test_split(run.corpus.name), question.metrics[run.select_by], question)
-
-
-def test_split(corpus: str) -> str:
-    """Return which split of a corpus a table is about."""
-    return {"msp_podcast": "test1", "librispeech": "test-clean"}.get(corpus, "test")
+    return Column(name, run.select_by, get_reader(run.corpus.name).test, question.metrics[run.select_by], question)
 
 
 def rows_of(plan: Scenario) -> dict[str, str]:
@@ -114,7 +110,7 @@ def report_table(plan: Scenario, folder: Path) -> str:
     found = found_of(plan, folder)
     marked = " · ".join(found.marks)
     text = [marked] if marked else []
-    for kept in KEPT:
+    for kept in kept_by(plan):
         cells = [cells_of(found, row, label, kept) for row, label in rows_of(plan).items()]
         cells = [row for row in cells if any(value not in ("-", "X") for key, value in row.items() if key)]
         if not cells:
@@ -127,8 +123,10 @@ def report_table(plan: Scenario, folder: Path) -> str:
     save_rows(plan, found, folder)
     choice = choices(plan, found)
     if choice:
-        write_text(folder / "selection.md", render(choice, markdown=True) + "\n")
-        text += ["", "which step: the last, the best of most gain, each task's own best on dev", render(choice)]
+        caption = "Which step: last; best, of most mean gain over the single runs; own, each task's best on dev"
+        hint = [] if plan.config.select == "gain" else ["The step of most mean gain is kept and tested with --select gain."]
+        write_text(folder / "table1-steps.md", "\n\n".join([caption, render(choice, markdown=True), *hint]) + "\n")
+        text += ["", caption, render(choice), *hint]
     relations = relations_in(plan, found, folder)
     if relations is not None:
         write_json(folder / "relations.json", relations.as_json())
@@ -139,6 +137,11 @@ def report_table(plan: Scenario, folder: Path) -> str:
     if found.missing:
         text.append(f"not finished: {', '.join(found.missing)}")
     return "\n".join(text)
+
+
+def kept_by(plan: Scenario) -> tuple[str, ...]:
+    """Return which weights of the joint runs a table tells of: where the last step is chosen, it is the best one too."""
+    return KEPT if plan.config.select == "gain" else KEPT[:1]
 
 
 LEGEND = "Bold: better than with all tasks; underlined: worse; X: left out."
@@ -202,7 +205,7 @@ def choices(plan: Scenario, found: Found) -> list[dict[str, str]]:
     for row, label in rows_of(plan).items():
         if row in (ALONE, MOVED) or (row, "last") not in found.scores:
             continue
-        for kept in (*KEPT, "own"):
+        for kept in (*kept_by(plan), "own"):
             cells = cells_of(found, row, label, kept)
             rows.append({"": cells.pop(""), "step": kept, **cells})
     return rows

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLIT_STYLES: dict[str, dict[str, Any]] = {"train": {"linewidth": 0.8, "alpha": 0.6}, "dev": {"marker": "o", "markersize": 3}}
+COSINE = "cosine"  # the "split" of a line that tells how two tasks' gradients agree; its task is `one+other`
 MAX_WRITTEN_CLASSES = 16  # in a larger matrix the numbers would overlap; the csv has them
 
 
@@ -112,7 +113,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def curves_plot(metrics: Path, path: Path, *, title: str = "Learning curves", marks: Sequence[str] = ()) -> None:
     """Draw the loss and every metric of a run's metrics.jsonl over steps; `path` is the picture, its csv lies beside it."""
-    points = _points(read_metrics(metrics))
+    points = _points([row for row in read_metrics(metrics) if row["split"] != COSINE])
     drawn = [point for point in points if point[0] == "loss" or point[2] != "train"]  # what is evaluated; no learning rate
     if not drawn:
         raise UserError(f"Expected losses or metrics in '{metrics}', found none. Is the run's first evaluation done?")

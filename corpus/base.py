@@ -56,6 +56,7 @@ class Reader:
     make_demo: Callable[..., None] | None = None  # make_demo(folder, *, seed, scale): a miniature in the official layout
     where: str = ""  # where the data come from, and what to do to get them
     is_file: bool = False  # the root is a file (a manifest), not a folder
+    test: str = "test"  # the split that a table of several tasks is about
 
     @property
     def default_protocol(self) -> str:

@@ -289,6 +289,7 @@ register_corpus(
         default_for=("avd",),
         protocols=PROTOCOLS,
         select_by={"emotion": "macro_f1"},
+        test="test1",
         make_demo=make_demo,
         description="English podcasts; arousal, valence, dominance on 1..7, 8 emotions; test2: unseen podcasts, test3: no labels",
         where="ask for it at https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html; name the folder of Audios",

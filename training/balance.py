@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,6 +17,10 @@ from .strict import ABOVE_0, AT_LEAST_0
 
 METHODS = ("sum", "fixed", "uncertainty", "dwa", "gradnorm")
 SURGERY = "torchjd:"
+# what torchjd leaves without a default; balance.settings has the last word
+USUAL_SETTINGS: Mapping[str, Mapping[str, float]] = {"CAGrad": {"c": 0.5}, "FairGrad": {"alpha": 1.0}}
+FORGETFUL = ("NashMTL",)  # what these remember of earlier steps no checkpoint could hold: they begin each step anew
+UNKEPT = ("ExcessMTL",)  # the same, and that is all that they do: a resumed run would be another one
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class BalanceConfig:
     every: Annotated[int, ABOVE_0] = 100  # steps over which dwa averages a loss
     alpha: Annotated[float, AT_LEAST_0] = 1.5  # of gradnorm: how much faster the slow tasks are pushed
     rate: Annotated[float, ABOVE_0] = 0.025  # of gradnorm's weights
+    settings: dict[str, Any] = field(default_factory=dict)  # of torchjd's aggregator, by its own names: c of CAGrad …
     cosines_every: Annotated[int, AT_LEAST_0] = 0  # steps between logged cosines of the tasks' gradients; 0: never
 
 
@@ -178,17 +185,22 @@ class Surgery(Balancer):
 
     needs = "rows"
 
-    def __init__(self, tasks: Sequence[str], name: str) -> None:
+    def __init__(self, tasks: Sequence[str], name: str, settings: Mapping[str, Any]) -> None:
         super().__init__(tasks)
-        self.aggregate = aggregator(name, len(self.tasks))
+        self.aggregate = aggregator(name, len(self.tasks), settings)
+        self.forgets = name in FORGETFUL
 
     def combine(self, rows: Tensor) -> Tensor:
         """Return the shared gradient as the aggregator forms it; one task's gradient is itself."""
-        return rows[0] if len(rows) == 1 else self.aggregate(rows)
+        if len(rows) == 1:
+            return rows[0]
+        if self.forgets:
+            self.aggregate.reset()
+        return self.aggregate(rows)
 
 
-def aggregator(name: str, tasks: int) -> Any:
-    """Return torchjd's aggregator of a name, tried once: some miss a package only when they are called."""
+def aggregator(name: str, tasks: int, settings: Mapping[str, Any]) -> Any:
+    """Return torchjd's aggregator of a name, one like it tried before: some miss a package only when they are called."""
     try:
         import torchjd.aggregation as found
     except ImportError:
@@ -200,21 +212,53 @@ def aggregator(name: str, tasks: int) -> Any:
     }
     if name not in known:
         raise UserError(f"torchjd has no aggregator '{name}'.{nearest(name, known)} It has: {', '.join(sorted(known))}.")
-    try:
-        made = known[name]()
-        made(torch.eye(max(tasks, 2)))
-    except (TypeError, ImportError, NameError) as problem:
+    if name in UNKEPT:
         raise UserError(
-            f"Expected an aggregator of torchjd that runs without settings or further packages, found '{name}': {problem}. "
-            "For instance: --balance torchjd:PCGrad"
+            f"Expected an aggregator whose memory a checkpoint can hold, found {name}. For instance: --balance torchjd:PCGrad"
+        )
+    make = partial(known[name], **settings_of(name, inspect.signature(known[name]).parameters, tasks, settings))
+    try:
+        made = make()
+        made(torch.eye(max(tasks, 2)))
+    except (ImportError, NameError) as problem:
+        raise UserError(
+            f"Expected the solver of torchjd's {name}, found none: {problem}. Run: pip install 'headwater[mtl-solvers]'"
         ) from None
+    except (TypeError, ValueError) as problem:
+        raise UserError(f"Expected settings that torchjd's {name} takes, found: {problem}. See balance.settings.") from None
+    for memory in made.buffers():  # made by that trial, so that a checkpoint finds them: as before the first step
+        memory.zero_()
+    return made
+
+
+def settings_of(name: str, takes: Mapping[str, Any], tasks: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an aggregator is made with: the number of tasks, our values where it has none, the user's."""
+    for key in given:
+        if key not in takes:
+            has = ", ".join(takes) or "none"
+            raise UserError(
+                f"Expected a setting of torchjd's {name} ({has}) in balance.settings, found '{key}'.{nearest(key, takes)}"
+            )
+    if name in FORGETFUL and given.get("update_weights_every", 1) != 1:
+        raise UserError(
+            f"Expected balance.settings.update_weights_every=1 for {name} (what it would remember is in no checkpoint), found "
+            f"{given['update_weights_every']}. Leave it out."
+        )
+    made = {**({"n_tasks": tasks} if "n_tasks" in takes else {}), **USUAL_SETTINGS.get(name, {}), **given}
+    missing = [key for key, what in takes.items() if what.default is what.empty and key not in made]
+    if missing:
+        raise UserError(
+            f"Expected the setting '{missing[0]}' for torchjd's {name}, found none. Add -o balance.settings.{missing[0]}=…"
+        )
     return made
 
 
 def make_balancer(config: BalanceConfig, tasks: Sequence[str]) -> Balancer:
     """Return the balancer of a config."""
     if config.method.startswith(SURGERY):
-        return Surgery(tasks, config.method.removeprefix(SURGERY))
+        return Surgery(tasks, config.method.removeprefix(SURGERY), config.settings)
+    if config.settings:
+        raise UserError(f"Expected balance.method={SURGERY}NAME beside balance.settings, found '{config.method}'. Leave one out.")
     makers = {
         "sum": lambda: Balancer(tasks),
         "fixed": lambda: Fixed(tasks, config.weights),

@@ -334,6 +334,7 @@ def result_of_tasks(
 
 def write_tasks(folder: Path, prepared: PreparedTasks, result: dict[str, Any]) -> None:
     """Write layer weights, pictures, and last the result that makes the run finished."""
+    from ..analysis.cosines import cosines_plot
     from ..analysis.plots import confusion_plot, curves_plot
 
     write_json(folder / "vocabulary.json", {name: task.expert.vocabulary for name, task in prepared.tasks.items()})
@@ -348,6 +349,7 @@ def write_tasks(folder: Path, prepared: PreparedTasks, result: dict[str, Any]) -
                 path = folder / "plots" / f"confusion-{name}-{split}.png"
                 confusion_plot(counts, task["best"]["classes"], path, marks=prepared.marks)
         curves_plot(folder / "metrics.jsonl", folder / "plots" / "curves.png", marks=prepared.marks)
+        cosines_plot(folder / "metrics.jsonl", folder / "plots" / "cosines.png", marks=prepared.marks)
     write_json(folder / "result.json", result)
 
 

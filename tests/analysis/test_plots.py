@@ -13,6 +13,7 @@ import matplotlib.text
 import pytest
 
 from headwater.analysis import plots
+from headwater.analysis.cosines import cosines_plot
 from headwater.errors import UserError
 
 COUNTS, CLASSES = [[3, 1], [0, 0]], ["neu", "hap"]
@@ -67,6 +68,29 @@ def test_curves_show_the_loss_first_and_what_was_evaluated(tmp_path: Path, texts
     rows = table_of(tmp_path / "curves.csv")
     assert {"name": "lr", "task": "emotion", "split": "train", "step": "1", "value": "0.001"} in rows
     assert {"name": "ua", "task": "emotion", "split": "dev", "step": "0", "value": "0.25"} in rows
+
+
+COSINES = [
+    json.dumps({"step": step, "split": "cosine", "task": "+".join(pair), "cosine": cosine})
+    for pair, cosine in {("ks", "asr"): 0.5, ("ks", "sid"): -0.25, ("asr", "sid"): 0.0}.items()
+    for step in (10, 20)
+]
+
+
+def test_cosines_of_gradients_have_a_picture_of_their_own(tmp_path: Path, texts: list[str]) -> None:
+    metrics = write_metrics(tmp_path / "metrics.jsonl", *COSINES)
+    assert cosines_plot(metrics, tmp_path / "cosines.png", marks=("DEMO",))
+    assert texts.count("+0.50") == texts.count("-0.25") == 2  # both halves of the matrix
+    assert {"most alike: ks, asr", "least alike: ks, sid"} < {*texts}
+    rows = table_of(tmp_path / "cosines.csv")
+    assert rows[0] == {"task": "ks", "other": "asr", "step": "10", "cosine": "0.5", "marks": "DEMO"}
+    plots.curves_plot(metrics, tmp_path / "curves.png")
+    assert not any("ks" in row["task"] for row in table_of(tmp_path / "curves.csv"))
+
+
+def test_a_run_without_cosines_has_no_picture_of_them(tmp_path: Path) -> None:
+    assert not cosines_plot(write_metrics(tmp_path / "metrics.jsonl"), tmp_path / "cosines.png")
+    assert not (tmp_path / "cosines.png").exists()
 
 
 def test_marks_are_in_the_title_and_in_the_csv(tmp_path: Path, texts: list[str]) -> None:

@@ -142,6 +142,36 @@ def test_mgda_goes_where_no_task_gets_worse() -> None:
     assert all(float(found @ push) > 0 for push in hill.push.values())
 
 
+@pytest.mark.parametrize("name", ["GradVac", "PCD", "MGDA"])
+def test_the_trial_of_an_aggregator_leaves_no_trace(name: str) -> None:
+    aggregation = pytest.importorskip("torchjd.aggregation")
+    rows = torch.tensor([[4.0, 0.0], [-1.0, 1.0]])
+    made = make_balancer(BalanceConfig(f"torchjd:{name}"), ["one", "two"])
+    assert torch.allclose(made.combine(rows), getattr(aggregation, name)()(rows))
+
+
+def test_fairgrad_needs_no_setting_and_takes_one() -> None:
+    pytest.importorskip("torchjd")
+    usual, other = (
+        make_balancer(BalanceConfig("torchjd:FairGrad", settings=settings), ["one", "two"]) for settings in ({}, {"alpha": 2.0})
+    )
+    rows = torch.tensor([[4.0, 0.0], [-1.0, 1.0]])
+    assert not torch.allclose(usual.combine(rows), other.combine(rows))
+
+
+def test_cagrad_and_nash_mtl_run_where_their_solvers_are() -> None:
+    pytest.importorskip("torchjd")
+    for package in ("cvxpy", "clarabel", "ecos"):
+        pytest.importorskip(package)
+    rows = torch.tensor([[4.0, 0.0], [-1.0, 1.0]])
+    near = make_balancer(BalanceConfig("torchjd:CAGrad", settings={"c": 0.0}), ["one", "two"])
+    assert torch.allclose(near.combine(rows), rows.mean(dim=0), atol=1e-5)  # c = 0 is the mean of the gradients
+    nash = make_balancer(BalanceConfig("torchjd:NashMTL"), ["one", "two"])
+    first = nash.combine(rows)
+    nash.combine(torch.tensor([[0.1, 3.0], [2.0, -1.0]]))
+    assert torch.equal(nash.combine(rows), first)  # a function of the step alone: a resumed run goes on alike
+
+
 def test_an_uncertain_task_weighs_less_and_its_variance_is_learnt() -> None:
     balancer = make_balancer(BalanceConfig("uncertainty"), ["one", "two"])
     hill = Hill({"one": (1, 2), "two": (3, -1)}, steep={"one": 0.0, "two": 9.0})  # at w = 0 the losses are 0 and 9
@@ -201,7 +231,7 @@ def test_gradnorm_pushes_the_task_that_falls_behind() -> None:
     assert balancer.weights()["slow"] > 1.0 > balancer.weights()["quick"]
 
 
-@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "torchjd:GradVac"])
+@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "torchjd:GradVac", "torchjd:PCD"])
 def test_what_a_balancer_remembers_is_in_its_state(method: str) -> None:
     if method.startswith("torchjd"):
         pytest.importorskip("torchjd")
@@ -239,10 +269,27 @@ def test_what_a_balancer_remembers_is_in_its_state(method: str) -> None:
         (BalanceConfig("fixed", {"tree": 2.0}), "found 'tree'. Did you mean 'three'?"),
         (BalanceConfig("dwa", {"three": 2.0}), "balance.method=fixed beside balance.weights, found 'dwa'"),
         (BalanceConfig("torchjd:PCgrad"), "no aggregator 'PCgrad'. Did you mean 'PCGrad'?"),
+        (BalanceConfig("torchjd:FairGrad", settings={"alfa": 1}), "found 'alfa'. Did you mean 'alpha'?"),
+        (BalanceConfig("torchjd:TrimmedMean"), "Expected the setting 'trim_number' for torchjd's TrimmedMean"),
+        (BalanceConfig("torchjd:ExcessMTL"), "whose memory a checkpoint can hold, found ExcessMTL"),
+        (BalanceConfig("dwa", settings={"c": 0.5}), "balance.method=torchjd:NAME beside balance.settings, found 'dwa'"),
+        (BalanceConfig("torchjd:NashMTL", settings={"update_weights_every": 5}), "update_weights_every=1 for NashMTL"),
     ],
-    ids=["a balancer nobody knows", "a task that is not there", "weights for another method", "a surgery nobody knows"],
+    ids=[
+        "a balancer nobody knows",
+        "a task that is not there",
+        "weights for another method",
+        "a surgery nobody knows",
+        "a setting nobody knows",
+        "a setting that is missing",
+        "a memory that no checkpoint holds",
+        "settings of another method",
+        "weights used again",
+    ],
 )
 def test_a_wrong_balance_is_refused_with_the_nearest_right_one(config: BalanceConfig, words: str) -> None:
+    if config.method.startswith("torchjd"):
+        pytest.importorskip("torchjd")
     with pytest.raises(UserError) as caught:
         make_balancer(config, ["one", "three"])
     assert words in str(caught.value)

@@ -173,7 +173,7 @@ def stamps(folder: Path) -> dict[str, int]:
 
 def test_the_plan_leaves_every_run_table_relations_and_report(done: Path) -> None:
     assert {*stamps(done / "plan")} == {f"{name}/seed1" for name in PAPER}
-    for name in ("table1-last.md", "table1.csv", "selection.md", "relations.csv", "relations.json", "report.html"):
+    for name in ("table1-last.md", "table1.csv", "table1-steps.md", "relations.csv", "relations.json", "report.html"):
         assert (done / "plan" / name).is_file(), name
 
 
