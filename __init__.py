@@ -13,6 +13,7 @@ _PUBLIC = {
     "load_upstream": "headwater.upstream.base",
     "list_upstreams": "headwater.upstream.base",
     "register_upstream": "headwater.upstream.base",
+    "use": "headwater.own_code",
     "UserError": "headwater.errors",
 }
 __all__ = [*_PUBLIC]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, nearest
-from .shell import Parser, split_pairs
+from .shell import Parser, TypedPath, split_pairs
 
 if TYPE_CHECKING:
     from ..corpus.base import Corpus, Utterance
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     words = "list: tasks and corpora. check: what is in one. demo: make a miniature. transcribe: write down what is said in one."
     parser = Parser("headwater corpus", words, EXAMPLE)
     parser.add_argument("action", choices=actions)
-    parser.add_argument("corpus", nargs="?", help="a name from the list, or a csv / tsv / jsonl of your own")
+    words = "a name from the list, a csv / tsv / jsonl of your own, or ./my_corpus.py"
+    parser.add_argument("corpus", nargs="?", action=TypedPath, kind="corpus", help=words)
     parser.add_argument("--data", help="the corpus' folder, or the manifest")
     parser.add_argument("--protocol", help="how it is split (default: the corpus' usual way)")
     parser.add_argument("--fold", type=int, default=1)
@@ -60,7 +61,19 @@ def list_all(flags: Namespace) -> int:
             f"Expected nothing after `corpus list`, found '{flags.corpus}'. For one corpus: `headwater corpus check`."
         )
     print(table_of_corpora())
+    for line in from_packages():
+        print(line)
     return 0
+
+
+def from_packages() -> list[str]:
+    """Return which tasks and corpora come from packages of somebody else's, and which of them cannot be had."""
+    from ..downstream.base import broken_tasks
+    from ..installed import sources
+
+    offers = [f"{name} ({kind} of {source})" for kind in ("task", "corpus") for name, source in sources(kind).items()]
+    lines = [f"\nfrom packages: {', '.join(offers)}"] if offers else []
+    return [*lines, *(f"passed over: {problem}" for problem in broken_tasks())]
 
 
 def check(flags: Namespace) -> int:

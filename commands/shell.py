@@ -11,6 +11,33 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ..errors import UserError, nearest
+from ..own_code import Kind, is_path, use
+
+
+class TypedPath(argparse.Action):
+    """A flag after which the user may type a path to their own code: it is executed here, and its name takes its place."""
+
+    def __init__(self, *arguments: Any, kind: Kind | None = None, only_paths: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.kind, self.only_paths = kind, only_paths
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:  # noqa: ARG002
+        """Execute what is a path, and keep the names; what may be left out comes as None."""
+        if values is None:
+            return
+        asked = str(values).split(",") if self.kind == "task" else [str(values)]  # --tasks takes several
+        words = [self.named(word, option_string) for word in asked]
+        setattr(namespace, self.dest, ",".join(words))
+
+    def named(self, word: str, flag: str | None) -> str:
+        """Return what a word stands for."""
+        if self.kind is None or is_path(word, self.kind):
+            return use(word, self.kind).name
+        if self.only_paths:
+            raise UserError(
+                f"Expected the path of your own {self.kind} after {flag}, found '{word}'. Leave {flag} out: a run knows ours."
+            )
+        return word
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +51,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        words = "your own task (its folder), upstream or corpus (a .py file), known by its name from then on"
+        self.add_argument("--use", action=TypedPath, metavar="PATH", help=words)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words; an empty one is a shell variable that was never set, and would be passed over in silence."""

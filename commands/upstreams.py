@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from .shell import Parser
@@ -12,16 +13,17 @@ EXAMPLE = "headwater upstreams 'hubert*'"
 
 def main(arguments: Sequence[str]) -> int:
     """Print one line for each upstream whose name matches."""
-    parser = Parser(
-        "headwater upstreams", "List upstreams; any hub id, model folder, run folder and s3prl/NAME works too.", EXAMPLE
-    )
+    words = "List upstreams; any hub id, model folder, run folder, s3prl/NAME and ./my_upstream.py works too."
+    parser = Parser("headwater upstreams", words, EXAMPLE)
     parser.add_argument("pattern", nargs="?", default="*", help="names to list, with * and ?")
     parser.add_argument("--modality", choices=("audio", "text"), help="those that listen, or those that read")
     flags = parser.parse_args(arguments)
     from ..errors import UserError, nearest
-    from ..upstream.base import list_upstreams
+    from ..upstream.base import broken_upstreams, list_upstreams
 
     rows = list_upstreams(flags.pattern, flags.modality)
+    for problem in broken_upstreams(flags.pattern):
+        print(f"passed over: {problem}", file=sys.stderr)
     if not rows:
         known = [row.name for row in list_upstreams()]
         raise UserError(

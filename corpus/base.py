@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
+from ..installed import load_all, load_offered
+from ..own_code import known_as, use
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Corpus:
     notes: tuple[str, ...] = ()  # what a user should know: counts that differ, lines passed over
     tables: Mapping[str, Any] = field(default_factory=dict)  # trial lists, lexicon, rttm …
     scale: tuple[float, float] | None = None  # of ratings
+    demo: bool = False  # a miniature, however it was named
 
 
 @dataclass(frozen=True)
@@ -89,30 +92,55 @@ _MECHANISM = {
 def register_corpus(reader: Reader) -> Reader:
     """Add a reader to the table; a corpus file calls it once at its end."""
     known = _READERS.get(reader.name)
-    assert known is None or known.read.__module__ == reader.read.__module__, f"two readers are called {reader.name}"
+    if known is not None and known.read.__module__ != reader.read.__module__:
+        places = f"{known.read.__module__} and in {reader.read.__module__}"
+        raise UserError(f"Expected another name for a corpus than '{reader.name}', found it in {places}. Rename one.")
     _READERS[reader.name] = reader
     return reader
 
 
-def list_corpora() -> dict[str, Reader]:
-    """Return every reader by name: each file of this folder that is not mechanism holds one."""
+def registered_corpora() -> dict[str, Reader]:
+    """Return the table of readers by name: each file of this folder that is not mechanism holds one, and others were typed."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name not in _MECHANISM:
             importlib.import_module(f"headwater.corpus.{module.name}")
+    return _READERS
+
+
+def use_corpus(path: str) -> str:
+    """Execute a file that the user typed; return the name of the one corpus in it, which is known from now on."""
+    return use(path, "corpus").name
+
+
+def broken_corpora() -> list[str]:
+    """Return a line for each corpus of an installed package that cannot be had."""
+    return load_all("corpus", registered_corpora())
+
+
+def list_corpora() -> dict[str, Reader]:
+    """Return every reader by name."""
+    load_all("corpus", registered_corpora())  # what is broken is told by `broken_corpora`
     return dict(sorted(_READERS.items()))
 
 
 def get_reader(name: str) -> Reader:
     """Return the reader called so, or say which ones there are."""
-    readers = list_corpora()
-    if name not in readers:
-        raise UserError(f"There is no corpus '{name}'.{nearest(name, readers)} Known: {', '.join(readers)}.")
+    name = known_as(name, "corpus")
+    readers = registered_corpora()
+    if name not in readers and load_offered("corpus", name, readers) is None:
+        known = sorted(readers)
+        raise UserError(f"There is no corpus '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
     return readers[name]
 
 
+def usual_corpus(task: str) -> str:
+    """Return the name of a task's usual corpus; nothing where it has none."""
+    return next((name for name, reader in list_corpora().items() if task in reader.default_for), "")
+
+
 def default_corpus(task: str) -> str:
-    """Return the name of a task's usual corpus."""
-    for name, reader in list_corpora().items():
-        if task in reader.default_for:
-            return name
+    """Return the name of a task's usual corpus, which it must have."""
+    name = usual_corpus(task)
+    if name:
+        return name
     raise UserError(f"Task '{task}' has no usual corpus: choose one with --corpus ({', '.join(list_corpora())}).")

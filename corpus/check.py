@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from .audio import Broken
-from .base import Corpus, Utterance, list_corpora
+from .base import Corpus, Utterance, broken_corpora, list_corpora
 
 _SHOWN = 12  # speakers listed by name in a split; more are counted
 
@@ -82,4 +82,4 @@ def table_of_corpora() -> str:
             f"  from: {reader.where}",
             f"  place: {place}",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"\npassed over: {problem}" for problem in broken_corpora())])

@@ -35,10 +35,10 @@ def config_file() -> Path:
 
 
 def is_demo(root: Path) -> bool:
-    """Tell whether a corpus' folder holds a miniature of it."""
+    """Tell whether a corpus' folder is a miniature of it, or lies in one."""
     from .demo import MARKER
 
-    return (root / MARKER).is_file()
+    return any((place / MARKER).is_file() for place in (root, *root.absolute().parents))
 
 
 def find_inside(root: str | Path, fits: Callable[[Path], bool], corpus: str, expected: str) -> Path:

@@ -51,7 +51,7 @@ def read(root: str | Path, *, protocol: str = "v1", fold: int | None = None) -> 
         for split, stretches in _stretches(path).items():
             splits[split] += stretches
     notes: tuple[str, ...] = (f"{others} files passed over: other names",) if others else ()
-    real = not (is_demo(folder) or is_demo(folder.parent))
+    real = not is_demo(folder)
     if real:
         notes += compare_counts("Speech Commands v0.01", {**found, "noise files": len(noises)}, _EXPECTED)
     if (folder.parent / TEST_SET).is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -192,6 +193,24 @@ def adapt(
     said = f"labels {_some(others)}" if others else f"{len(matched)} labels of the same names"
     adapted = {**vocabulary, "merge": {theirs: str(ours) for theirs, ours in matched.items() if theirs != ours}, "key": key}
     return adapted, said + (f"; left out {_some(left)}" if left else "")
+
+
+def question_of_classes(
+    name: str,
+    key: str,  # of Utterance.labels; of a table, its label column whatever it is called
+    metrics: Mapping[str, Literal["higher", "lower"]],  # the first one chooses the best step
+    score: Callable[[Mapping[str, Any], Outcome], dict[str, float]],
+) -> Question:
+    """Return the question which class of a few an utterance has, as a corpus' labels and the `labels:` section tell it."""
+    return Question(
+        name=name,
+        metrics=metrics,
+        primary_metric=next(iter(metrics)),
+        make_vocabulary=lambda _, labels, corpus: make_vocabulary(key, labels, corpus),
+        select=select,
+        score=score,
+        adapt=partial(adapt, key, lambda label, classes: label if label in classes.names else None),
+    )
 
 
 def _some(words: Sequence[str], most: int = 20) -> str:

@@ -201,6 +201,13 @@ def held(folder: Path) -> Iterator[None]:
                     lock.unlink()
 
 
+def refuse_held(folder: Path) -> None:
+    """Raise Held where another process is at work in a run folder; nothing is written."""
+    if (folder / ".lock").is_file():
+        with (folder / ".lock").open("r+", encoding="utf-8") as file:
+            _take(file, folder)  # closing it gives it back
+
+
 def _take(file: TextIO, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..errors import UserError
+from ..own_code import known_as
 from ..upstream.base import UpstreamConfig
 from .balance import BalanceConfig
 from .config import (
@@ -48,8 +49,11 @@ class MtlConfig:
         return self.tasks
 
 
-def resolve_mtl(layers: Sequence[Mapping[str, Any]]) -> MtlConfig:
-    """Return the config from mappings in rising precedence; every mistake is reported at once."""
+def resolve_mtl(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> MtlConfig:
+    """Return the config from mappings in rising precedence; every mistake is reported at once.
+
+    Where nothing of the corpora will be heard, those whose readers are not here are taken as they are told.
+    """
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, layer)
@@ -63,7 +67,7 @@ def resolve_mtl(layers: Sequence[Mapping[str, Any]]) -> MtlConfig:
     runs = {}
     for name, section in sections.items():
         try:
-            runs[name] = task_config(name, dict(section or {}), shared)
+            runs[name] = task_config(name, dict(section or {}), shared, heard=heard)
         except UserError as problem:
             errors += [f"{name}: {line}" for line in str(problem).splitlines()]
     unknown = [name for name in config.baselines if name not in sections]
@@ -76,9 +80,9 @@ def resolve_mtl(layers: Sequence[Mapping[str, Any]]) -> MtlConfig:
     return replace(config, tasks=runs)
 
 
-def task_config(name: str, section: dict[str, Any], shared: Mapping[str, Any]) -> RunConfig:
+def task_config(name: str, section: dict[str, Any], shared: Mapping[str, Any], *, heard: bool = True) -> RunConfig:
     """Return one task as a run of its own would have it, on the run's upstream, optimizer and steps."""
-    task = str(section.pop("task", name))
+    task = known_as(str(section.pop("task", name)), "task", "--tasks")
     size = section.pop("batch_size", None)
     demo = demo_recipe(task) if (section.get("corpus") or {}).get("demo") else {}
     known = {*TASK_KEYS, task}
@@ -87,7 +91,7 @@ def task_config(name: str, section: dict[str, Any], shared: Mapping[str, Any]) -
         raise UserError(f"Unknown option 'tasks.{name}.{strange[0]}'. A task has: batch_size, task, {', '.join(sorted(known))}.")
     below = {key: value for key, value in merge(task_default(task), demo).items() if key in known}
     batch = {} if size is None else {"training": {"batch_size": size}}
-    return resolve([below, shared, {"task": task, **section}, batch])
+    return resolve([below, shared, {"task": task, **section}, batch], heard=heard)
 
 
 def mtl_mapping(config: MtlConfig) -> dict[str, Any]:

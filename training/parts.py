@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import torch
 import yaml
 
 from ..errors import UserError
+from ..own_code import flags_for_another_process
 from ..upstream.base import Modality, UpstreamConfig
-from .checkpoint import Held, made, read_json, write_text
+from .checkpoint import Held, made, read_json, refuse_held, write_text
 from .config import RunConfig, identity_of, merge, read_yaml, roles_of, to_mapping
 from .mtl_config import MtlConfig, mtl_identity, mtl_mapping
 from .multi import run_tasks
@@ -176,15 +179,24 @@ def in_processes(
                 running |= {pool.submit(start, part): part for part in ready}
                 waiting = [part for part in waiting if part not in ready]
                 assert running or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
+                passed_by = 0
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     part = running.pop(future)
                     try:
                         results[part.name] = future.result()
+                    except Held as problem:  # by another machine, say, which runs the same plan: on to the next free one
+                        if not go_on:
+                            raise
+                        waiting.append(part)
+                        passed_by += 1
+                        say(runtime, f"passed by: {problem}")
                     except UserError as problem:
                         if not go_on:
                             raise
                         failed[part.name] = str(problem)
                         say(runtime, f"passed over: {problem}")
+                if passed_by and not running:
+                    time.sleep(SECONDS_TO_A_FREE_ONE)
         finally:
             pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
     return results, failed
@@ -235,13 +247,31 @@ def in_one_line(lines: Sequence[str]) -> str:
     return joined
 
 
+def devices_of(device: str, jobs: int) -> list[str]:
+    """Return where each of the runs at once computes: on GPUs in turn, where there are several and none is named."""
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return [f"cuda:{job % count}" if count > 1 else device for job in range(jobs)]
+
+
 def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path) -> Callable[[Part], Result]:
     """Return what runs one part in a process of its own."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in devices_of(runtime.device, jobs):
+        free.put(device)
 
     def start(part: Part) -> Result:
-        """Run one part to its end and return its result."""
+        """Run one part to its end on a device that is free, and return its result."""
+        device = free.get()
+        try:
+            return run_apart(part, device)
+        finally:
+            free.put(device)
+
+    def run_apart(part: Part, device: str) -> Result:
+        """Run one part in a process of its own."""
         place = folder / part.name
+        refuse_held(place)
         config = located(part, folder)
         if runtime.named and is_finished(place):  # nothing to compute: no process is worth its start
             return at_hand(part, folder)
@@ -250,13 +280,14 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
         write_text(asked, yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True))
         alone = isinstance(config, RunConfig)
         verb = [sys.executable, "-m", "headwater", "downstream" if alone else "mtl"]
-        flags = ["-c", str(asked), "-p", str(place), "--device", runtime.device]
+        flags = ["-c", str(asked), "-p", str(place), "--device", device]
         flags += ["-v", str(part.fold), *["--share-layers"] * runtime.share_layers] if alone else ["--one"]
-        command = [*verb, *flags]
+        command = [*verb, *flags, *flags_for_another_process()]
         ended = subprocess.run(
             command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
         )
         if ended.returncode:
+            refuse_held(place)  # another machine was quicker
             raise UserError(why_stopped(part.name, ended.stderr, place))
         say(runtime, f"done      {part.name}")
         return read_json(place / "result.json")

@@ -9,7 +9,7 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..corpus.batch import Batch
 from ..errors import UserError, nearest
+from ..installed import load_all, load_offered
+from ..own_code import FLAGS, known_as, use
 
 Modality = Literal["audio", "text"]
 
@@ -95,6 +97,7 @@ class Upstream(nn.Module, ABC):
     name: str = ""  # as the user asked for it
     source: str = ""  # hub id, folder or "built in"
     untrained: bool = False  # random weights: results are marked
+    code: str = ""  # of one that is not ours: which code computes it
 
     @abstractmethod
     def forward(
@@ -131,8 +134,8 @@ class Upstream(nn.Module, ABC):
         return None
 
     def weights_hash(self) -> str:
-        """Return a hash of every weight, the same on every machine."""
-        digest = hashlib.sha256()
+        """Return a hash of every weight, the same on every machine, and of the code where it is not ours."""
+        digest = hashlib.sha256(self.code.encode())
         for key, value in sorted(self.state_dict().items()):
             array = value.detach().cpu().contiguous()
             digest.update(f"{key} {array.dtype} {tuple(array.shape)}\n".encode())
@@ -162,6 +165,7 @@ class Registered:
     modality: Modality | None = "audio"  # None: known once it is loaded
     untrained: bool = False
     options: frozenset[str] = field(default_factory=frozenset)  # fields of UpstreamConfig that the builder understands
+    code: str = ""  # of a user's own its hash, of a package's its version; "": one of ours
 
 
 _REGISTERED: dict[str, Registered] = {}  # public name -> its line
@@ -175,6 +179,7 @@ _MECHANISM = {
     "row_keys",
     "run_folder",
     "s3prl_bridge",
+    "s3prl_weights",
     "shards",
     "store",
     "text",
@@ -202,34 +207,56 @@ def register_upstream(
         """Add the function to the table."""
         public = name or function.__name__
         words = description or (function.__doc__ or "").strip().split("\n")[0]
-        assert public not in _REGISTERED, f"two upstreams are called {public}"
+        if public in _REGISTERED:
+            places = [getattr(known, "__module__", "headwater") for known in (_REGISTERED[public].build, function)]
+            raise UserError(
+                f"Expected another name for an upstream than '{public}', found it in {places[0]} and in {places[1]}. Rename one."
+            )
         _REGISTERED[public] = Registered(public, function, source, words, modality, untrained, frozenset(options))
         return function
 
     return register if build is None else register(build)
 
 
-def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Registered]:
-    """Return the registered upstreams whose name matches, in natural order."""
+def registered_upstreams() -> dict[str, Registered]:
+    """Return the table of upstreams by name: ours, those that were typed, and what was loaded of installed packages."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name not in _MECHANISM:
             importlib.import_module(f"headwater.upstream.{module.name}")
+    return _REGISTERED
+
+
+def use_upstream(path: str) -> str:
+    """Execute a file that the user typed; return the name of the one upstream in it, which is known from now on."""
+    return use(path, "upstream").name
+
+
+def broken_upstreams(pattern: str = "*") -> list[str]:
+    """Return a line for each upstream of an installed package that cannot be had."""
+    return load_all("upstream", registered_upstreams(), pattern)
+
+
+def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Registered]:
+    """Return the registered upstreams whose name matches, in natural order."""
+    load_all("upstream", registered_upstreams(), pattern)  # what is broken is told by `broken_upstreams`
     rows = [row for row in _REGISTERED.values() if fnmatch.fnmatch(row.name, pattern) and modality in (None, row.modality)]
     return sorted(rows, key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row.name)])
 
 
 def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return an upstream in eval mode, by name, hub id, folder, run folder or `s3prl/NAME`.
+    """Return an upstream in eval mode, by name, hub id, folder, run folder, `s3prl/NAME` or a file of one's own.
 
     `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers. With a modality another one is refused, and of a
     run that had both it is the one that is loaded.
     """
+    if isinstance(what, str) and what.endswith(".py"):  # typed in the code that calls; a recipe's comes in a config
+        what = use_upstream(what)
     config = UpstreamConfig(name=what) if isinstance(what, str) else what
     row = find_upstream(config, modality)
     upstream = row.build(config)
     _refuse_modality(config, upstream.spec.modality, modality)
     upstream.name, upstream.source = config.name, upstream.source or row.source
-    upstream.untrained = upstream.untrained or row.untrained
+    upstream.untrained, upstream.code = upstream.untrained or row.untrained, upstream.code or row.code
     return upstream.eval()
 
 
@@ -242,9 +269,14 @@ def find_upstream(config: UpstreamConfig, modality: str | None = None) -> Regist
 
 
 def _find(config: UpstreamConfig, modality: str | None) -> Registered:
-    from . import huggingface, s3prl_bridge
+    from . import huggingface, s3prl_bridge, s3prl_weights
 
-    registered = {row.name: row for row in list_upstreams()}
+    config = replace(config, name=known_as(config.name, "upstream", FLAGS[modality or "audio"]))
+    registered = registered_upstreams()
+    if config.name not in registered:
+        load_offered("upstream", config.name, registered)
+    if (row := s3prl_weights.row_of(config, registered.get(config.name))) is not None:
+        return row
     if config.name in registered:
         return registered[config.name]
     if config.name.startswith("s3prl/"):
@@ -267,7 +299,8 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
             "Check the path, or give a name from `headwater upstreams`."
         )
     close = nearest(config.name, registered)
-    raise UserError(f"There is no upstream '{config.name}'.{close} See `headwater upstreams`, or give a hub id or a folder.")
+    others = "See `headwater upstreams`, or give a hub id, a folder, or s3prl/NAME."
+    raise UserError(f"There is no upstream '{config.name}'.{close} {others}")
 
 
 def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | None) -> None:
@@ -286,5 +319,5 @@ def _refuse_unknown_options(row: Registered, config: UpstreamConfig) -> None:
             continue
         allowed = ", ".join(sorted(row.options)) or "no options"
         raise UserError(f"Upstream '{config.name}' has no option '{option.name}' (it has: {allowed}). Leave it out.")
-    if config.path is not None and row.source == "built in":
+    if config.path is not None and (row.source == "built in" or (row.code and "path" not in row.options)):
         raise UserError(f"Upstream '{config.name}' is built in and takes no weights: leave out -k, or name the model.")

@@ -17,6 +17,8 @@ from headwater.corpus.base import Corpus, get_reader, list_corpora
 from headwater.corpus.demo import demo_root
 from headwater.corpus.locate import is_demo
 from headwater.errors import UserError
+from headwater.training.config import CorpusConfig, complete_corpus
+from headwater.training.prepare import read_corpus
 
 pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
 
@@ -148,3 +150,11 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 def test_a_demo_that_cannot_be_is_refused(name: str, scale: float, words: str) -> None:
     with pytest.raises(UserError, match=words):
         demo_root(get_reader(name), scale=scale)
+
+
+def test_a_miniature_is_known_for_one_however_it_is_named() -> None:
+    reader = get_reader("ravdess")
+    root = demo_root(reader, scale=TINY)
+    assert read_corpus(complete_corpus(CorpusConfig("ravdess", data=str(root)), reader, [])).demo
+    assert read_corpus(complete_corpus(CorpusConfig("ravdess", demo=True, demo_scale=TINY), reader, [])).demo
+    assert not is_demo(root.parent)

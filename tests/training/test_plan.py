@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from headwater.errors import UserError
+from headwater.training.checkpoint import Held, held, refuse_held
 from headwater.training.config import RunConfig, resolve, to_mapping
 from headwater.training.evaluation import evaluate_run
-from headwater.training.parts import Part, run_parts
+from headwater.training.parts import Part, devices_of, run_parts
 from headwater.training.plan import expand, run_plan, summarise
 from headwater.training.results import read_predictions
 from headwater.training.run import Runtime
@@ -201,6 +202,43 @@ def test_what_starts_from_a_part_that_failed_is_passed_over_with_it(
     results, failed = run_parts(expand(staged, [1], [1, 2], []), tmp_path / "run", QUIET, jobs, {})
     assert {*results} == {"seed2/ft", "seed2/frz"}
     assert failed["seed1/frz"] == "starts from seed1/ft, which is not there: Expected memory, found none."
+
+
+def test_parts_at_once_have_a_gpu_each_where_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices_of("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices_of("cuda:1", 2) == ["cuda:1", "cuda:1"]  # the user has chosen
+    assert devices_of("cpu", 2) == ["cpu", "cpu"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert devices_of("auto", 2) == ["auto", "auto"]
+
+
+def test_a_part_that_another_machine_holds_is_passed_by_until_it_is_free(
+    staged: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def start(part: Part) -> dict:
+        tried.append(part.name)
+        if part.name == "seed1/ft" and tried.count(part.name) < 3:
+            raise Held("Expected the run folder to be free.")
+        return {"name": part.name}
+
+    monkeypatch.setattr("headwater.training.parts.starter", lambda *_: start)
+    monkeypatch.setattr("headwater.training.parts.SECONDS_TO_A_FREE_ONE", 0.0)
+    results, failed = run_parts(expand(staged, [1], [1, 2], []), tmp_path / "run", QUIET, 2, {})
+    assert ({*results}, failed) == ({"seed1/ft", "seed1/frz", "seed2/ft", "seed2/frz"}, {})
+    assert tried.count("seed1/ft") == 3
+
+
+def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:
+    refuse_held(tmp_path / "none")
+    with held(tmp_path / "run"):
+        before = (tmp_path / "run" / ".lock").read_bytes()
+        with pytest.raises(Held, match="found that process"):
+            refuse_held(tmp_path / "run")
+        assert (tmp_path / "run" / ".lock").read_bytes() == before
+    refuse_held(tmp_path / "run")
 
 
 def test_every_split_that_was_evaluated_is_summed_up(config: RunConfig, tmp_path: Path) -> None:

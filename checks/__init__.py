@@ -1,0 +1,1 @@
+"""What everything that is registered must hold, ours and a user's own alike."""

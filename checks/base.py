@@ -1,0 +1,54 @@
+"""A contract test: a function whose docstring is what must hold, and which says what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..own_code import told_in_one_line
+
+Subject = TypeVar("Subject")
+
+
+class Failed(Exception):
+    """What does not hold, in a line: expected, found, next move."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One contract test's answer."""
+
+    words: str  # what must hold
+    problem: str = ""  # "": it does
+
+    @property
+    def line(self) -> str:
+        """What is printed of it."""
+        return f"failed  {self.words}: {self.problem}" if self.problem else f"ok      {self.words}"
+
+
+def findings(checks: Sequence[Callable[[Subject], None]], subject: Subject, path: Path) -> list[Finding]:
+    """Run every check on a subject, whatever becomes of the others; an error in its code is a finding too."""
+    found = []
+    for check in checks:
+        words = (check.__doc__ or "").split("\n")[0].rstrip(".")
+        try:
+            with torch.random.fork_rng(devices=[]):
+                check(subject)
+            found.append(Finding(words))
+        except (Failed, UserError) as problem:
+            found.append(Finding(words, " ".join(str(problem).split())))
+        except Exception as problem:
+            found.append(Finding(words, f"Expected no error, found {told_in_one_line(problem, path)}. Mend it."))
+    return found
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Return the norm of a difference over the norm of what was expected."""
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-6))

@@ -1,0 +1,160 @@
+"""A task on trial: a small made-up corpus (or the user's data), and frames that are noise of each utterance's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..corpus.base import Corpus, Utterance
+from ..corpus.batch import Batch, derive_seed
+from ..downstream.base import Expert, Outcome, Question, Task
+from ..downstream.labels import LabelsConfig
+from ..errors import UserError
+from ..training.model import Model
+from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, UpstreamSpec
+
+ROWS = 6  # utterances in a batch
+FRAME_SECONDS = 0.02
+WORDS = ("sunny", "rain", "again", "over", "hills", "and", "far", "away", "they", "say")
+ROLES: tuple[tuple[Modality, ...], ...] = (("audio",), ("audio", "text"), ("text",))  # tried in this order
+DIMS: Mapping[Modality, int] = {"audio": 12, "text": 10}
+
+
+class Silent(Upstream):
+    """An upstream that promises frames and gives none: each batch brings its own."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.spec = UpstreamSpec(modality, 2, DIMS[modality], 16_000, lambda samples: max(samples // 320, 1))
+
+    def forward(self, batch: Any, *, views: int = 1, masked: Tensor | None = None, layers: Sequence[int] | None = None) -> Layers:
+        """Refuse: nothing is heard here."""
+        raise NotImplementedError("Expected frames in the batch, found none. A check has to bring them.")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the contract tests of a task are run on."""
+
+    task: Task
+    options: Any
+    question: Question
+    corpus: Corpus
+    vocabulary: dict[str, Any]
+    roles: tuple[Modality, ...]
+    rows: tuple[Utterance, ...]  # a batch of training utterances
+
+    def expert(self, seed: int = 1, vocabulary: Mapping[str, Any] | None = None) -> Expert:
+        """Return the expert with new weights."""
+        return built(self.task, self.options, self.vocabulary if vocabulary is None else vocabulary, self.roles, seed)
+
+    def model(self, seed: int = 1, vocabulary: Mapping[str, Any] | None = None) -> Model:
+        """Return the expert behind weighted sums, as a run has it."""
+        configs = {role: UpstreamConfig(name="check") for role in self.roles}
+        upstreams: dict[Modality, Upstream] = {role: Silent(role) for role in self.roles}
+        return Model(upstreams, {self.task.name: self.expert(seed, vocabulary)}, configs).eval()
+
+    def batch(self, expert: Expert, rows: Sequence[Utterance] | None = None) -> Batch:
+        """Return utterances as the loop hands them over: targets, texts, and two layers of frames for each role."""
+        rows = self.rows if rows is None else rows
+        return Batch(
+            None,
+            tuple(int(16_000 * (row.duration or 1.0)) for row in rows),
+            ids=tuple(row.id for row in rows),
+            texts=tuple(row.text for row in rows),
+            targets=tuple(expert.target(row) for row in rows),
+            stored={role: layers_of(rows, role) for role in self.roles},
+        )
+
+    def outcome(self, model: Model) -> Outcome:
+        """Return what the model answers to the batch, beside what is right."""
+        expert = model.expert(self.task.name)
+        batch = self.batch(expert)
+        with torch.no_grad():
+            output = model.answer(self.task.name, batch)
+        predictions, scores = expert.decode(output)
+        references = tuple(expert.reference(target) for target in batch.targets)
+        return Outcome(batch.ids, tuple(predictions), references, scores, output.embeddings)
+
+
+def on_trial(task: Task, corpus: Corpus | None = None, options: Any = None) -> Trial:
+    """Return a task with what its contract tests need: a vocabulary, and roles that it can be built for."""
+    options = task.options() if options is None else options
+    question, corpus = task.question(options), corpus or made_up()
+    vocabulary = question.make_vocabulary(options, LabelsConfig(), corpus)
+    rows = question.select(vocabulary, corpus.splits["train"])
+    if not rows:
+        raise UserError(
+            f"Expected training utterances that '{task.name}' selects, found none in {corpus.name}. Name yours: --data my.csv"
+        )
+    problems = []
+    for roles in ROLES:
+        try:
+            built(task, options, vocabulary, roles)
+        except UserError as problem:
+            problems.append(str(problem))
+            continue
+        # a corpus may be sorted: the batch is drawn from all of it
+        chosen = sorted(rows, key=lambda row: derive_seed(row.id, "check"))[:ROWS]
+        return Trial(task, options, question, corpus, vocabulary, roles, tuple(with_length(row) for row in chosen))
+    raise UserError(problems[0])
+
+
+def built(task: Task, options: Any, vocabulary: Mapping[str, Any], roles: Sequence[Modality], seed: int = 1) -> Expert:
+    """Return a task's expert, its weights drawn from a seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return task.build(options, vocabulary, {role: Silent(role).spec for role in roles})
+
+
+def with_length(row: Utterance) -> Utterance:
+    """Return an utterance of a length that differs from the others', long enough for what is said in it."""
+    frames = 40 + derive_seed(row.id, "frames") % 20
+    return replace(row, duration=frames * FRAME_SECONDS, text=row.text if row.text is not None else "far away")
+
+
+def made_up() -> Corpus:
+    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, texts, speakers."""
+    splits: dict[str, tuple[Utterance, ...]] = {}
+    for split, count in (("train", 18), ("dev", 9), ("test", 9)):
+        splits[split] = tuple(_utterance(split, number) for number in range(count))
+    return Corpus("made-up", "check", None, splits, label_order={"directed": ("no", "yes")}, scale=(1.0, 7.0))
+
+
+def _utterance(split: str, number: int) -> Utterance:
+    words = list(itertools.islice(itertools.cycle(WORDS[number % len(WORDS) :] + WORDS), 3))
+    ratings = {name: 1.0 + (number * step) % 7 for name, step in (("arousal", 1), ("valence", 2), ("dominance", 3))}
+    labels = {"label": ("one", "two", "three")[number % 3], "directed": ("no", "yes")[number % 2], **ratings}
+    name = f"{split}-{number:02d}"
+    return Utterance(name, f"{name}.wav", duration=2.0, text=" ".join(words), speaker=f"{split}{number % 3}", labels=labels)
+
+
+def layers_of(rows: Sequence[Utterance], role: Modality) -> Layers:
+    """Return noise that is each utterance's own, and other noise behind its end: what an expert has to leave out."""
+    lengths = tuple(round((row.duration or 1.0) / FRAME_SECONDS) for row in rows)
+    values = []
+    for layer in range(2):
+        padded = torch.full((len(rows), max(lengths), DIMS[role]), 30.0 * (layer + 1))
+        for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            generator = torch.Generator().manual_seed(derive_seed(row.id, role, layer))
+            own = torch.randn(1, DIMS[role], generator=generator)  # what an expert can tell it by
+            padded[number, :length] = own + torch.randn(length, DIMS[role], generator=generator)
+        values.append(padded)  # (batch, frame, dim)
+    return Layers(values, lengths)
+
+
+def pooled(batch: Batch) -> Batch:
+    """Return a batch in which an utterance is one frame, the mean over its frames, as a store may keep it."""
+    stored = {}
+    for role, layers in batch.stored.items():
+        means = [
+            torch.stack([row[:end].mean(dim=0, keepdim=True) for row, end in zip(values, layers.lengths, strict=True)])
+            for values in layers.values
+        ]
+        stored[role] = Layers(means, (1,) * len(batch), pooled=True)
+    return replace(batch, stored=stored)

@@ -1,0 +1,167 @@
+"""The contract tests of an upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..corpus.batch import Batch, as_batch
+from ..upstream.base import Layers, Upstream, UpstreamConfig, load_upstream
+from .base import Failed, distance
+
+LENGTHS = (16_000, 24_001, 33_333, 47_999)  # samples: 1 to 3 s, odd ones among them
+SHORT = (1, 2, 17, 160, 399, 400)
+TEXTS = ("why did you ask me that? I told you all of it before", "I do not think so, no", "yes")
+TOLERANCE = 1e-5
+SAMPLE_RATE = 16_000  # of all audio that upstreams are given
+
+
+@dataclass(frozen=True)
+class Listener:
+    """An upstream, and what it is given."""
+
+    config: UpstreamConfig
+    upstream: Upstream
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is given texts instead of waveforms."""
+        return self.upstream.spec.modality == "text"
+
+    def material(self, lengths: Sequence[int] = LENGTHS) -> list[Any]:
+        """Return utterances as it takes them: noise of so many samples, or texts."""
+        if self.reads:
+            return list(TEXTS)
+        generator = torch.Generator().manual_seed(1)
+        return [0.1 * (number + 1) * torch.randn(length, generator=generator) for number, length in enumerate(lengths)]
+
+    def layers(self, heard: Any, **asked: Any) -> Layers:
+        """Return what it says, without a gradient."""
+        with torch.no_grad():
+            return self.upstream(heard, **asked)
+
+
+def listener(what: str | UpstreamConfig) -> Listener:
+    """Return an upstream with what its contract tests need."""
+    config = UpstreamConfig(name=what) if isinstance(what, str) else what
+    return Listener(config, load_upstream(config))
+
+
+def it_keeps_its_promise(subject: Listener) -> None:
+    """What comes out is what the spec promises: layers, dimensions, and num_frames(samples) frames."""
+    spec, heard = subject.upstream.spec, subject.material()
+    found = subject.layers(heard)
+    if not subject.reads and spec.sample_rate != SAMPLE_RATE:
+        raise Failed(f"Expected sample_rate={SAMPLE_RATE} in the spec, found {spec.sample_rate}: audio is given at that rate.")
+    refuse_other_count(found, spec.num_layers, "eval mode")
+    for number, values in enumerate(found.values):
+        if values.ndim != 3 or values.shape[2] != spec.dim or values.shape[0] != len(heard):
+            raise Failed(
+                f"Expected (batch {len(heard)}, frame, dim {spec.dim}) from layer {number}, found {tuple(values.shape)}."
+            )
+        if not torch.isfinite(values).all():
+            raise Failed(f"Expected finite numbers in layer {number}, found others. Is a logarithm of zero taken?")
+        if max(found.lengths) > values.shape[1]:
+            raise Failed(f"Expected at least {max(found.lengths)} frames in layer {number}, found {values.shape[1]}.")
+    promised = found.lengths if subject.reads else tuple(spec.num_frames(len(waveform)) for waveform in heard)
+    if tuple(found.lengths) != promised:
+        raise Failed(f"Expected lengths {promised} of {LENGTHS} samples (spec.num_frames), found {tuple(found.lengths)}.")
+
+
+def refuse_other_count(found: Layers, count: int, mode: str) -> None:
+    """Refuse another number of layers than was promised."""
+    if len(found.values) != count:
+        raise Failed(f"Expected {count} layers (spec.num_layers) in {mode}, found {len(found.values)}. Is LayerDrop on?")
+
+
+def padding_is_nothing(subject: Listener) -> None:
+    """An utterance's frames depend neither on its batch mates nor on the padding, to 1e-5."""
+    heard = subject.material()
+    together = subject.layers(heard)
+    longer = together if subject.reads else subject.layers(padded_to_twice(as_batch(heard)))
+    for row, utterance in enumerate(heard):
+        alone = subject.layers([utterance])
+        frames = alone.lengths[0]
+        for number, values in enumerate(alone.values):
+            worst = max(distance(batch.values[number][row, :frames], values[0, :frames]) for batch in (together, longer))
+            if worst > TOLERANCE:
+                raise Failed(
+                    f"Expected the frames that the utterance has alone, found others in a batch ({worst:.1e} off in layer "
+                    f"{number}). Mask what is behind its end: norms over time, convolutions, attention."
+                )
+
+
+def padded_to_twice(batch: Batch) -> Batch:
+    """Return a batch with as many zeros again behind its longest utterance."""
+    assert batch.waveforms is not None, "a batch made of waveforms has them"
+    return Batch(torch.nn.functional.pad(batch.waveforms, (0, batch.waveforms.shape[1])), batch.lengths, batch.ids)
+
+
+def eval_is_certain(subject: Listener) -> None:
+    """Asked twice it says the same: in eval mode nothing is random."""
+    one, two = (subject.layers(subject.material()) for _ in range(2))
+    if not all(torch.equal(first, second) for first, second in zip(one.values, two.values, strict=True)):
+        raise Failed("Expected the same layers twice in eval mode, found others. Use nn.Dropout, or ask self.training.")
+
+
+def short_is_defined(subject: Listener) -> None:
+    """The shortest audio, one sample to 400, gives at least one finite frame."""
+    if subject.reads:
+        return
+    for length in SHORT:
+        found, promised = subject.layers(subject.material([length])), subject.upstream.spec.num_frames(length)
+        if promised < 1 or tuple(found.lengths) != (promised,):
+            raise Failed(f"Expected at least one frame of {length} samples, found {promised} promised and {found.lengths} given.")
+        if not all(torch.isfinite(values).all() for values in found.values):
+            raise Failed(f"Expected finite frames of {length} samples, found others. Pad what is shorter than a window.")
+
+
+def training_changes_nothing(subject: Listener) -> None:
+    """In train mode there are as many layers, and `views=2` gives each utterance twice, one view behind the other."""
+    heard, count = subject.material(), subject.upstream.spec.num_layers
+    try:
+        subject.upstream.train()
+        once, twice = subject.layers(heard), subject.layers(heard, views=2)
+    finally:
+        subject.upstream.eval()
+    refuse_other_count(once, count, "train mode")
+    for found, rows in ((once, len(heard)), (twice, 2 * len(heard)), (subject.layers(heard, views=2), len(heard))):
+        if len(found.lengths) != rows or found.values[0].shape[0] != rows:
+            raise Failed(f"Expected {rows} rows (two views in train mode only), found {found.values[0].shape[0]}. See `views`.")
+
+
+def layers_can_be_chosen(subject: Listener) -> None:
+    """`layers=[…]` gives those layers, in that order."""
+    heard, last = subject.material(), subject.upstream.spec.num_layers - 1
+    whole, asked = subject.layers(heard), subject.layers(heard, layers=[last, 0])
+    if len(asked.values) != 2 or not (same(asked.values[0], whole.values[last]) and same(asked.values[1], whole.values[0])):
+        raise Failed(
+            f"Expected layers {last} and 0 for layers=[{last}, 0], found {len(asked.values)} others. Leave none out of `layers`."
+        )
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Tell whether two layers are the same; the fewer layers, the fewer roundings may differ."""
+    return found.shape == expected.shape and distance(found, expected) < TOLERANCE
+
+
+def weights_are_known(subject: Listener) -> None:
+    """Its weights_hash is the same each time that it is loaded."""
+    again = load_upstream(subject.config)
+    if again.weights_hash() != subject.upstream.weights_hash():
+        raise Failed("Expected the same weights twice, found others. Draw them from a seed, or load them; say untrained=True.")
+
+
+CHECKS: Sequence[Callable[[Listener], None]] = (
+    it_keeps_its_promise,
+    padding_is_nothing,
+    eval_is_certain,
+    short_is_defined,
+    training_changes_nothing,
+    layers_can_be_chosen,
+    weights_are_known,
+)

@@ -1,0 +1,60 @@
+"""Which class is it? A head, a loss and a score of one's own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn, tensor
+
+from headwater.downstream.base import Batch, Expert, Frames, Outcome, Output, Task, UpstreamSpec, Utterance
+from headwater.downstream.classification import Classes, mean_by_seconds, question_of_classes
+from headwater.downstream.heads import masked_mean
+from headwater.training.metrics import unweighted_accuracy
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `-o my_task.KEY=VALUE` sets."""
+
+    hidden_dim: int = 64
+
+
+class MyExpert(Expert):
+    """One hidden layer in every frame, its mean over time, a linear layer."""
+
+    def __init__(self, options: Options, vocabulary: Mapping, specs: Mapping[str, UpstreamSpec]) -> None:
+        super().__init__()
+        self.vocabulary, self.classes = dict(vocabulary), Classes.from_vocabulary(vocabulary)
+        self.hidden = nn.Linear(specs["audio"].dim, options.hidden_dim)
+        self.classifier = nn.Linear(options.hidden_dim, len(self.classes.names))
+
+    def target(self, utterance: Utterance) -> int:
+        return self.classes.names.index(self.classes.of(utterance))
+
+    def reference(self, target: int) -> str:
+        return self.classes.names[target]
+
+    def forward(self, frames: Mapping[str, Frames]) -> Output:
+        audio = frames["audio"]  # values: (batch, frame, dim); valid: (batch, frame), False behind an utterance's end
+        return Output(self.classifier(masked_mean(self.hidden(audio.values).tanh(), audio.valid)))  # (batch, class)
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(output.values, tensor(batch.targets, device=output.values.device))
+
+    def decode(self, output: Output) -> tuple[tuple[str, ...], Tensor]:
+        scores = output.values.detach().softmax(dim=-1).cpu()  # (batch, class)
+        return tuple(self.classes.names[best] for best in scores.argmax(dim=-1).tolist()), scores
+
+    def score(self, outcome: Outcome) -> dict[str, float]:
+        return score(self.vocabulary, outcome)
+
+    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[str, Tensor]:
+        mean = mean_by_seconds(windows)  # of the scores (class) of each window of a long file
+        return self.classes.names[int(mean.argmax())], mean
+
+
+def score(vocabulary: Mapping, outcome: Outcome) -> dict[str, float]:
+    return {"ua": unweighted_accuracy(outcome.references, outcome.predictions, vocabulary["classes"])}
+
+
+QUESTION = question_of_classes("my_task", key="emotion", metrics={"ua": "higher"}, score=score)
+TASK = Task(name="my_task", options=Options, question=lambda _: QUESTION, build=MyExpert)

@@ -1,0 +1,175 @@
+"""The contract tests: everything of ours holds them, and each of them finds what it is there to find."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import headwater as library
+from headwater import own_code
+from headwater.checks import corpus as of_corpus
+from headwater.checks import task as of_task
+from headwater.checks import upstream as of_upstream
+from headwater.checks.base import findings
+from headwater.checks.trial import on_trial
+from headwater.commands.check import main as check
+from headwater.corpus import base as corpora
+from headwater.corpus.base import get_reader
+from headwater.downstream import base as tasks
+from headwater.downstream.base import built_in_tasks, load_task
+from headwater.upstream import base as upstreams
+from headwater.upstream.base import registered_upstreams
+
+EXAMPLES = Path(library.__file__).parent / "examples"
+SMALL: dict[str, dict[str, Any]] = {"asr": {"projector_dim": 16, "hidden_dim": 16}, "turbo": {"joint_dim": 32}}
+CHEAP = [row.name for row in registered_upstreams().values() if row.source == "built in" and row.name != "test_whisper"]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the examples, and a corpus for one of them; nothing was typed yet."""
+    monkeypatch.setattr(own_code, "_USED", {})
+    monkeypatch.setattr(tasks, "OWN_TASKS", {})
+    monkeypatch.setattr(upstreams, "_REGISTERED", dict(upstreams.registered_upstreams()))
+    monkeypatch.setattr(corpora, "_READERS", dict(corpora.registered_corpora()))
+    folder = tmp_path / "desk"
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for label in ("calm", "angry"):
+        (folder / "data" / label).mkdir(parents=True)
+        for speaker in ("anna", "bert", "carl", "dora", "emil", "fred"):
+            soundfile.write(folder / "data" / label / f"{speaker}_1.wav", np.full(800, 0.1), 16_000)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def failed(desk: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Change one of the examples, check it, and return the lines of what does not hold."""
+
+    def run(name: str, before: str, after: str, *flags: str) -> str:
+        path = desk / (f"{name}/expert.py" if name == "my_task" else name)
+        text = path.read_text()
+        assert before in text
+        path.write_text(text.replace(before, after))
+        assert check([f"./{name}", *flags]) == 1
+        return "\n".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("failed  "))
+
+    return run
+
+
+def test_there_are_tasks_and_upstreams_to_check() -> None:
+    assert len(built_in_tasks()) >= 7
+    assert len(CHEAP) >= 10
+
+
+@pytest.mark.parametrize("name", built_in_tasks())
+def test_every_task_of_ours_holds_its_contract(name: str) -> None:
+    task = load_task(name)
+    found = findings(of_task.CHECKS, on_trial(task, options=task.options(**SMALL.get(name, {}))), Path("/"))
+    assert [finding.line for finding in found if finding.problem] == []
+    assert len(found) == 13
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_every_upstream_without_a_download_holds_its_contract(name: str) -> None:
+    found = findings(of_upstream.CHECKS, of_upstream.listener(name), Path("/"))
+    assert [finding.line for finding in found if finding.problem] == []
+
+
+@pytest.mark.usefixtures("desk")
+def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(["./my_task"]) == check(["my_upstream.py"]) == check(["./my_corpus.py", "--data", "data"]) == 0
+    assert check(["./my_task", "--corpus", "my_corpus.py", "--data", "data"]) == 0
+    out = capsys.readouterr().out
+    assert "task 'my_task': all 13 contract tests hold" in out
+    assert "upstream 'my_upstream': all 7 contract tests hold" in out
+    assert "corpus 'my_corpus': all 8 contract tests hold" in out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("audio.valid)))", "audio.valid | True)))", "Mask what is behind an utterance's end (frames.valid)"),
+        ("self.classifier = nn", "self.idle, self.classifier = nn.Linear(2, 2), nn", "found none at idle.weight, idle.bias"),
+        ("tensor(batch.targets", "tensor(batch.targets[:1] * len(batch)", "Expected one loss, found"),
+        ('return {"ua":', 'return {"wa":', "Expected a number for 'ua' from Expert.score, found None. It gives wa."),
+        (".detach().softmax", ".softmax", "End decode() with .detach().cpu()"),
+        ("softmax(dim=-1).cpu()", "softmax(dim=-1).cpu()[:, :1]", "Expected finite scores of shape (batch 6, class 3)"),
+        ("mean_by_seconds(windows)", "windows[0][1] * len(windows)", "Expected the scores of one window from join() of two"),
+        ("int(mean.argmax())", "int(mean.argmin())", "from join() of that one window, found"),
+        (".tanh()", ".tanh() + nn.functional.dropout(self.hidden(audio.values))", "Expected one answer in eval mode, found two"),
+        ("cross_entropy(output", "cross_entropy(-output.values.detach() + 0 * output", "Expected a loss that falls"),
+        ("        return self.classes.names.index", "        1 / 0\n        return self.classes.names.index", "(expert.py, line"),
+        ('    """One hidden', '    pools = {"audio": "mean"}\n    """One hidden', "Leave `pools` out"),
+        ("dict(vocabulary), C", "dict(vocabulary, seen={1: 2}), C", "found that json changes it"),
+    ],
+)
+def test_a_broken_task_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
+    assert told in failed("my_task", before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("num_layers=2", "num_layers=3", "Expected 3 layers (spec.num_layers) in eval mode, found 2"),
+        ("dim=BANDS", "dim=BANDS + 1", "Expected (batch 4, frame, dim 21) from layer 0"),
+        ("return max(num_samples // WINDOW, 1)", "return max(round(num_samples / WINDOW), 1)", "Expected at least 150 frames"),
+        (
+            "both = [loudness",
+            "loudness = loudness - loudness.mean(dim=1, keepdim=True)\n        both = [loudness",
+            "Mask what is behind",
+        ),
+        (
+            "both = [loudness",
+            "loudness = loudness + torch.rand(())\n        both = [loudness",
+            "Expected the same layers twice in eval mode",
+        ),
+        ("+ 1e-6", "- 1e9", "Is a logarithm of zero taken?"),
+        ("if self.training else 1", "", "Expected 4 rows (two views in train mode only), found 8"),
+        ("wanted = range(2) if layers is None else layers", "wanted = range(2)", "found 2 others"),
+        (
+            "waveforms = nn.functional.pad(batch.waveforms, (0, max(WINDOW - batch.waveforms.shape[1], 0)))",
+            "waveforms = batch.waveforms",
+            "RuntimeError",
+        ),
+        (
+            "super().__init__()\n",
+            "super().__init__()\n        self.register_buffer('drawn', torch.rand(3))\n",
+            "Draw them from a seed",
+        ),
+    ],
+)
+def test_a_broken_upstream_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
+    assert told in failed("my_upstream.py", before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('f"{label}/{file.stem}"', "file.stem", "found 6 used twice ('"),
+        ("str(file), speaker", 'str(file) + "x", speaker', "found 12 without"),
+        ("return Corpus(", 'splits["dev"] += splits["train"][:1]\n    return Corpus(', "in one split, found '"),
+        ('"emotion": label}', '"mood": label}', "Expected a label 'emotion' in my_corpus, found none"),
+        ("number or 1)", "1)", "Expected other test utterances in fold 4"),
+        ('Corpus("my_corpus"', 'Corpus("mine"', "Expected name and protocol ('my_corpus', 'speaker4')"),
+        ("return Corpus(", 'splits["test"] = ()\n    return Corpus(', "Expected utterances in train, dev and test"),
+    ],
+)
+def test_a_broken_corpus_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
+    assert told in failed("my_corpus.py", before, after, "--data", "data")
+
+
+@pytest.mark.usefixtures("desk")
+def test_a_corpus_that_is_read_in_another_order_is_found() -> None:
+    own_code.use("./my_corpus.py")
+    subject = of_corpus.reading(get_reader("my_corpus"), "data")
+    rows = {name: rows[::-1] for name, rows in subject.corpus.splits.items()}
+    turned = of_corpus.Reading(subject.reader, lambda **_: type(subject.corpus)("my_corpus", "speaker4", 1, rows), subject.corpus)
+    found = findings([of_corpus.read_twice_it_is_the_same], turned, Path("/"))
+    assert "Sort the files" in found[0].problem
