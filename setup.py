@@ -9,10 +9,20 @@ EXTRAS = {
     "mtl": ["torchjd>=0.18,<0.19"],  # PCGrad, MGDA, IMTL-G …; its API changes with every minor version
     # UPGrad, CAGrad, Nash-MTL; their solvers quadprog and ecos are GPL
     "mtl-solvers": ["torchjd[quadprog-projector,cagrad,nash-mtl]>=0.18,<0.19"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # `headwater export --onnx`; 40 MB of wheels
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }
-RUNNERS = ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "build>=1.2", "setuptools>=70.1"]
-EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["mtl"], *RUNNERS]
+RUNNERS = [
+    "librosa>=0.10.2",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "types-PyYAML",
+    "build>=1.2",
+    "setuptools>=70.1",
+]
+EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["mtl"], *EXTRAS["onnx"], *RUNNERS]
 
 folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
 
@@ -35,6 +45,8 @@ setup(
             "downstream/*/*.yaml",
             "recipes/*/*.csv",
             "analysis/*.css",
+            "examples/*.py",
+            "examples/*/*",
         ]
     },
     install_requires=[
@@ -42,7 +54,6 @@ setup(
         "transformers>=5.0",
         "safetensors>=0.4.5",
         "accelerate>=1.2",
-        "librosa>=0.10.2",
         "soundfile>=0.12.1",
         "soxr>=0.4",
         "scikit-learn>=1.4",

@@ -1,0 +1,49 @@
+"""Tell which of some runs is better, and whether their test can tell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from .shell import Parser
+
+HELP = "compare runs or plans on the same utterances: difference, interval, p-values, a verdict"
+EXAMPLE = "headwater compare result/downstream/hubert result/downstream/wavlm --json compared.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table and the verdict; leave the numbers where that is asked for."""
+    parser = Parser("headwater compare", "Compare runs or plans (folds pooled, seeds paired) with the first one.", EXAMPLE)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, plans, or evaluations (RUN/evaluations/…)")
+    parser.add_argument("--metric", help="the metric that decides (default: the task's own)")
+    parser.add_argument("--split", help="where they are compared (default: the corpus' test)")
+    parser.add_argument("--task", help="the task of joint runs that is compared")
+    parser.add_argument("--weights", choices=("best", "last", "own"), help="of joint runs: which step (default: best)")
+    parser.add_argument("--json", metavar="FILE", help="write every number as json (-: to stdout, in place of the table)")
+    parser.add_argument("--markdown", action="store_true", help="print the table in markdown")
+    flags = parser.parse_args(arguments)
+    if len(flags.runs) < 2:
+        raise UserError(f"Expected at least two runs to compare, found '{flags.runs[0]}' alone. Name another.")
+    from ..analysis.compare import compare
+    from ..analysis.compare_text import as_json, compared_text
+    from ..training.checkpoint import write_json
+
+    runs = [Path(run).expanduser() for run in flags.runs]
+    out = Path(flags.json or "-").expanduser()
+    if out.is_file() and any(out.resolve().is_relative_to(run.resolve()) for run in runs):
+        raise UserError(f"Expected a file of its own after --json, found '{out}', which is a run's. Choose another name.")
+    compared = compare(runs, metric=flags.metric, split=flags.split, task=flags.task, weights=flags.weights)
+    if flags.json == "-":
+        import json
+
+        json.dump(as_json(compared), sys.stdout, indent=2, ensure_ascii=False)
+        print()
+        return 0
+    if flags.json:
+        write_json(out, as_json(compared))
+    print(compared_text(compared, markdown=flags.markdown))
+    if flags.json:
+        print(f"written to {out}", file=sys.stderr)
+    return 0
