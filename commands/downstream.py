@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .from_s3prl import refuse_s3prl_override
+from ..own_code import known_as, refuse_other_code
+from .from_s3prl import told, translated
 from .naming import folder_of
-from .shell import Parser, split_numbers, split_pairs
+from .shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
     from ..training.config import RunConfig
@@ -39,11 +40,14 @@ def make_parser(prog: str) -> Parser:
         default="train",
         help="train (default), or test a finished run (-e)",
     )
-    add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME")
-    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
-    add("--text-upstream", metavar="NAME", help="what reads the transcripts: bert, tinybert, hashed_words, a hub id, a folder")
+    heard = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME, ./my_upstream.py"
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=heard)
+    add("-k", "--upstream_ckpt", metavar="PATH", help="weights of the named upstream: a folder, or s3prl's .pt")
+    read = "what reads the transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
+    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=read)
     add("--text-upstream-ckpt", metavar="DIR", help="folder with the weights of the named text upstream")
-    add("-d", "--downstream", metavar="TASK", help="the task: a folder of downstream/")
+    words = "the task: a folder of downstream/, or one of your own (./my_task)"
+    add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=words)
     add("-f", "--upstream_trainable", action="store_true", help="finetune every upstream named (convolutions stay frozen)")
     add(
         "-l",
@@ -57,7 +61,8 @@ def make_parser(prog: str) -> Parser:
     )
     add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (superb/emotion)")
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
-    add("--corpus", help="a name of `headwater corpus list` (default: the task's usual one)")
+    words = "a name of `headwater corpus list` (default: the task's usual one), or ./my_corpus.py"
+    add("--corpus", action=TypedPath, kind="corpus", help=words)
     add("--data", help="the corpus' folder, or a csv / tsv / jsonl of your own")
     add("--columns", metavar="OURS=THEIRS,…", help="headers of your csv: audio=wav_path,label=emotion,speaker=spk")
     add("--audio-root", metavar="DIR", help="what relative paths of a manifest start from (default: its folder)")
@@ -77,7 +82,7 @@ def make_parser(prog: str) -> Parser:
     add("--skip-broken", action="store_true", help="go on without audio files that cannot be read")
     add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
     add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
-    add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate")
+    add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate (RUN/dev-best.ckpt is RUN)")
     add("-i", "--init_ckpt", metavar="RUN", help="a run whose head and layer weights are the start")
     add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split of -m evaluate (default: test)")
     add("--by", metavar="LABEL,…", help="scores of each group apart: device,lang (labels of the corpus, speaker or session)")
@@ -91,8 +96,10 @@ def make_parser(prog: str) -> Parser:
 
 def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
-    flags = make_parser(prog).parse_args(arguments)
-    refuse_s3prl_override(flags.override)
+    words = translated(arguments)
+    flags = make_parser(prog).parse_args(words)
+    if (line := told(arguments, words, prog)) and int(os.environ.get("RANK", "0")) == 0:
+        print(line, file=sys.stderr)
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, summary_table
@@ -154,10 +161,11 @@ def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
     if is_paper(recipe):
         raise UserError(f"Expected the recipe of a run after -c, found a paper's. Run it: headwater recipe {flags.config}")
-    task = flags.downstream or recipe.get("task")
+    told = recipe.get("task") and known_as(str(recipe["task"]), "task")
+    task = flags.downstream or told
     if not task:
         raise UserError("Expected a task, found none. Add `-d emotion`, or a recipe with `-c`.")
-    if recipe.get("task", task) != task:
+    if (told or task) != task:
         raise UserError(f"Expected the recipe's task '{recipe['task']}' after -d, found '{task}'. Leave out -d.")
     demo = demo_recipe(task) if flags.demo and not flags.config else {}
     overrides = [parse_override(text) for text in flags.override]
@@ -285,9 +293,12 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     for flag in (flag for flag, value in others.items() if value):
         raise UserError(f"Expected -e to name the one run, found {flag} beside it. Leave {flag} out.")
     folder = run_folder(flags.past_exp)
-    trained = resolve([read_yaml(folder / "config.yaml")])
+    recipe = read_yaml(folder / "config.yaml")
+    refuse_other_code(folder, recipe)
+    elsewhere = "corpus" in allowed and bool(flags.corpus or flags.data)
+    trained = resolve([recipe], heard=not elsewhere)
     base = to_mapping(trained)
-    if "corpus" in allowed and (flags.corpus or flags.data):
+    if elsewhere:
         base["corpus"], base["labels"] = {"demo": flags.demo}, {}
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
     over = flags_mapping(flags, flags.downstream or trained.task)

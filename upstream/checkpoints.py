@@ -10,6 +10,8 @@ import json
 import os
 import pickle
 import re
+import shutil
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ _TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 _LISTENING = "bring DIR here and add `-k DIR`. What works now: `--demo -u fbank` or `--demo -u test_hubert`."
 _READING = "bring DIR here and give `--text-upstream DIR`. What works now: `--text-upstream hashed_words`, or `test_bert`."
 _SECONDS = 4  # that the hub has to answer
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a zip archive, before torch 1.6 a pickle
+_OF_FAIRSEQ = "It is fairseq's own format: convert it where fairseq is installed, `python -m s3prl.upstream.hubert.convert FILE`"
 
 
 def check_torchaudio() -> None:
@@ -133,6 +137,29 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_torch_file(path: Path) -> Any:
+    """Return what torch.save wrote, on the CPU: tensors, plain values, argparse.Namespace; no code of the file ever runs."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+    except OSError as error:
+        raise UserError(f"Expected a checkpoint file at '{path}', found: {error.strerror}. Check the path.") from None
+    if not beginning.startswith(_BEGINNINGS):
+        raise UserError(f"Expected a file that torch.save wrote (.pt, .ckpt), found '{path}', which is none. Check the path.")
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever it likes; each becomes one line
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None:
+            cause = first_line(error)
+            raise UserError(f"Expected a whole file of torch.save, found '{path}' damaged ({cause}). Fetch it again.") from error
+        advice = _OF_FAIRSEQ if named[1].startswith(("omegaconf.", "fairseq.")) else "Save tensors alone: nothing else is read"
+        raise UserError(
+            f"Expected tensors, plain values and argparse.Namespace in '{path}', found the class {named[1]}. {advice}."
+        ) from None
+
+
 def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
     """Return a transformers model in float32 with every weight from the folder, or say what its files lack."""
     import safetensors
@@ -178,6 +205,23 @@ def _refuse_gaps(report: dict[str, Any], config: Any, folder: Path) -> None:
             f"Expected {config.num_hidden_layers} blocks as config.json says, found weights of {max(surplus) + 1} in '{folder}'. "
             "Mend config.json; to use fewer blocks add `keep_layers=N` to the upstream's options."
         )
+
+
+@contextlib.contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill; it becomes `folder`, which may not be there yet, when all went well, and is gone otherwise."""
+    from ..training.checkpoint import made, plain_disk_errors
+
+    if os.path.lexists(folder):
+        raise UserError(f"Expected a folder that is not there yet, found '{folder}'. Choose another name, or remove it.")
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with made(folder.parent), plain_disk_errors(folder):
+        try:
+            aside.mkdir()
+            yield aside
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

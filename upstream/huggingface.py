@@ -208,18 +208,21 @@ def configure(settings: Any, config: UpstreamConfig) -> Any:
 def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, architecture: dict[str, Any] | None = None) -> Upstream:
     """Return a transformers model as an upstream, pruned and padded as asked."""
     settings, described = model.config, architecture or {}  # what prepares a model's input is described, or in the folder
+    heard = described.get("heard", {})  # of a run above another the config does not say what the one below was told
     _keep_layers(model, config.keep_layers)
     if modality_of(settings.model_type) == "text":
         return TextEncoder(model, described["tokenizer"])
     if settings.model_type == "whisper":
         from .whisper import WhisperEncoder, feature_extractor
 
-        return WhisperEncoder(model, feature_extractor(settings, folder, described.get("extractor")), attend=config.attend)
+        extractor = feature_extractor(settings, folder, described.get("extractor"))
+        return WhisperEncoder(model, extractor, attend=heard.get("attend", config.attend))
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
     # (the hub's preprocessor_config.json says do_normalize for those too, which is wrong)
     trained = settings.model_type == "data2vec-audio" or settings.feat_extract_norm == "layer"
     normalize = {"auto": trained, "yes": True, "no": False}[config.normalize_waveform]
-    return HubertFamily(model, normalize=normalize, padding=config.padding, spec_augment=config.spec_augment)
+    normalize, padding = heard.get("normalize", normalize), heard.get("padding", config.padding)
+    return HubertFamily(model, normalize=normalize, padding=padding, spec_augment=config.spec_augment)
 
 
 def _keep_layers(model: Any, keep: int | None) -> None:

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
+from ..own_code import SECTIONS, refuse_other_code
 from . import huggingface
 from .base import Upstream, UpstreamConfig, load_upstream
+from .row_keys import hash_file
 
 # by role: of a finetuned run, with its checkpoint, all that the upstream is
 ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}
+BEST = "checkpoints/best.safetensors"
 OPTIONS = frozenset({"keep_layers"})
 
 
 def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
     """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for."""
     from ..training.checkpoint import read_json
-    from ..training.config import read_yaml, resolve
-    from ..training.mtl_config import resolve_mtl
-    from ..training.parts import sections_of
 
-    folder = Path(config.path or config.name).expanduser()
-    mapping = read_yaml(folder / "config.yaml")
-    roles = dict(sections_of(resolve_mtl([mapping]) if "tasks" in mapping else resolve([mapping])))
-    role = modality or ("audio" if "audio" in roles else "text")
-    if role not in roles:
-        raise UserError(
-            f"Expected a run with an upstream for {role} in '{folder}', found one for {' and '.join(roles)} only. "
-            "Name another run, or the model itself."
-        )
-    trained = roles[role]
-    if not trained.trainable:
+    folder = folder_of(config)
+    role, trained = section_of(folder, modality)
+    if not holds(folder, trained, role):
         upstream = load_upstream(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
     else:
         upstream = finetuned(folder, trained, role)
@@ -44,11 +38,48 @@ def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
     return upstream
 
 
+def folder_of(config: UpstreamConfig) -> Path:
+    """Return where a config's model or run lies, if it lies anywhere."""
+    return Path(config.path or config.name).expanduser()
+
+
+def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
+    """Return the role and the config of a run's upstream, of two the one that is asked for."""
+    from ..training.config import read_yaml
+    from ..training.strict import bind
+
+    mapping, errors = read_yaml(folder / "config.yaml"), list[str]()
+    sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
+    if errors:
+        raise UserError("\n".join(errors))
+    roles = {role: section for role, section in sections.items() if section.name}  # what the run asked of them is not needed
+    role = modality or ("audio" if "audio" in roles else "text")
+    if role not in roles:
+        raise UserError(
+            f"Expected a run with an upstream for {role} in '{folder}', found one for {' and '.join(roles)} only. "
+            "Name another run, or the model itself."
+        )
+    refuse_other_code(folder, mapping, flags={}, keys={role})
+    return role, roles[role]
+
+
+def holds(folder: Path, section: UpstreamConfig, role: str) -> bool:
+    """Return whether a run's folder holds the weights of its upstream: finetuned ones, and those of an exported run."""
+    return section.trainable or (folder / ARCHITECTURES[role]).is_file()
+
+
+def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse an exported folder whose weights are not those that were written: nothing else holds them."""
+    told, path = identity.get("exported"), folder / BEST
+    if told is not None and path.is_file() and hash_file(path) != told:
+        raise UserError(f"Expected the weights that were exported in '{path}', found others: it is damaged. Export it again.")
+
+
 def finetuned(folder: Path, trained: UpstreamConfig, role: str = "audio") -> Upstream:
     """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
     from ..training.checkpoint import load_tensors, read_json
 
-    path = folder / "checkpoints" / "best.safetensors"
+    path = folder / BEST
     prefix = f"upstreams.{role}."
     weights = {key.removeprefix(prefix): value for key, value in load_tensors(path)[0].items() if key.startswith(prefix)}
     described = folder / ARCHITECTURES[role]

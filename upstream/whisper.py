@@ -67,8 +67,8 @@ class WhisperEncoder(Upstream):
         return [self.model.conv1, self.model.conv2, self.model.embed_positions]
 
     def architecture(self) -> dict[str, Any]:
-        """Return the encoder's config and how its spectrogram is made."""
-        return {"model": self.config.to_dict(), "extractor": self.extractor.to_dict()}
+        """Return the encoder's config, how its spectrogram is made, and what attends."""
+        return {"model": self.config.to_dict(), "extractor": self.extractor.to_dict(), "heard": {"attend": self.attend}}
 
     def blocks(self) -> list[nn.Module]:
         """Return the transformer blocks in order."""

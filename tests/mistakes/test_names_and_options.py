@@ -40,12 +40,15 @@ WORDS = {
     "yaml that does not close": (f"{TRAIN} -o 'labels.keep=[low, high'", "a yaml value after 'labels.keep='", "Quote it"),
     "a value where a section is": (f"{TRAIN} -o training=fast", "a mapping at 'training', found 'fast'"),
     "two mistakes at once": (f"{TRAIN} -o optimizer.lrr=1 training.steps=x", "'optimizer.lrr'", "'training.steps'"),
-    "s3prl's own -o": (
-        f'{TRAIN} -o "config.optimizer.lr=1e-3,,args.seed=2"',
-        "found s3prl's spelling",
-        "-o optimizer.lr=1e-3 seed=2",
+    "s3prl's -o with a wrong value": (
+        f'{TRAIN} -o "config.optimizer.lr=fast,,args.seed=2"',
+        "'optimizer.lr' to be a number, found 'fast'",
     ),
-    "s3prl's -o with an unknown key": (f'{TRAIN} -o "config.runner.fp16=1"', "Leave out config.runner.fp16"),
+    "s3prl's -o with an unknown key": (
+        f'{TRAIN} -o "config.runner.fp16=1"',
+        "found config.runner.fp16",
+        "Leave out what has none",
+    ),
     "a fold out of range": (f"{TRAIN} --protocol speaker5 -v fold6", "'corpus.fold' between 1 and 5", "found 6"),
     "a fold that is no number": (f"{TRAIN} -v last", "a fold after -v, as in `-v 1`", "found 'last'"),
     "an unknown protocol": (f"{TRAIN} --protocol session", "session", "speaker5"),

@@ -1,0 +1,59 @@
+"""Take over what s3prl left: a finetuned head as a run, a model as a folder of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .shell import Parser
+
+HELP = "make a run of s3prl's emotion checkpoint, or a transformers folder of its HuBERT, wav2vec 2.0, data2vec, WavLM"
+EXAMPLE = "headwater import result/downstream/er/dev-best.ckpt runs/er"
+
+
+def make_parser() -> Parser:
+    """Return the flags."""
+    parser = Parser("headwater import", f"{HELP[0].upper()}{HELP[1:]}. No code of the file ever runs.", EXAMPLE)
+    parser.add_argument("file", help="what s3prl wrote: dev-best.ckpt, states-30000.ckpt, or a converted hubert.pt")
+    parser.add_argument("folder", help="the run folder or model folder to make; it may not be there yet")
+    parser.add_argument("-u", "--upstream", help="what a run hears through (default: what its checkpoint names)")
+    parser.add_argument("-k", "--upstream_ckpt", metavar="PATH", help="the upstream's weights: a folder, or a file of s3prl's")
+    parser.add_argument("--classes", help="names of the head's classes in order (default: neu,hap,ang,sad)")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Import a file, and print what to do with the folder."""
+    flags = make_parser().parse_args(arguments)
+    path, folder = Path(flags.file).expanduser(), Path(flags.folder).expanduser()
+    if folder.exists():
+        raise UserError(f"Expected a folder that is not there yet, found '{folder}'. Choose another name, or remove it.")
+    from ..training.s3prl_head import PARTS, import_head, recognise_head
+    from ..upstream.checkpoints import read_torch_file
+
+    content = read_torch_file(path)
+    if isinstance(content, Mapping) and {*content} >= PARTS:
+        classes = [word.strip() for word in flags.classes.split(",")] if flags.classes else None
+        config = import_head(recognise_head(path, content), folder, flags.upstream, flags.upstream_ckpt, classes)
+        print(f"emotion on {config.upstream.name}, fold {config.corpus.fold} of IEMOCAP: written to {folder}")
+        print(f"headwater predict {folder} my.wav")
+        return 0
+    given = {"-u": flags.upstream, "-k": flags.upstream_ckpt, "--classes": flags.classes}
+    for flag in (flag for flag, value in given.items() if value):
+        raise UserError(f"Expected {flag} beside a downstream checkpoint, found '{path}', which is none. Leave {flag} out.")
+    import_model(path, content, folder)
+    return 0
+
+
+def import_model(path: Path, content: Any, folder: Path) -> None:
+    """Write a model as a folder of transformers, and say what is in it."""
+    from ..upstream.s3prl_weights import recognise, stem_of, write_folder
+
+    model = recognise(path, content)
+    left_out = sorted({name.split(".")[0] for name in write_folder(model, folder)})
+    print(f"{model.family.title}: written to {folder}")
+    if left_out:
+        print(f"left out, since no layer needs it: {', '.join(left_out)}")
+    print(f"headwater downstream -u {stem_of(model.family.model_type)} -k {folder} -d emotion --demo")
