@@ -16,12 +16,17 @@ VERBS = {
     "corpus": "headwater.commands.corpus",
     "mtl": "headwater.commands.mtl",
     "recipe": "headwater.commands.recipe",
+    "check": "headwater.commands.check",
     "predict": "headwater.commands.predict",
+    "export": "headwater.commands.export",
     "layer-weights": "headwater.commands.layer_weights",
     "geometry": "headwater.commands.geometry",
     "relations": "headwater.commands.relations",
     "report": "headwater.commands.report",
+    "compare": "headwater.commands.compare",
+    "doctor": "headwater.commands.doctor",
     "store": "headwater.commands.store",
+    "import": "headwater.commands.import_",
 }
 
 

@@ -11,6 +11,7 @@ from .plots import COSINE, marked_title, new_figure, read_metrics, save_csv, sav
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 Pair = tuple[str, str]
 TITLE = "Cosines of the tasks' gradients"
@@ -37,7 +38,7 @@ def cosines_plot(metrics: Path, path: Path, *, title: str = TITLE, marks: Sequen
     return True
 
 
-def _draw_means(axes: Axes, tasks: Sequence[str], means: Mapping[Pair, float]) -> object:
+def _draw_means(axes: Axes, tasks: Sequence[str], means: Mapping[Pair, float]) -> AxesImage:
     both = {**means, **{(other, one): mean for (one, other), mean in means.items()}}
     side = max(0.1, *(abs(mean) for mean in means.values()))  # cosines are often small: the colours span what there is
     shown = [[both.get((row, column), math.nan) for column in tasks] for row in tasks]

@@ -48,6 +48,8 @@ def render(rows: Sequence[Mapping[str, str]], *, markdown: bool = False) -> str:
 def result_table(result: Result, *, markdown: bool = False) -> str:
     """Return one run's scores by split, with intervals or why there is none, and published values beside unmarked ones."""
     splits = list(result["scores"])
+    if "trained_on_all" in result:
+        return "\n".join([*_heading(result), unscored(result)])
     metrics = list(dict.fromkeys(metric for split in splits for metric in result["scores"][split]))
     rows = []
     for metric in metrics:
@@ -63,6 +65,15 @@ def result_table(result: Result, *, markdown: bool = False) -> str:
     lines += [line for split in splits for line in _detail_lines(result, split)]
     lines += [line for split in splits if split != "dev" for line in _group_lines(result, split, markdown)]
     return "\n".join(line for line in [*lines, *_reference_lines(result)] if line)
+
+
+def unscored(result: Result) -> str:
+    """Return what is said of a final model in place of scores."""
+    run, steps = result["steps_from"]["run"], result["steps"]
+    return (
+        f"trained on all {result['trained_on_all']} utterances for {steps} steps, as {run} chose; no score: nothing was held out "
+        "(that run's is the estimate). Next: headwater predict, headwater export, or -m evaluate on another corpus."
+    )
 
 
 def summary_table(summary: Result, *, markdown: bool = False) -> str:
@@ -120,7 +131,8 @@ def _heading(result: Result) -> list[str]:
     where += [f"trained on {result['trained_on']}"] if other else []
     where += [f"{key} {result[key]}" for key in ("fold", "seed") if result.get(key) is not None]
     if result.get("best_step") is not None:
-        where.append(f"step {result['best_step']} (best dev {result['select_by']})")
+        why = f"best dev {result['select_by']}" if result["select_by"] else "the last"
+        where.append(f"step {result['best_step']} ({why})")
     return [" ".join(result.get("marks") or ()), " · ".join(where)] if result.get("marks") else [" · ".join(where)]
 
 

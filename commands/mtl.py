@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .plans import outlook_rows, run_watched
-from .shell import Parser, split_numbers, split_pairs
+from .shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
     from ..training.parts import Part
@@ -27,9 +27,11 @@ def make_parser(prog: str) -> Parser:
     words = "One upstream, several tasks: single runs, all together, all but one, transfer to the one left out."
     parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog))
     add = parser.add_argument
-    add("-u", "--upstream", help="a name of `headwater upstreams`, a hub id, a model folder, a run folder")
+    words = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
-    add("--tasks", metavar="A,B,…", help="the tasks: folders of downstream/")
+    words = "the tasks: folders of downstream/, or of your own (./my_task)"
+    add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=words)
     add("--scenario", default="all", help="single, all (default), leave-one-out, transfer, or paper: all of them in order")
     add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (mtl/paper)")
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
@@ -149,8 +151,7 @@ def balance_of(flags: Namespace) -> dict[str, Any]:
 
 def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values with the places of corpora, and their miniatures where those are asked for."""
-    from ..corpus.base import default_corpus
-    from ..downstream.base import list_tasks
+    from ..corpus.base import usual_corpus
 
     data: dict[str, str] = {}
     for pair in flags.data:
@@ -159,7 +160,7 @@ def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     for name, section in values["tasks"].items():
         task = str(section.get("task", name))
         corpus = dict(section.get("corpus") or {})
-        usual = corpus.get("name") or (default_corpus(task) if task in list_tasks() else "")
+        usual = corpus.get("name") or usual_corpus(task)
         if flags.demo:
             corpus["demo"] = True
         if flags.demo_scale is not None:

@@ -44,6 +44,7 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
     # other data or weights under the same words are another command
     sections = roles_of(config).values()
     places = [config.corpus.data, config.init_head, config.corpus.transcripts]
+    places += [config.steps_from] * bool(config.split)
     places += [place for section in sections for place in (section.path, section.name) if place and is_folder(place)]
     names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
     upstream = "+".join(names)
@@ -66,9 +67,10 @@ def expected_marks(config: RunConfig) -> list[str]:
 
 def is_untrained(upstream: str) -> bool:
     """Return whether an upstream, or the run that it is, began with random weights."""
+    from ..training.checkpoint import read_json
     from ..upstream.base import list_upstreams
 
     identity = Path(upstream) / "identity.json"
     if identity.is_file():
-        return "UNTRAINED" in json.loads(identity.read_text(encoding="utf-8")).get("marks", [])
+        return "UNTRAINED" in read_json(identity).get("marks", [])
     return any(row.untrained for row in list_upstreams(upstream) if row.name == upstream)

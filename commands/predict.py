@@ -6,18 +6,18 @@ import csv
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .shell import Parser
+from .shell import Parser, TypedPath
 
 if TYPE_CHECKING:
-    from ..corpus.base import Utterance
+    from ..training.folds import Folds
+    from ..training.labels_file import Item
     from ..training.predict import Prediction, TrainedRun, Words
 
 HELP = "label and scores for audio files"
@@ -28,49 +28,122 @@ BROKEN = 3  # exit code where some files were passed over
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
+    from ..training.folds import Folds
+    from ..training.plan_runs import runs_of_plan
     from ..training.predict import load_run
 
     refuse_mixtures(flags)
     files = files_asked(flags)
-    broken = 0
-    with lines_to(flags.out) as write:
-        run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt, flags.task)
-        run = run.without_text() if flags.no_text else run
-        run.move_to(flags.device)
-        for mark in run.marks:
-            print(f"{mark}: not a result to quote", file=sys.stderr)
-        lines = FORMATS[flags.format](run.expert.vocabulary)
-        write(csv_line(lines.header))
-        for prediction in run.predict_all(files, words_of(flags, run)):
-            if prediction.error:
-                broken += 1
-                print(f"passed over: {prediction.error}", file=sys.stderr)
-            row = lines.row(prediction)
-            if row:
-                write(csv_line(row))
-    if flags.out:
-        print(f"written to {flags.out}: {len(files)} files, {broken} of them broken", file=sys.stderr)
+    # of a single run, --fold is the corpus' alone
+    fold = None if flags.corpus and runs_of_plan(Path(flags.run).expanduser()) is None else flags.fold
+    run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt, flags.task, fold)
+    run = run.without_text() if flags.no_text else run
+    run.move_to(flags.device)
+    tell(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
+    tell(*heard_before(flags, run))
+    lines, words = FORMATS[flags.format](run.vocabulary), words_of(flags, run)
+    broken = print_all(files, run, lines, words) if flags.out is None else write_all(flags, files, run, lines, words)
     return BROKEN if broken else 0
+
+
+def tell(*lines: str) -> None:
+    """Print what is no answer."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
+    """Return what is said where folds answer for the corpus that each of them has learnt a part of."""
+    from ..training.folds import Folds
+
+    if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
+        return []
+    trained = [member.config.corpus for member in run.runs]
+    if trained[0].name != flags.corpus or len({corpus.fold for corpus in trained}) == 1:
+        return []
+    return [f"note: other folds of {flags.run} have learnt from this split of {flags.corpus}; --fold N asks the one that has not"]
+
+
+def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, words: Words | None) -> int:
+    """Print a line for each file as it comes; return how many are broken."""
+    broken = 0
+    print(csv_line(lines.header), flush=True)
+    for prediction in run.predict_all(files, words):
+        if prediction.error:
+            broken += 1
+            tell(f"passed over: {prediction.error}")
+        row = lines.row(prediction)
+        if row:
+            print(csv_line(row), flush=True)
+    return broken
+
+
+def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, words: Words | None) -> int:
+    """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
+    from tqdm import tqdm
+
+    from ..training.labels_file import growing, version_of
+
+    listens = "audio" in run.roles
+    with growing(Path(flags.out), about(flags, run), lines.header) as table:
+        todo = table.todo(files, partial(version_of, listens=listens, reads=run.reads))
+        tell(*table.notes)
+        try:
+            answers = tqdm(run.predict_all(todo, words), total=len(todo), desc="predicting", unit="file", disable=None)
+            for item, prediction in zip(todo, answers, strict=True):
+                table.add(item, lines.row(prediction), failed=bool(prediction.error))
+                if prediction.error:
+                    tell(f"passed over: {prediction.error}")
+        except KeyboardInterrupt:
+            tell("the same command goes on where it was")
+            raise
+    tell(table.told(listens=listens))
+    return table.broken
+
+
+def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
+    """Return what all rows of a csv have in common: who answers, and what is asked."""
+    from ..training.heard import WINDOW_SECONDS
+
+    heard_by = None
+    if flags.transcribe and run.reads:
+        from ..upstream.asr import find_asr
+
+        heard_by = find_asr(flags.transcribe).fingerprint[:16]
+    return {
+        "run": run.fingerprint[:16],
+        "task": flags.task,
+        "fold": flags.fold,
+        "texts": "read" if run.reads else "left out" if run.without else "none",
+        "transcribed by": heard_by,
+        "window": WINDOW_SECONDS,
+        "format": flags.format,
+    }
 
 
 def make_parser() -> Parser:
     """Return the flags."""
     parser = Parser("headwater predict", "Label (or ratings) and scores for every file, in the order given.", EXAMPLE)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder")
+    add("run", metavar="RUN", help="a run folder, or a plan's: the mean of its runs' scores")
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists (csv, tsv, jsonl, txt)")
     add("--task", help="which task, of a run of several")
-    add("--corpus", help="the utterances of a corpus instead of files: a name of `headwater corpus list`")
+    words = "the utterances of a corpus instead of files: a name of `headwater corpus list`, or ./my_corpus.py"
+    add("--corpus", action=TypedPath, kind="corpus", help=words)
+    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help="the code of its own task")
+    own: dict[str, Any] = {"action": TypedPath, "kind": "upstream", "only_paths": True, "metavar": "FILE"}
+    add("-u", "--upstream", **own, help="the code of its own upstream")
+    add("--text-upstream", **own, help="the code of its own text upstream")
     add("--data", help="where that corpus lies")
     add("--demo", action="store_true", help="the corpus' miniature")
     add("--demo-scale", type=float, default=1.0, help="its size")
-    add("--fold", type=int, default=1, help="the fold of its usual protocol")
+    add("--fold", type=int, help="one fold of a plan; with --corpus, also the fold of its usual protocol (default there: 1)")
     add("--transcripts", metavar="WHAT", help="its texts from a table, or from a model of `corpus transcribe`")
     add("--split", default="test", help="its split (default: test)")
     add("--format", choices=tuple(FORMATS), default="csv", help="msp-challenge: the columns that MSP-Podcast's challenge takes")
     add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help="recognise what is said where no text is given")
     add("--no-text", action="store_true", help="without texts, for a run trained with modality_dropout")
-    add("--out", metavar="FILE", help="write the csv there instead of to stdout")
+    add("--out", metavar="FILE", help="the csv to write, or to add to: what is new or changed is computed, the rest stays")
     add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
     add("--text-upstream-ckpt", metavar="DIR", help="where the text upstream's weights lie now")
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
@@ -88,7 +161,7 @@ def refuse_mixtures(flags: Namespace) -> None:
         raise UserError("Expected --no-text or --transcribe, found both. Leave one out.")
 
 
-def files_asked(flags: Namespace) -> Sequence[str | Utterance]:
+def files_asked(flags: Namespace) -> Sequence[Item]:
     """Return the files named, or a split's utterances."""
     if not flags.corpus:
         from ..training.inputs import files_of
@@ -100,7 +173,12 @@ def files_asked(flags: Namespace) -> Sequence[str | Utterance]:
 
     errors: list[str] = []
     asked = CorpusConfig(
-        flags.corpus, flags.data, fold=flags.fold, demo=flags.demo, demo_scale=flags.demo_scale, transcripts=flags.transcripts
+        flags.corpus,
+        flags.data,
+        fold=flags.fold or 1,
+        demo=flags.demo,
+        demo_scale=flags.demo_scale,
+        transcripts=flags.transcripts,
     )
     config = complete_corpus(asked, get_reader(flags.corpus), errors)
     if errors:
@@ -113,7 +191,7 @@ def files_asked(flags: Namespace) -> Sequence[str | Utterance]:
     return splits[flags.split]
 
 
-def words_of(flags: Namespace, run: TrainedRun) -> Words | None:
+def words_of(flags: Namespace, run: TrainedRun | Folds) -> Words | None:
     """Return what tells the run the words of a file; None where it reads none."""
     if not run.reads:
         if flags.transcribe and not run.without:
@@ -122,19 +200,6 @@ def words_of(flags: Namespace, run: TrainedRun) -> Words | None:
     from ..training.texts import words_by
 
     return words_by(flags.transcribe, flags.device)
-
-
-@contextmanager
-def lines_to(out: str | None) -> Iterator[Callable[[str], object]]:
-    """Give a function that writes a line to stdout, or to a file that appears whole when all went well."""
-    if out is None:
-        yield partial(print, flush=True)
-        return
-    from ..training.checkpoint import written_aside
-
-    # opened before anything is computed: a place that cannot be written is known at once
-    with written_aside(Path(out)) as aside, aside.open("w", encoding="utf-8") as file:
-        yield lambda line: file.write(f"{line}\n")
 
 
 @dataclass(frozen=True)
@@ -146,10 +211,11 @@ class Lines:
 
 
 def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
-    """Return the columns of everybody: file, start, end, then label and scores, the ratings, or the text."""
-    classes, dimensions = vocabulary.get("classes", ()), vocabulary.get("dimensions", ())
-    named = [] if dimensions else ["label" if classes else "text"]
-    answers = [*named, *(f"score_{name}" for name in classes), *dimensions]
+    """Return the columns of everybody: file, start, end, a label (ratings have none), scores (a text has none), error."""
+    from ..training.predict import names_of
+
+    named = [] if "dimensions" in vocabulary else ["label"]
+    answers = [*named, *(f"score_{name}" for name in names_of(vocabulary))]
 
     def row(prediction: Prediction) -> list[str]:
         """Return a file's fields, its error last."""

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 
-from ..corpus.base import Reader, default_corpus, get_reader
-from ..downstream.base import Task, load_task
+from ..corpus.base import Reader, default_corpus, get_reader, registered_corpora
+from ..downstream.base import Task, built_in_tasks, load_task, task_folder
 from ..downstream.labels import LabelsConfig
 from ..errors import UserError, nearest
+from ..own_code import FLAGS, SECTIONS, Kind, known_as
 from ..upstream.base import Modality, UpstreamConfig
 from .strict import ABOVE_0, AT_LEAST_0, DECAY, SEED, bind, convert, plain
 
@@ -107,6 +108,8 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     select_by: str = ""  # "": the corpus' usual metric
+    split: Literal["", "all"] = ""  # all: a final model, trained on every split of its corpus; nothing is held out
+    steps_from: str | None = None  # of a final model: the run (or plan) whose best step says for how long
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
     seed: Annotated[int, SEED] = 1
     folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
@@ -175,8 +178,9 @@ def find_recipe(name: str) -> Path:
 
 def task_default(task: str) -> dict[str, Any]:
     """Return what a task's folder sets for the bare command."""
-    path = Path(__file__).parents[1] / "downstream" / task / "default.yaml"
-    return read_yaml(path) if path.is_file() else {}
+    folder = task_folder(known_as(task, "task"))
+    path = folder and folder / "default.yaml"
+    return read_yaml(path) if path and path.is_file() else {}
 
 
 def demo_recipe(task: str) -> dict[str, Any]:
@@ -185,16 +189,20 @@ def demo_recipe(task: str) -> dict[str, Any]:
     return read_yaml(path) if path.is_file() else {}
 
 
-def resolve(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
-    """Return the run's config from mappings in rising precedence; every mistake is reported at once."""
+def resolve(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> RunConfig:
+    """Return the run's config from mappings in rising precedence; every mistake is reported at once.
+
+    Where nothing of the corpus will be heard, one whose reader is not here is taken as it is told.
+    """
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, layer)
     name = values.get("task") or ""
     if not name:
         raise UserError("Expected a task, found none. Add `-d emotion` (or `task: emotion` to the recipe).")
-    task = load_task(str(name))
     errors: list[str] = []
+    values = named(values)
+    task = load_task(values["task"])
     if "expert" in values:
         errors.append(f"Unknown option 'expert'. The task's own section is called '{task.name}'.")
         values.pop("expert")
@@ -202,10 +210,22 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     config = bind(RunConfig, values, "", errors, spelled={"expert": task.name})
     section = {} if config.expert is None else config.expert
     config = dataclasses.replace(config, expert=bind(task.options, section, task.name, errors))
-    config = _complete(config, task, errors)
+    if heard or config.corpus.name in registered_corpora():
+        config = _complete(config, task, errors)
     if errors:
         raise UserError("\n".join(errors))
     return config
+
+
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe in which paths to one's own code, all of them typed too, gave way to the names behind them."""
+    told = dict(values, task=known_as(str(values["task"]), "task"))
+    kinds: dict[str, tuple[Kind, str]] = {key: ("upstream", FLAGS[role]) for role, key in SECTIONS.items()}
+    for key, (kind, flag) in {**kinds, "corpus": ("corpus", FLAGS["corpus"])}.items():
+        section = told.get(key)
+        if isinstance(section, Mapping) and isinstance(section.get("name"), str):
+            told[key] = {**section, "name": known_as(section["name"], kind, flag)}
+    return told
 
 
 def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
@@ -218,11 +238,14 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
     except UserError as problem:
         errors.append(str(problem))
         return config
-    if question.name not in reader.tasks:
+    # of a question of the user's own no reader knows whether it serves it: the labels that it asks for decide
+    if question.name not in reader.tasks and question.name in built_in_tasks():
         errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
     if not question.label and "label_required" in reader.options:
         corpus = dataclasses.replace(corpus, options={"label_required": False, **corpus.options})
-    errors += idle_options(config)
+    errors += [*idle_options(config), *final_mistakes(config)]
+    if config.split:  # one run on all of it: folds are no more
+        config = dataclasses.replace(config, folds=[], steps_from=_absolute(config.steps_from))
     mode = config.store.mode
     if mode not in MODES and os.sep not in mode and not Path(mode).is_dir():
         folder = f"For a folder of that name write ./{mode}."
@@ -274,11 +297,27 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
             options[key] = convert(hints[key], value, place, errors)
         except ValueError as problem:
             errors.append(str(problem))
-    data = corpus.data and os.path.abspath(os.path.expanduser(corpus.data))
+    data = _absolute(corpus.data)
     told = corpus.transcripts
     if told and os.path.exists(os.path.expanduser(told)):  # a table; a model's name otherwise
         told = os.path.abspath(os.path.expanduser(told))
     return dataclasses.replace(corpus, name=reader.name, data=data, protocol=protocol, options=options, transcripts=told)
+
+
+def final_mistakes(config: RunConfig) -> list[str]:
+    """Return what is wrong with the options of a final model: how long it is trained has to be tried before, on held-out data."""
+    if config.split and not config.steps_from:
+        return [
+            "Expected 'steps_from' beside split=all, found none: with nothing held out, no step can be chosen. Add "
+            "-o split=all steps_from=RUN, a run or plan with the same options that chose its step on dev."
+        ]
+    if config.steps_from and not config.split:
+        return ["Expected split=all beside 'steps_from', found a run with a dev split, which chooses its own. Leave it out."]
+    return []
+
+
+def _absolute(place: str | None) -> str | None:
+    return place and os.path.abspath(os.path.expanduser(place))
 
 
 def roles_of(config: RunConfig) -> dict[Modality, UpstreamConfig]:
@@ -297,7 +336,7 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
 def identity_of(config: RunConfig) -> dict[str, Any]:
     """Return the part of a config that decides the numbers: no path, no published value, no plan, no log."""
     mapping = to_mapping(config)
-    for key in ("reference", "folds", "stages", "store"):
+    for key in ("reference", "folds", "stages", "store", "steps_from", *(() if config.split else ("split",))):
         mapping.pop(key)
     # what was added since the first runs counts where it is used: those runs stay what they are
     texts = bool(config.text_upstream.name) or load_task(config.task).question(config.expert).writes

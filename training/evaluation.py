@@ -13,7 +13,7 @@ from ..errors import UserError
 from .checkpoint import read_json, write_json
 from .config import CorpusConfig, LabelsConfig, roles_of
 from .loop import evaluate
-from .predict import load_run
+from .predict import load_one
 from .prepare import fingerprint, make_examples, read_corpus
 from .results import environment, split_results, write_outcome, write_predictions
 from .run import TRAINED_ON, Runtime, heard_as, make_accelerator, say
@@ -32,7 +32,7 @@ def evaluate_run(
     text_weights: str | None = None,
 ) -> dict[str, Any]:
     """Return a run's scores on a split of a corpus, and leave them in the run folder under `evaluations/`."""
-    trained = load_run(folder, weights, text_weights)
+    trained = load_one(folder, weights, text_weights)
     config = replace(trained.config, corpus=corpus)
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)
@@ -51,7 +51,7 @@ def evaluate_run(
         raise UserError(f"Expected utterances with the run's labels in split '{split}' of {heard.name}, found none.")
     data = TaskData(config.task, trained.expert, question, {split: examples}, Source(tuple(upstreams)), config.select_by, 1)
     outcome = evaluate(trained.model, data, split, accelerator, config.training)
-    marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if corpus.demo else ())]))
+    marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if heard.demo else ())]))
     result = {
         **{key: trained_result(folder)[key] for key in ("task", "upstream", "source", "seed", "best_step", "select_by")},
         "run": str(folder),
@@ -88,8 +88,13 @@ def read_for_test(config: CorpusConfig) -> Corpus:
 def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], split: str) -> None:
     """Refuse to call a test what the run has learnt from: another fold of its own corpus, say."""
     trained = read_json(folder / TRAINED_ON, ("corpus", "heard"))
-    known = {*trained["heard"]} if trained["corpus"] == corpus else set()
-    seen = sum(heard_as(corpus, row) in known for row in rows)
+    known = {*trained["heard"], *trained.get("sessions", ())} if trained["corpus"] == corpus else set()
+    seen = sum(heard_as(corpus, row) in known or row.session in known for row in rows)
+    if seen and trained.get("all"):
+        raise UserError(
+            f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)}: it was trained on all of "
+            f"{corpus} (split=all). Test it on another corpus: --corpus NAME or --data TABLE."
+        )
     if seen and split != "train":
         raise UserError(
             f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)} in split '{split}'. "

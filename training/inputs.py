@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..corpus.base import Utterance
@@ -12,7 +13,9 @@ from ..errors import UserError
 
 TABLES = {".csv", ".tsv", ".jsonl"}
 # what soundfile reads, by ending: in a folder everything else is passed over
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"}
+AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"} | {
+    *(".aifc", ".snd", ".voc", ".mp2", ".bwf", ".avr", ".svx", ".paf", ".ircam", ".sf", ".pvf", ".htk", ".sds", ".wve")
+}
 
 
 def files_of(names: Sequence[str]) -> list[str | Utterance]:
@@ -26,7 +29,7 @@ def files_of(names: Sequence[str]) -> list[str | Utterance]:
 def _files_of(name: str) -> Iterable[str | Utterance]:
     path = Path(name).expanduser()
     if path.is_dir():
-        found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in AUDIO and not file.name.startswith("._"))
+        found = sorted(_audio_below(path))
         if not found:
             raise UserError(f"Expected audio files below '{name}', found none ({', '.join(sorted(AUDIO))}). Check the path.")
         return found
@@ -35,6 +38,25 @@ def _files_of(name: str) -> Iterable[str | Utterance]:
     if path.suffix.lower() == ".txt" and path.is_file():
         return [_beside(path, line.strip()) for line in _text_of(path).splitlines() if line.strip()]
     return [str(path)]  # a file that is missing or broken has its own line in the answer
+
+
+def _audio_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield a folder's audio files; hidden ones are left out, and a link that leads back up ends there."""
+    own = os.path.realpath(folder)
+    if own in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            seen = [(folder / entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except PermissionError:
+        raise UserError(
+            f"Expected a folder that can be read, found no permission: '{folder}'. Grant it, or name files."
+        ) from None
+    for path, is_folder in seen:
+        if is_folder:
+            yield from _audio_below(path, (*above, own))
+        elif path.suffix.lower() in AUDIO:
+            yield str(path)
 
 
 def _text_of(path: Path) -> str:

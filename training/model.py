@@ -110,12 +110,16 @@ class Model(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""
-        frozen = tuple(f"upstreams.{role}." for role, config in self.configs.items() if not config.trainable)
+        frozen = self._frozen()
         return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen)}
+
+    def _frozen(self) -> tuple[str, ...]:
+        return tuple(f"upstreams.{role}." for role, config in self.configs.items() if not config.trainable)
 
     def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
         """Take the weights of a checkpoint; every key must be there, and no other."""
-        expected, state = self.trained_state(), {renamed(key): value for key, value in state.items()}
+        expected, frozen = self.trained_state(), self._frozen()  # of an exported run a checkpoint holds these too
+        state = {renamed(key): value for key, value in state.items() if not key.startswith(frozen)}
         problems = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
         if problems:
             raise UserError(

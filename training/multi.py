@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -19,11 +20,13 @@ from accelerate import Accelerator
 from ..corpus.base import Corpus
 from ..downstream.base import Outcome
 from ..errors import UserError
+from ..own_code import identity_of_code
 from ..upstream.base import Upstream, load_upstream
 from ..upstream.run_folder import ARCHITECTURES
 from . import checkpoint
 from .balance import Balancer, make_balancer
 from .checkpoint import Progress, read_json, write_json, write_text
+from .config import RunConfig
 from .log import logged
 from .loop import Hooks, train
 from .model import Model
@@ -118,7 +121,7 @@ def prepare_tasks(config: MtlConfig) -> PreparedTasks:
         try:
             corpora[name] = read_corpus(run.corpus)
         except UserError as problem:
-            problems.append(f"{name}: {problem}")
+            problems.append(of_task(name, run, problem))
     try:
         upstream = load_upstream(config.upstream, "audio")
     except UserError as problem:
@@ -128,7 +131,10 @@ def prepare_tasks(config: MtlConfig) -> PreparedTasks:
     tasks: dict[str, TaskData] = {}
     notes: list[str] = []
     for name, run in config.runs.items():
-        tasks[name], told = task_data(name, run, corpora[name], {"audio": upstream})
+        try:
+            tasks[name], told = task_data(name, run, corpora[name], {"audio": upstream})
+        except UserError as problem:
+            raise UserError(of_task(name, run, problem)) from None
         notes += [f"{name}: {note}" for note in told]
     experts = {name: task.expert for name, task in tasks.items()}
     section = resolved_layer(config.upstream, upstream)
@@ -145,9 +151,16 @@ def prepare_tasks(config: MtlConfig) -> PreparedTasks:
         "corpus": {name: fingerprint(task.splits) for name, task in tasks.items()},
         "upstreams": {"audio": upstream.weights_hash()},
         "init_heads": {name: head_hash(folder) for name, folder in heads.items()},
+        **identity_of_code({f"task.{name}": run.task for name, run in config.runs.items()} | {"audio": config.upstream.name}),
     }
-    marks = marks_of([run.corpus.demo for run in config.runs.values()], {"audio": upstream})
+    marks = marks_of([corpus.demo for corpus in corpora.values()], {"audio": upstream})
     return PreparedTasks(config, tasks, corpora, model, balancer, identity, marks, tuple(notes))
+
+
+def of_task(name: str, run: RunConfig, problem: UserError) -> str:
+    """Return what is wrong with one task, its advice in the words of a run of several."""
+    words = re.sub(rf"-o ({run.task}|labels|corpus)\.", rf"-o tasks.{name}.\1.", str(problem))
+    return f"{name}: {words}"
 
 
 def head_hash(folder: Path) -> str:

@@ -21,7 +21,7 @@ def layer_norms(model: Model, task: TaskData, training: TrainingConfig) -> dict[
     """Return weights and norms of the weighted sums through which a task hears and reads."""
     layers = {}
     for role in task.expert.roles:
-        examples = task.splits["dev"][:NORM_UTTERANCES]
+        examples = (task.splits.get("dev") or task.splits["train"])[:NORM_UTTERANCES]  # a final model has no dev
         norms = task.source.norms(role, examples) or feature_norms(model, role, examples, replace(training, sort_pieces=True))
         weights = model.weighted_sum(task.name, role).weights.tolist()
         layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms, "upstream": model.upstream(role).name}

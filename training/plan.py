@@ -47,6 +47,11 @@ def expand(
             if twin is not None:  # counted twice it would make the spread smaller than it is
                 raise UserError(f"Expected the runs of a plan to differ, found '{twin}' and '{part.name}' alike. Leave one out.")
             parts.append(part)
+    if config.split and len(parts) > 1:
+        raise UserError(
+            f"Expected one run with split=all, since nothing is held out that could choose between several, found {len(parts)}. "
+            "Leave out --folds, --seeds, --sweep, stages and -l of several."
+        )
     return parts
 
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..corpus.audio import read_audio
 from ..corpus.base import Utterance
 from ..corpus.batch import Batch, as_batch
 from ..downstream.base import Expert, Question, load_task
 from ..errors import UserError
+from ..own_code import refuse_other_code
 from ..upstream.base import Modality, Upstream, UpstreamConfig, load_upstream
-from ..upstream.run_folder import finetuned
+from ..upstream.run_folder import finetuned, holds, refuse_damaged
 from . import checkpoint
 from .config import RunConfig, read_yaml, resolve, roles_of
+from .heard import SAMPLE_RATE, Heard, name_of, windows_of
+from .loop import ahead
 from .model import SHARED, Model, check_device
 from .mtl_config import resolve_mtl
+from .plan_runs import runs_of_plan
 from .prepare import build_expert
 
-SAMPLE_RATE = 16_000
-WINDOW_SECONDS = 20.0  # longer files are cut into equal windows of at most this, and joined
-# a file, a stretch of one, or a 16 kHz mono waveform
-Heard = str | Path | Utterance | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from .folds import Folds
 
 
 @dataclass(frozen=True)
@@ -90,58 +93,125 @@ class TrainedRun:
             )
         return replace(self, without=("text",))
 
+    @property
+    def vocabulary(self) -> Mapping[str, Any]:
+        """Classes or dimensions, and what dev decided."""
+        return self.expert.vocabulary
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What is asked for of a file: audio, text."""
+        return self.expert.roles
+
     def predict(self, what: Heard, text: str | None = None) -> Prediction:
         """Return the prediction for a file or a 16 kHz mono waveform, with its text where the run reads one.
 
         What cannot be read raises UserError.
         """
-        words = None if text is None else lambda _: text
-        prediction = next(self.predict_all([what], words))
-        if prediction.error:
-            raise UserError(prediction.error)
-        return prediction
+        return ask(self, what, text)
 
     def predict_all(self, items: Iterable[Heard], words: Words | None = None) -> Iterator[Prediction]:
         """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        for item in items:
-            yield self._predict_one(item, words or own_words)
+        return ask_all(self, items, words or own_words)
 
-    def _predict_one(self, item: Heard, words: Words) -> Prediction:
-        try:
-            pieces = self._pieces(item, words)
-        except UserError as problem:
-            return Prediction(name_of(item), error=str(problem))
-        answer, scores = self.expert.join([(piece.seconds, self._answer(piece)) for piece in pieces])
-        vocabulary, start = self.expert.vocabulary, item.start if isinstance(item, Utterance) else 0.0
-        named = None
-        if scores is not None:
-            names = vocabulary["classes" if "classes" in vocabulary else "dimensions"]
-            named = dict(zip(names, scores.tolist(), strict=True))
-        seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
-        return Prediction(name_of(item), start, seconds, None if "dimensions" in vocabulary else answer, named)
-
-    def _pieces(self, item: Heard, words: Words) -> list[Piece]:
-        """Return a file's windows, each with the whole text; a run that only reads opens no audio."""
-        text = words(item) if self.reads else None
-        if "audio" not in self.expert.roles:
-            return [Piece(None, text)]
-        return [Piece(window, text) for window in cut(hear(item))]
+    def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
+        """Return one answer, and its scores if there are any, from the pieces of a file."""
+        return self.expert.join([(piece.seconds, self.answer(piece.batch())) for piece in pieces])
 
     def move_to(self, device: str) -> None:
         """Put the model on a device."""
         check_device(device)
         self.model.to(device)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides its answers: weights, vocabulary, how layers are used."""
+        known = checkpoint.read_json(self.folder / "identity.json", ("upstreams",))["upstreams"]
+        heard = []
+        for role, section in roles_of(self.config).items():
+            weights = self.model.upstream(role).weights_hash() if section.trainable else known[role]
+            heard.append((role, weights, replace(section, name="", path=None)))
+        digest = hashlib.sha256(repr([self.vocabulary, self.config.expert, heard]).encode())
+        for _, value in sorted(self.model.experts.state_dict().items()) + sorted(self.model.sums.state_dict().items()):
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.experts.parameters()).device
+
     @torch.no_grad()
-    def _answer(self, piece: Piece) -> Any:
+    def answer(self, batch: Batch) -> Any:
         """Return a window's scores, or what is answered where there are none.
 
         One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
         """
-        device = next(self.model.experts.parameters()).device
-        output = self.model.answer(self.config.task, piece.batch().to(device), self.without)
+        output = self.model.answer(self.config.task, batch.to(self.device), self.without)
         answers, scores = self.expert.decode(output)
         return answers[0] if scores is None else scores[0]
+
+
+class Asked(Protocol):
+    """What can be asked about files: one run, or the folds of a plan together."""
+
+    @property
+    def vocabulary(self) -> Mapping[str, Any]:
+        """Classes or dimensions, and what dev decided."""
+        ...
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What is asked for of a file: audio, text."""
+        ...
+
+    @property
+    def reads(self) -> bool:
+        """Whether a text goes with each file."""
+        ...
+
+    def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
+        """Return one answer, and its scores if there are any, from the pieces of a file."""
+        ...
+
+
+def ask(run: Asked, what: Heard, text: str | None = None) -> Prediction:
+    """Return the prediction for one item; what cannot be read raises UserError."""
+    words = own_words if text is None else lambda _: text
+    prediction = next(ask_all(run, [what], words))
+    if prediction.error:
+        raise UserError(prediction.error)
+    return prediction
+
+
+def ask_all(run: Asked, items: Iterable[Heard], words: Words) -> Iterator[Prediction]:
+    """Yield a prediction for each item, in order, the audio of the next one read meanwhile."""
+    if "audio" not in run.roles:  # a run that only reads opens no audio
+        yield from (_prediction(run, item, [None], words) for item in items)
+        return
+    # whoever gives items as they come is answered as they come
+    for item, heard in ahead(items, windows_of, threaded=isinstance(items, Sequence)):
+        yield _prediction(run, item, heard, words)
+
+
+def _prediction(run: Asked, item: Heard, heard: Sequence[np.ndarray | None] | UserError, words: Words) -> Prediction:
+    try:
+        if isinstance(heard, UserError):
+            raise heard
+        text = words(item) if run.reads else None  # each window has the whole text
+    except UserError as problem:
+        return Prediction(name_of(item), error=str(problem))
+    pieces = [Piece(window, text) for window in heard]
+    answer, scores = run.join(pieces)
+    named = None if scores is None else dict(zip(names_of(run.vocabulary), scores.tolist(), strict=True))
+    seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
+    start = item.start if isinstance(item, Utterance) else 0.0
+    return Prediction(name_of(item), start, seconds, None if "dimensions" in run.vocabulary else answer, named)
+
+
+def names_of(vocabulary: Mapping[str, Any]) -> list[str]:
+    """Return what the scores of an answer are of: classes or rated dimensions; nothing, where a text is the answer."""
+    return [*vocabulary.get("classes", ()), *vocabulary.get("dimensions", ())]
 
 
 def own_words(item: Heard) -> str:
@@ -151,52 +221,49 @@ def own_words(item: Heard) -> str:
     raise UserError(f"Expected a transcript of {name_of(item)} for a run that reads, found none. Give it: predict(file, text).")
 
 
-def hear(item: Heard) -> np.ndarray:
-    """Return a 16 kHz mono waveform that has at least one sample, all of them numbers."""
-    if isinstance(item, Utterance):
-        waveform = read_audio(item.audio, item.start, item.duration, SAMPLE_RATE)
-    elif isinstance(item, (str, Path)):
-        waveform = read_audio(str(item), sample_rate=SAMPLE_RATE)
-    else:
-        waveform = as_float(np.asarray(item))
-    if waveform.ndim != 1:
-        raise UserError(f"Expected a 1-d waveform, found shape {waveform.shape}. Average the channels.")
-    if not len(waveform):
-        raise UserError("Expected sound, found a waveform of 0 samples. Record it again.")
-    if not np.isfinite(waveform).all():
-        raise UserError(f"Expected samples that are numbers, found NaN or infinite ones: {name_of(item)}. Record it again.")
-    return waveform
-
-
-def as_float(samples: np.ndarray) -> np.ndarray:
-    """Return samples as float32; integers are scaled to -1 … 1, as files of them are."""
-    if np.issubdtype(samples.dtype, np.integer):
-        return (samples / (np.iinfo(samples.dtype).max + 1.0)).astype(np.float32)
-    return samples.astype(np.float32)
-
-
-def name_of(item: Heard) -> str:
-    """Return what an item is called in an answer."""
-    return item.audio if isinstance(item, Utterance) else str(item) if isinstance(item, (str, Path)) else "waveform"
-
-
-def cut(waveform: np.ndarray) -> list[np.ndarray]:
-    """Return a waveform in equal windows of at most WINDOW_SECONDS."""
-    count = max(1, -(-len(waveform) // int(WINDOW_SECONDS * SAMPLE_RATE)))
-    return np.array_split(waveform, count)
-
-
 SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role
 FLAGS = {"audio": "-k", "text": "--text-upstream-ckpt"}
 
 
 def load_run(
-    folder: str | Path, weights: str | None = None, text_weights: str | None = None, task: str | None = None
-) -> TrainedRun:
+    folder: str | Path,
+    weights: str | None = None,
+    text_weights: str | None = None,
+    task: str | None = None,
+    fold: int | None = None,
+) -> TrainedRun | Folds:
     """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
 
-    `task` names one of a run of several.
+    `task` names one of a run of several. A plan answers with the mean of its folds' and seeds' scores, or with one `fold`.
     """
+    from .folds import load_folds
+
+    names = runs_of_plan(Path(folder).expanduser())
+    if names is None:
+        return of_fold(load_one(folder, weights, text_weights, task), fold)
+    return load_folds(
+        Path(folder).expanduser(), names, fold, partial(load_one, weights=weights, text_weights=text_weights, task=task)
+    )
+
+
+def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:
+    """Return a single run where it is the fold that was asked for."""
+    if fold not in (None, run.config.corpus.fold):
+        raise UserError(
+            f"Expected a plan of several folds for --fold {fold}, found the single run '{run.folder}' "
+            f"(fold {run.config.corpus.fold}). Leave --fold out, or name the plan's folder."
+        )
+    return run
+
+
+def load_one(
+    folder: str | Path,
+    weights: str | None = None,
+    text_weights: str | None = None,
+    task: str | None = None,
+    frozen: MutableMapping[str, Upstream] | None = None,
+) -> TrainedRun:
+    """Return a single finished run; what `frozen` holds of its upstreams is not loaded again, and what is loaded is added."""
     folder = checkpoint.run_folder(folder)
     if not (folder / "result.json").is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
@@ -205,7 +272,8 @@ def load_run(
         if path is not None:
             config = moved(config, role, path)
     identity = checkpoint.read_json(folder / "identity.json", ("upstreams", "marks"))
-    upstreams = {role: upstream_of(folder, role, section, identity) for role, section in roles_of(config).items()}
+    loaded = {} if frozen is None else frozen
+    upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
     kind = load_task(config.task)
     vocabulary = checkpoint.read_json(folder / "vocabulary.json", (name,))[name]
     expert = build_expert(config, kind, vocabulary, upstreams)
@@ -219,12 +287,13 @@ def load_run(
 def config_of(folder: Path, task: str | None) -> tuple[RunConfig, str, bool]:
     """Return a run's config, what its task is called there, and whether its weighted sum is that of several tasks."""
     mapping = read_yaml(folder / "config.yaml")
+    refuse_other_code(folder, mapping)
     if "tasks" not in mapping:
-        config = resolve([mapping])
+        config = resolve([mapping], heard=False)
         if task not in (None, config.task):
             raise UserError(f"Expected task '{config.task}' of '{folder}', found '{task}'. Leave --task out.")
         return config, config.task, False
-    joint = resolve_mtl([mapping])
+    joint = resolve_mtl([mapping], heard=False)
     if task is None or task not in joint.runs:
         found = f"found '{task}'" if task else "found none"
         raise UserError(f"Expected one task of the run '{folder}', {found}. Add --task {' or '.join(joint.runs)}.")
@@ -251,9 +320,24 @@ def moved(config: RunConfig, role: str, path: str) -> RunConfig:
     return replace(config, **{field: replace(getattr(config, field), path=path)})
 
 
+def shared_upstream(
+    folder: Path, role: Modality, section: UpstreamConfig, identity: Mapping[str, Any], loaded: MutableMapping[str, Upstream]
+) -> Upstream:
+    """Return a run's upstream: one of those loaded, where a frozen one of the same weights and options is among them."""
+    if section.trainable:
+        return upstream_of(folder, role, section, identity)
+    key = f"{role} {identity['upstreams'][role]} {section}"
+    if key not in loaded:
+        loaded[key] = upstream_of(folder, role, section, identity)
+    return loaded[key]
+
+
 def upstream_of(folder: Path, role: Modality, section: UpstreamConfig, identity: Mapping[str, Any]) -> Upstream:
     """Return a run's upstream: as the run finetuned it, or the very one that it was trained on."""
-    if section.trainable:
+    refuse_damaged(folder, identity)
+    if holds(folder, section, role):
+        if section.path is not None and "exported" in identity:
+            raise UserError(f"Expected no {FLAGS[role]} for '{folder}', which holds its upstream's weights. Leave it out.")
         return finetuned(folder, section, role)
     upstream = load_upstream(section, role)
     if upstream.weights_hash() != identity["upstreams"][role]:

@@ -13,14 +13,17 @@ import torch
 from ..corpus.base import Corpus, Utterance, get_reader
 from ..corpus.batch import Example
 from ..corpus.demo import demo_root
-from ..corpus.locate import find_root
+from ..corpus.locate import find_root, is_demo
 from ..downstream.base import Expert, Task, load_task
 from ..errors import UserError
+from ..own_code import identity_of_code
 from ..upstream.base import Modality, Upstream, UpstreamConfig, find_upstream, load_upstream
 from ..upstream.row_keys import hash_file
 from .checkpoint import load_tensors
 from .config import CorpusConfig, RunConfig, identity_of, roles_of
+from .final import Earlier, earlier_of, everything, refuse_other_weights
 from .model import Model
+from .plan_runs import PLACED
 from .source import Source
 from .step import TaskData
 from .transcribe import with_transcripts
@@ -38,6 +41,7 @@ class Prepared:
     identity: Mapping[str, Any]
     marks: tuple[str, ...]  # DEMO, UNTRAINED
     notes: tuple[str, ...]
+    earlier: Earlier | None = None  # of a final model: what chose its steps
 
     @property
     def upstreams(self) -> dict[str, Upstream]:
@@ -48,6 +52,8 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Load and check everything that a run needs; what is missing is named in one message."""
     upstreams, corpus = load_all(config)
+    earlier = earlier_of(config) if config.split else None
+    corpus = everything(corpus) if config.split else corpus
     asked, config = config, resolved_layers(config, upstreams)
     if config.training.gradient_checkpointing:
         save_memory(config, upstreams)
@@ -57,12 +63,18 @@ def prepare(config: RunConfig) -> Prepared:
         "config": identity_of(asked),
         "corpus": fingerprint(data.splits, read="text" in upstreams),
         "upstreams": {role: upstream.weights_hash() for role, upstream in upstreams.items()},
+        **identity_of_code({"task": config.task} | {role: section.name for role, section in roles_of(config).items()}),
     }
+    if earlier is not None:
+        refuse_other_weights(earlier, identity["upstreams"])
+        if earlier.placed is not None:
+            data.expert.vocabulary[PLACED] = earlier.placed
+        notes = (*earlier.notes(), *notes)
     if config.init_head:
         folder = Path(config.init_head).expanduser()
         start_from(model, folder)
         identity["init_head"] = hash_file(folder / "checkpoints" / "best.safetensors")
-    return Prepared(config, corpus, data, model, identity, marks_of([config.corpus.demo], upstreams), notes)
+    return Prepared(config, corpus, data, model, identity, marks_of([corpus.demo], upstreams), notes, earlier)
 
 
 def task_data(
@@ -72,13 +84,15 @@ def task_data(
     task = load_task(config.task)
     question = task.question(config.expert)
     vocabulary = question.make_vocabulary(config.expert, config.labels, corpus)
-    chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in corpus.splits.items()}
+    needed = ("train",) if config.split else ("train", "dev")  # a final model's dev is what it is trained on: of labels only
+    rows_of = {split: rows for split, rows in corpus.splits.items() if split in needed or not config.split}
+    chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in rows_of.items()}
     expert = build_expert(config, task, vocabulary, upstreams)
     expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
     chosen, seconds, notes = usable(chosen, config.corpus, upstreams, writes=question.writes)
     splits = {split: make_examples(expert, rows, seconds) for split, rows in chosen.items()}
     splits, left_out = learnable(expert, splits)
-    for split in ("train", "dev"):
+    for split in needed:
         if not splits.get(split):
             raise UserError(
                 f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
@@ -119,6 +133,7 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     reader = get_reader(config.name)
     root = demo_root(reader, scale=config.demo_scale) if config.demo else find_root(reader, config.data)
     corpus = reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
+    corpus = replace(corpus, demo=config.demo or is_demo(Path(root)))
     told = config.transcripts and Path(root) / config.transcripts
     if told and told.is_file():  # a table that lies in the corpus
         config = replace(config, transcripts=str(told))

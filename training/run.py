@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from . import checkpoint
 from .balance import Balancer
 from .checkpoint import Progress, read_json, write_json, write_text
 from .config import RunConfig, TrainingConfig, identity_of, roles_of, to_mapping
+from .final import with_steps
 from .log import logged, told
 from .loop import Hooks, evaluate, train
 from .model import check_device
@@ -55,6 +57,9 @@ class Runtime:
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
+    if config.split and not (runtime.named and is_finished(folder)):
+        refuse_groups(runtime)
+        config = with_steps(config)
     refuse_tiny_steps(config, accelerator.num_processes)
     refuse_plan(folder)
     refuse_other(folder, {"config": identity_of(config)})
@@ -98,6 +103,12 @@ def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any
         raise UserError(f"Expected --by {lacking[0]} before the run was finished. Now: -m evaluate -e {folder} --by {lacking[0]}")
     say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
     return result
+
+
+def refuse_groups(runtime: Runtime) -> None:
+    """Refuse the scores of groups where there will be no scores."""
+    if runtime.by:
+        raise UserError(f"Expected no --by beside split=all, which has no score, found --by {runtime.by[0]}. Leave it out.")
 
 
 def refuse_tiny_steps(config: RunConfig, processes: int) -> None:
@@ -157,6 +168,10 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
         advice = "Choose another folder with -n or -p, or the options of the run that is there."
+        of_code = [line for line in lines if line.startswith("code")]
+        if of_code and all(line.startswith(("code", "upstreams.")) for line in lines):  # whose hash the code is part of
+            listed = "\n".join("  " + re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", line) for line in of_code)
+            advice = "The code is not what the run there began with: bring that back, or choose another folder with -n or -p."
         if all(line.startswith("features:") for line in lines):
             advice = "Hear as before: --store off for computed, --store on (with a --store-limit) for stored features."
         raise UserError(f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n{advice}")
@@ -167,7 +182,9 @@ def begin(folder: Path, prepared: Prepared) -> None:
     expert = prepared.task.expert
     write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
     name, train = prepared.corpus.name, prepared.task.splits["train"]
-    write_json(folder / TRAINED_ON, {"corpus": name, "heard": [heard_as(name, example.utterance) for example in train]})
+    heard = [heard_as(name, example.utterance) for example in train]
+    whole = {"all": True} if prepared.config.split else {}
+    write_json(folder / TRAINED_ON, {"corpus": name, "heard": heard, **whole})
     write_json(folder / "vocabulary.json", {prepared.task.name: expert.vocabulary})
     for role, upstream in prepared.upstreams.items():
         architecture = upstream.architecture()
@@ -198,7 +215,8 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
             save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
         )
-        plan = Plan(config.training, config.optimizer, config.seed, Balancer([prepared.task.name]))
+        criterion = "last" if config.split else "metric"
+        plan = Plan(config.training, config.optimizer, config.seed, Balancer([prepared.task.name]), criterion=criterion)
         progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
     accelerator.wait_for_everyone()
     load_best(folder, prepared)
@@ -213,6 +231,8 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
 
 def outcomes_of(model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator) -> dict[str, Outcome]:
     """Return the answers on every split but train; what dev decides, a threshold say, holds for all of them."""
+    if not task.splits.get("dev"):  # a final model
+        return {}
     dev = evaluate(model, task, "dev", accelerator, training)
     before = dict(task.expert.vocabulary)
     task.expert.calibrate(dev)
@@ -244,6 +264,10 @@ def result_of(
         "notes": list(prepared.notes),
         "environment": environment(device, progress.seconds),
     }
+    if prepared.earlier is not None:
+        earlier, trained_on = prepared.earlier, len(task.splits["train"])
+        chosen = {"run": earlier.run, "best_steps": list(earlier.best_steps)}
+        return {**result, "select_by": "", "split": "all", "trained_on_all": trained_on, "steps_from": chosen}
     # a published value is a mean over the recipe's folds, where it names folds: then it stands beside the plan's
     reference = [] if config.folds else references(config, prepared.marks)
     return {**result, "reference": reference} if reference else result

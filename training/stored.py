@@ -322,7 +322,8 @@ def make_layers(config: RunConfig, store: Store, demand: Demand) -> Stored:
 def check(prepared: Prepared, accelerator: Accelerator, say: Say) -> None:
     """Compare one batch from the store with the full computation, and stop at a difference."""
     task, model = prepared.task, prepared.model.to(accelerator.device).eval()
-    examples = sorted(task.splits["dev"], key=lambda example: example.seconds)[:: max(1, len(task.splits["dev"]) // 8)][:8]
+    rows = task.splits.get("dev") or task.splits["train"]
+    examples = sorted(rows, key=lambda example: example.seconds)[:: max(1, len(rows) // 8)][:8]
     answers = []
     for source in (Source(task.source.roles), task.source):
         batch: Batch = source.batch(examples).to(accelerator.device)

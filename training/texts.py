@@ -6,25 +6,42 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
-
 from ..corpus.base import Utterance
+from ..corpus.transcripts import TranscriptCache
 from ..errors import UserError
 from ..upstream.asr import Recogniser, find_asr
-from .predict import Heard, Words, hear, name_of
+from ..upstream.row_keys import hash_file, row_key
+from .checkpoint import plain_disk_errors
+from .heard import SAMPLE_RATE, Heard, hear, name_of
+from .predict import Words
+from .transcribe import transcripts_of
 
-Transcriber = Callable[[np.ndarray], str]  # a 16 kHz mono waveform -> what is said in it
+Transcriber = Callable[[Heard], str]  # an item -> what is said in it
 
 
 def words_by(model: str | None = None, device: str = "cpu") -> Words:
     """Return what gives the words of an item that a run is asked about, those that nobody wrote down by a recogniser if any.
 
-    The recogniser is checked at once, and loaded where it is needed first.
+    The recogniser is checked at once, and loaded where it is needed first; what it heard in a file is remembered.
     """
     if model is None:
         return text_for
-    load = cache(partial(Recogniser, find_asr(model), device))
-    return partial(text_for, transcribe=lambda waveform: load().text(waveform))
+    asr = find_asr(model)
+    return partial(text_for, transcribe=partial(_recognised, cache(partial(Recogniser, asr, device)), transcripts_of(asr), {}))
+
+
+def _recognised(load: Callable[[], Recogniser], kept: TranscriptCache, known: dict[str, str], item: Heard) -> str:
+    """Return what is said in an item: what a recogniser was found to have heard in these bytes, else what it hears now."""
+    if not isinstance(item, (str, Path, Utterance)):
+        return load().text(hear(item))
+    row = item if isinstance(item, Utterance) else Utterance(str(item), str(item))
+    key = row_key(hash_file(row.audio), row, SAMPLE_RATE)
+    known |= kept.read()  # with what other processes found meanwhile
+    if key not in known:
+        known[key] = load().text(hear(item))
+        with plain_disk_errors(kept.path):
+            kept.keep({key: known[key]})
+    return known[key]
 
 
 def text_for(item: Heard, transcribe: Transcriber | None = None) -> str:
@@ -35,7 +52,7 @@ def text_for(item: Heard, transcribe: Transcriber | None = None) -> str:
     if told is not None:
         return told
     if transcribe is not None:
-        return transcribe(hear(item))
+        return transcribe(item)
     if isinstance(item, Utterance):
         sought, fill = f"in its row of the list, nor in {Path(item.audio).with_suffix('.txt')}", "Fill a column 'text'"
     elif isinstance(item, (str, Path)):

@@ -296,6 +296,23 @@ def test_predict_transcribes_with_the_same_recogniser(whisper: Path, clips: Path
     assert words_by(str(whisper))(file) == expected
 
 
+def test_predict_hears_the_same_bytes_once_and_what_was_transcribed_before_not_again(
+    whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]
+) -> None:
+    words = words_by(str(whisper))
+    first = words(clips.with_name("3.wav"))
+    assert len(passes) == 1
+    assert words(Utterance("a stretch", "4.wav")) == first  # the same sound under another name
+    assert words_by(str(whisper))("3.wav") == first
+    assert len(passes) == 1
+    words(Utterance("a stretch", "3.wav", 0.25, 0.25))
+    assert passes[1:] == [4_000]
+    type_in(clips, "--model", whisper)
+    heard = len(passes)
+    words("0.wav")
+    assert len(passes) == heard
+
+
 def test_predict_refuses_a_recogniser_that_is_none_before_it_hears_anything() -> None:
     with pytest.raises(UserError, match=r"There is no recogniser 'whisper_bsae'\. Did you mean 'whisper_base'"):
         words_by("whisper_bsae")

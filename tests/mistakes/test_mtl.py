@@ -47,6 +47,11 @@ ASKED = {
         "all tasks in every step for --balance torchjd:PCGrad, found sampling round_robin",
         "Use --sampling all",
     ),
+    "advice on one task": (
+        f"{TYPED.replace('dsd', 'avd')} -o upstream.trainable=false tasks.avd.avd.scale='[7, 1]'",
+        "avd: Expected avd.scale='[LOWEST, HIGHEST]'",
+        "For instance: -o tasks.avd.avd.scale='[1, 7]'",
+    ),
     "a sampling nobody knows": (f"{GOOD} --sampling proportionally", "'sampling.mode'", "found 'proportionally'"),
     "data for nobody": (f"{GOOD} --data ks=tones", "found 'ks'", "The tasks are emotion, dsd"),
     "heads of a task that is not there": (f"{GOOD} --init-heads kws=run", "--init-heads, found 'kws'", "They are emotion, dsd"),

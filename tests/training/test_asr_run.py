@@ -15,7 +15,8 @@ from headwater.commands.predict import challenge_lines, plain_lines
 from headwater.corpus.base import Utterance
 from headwater.errors import UserError
 from headwater.training.config import RunConfig, identity_of, merge, resolve
-from headwater.training.predict import WINDOW_SECONDS, load_run
+from headwater.training.heard import WINDOW_SECONDS
+from headwater.training.predict import load_run
 from headwater.training.prepare import prepare
 from headwater.training.results import read_predictions
 from headwater.training.run import Runtime, run
@@ -80,13 +81,13 @@ def test_a_long_file_is_written_window_by_window(trained: Path, monkeypatch: pyt
     assert prediction.seconds == 2.5 * WINDOW_SECONDS
 
 
-def test_predict_prints_a_column_of_text_and_passes_broken_files_over(
+def test_predict_prints_the_text_as_label_and_passes_broken_files_over(
     trained: Path, tones: Path, tmp_path: Path, headwater: Callable[..., Any]
 ) -> None:
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     done = headwater("predict", trained, tones.with_name("00.wav"), tmp_path / "broken.wav")
     header, first, second = csv.reader(done.stdout.splitlines())
-    assert header == ["file", "start", "end", "text", "error"]
+    assert header == ["file", "start", "end", "label", "error"]
     assert first[3:] == [load_run(trained).predict(str(tones.with_name("00.wav"))).label, ""]
     assert second[3] == ""
     assert "broken.wav" in second[4]
@@ -94,9 +95,9 @@ def test_predict_prints_a_column_of_text_and_passes_broken_files_over(
 
 
 def test_columns_follow_from_what_a_run_answers() -> None:
-    assert plain_lines({"characters": ["A"]}).header == ["file", "start", "end", "text", "error"]
+    assert plain_lines({"characters": ["A"]}).header == ["file", "start", "end", "label", "error"]
     assert plain_lines({"classes": ["a", "b"]}).header == ["file", "start", "end", "label", "score_a", "score_b", "error"]
-    assert plain_lines({"dimensions": ["valence"]}).header == ["file", "start", "end", "valence", "error"]
+    assert plain_lines({"dimensions": ["valence"]}).header == ["file", "start", "end", "score_valence", "error"]
     with pytest.raises(UserError, match="emotions or ratings for --format msp-challenge, found one on texts"):
         challenge_lines({"characters": ["A"]})
 

@@ -10,6 +10,7 @@ import soundfile
 
 from headwater.corpus.base import Utterance
 from headwater.errors import UserError
+from headwater.training.heard import Heard, hear
 from headwater.training.inputs import files_of
 from headwater.training.texts import text_for
 
@@ -21,9 +22,9 @@ def wav(tmp_path: Path) -> Path:
     return tmp_path / "x.wav"
 
 
-def seconds(waveform: np.ndarray) -> str:
+def seconds(item: Heard) -> str:
     """A recogniser that says how much it heard."""
-    return f"{len(waveform) / 16_000:g} s"
+    return f"{len(hear(item)) / 16_000:g} s"
 
 
 def test_a_lists_column_of_texts_comes_with_its_files(wav: Path) -> None:

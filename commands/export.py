@@ -1,0 +1,51 @@
+"""Write a finished run as a folder that needs nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .shell import Parser
+
+HELP = "a finished run as a folder that needs neither network nor cache, or as an ONNX graph"
+EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the folder, and say what to do with it."""
+    flags = make_parser().parse_args(arguments)
+    from ..training.export import export_run, own_files
+    from ..training.onnx_export import FILE
+
+    told = export_run(
+        flags.run,
+        flags.folder,
+        weights=flags.upstream_ckpt,
+        text_weights=flags.text_upstream_ckpt,
+        task=flags.task,
+        fold=flags.fold,
+        onnx=flags.onnx,
+    )
+    if told:
+        worst, sounds = told["compared"]["worst_difference"], len(told["compared"]["seconds"])
+        print(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)", file=sys.stderr)
+    use = "".join(f" --use {Path(flags.folder) / file}" for file in own_files(Path(flags.folder)))
+    print(f"written to {flags.folder}: headwater predict {flags.folder}{use} my.wav", file=sys.stderr)
+    return 0
+
+
+def make_parser() -> Parser:
+    """Return the flags."""
+    parser = Parser(
+        "headwater export", "Write a finished run as a folder of its own: weights, tokenizer, labels and all.", EXAMPLE
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run folder, or a plan's with --fold")
+    add("folder", metavar="DIR", help="the folder to write; it may not be there yet, or is empty")
+    add("--onnx", action="store_true", help="also as a graph for onnxruntime, kept where it answers as the run does")
+    add("--task", help="which task, of a run of several")
+    add("--fold", type=int, help="which fold, of a plan of several")
+    add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
+    add("--text-upstream-ckpt", metavar="DIR", help="where the text upstream's weights lie now")
+    return parser

@@ -1,0 +1,261 @@
+"""`headwater predict … --out labels.csv` night after night: only what is new or changed is computed, and nothing is lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from headwater.__main__ import dispatch
+from headwater.commands.shell import run_command
+from headwater.training import predict
+from headwater.training.heard import Heard, name_of
+from headwater.training.inputs import files_of
+from headwater.training.labels_file import growing, hold, state_of, version_of
+
+Night = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def recordings(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six files in two folders below the one we are in."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(6):
+        place = tmp_path / "in" / f"day{number % 2}" / f"{number}.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tones.parent / f"{number:02d}.wav", place)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def night(finished: Path, capsys: pytest.CaptureFixture[str]) -> Night:
+    """Type `headwater predict RUN in --out labels.csv …`; exit code and stderr come back."""
+
+    def run(*words: object, inputs: str = "in") -> tuple[int, str]:
+        capsys.readouterr()
+        typed = ["predict", finished, inputs, "--out", "labels.csv", *words]
+        return run_command(dispatch, [str(word) for word in typed]), capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were opened to be heard."""
+    seen: list[str] = []
+    hear = predict.windows_of
+
+    def counted(item: Heard) -> object:
+        seen.append(Path(name_of(item)).name)
+        return hear(item)
+
+    monkeypatch.setattr(predict, "windows_of", counted)
+    return seen
+
+
+def rows() -> list[dict[str, str]]:
+    """What stands in the csv."""
+    with Path("labels.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def replaced(path: Path, other: Path) -> None:
+    """Put another sound in a file's place."""
+    shutil.copy(other, path)
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.usefixtures("recordings")
+def test_an_unchanged_folder_is_not_heard_again_and_its_csv_not_touched(night: Night, heard: list[str]) -> None:
+    assert night()[0] == 0
+    assert heard == ["0.wav", "2.wav", "4.wav", "1.wav", "3.wav", "5.wav"]  # in the order of their paths
+    assert [row["file"] for row in rows()] == [f"in/day{number % 2}/{number}.wav" for number in (0, 2, 4, 1, 3, 5)]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in (Path("labels.csv"), state_of(Path("labels.csv")))]
+    heard.clear()
+    code, said = night()
+    assert (code, heard) == (0, [])
+    assert "6 files, 0 computed, 6 as they were, 0 of them broken" in said
+    assert before == [(path.read_bytes(), path.stat().st_mtime_ns) for path in (Path("labels.csv"), state_of(Path("labels.csv")))]
+
+
+def test_new_files_are_added_and_changed_ones_replaced_where_they_stand(
+    recordings: Path, night: Night, heard: list[str], tones: Path
+) -> None:
+    night()
+    first = rows()
+    shutil.copy(tones.parent / "07.wav", recordings / "day0" / "1a.wav")
+    replaced(recordings / "day1" / "1.wav", tones.parent / "08.wav")  # 1 was middle, 8 is high
+    heard.clear()
+    assert "2 computed (1 changed, 1 new), 5 as they were" in night()[1]
+    assert heard == ["1a.wav", "1.wav"]
+    then = rows()
+    assert [row["file"] for row in then] == [*(row["file"] for row in first), "in/day0/1a.wav"]
+    assert [was == now for was, now in zip(first, then, strict=False)] == [True, True, True, False, True, True]
+    assert then[3]["label"] == "high"
+
+
+def test_rows_of_files_that_are_gone_stay_and_are_counted(recordings: Path, night: Night) -> None:
+    night()
+    before = Path("labels.csv").read_bytes()
+    (recordings / "day0" / "2.wav").unlink()
+    assert "rows of 1 files that are no longer there stay" in night()[1]
+    code, said = night(inputs="in/day0/2.wav")  # asked for by name
+    assert (code, "0 computed" in said) == (0, True)
+    assert Path("labels.csv").read_bytes() == before
+
+
+def test_a_file_that_was_broken_is_tried_again(recordings: Path, night: Night, heard: list[str], tones: Path) -> None:
+    (recordings / "day0" / "2.wav").write_bytes(b"RIFF")
+    code, said = night()
+    assert (code, "1 of them broken" in said, bool(rows()[1]["error"])) == (3, True, True)
+    before = Path("labels.csv").stat().st_mtime_ns
+    heard.clear()
+    assert night()[0] == 3
+    assert heard == ["2.wav"]
+    assert Path("labels.csv").stat().st_mtime_ns == before  # the same answer again
+    shutil.copy(tones.parent / "02.wav", recordings / "day0" / "2.wav")
+    code, said = night()
+    assert (code, "1 computed (1 tried again)" in said, rows()[1]["error"]) == (0, True, "")
+
+
+def test_a_file_that_is_asked_for_twice_has_one_row(recordings: Path, night: Night) -> None:
+    Path("list.csv").write_text("audio\nin/day0/2.wav\n")
+    night("list.csv", "in/day0/2.wav")
+    assert len(rows()) == len([*recordings.rglob("*.wav")]) == 6
+
+
+def test_stretches_of_a_file_have_a_row_each(night: Night, recordings: Path, heard: list[str]) -> None:
+    soundfile.write(recordings / "long.wav", np.zeros(16_000), 16_000)
+    Path("list.csv").write_text("audio,start,end\nin/long.wav,0,0.5\nin/long.wav,0.5,1\n")
+    night(inputs="list.csv")
+    assert [(row["start"], row["end"]) for row in rows()] == [("0.000", "0.500"), ("0.500", "1.000")]
+    Path("list.csv").write_text("audio,start,end\nin/long.wav,0,0.5\nin/long.wav,0.5,0.75\n")
+    heard.clear()
+    night(inputs="list.csv")
+    assert (len(heard), len(rows())) == (1, 3)
+
+
+def test_a_killed_night_goes_on_where_it_was_and_ends_with_the_same_csv(
+    finished: Path, recordings: Path, night: Night, heard: list[str], tones: Path
+) -> None:
+    for number in range(200):
+        shutil.copy(tones.parent / f"{number % 72:02d}.wav", recordings / f"x{number}.wav")
+    words = [sys.executable, "-m", "headwater", "predict", str(finished), "in", "--out", "labels.csv"]
+    state = state_of(Path("labels.csv"))
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    while not state.exists() or state.read_bytes().count(b'"item"') < 20:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not Path("labels.csv").exists()
+    with state.open("ab") as file:
+        file.write(b'{"item": ["in/x19')  # a line that the kill cut short
+    kept = state.read_bytes().count(b'"fields"')
+    _, said = night()
+    assert len(heard) == 206 - kept <= 186
+    assert f"{206 - kept} computed" in said
+    after = Path("labels.csv").read_bytes()
+    for path in (state, Path("labels.csv")):
+        path.unlink()
+    night()
+    assert Path("labels.csv").read_bytes() == after
+
+
+@pytest.mark.usefixtures("recordings")
+def test_a_kill_between_the_csv_and_its_memory_costs_nothing(
+    night: Night, heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night()
+    soundfile.write("in/new.wav", np.zeros(8_000), 16_000)
+    with monkeypatch.context() as patch:
+        patch.setattr("headwater.training.labels_file.LabelsFile._remember", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            night()
+    heard.clear()
+    assert night()[0] == 0
+    assert (heard, len(rows())) == ([], 7)
+
+
+def killed(*_: object) -> None:
+    """Stand in for a SIGKILL."""
+    raise RuntimeError("killed")
+
+
+@pytest.mark.usefixtures("recordings")
+def test_a_csv_that_nothing_is_known_of_is_kept_aside_and_all_is_computed(night: Night, heard: list[str]) -> None:
+    night()
+    state_of(Path("labels.csv")).unlink()
+    old = Path("labels.csv").read_bytes().replace(b",low,", b",LOW,")
+    Path("labels.csv").write_bytes(old)
+    heard.clear()
+    assert "nothing says what the rows of labels.csv were computed from: they are kept in labels.old.csv" in night()[1]
+    assert (len(heard), Path("labels.old.csv").read_bytes()) == (6, old)
+    assert "LOW" not in Path("labels.csv").read_text()
+
+
+@pytest.mark.usefixtures("recordings")
+def test_a_csv_that_was_taken_away_is_written_again_with_what_is_asked_for(night: Night, heard: list[str]) -> None:
+    night()
+    Path("labels.csv").unlink()
+    heard.clear()
+    assert "labels.csv was taken away" in night(inputs="in/day0")[1]
+    assert (heard, len(rows())) == ([], 3)
+
+
+def test_folders_are_searched_in_order_without_hidden_files_and_loops(tmp_path: Path) -> None:
+    for name in ("b/2.WAV", "a/1.flac", "a/.hidden.wav", ".cache/3.wav", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert files_of([str(tmp_path)]) == [str(tmp_path / name) for name in ("a/1.flac", "b/2.WAV")]
+
+
+def test_a_row_depends_on_size_and_time_and_on_the_words_where_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"12")
+    os.utime(path, ns=(5, 5))
+    assert version_of(str(path), listens=True, reads=False) == [2, 5]
+    assert version_of(str(path), listens=True, reads=True) == [2, 5, None]
+    path.with_suffix(".txt").write_text("said")
+    os.utime(path.with_suffix(".txt"), ns=(7, 7))
+    assert version_of(str(path), listens=True, reads=True) == [2, 5, [4, 7]]
+    assert version_of(str(tmp_path / "gone.wav"), listens=True, reads=True) is None
+    assert version_of(str(tmp_path / "gone.wav"), listens=False, reads=True) == [None]
+
+
+def test_names_that_are_no_utf8_are_written_as_they_are(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    with growing(tmp_path / "l.csv", {}, ["file", "label"]) as table:
+        assert table.todo([name], lambda _: [1]) == [name]
+        table.add(name, [name, "low"], failed=False)
+    assert (tmp_path / "l.csv").read_bytes() == b"file,label\ncaf\xe9.wav,low\n"
+    with growing(tmp_path / "l.csv", {}, ["file", "label"]) as table:
+        assert table.todo([name], lambda _: [1]) == []
+
+
+def test_what_is_written_down_is_json_that_a_reader_can_follow(tmp_path: Path) -> None:
+    with growing(tmp_path / "l.csv", {"run": "x"}, ["file", "label"]) as table:
+        table.todo(["a.wav"], lambda _: [1, 2])
+        table.add("a.wav", ["a.wav", "low"], failed=False)
+    first, item, last = (json.loads(line) for line in state_of(tmp_path / "l.csv").read_text().splitlines())
+    assert first == {"about": {"run": "x"}, "header": ["file", "label"]}
+    assert item == {"item": ["a.wav", 0.0, None], "version": [1, 2], "fields": ["a.wav", "low"], "failed": False}
+    assert [*last] == ["csv"]
+
+
+def test_a_csv_is_held_by_one_command(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    with growing(path, {}, ["file"]), pytest.raises(ValueError, match=r"another `headwater predict` is writing"):
+        hold(path, state_of(path))

@@ -1,0 +1,247 @@
+"""An exported run: a folder that answers as the run does, wherever it lies, and without anything else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headwater as library
+from headwater import own_code
+from headwater.errors import UserError
+from headwater.training import export
+from headwater.training.config import merge, read_yaml, resolve
+from headwater.training.export import export_run
+from headwater.training.mtl_config import resolve_mtl
+from headwater.training.multi import run_tasks
+from headwater.training.plan import expand, run_plan
+from headwater.training.predict import TrainedRun, load_run
+from headwater.training.run import Runtime, run
+from headwater.upstream import base as upstreams
+from headwater.upstream.base import load_upstream
+
+QUIET = Runtime("cpu", quiet=True)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_upstream.py"
+SAID = "they say so"
+AVD = {"task": "avd", "avd": {"scale": [1, 7]}}
+TUNED = {"trainable": True}
+HEARD = {"keep_layers": 2, "normalize_layers": True, "normalize_waveform": "yes"}
+# what is exported: a recipe's differences
+KINDS: dict[str, Mapping[str, Any]] = {
+    "frozen": {"upstream": {"name": "test_hubert", "layer": 2}},
+    "finetuned": {"upstream": {"name": "test_data2vec", "padding": "s3prl", **TUNED}},
+    "pruned": {"upstream": {"name": "test_wavlm", **HEARD}},
+    "whisper": {"upstream": {"name": "test_whisper", "attend": "valid"}},
+    "built_in": {"upstream": {"name": "fbank"}},
+    "two": {**AVD, "upstream": {"name": "mfcc"}, "text_upstream": {"name": "test_gpt2", **TUNED}},
+    "reading": {"task": "dsd", "labels": {"column": "directed"}, "text_upstream": {"name": "hashed_words"}},
+    "writing": {
+        "task": "asr",
+        "upstream": {"name": "fbank"},
+        "asr": {"projector_dim": 8, "hidden_dim": 8, "zero_infinity": True},
+    },
+    "above_pruned": {"upstream": {"name": "pruned", **TUNED}},
+    "above_built_in": {"upstream": {"name": "built_in"}},
+}
+FORBIDDEN = """
+import json, socket, sys
+def refuse(*_, **__): raise AssertionError("a socket was opened")
+socket.socket.__init__ = socket.getaddrinfo = socket.create_connection = refuse
+import torch
+torch.set_num_threads(1)
+from headwater.training.predict import load_run
+names, sound, said = sys.argv[1:-2], *sys.argv[-2:]
+answers = {}
+for name in names:
+    run = load_run(name)
+    answer = run.predict(sound, said if run.reads else None)
+    answers[name] = [answer.label, answer.scores, list(run.marks)]
+print(json.dumps(answers))
+"""
+
+
+def trained(rated: Path, folder: Path, difference: Mapping[str, Any]) -> Path:
+    """A run of one step."""
+    training = {"steps": 1, "batch_size": 8, "eval_every": 1}
+    usual = {"task": "emotion", "corpus": {"data": str(rated)}, "training": training, "store": {"mode": "off"}}
+    run(resolve([merge(usual, difference)]), folder, QUIET)
+    return folder
+
+
+def sound_of(rated: Path) -> Path:
+    """A file of the test split."""
+    return rated.parent / "70.wav"
+
+
+@pytest.fixture(scope="module")
+def runs(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each kind."""
+    folder, found = tmp_path_factory.mktemp("runs"), dict[str, Path]()
+    for kind, difference in KINDS.items():
+        below = difference.get("upstream", {}).get("name")
+        named = {"upstream": {"name": str(found[below])}} if below in found else {}
+        found[kind] = trained(rated, folder / kind, merge(difference, named))
+    return found
+
+
+@pytest.fixture(scope="module")
+def asked(runs: Mapping[str, Path], rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each exported run answers in a process without network and caches, where nothing else is left of the run."""
+    here, away = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("away")
+    for kind, folder in runs.items():
+        export_run(folder, here / kind)
+        (here / kind).rename(away / kind)
+    empty = {}
+    for name in ("HF_HOME", "HEADWATER_CACHE"):
+        empty[name] = str(tmp_path_factory.mktemp("empty"))
+        os.chmod(empty[name], 0o555)
+    hidden = next(iter(runs.values())).parent
+    hidden.rename(hidden.with_name("hidden"))
+    try:
+        command = [sys.executable, "-c", FORBIDDEN, *KINDS, str(sound_of(rated)), SAID]
+        done = subprocess.run(command, cwd=away, env={**os.environ, **empty}, capture_output=True, text=True, check=False)
+    finally:
+        hidden.with_name("hidden").rename(hidden)
+    assert done.returncode == 0, done.stderr
+    assert not [path for place in empty.values() for path in Path(place).iterdir()]
+    return {"folder": away, **json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_run_answers_to_the_digit_without_network_or_caches(
+    kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any], rated: Path
+) -> None:
+    there = load_run(runs[kind])
+    answer = there.predict(sound_of(rated), SAID if there.reads else None)
+    assert asked[kind] == [answer.label, answer.scores, list(there.marks)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_folder_names_no_path_of_the_machine(kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any]) -> None:
+    folder, places = asked["folder"] / kind, {str(runs[kind].parent), str(Path.home())}
+    for path in (path for path in folder.iterdir() if path.is_file()):
+        assert not [place for place in places if place in path.read_text()], path.name
+    assert "data: null" in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("kind", ["frozen", "pruned", "whisper", "built_in"])
+def test_an_exported_run_is_an_upstream_as_the_run_is(kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any]) -> None:
+    sound = np.random.default_rng(0).standard_normal(7000).astype(np.float32)
+    ours, theirs = (load_upstream(str(place))([sound]).values for place in (runs[kind], asked["folder"] / kind))
+    assert all(bool((one == other).all()) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_an_exported_run_is_exported_again(asked: Mapping[str, Any], rated: Path, tmp_path: Path) -> None:
+    export_run(asked["folder"] / "two", tmp_path / "again")
+    answer = library.load_run(tmp_path / "again").predict(sound_of(rated), SAID)
+    assert answer.scores == asked["two"][1]
+
+
+def test_a_finetuned_run_above_another_hears_as_it_was_trained(runs: Mapping[str, Path], rated: Path) -> None:
+    above = load_run(runs["above_pruned"])  # the run below was told to normalise
+    for row in list(csv.DictReader((runs["above_pruned"] / "predictions-test.csv").open()))[:4]:
+        scores = above.predict(rated.parent / row["id"]).scores
+        assert scores == pytest.approx({name: float(row[f"score_{name}"]) for name in scores or {}}, abs=1e-5)
+
+
+def test_the_readme_says_what_it_is_and_how_it_is_asked(asked: Mapping[str, Any]) -> None:
+    said = (asked["folder"] / "frozen" / "README.md").read_text()
+    for part in (
+        "UNTRAINED",
+        "test_hubert, frozen, layer 2",
+        "`high`, `low`, `middle`",
+        "headwater predict . my.wav",
+        "licence of",
+    ):
+        assert part in said
+    assert "ratings from 1 to 7 of: `arousal`" in (asked["folder"] / "two" / "README.md").read_text()
+
+
+def test_weights_for_an_exported_run_are_refused(asked: Mapping[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Expected no -k for '.*frozen', which holds its upstream's weights\. Leave it out"):
+        load_run(asked["folder"] / "frozen", str(tmp_path))
+
+
+def test_a_damaged_weight_is_found(runs: Mapping[str, Path], tmp_path: Path) -> None:
+    export_run(runs["built_in"], tmp_path / "out")
+    path = tmp_path / "out" / "checkpoints" / "best.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"the weights that were exported in .*, found others: it is damaged\. Export it again"):
+        load_run(tmp_path / "out")
+
+
+def test_an_interrupted_export_leaves_nothing(runs: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        """Stand where the last file would be written."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "readme", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(runs["built_in"], tmp_path / "new" / "out")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_empty_folder_is_filled(runs: Mapping[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export_run(runs["built_in"], tmp_path / "out")
+    assert load_run(tmp_path / "out")
+
+
+def test_one_task_of_several_is_exported_alone(rated: Path, tmp_path: Path) -> None:
+    corpus = {"data": str(rated)}
+    recipe = {
+        "upstream": {"name": "test_hubert", "trainable": True},
+        "tasks": {
+            "emotion": {"corpus": corpus, "batch_size": 4},
+            "dsd": {"corpus": corpus, "batch_size": 4, "labels": {"column": "directed"}},
+        },
+        "shared_weights": True,  # one weighted sum, which becomes the task's own
+        "training": {"steps": 2, "eval_every": 1},
+    }
+    run_tasks(resolve_mtl([recipe]), tmp_path / "run", QUIET)
+    export_run(tmp_path / "run", tmp_path / "out", task="dsd")
+    alone, joint = load_run(tmp_path / "out"), load_run(tmp_path / "run", task="dsd")
+    assert alone.predict(sound_of(rated)) == joint.predict(sound_of(rated))
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["scores"]["test"]
+
+
+def test_one_fold_of_a_plan_is_exported(rated: Path, tmp_path: Path) -> None:
+    mapping = {"task": "emotion", "upstream": {"name": "fbank"}, "corpus": {"data": str(rated), "protocol": "speaker5"}}
+    training = {"steps": 1, "batch_size": 4, "eval_every": 1}
+    run_plan(expand(resolve([mapping, {"training": training}]), [1, 2], [1], []), tmp_path / "plan", QUIET)
+    export_run(tmp_path / "plan", tmp_path / "out", fold=2)
+    one, other = load_run(tmp_path / "out"), load_run(tmp_path / "plan" / "fold2")
+    assert isinstance(one, TrainedRun)
+    assert one.predict(sound_of(rated)) == other.predict(sound_of(rated))
+    assert read_yaml(tmp_path / "out" / "config.yaml")["corpus"]["fold"] == 2
+
+
+def test_a_users_own_code_goes_along_and_is_executed_where_it_is_typed(
+    rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_code, "_USED", {})
+    monkeypatch.setattr(upstreams, "_REGISTERED", dict(upstreams.registered_upstreams()))
+    shutil.copy(EXAMPLE, tmp_path / "mine.py")
+    name = own_code.use(str(tmp_path / "mine.py"), "upstream").name
+    folder = trained(rated, tmp_path / "run", {"upstream": {"name": name}})
+    export_run(folder, tmp_path / "out")
+    answer = load_run(folder).predict(sound_of(rated))
+    (tmp_path / "mine.py").unlink()
+    own_code._USED.clear()
+    del upstreams._REGISTERED[name]
+    with pytest.raises(UserError, match="only a path that you type is executed"):
+        load_run(tmp_path / "out")
+    assert "--use code/mine.py my.wav" in (tmp_path / "out" / "README.md").read_text()
+    own_code.use(str(tmp_path / "out" / "code" / "mine.py"))
+    assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
