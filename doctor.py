@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 NAME = __name__.split(".")[0]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 BY_HAND = {"s3prl": "pip install --no-deps s3prl"}  # extras whose own requirements would break this installation
+KEPT = ("store", "demo", "transcripts", "converted-1")  # in the cache; whatever else lies there is told too
 UNTOLD = ("test",)  # extras that serve who changes Headwater
 BESIDE = ("numpy", "huggingface_hub", "tokenizers")  # what others bring, and break
+ADDRESS = re.compile(r"(?<![\w/.~-])((?:(?!file:)[a-z][a-z0-9+.-]*://|(?:[\w-]+\.)+[a-z]{2,}/)\S*)", re.IGNORECASE)
 WHEREABOUTS = "--data PATH, HEADWATER_DATA=FOLDER with FOLDER/NAME in it, or a line `data: {NAME: PATH}` in the config file"
 
 
@@ -68,14 +70,19 @@ def told(finding: Finding) -> Finding:
 
 
 def anonymous(text: str) -> str:
-    """Return a text without the user's name in its paths."""
-    home = str(Path.home())
-    hidden = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text) if home != "/" else text
+    """Return a text without the user's name in its paths, and without the password of an address."""
+    home = os.path.expanduser("~")  # a container's user may have neither a home nor a name
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return hidden
-    return re.sub(rf"/{re.escape(user)}(?![\w.-])", "/USER", hidden) if user else hidden
+    except (KeyError, OSError):
+        user = ""
+    parts = ADDRESS.split(re.sub(r"(?<=://)[^/\s]*@", "", text))  # an address may hold a password
+    for place in range(0, len(parts), 2):  # between the addresses
+        if home not in ("/", "~", ""):
+            parts[place] = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", parts[place])
+        if user:
+            parts[place] = re.sub(rf"/{re.escape(user)}(?![\w.-])", "/USER", parts[place])
+    return "".join(parts)
 
 
 def versions() -> list[Finding]:
@@ -180,32 +187,55 @@ def device() -> list[Finding]:
 
 def folders() -> list[Finding]:
     """Return where weights, features and miniatures are kept, how large they are, and the room that is left."""
-    from .corpus.audio import cache_folder
     from .corpus.locate import config_file
 
-    places = {"hub": attempt("hub", lambda: [Finding("", hub_cache())])[0].found}
-    places |= {"cache": str(cache_folder())}
-    places |= {f"  {name}": str(cache_folder() / name) for name in ("store", "demo", "transcripts")}
-    found = [Finding(name, described(Path(place))) for name, place in places.items()]
+    hub = attempt("hub", lambda: [described("hub", hub_cache(), "HF_HOME")])
     config = config_file()
-    return [*found, Finding("config", f"{config}{'' if config.is_file() else ' (none: it is optional)'}")]
+    told = Finding("config", f"{config}{'' if os.path.isfile(config) else ' (none: it is optional)'}")
+    return [*hub, *attempt("cache", cached), told]
 
 
-def hub_cache() -> str:
+def hub_cache() -> Path:
     """Return where the hub's library keeps what it has fetched."""
     from huggingface_hub import constants
 
-    return constants.HF_HUB_CACHE
+    return Path(constants.HF_HUB_CACHE)
 
 
-def described(folder: Path) -> str:
-    """Return a folder with its size and the free disk around it."""
+def cached() -> list[Finding]:
+    """Return the folder of what can be made again, and those in it."""
+    from .corpus.audio import cache_folder
+    from .errors import UserError
+
+    try:
+        cache = cache_folder()
+    except UserError as problem:
+        said, _, advice = str(problem).partition(". ")
+        return [Finding("cache", said, advice.rstrip("."))]
+    whole = described("cache", cache, "HEADWATER_CACHE")
+    if whole.advice:
+        return [whole]
+    there = {path.name for path in cache.iterdir() if path.is_dir()} if cache.is_dir() else set()
+    names = [*KEPT, *sorted(there - {*KEPT})]
+    return [whole, *(described(f"  {name}", cache / name, "HEADWATER_CACHE") for name in names)]
+
+
+def described(name: str, folder: Path, variable: str) -> Finding:
+    """Return a folder with its size and the free disk around it; a variable chooses another where it is of no use."""
     from .upstream.store import in_words
 
-    around = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = in_words(shutil.disk_usage(around).free)
-    size = in_words(sum(sizes(folder))) if folder.is_dir() else "nothing there"
-    return f"{folder}: {size}, {free} free" if os.access(around, os.W_OK) else f"{folder}: {size}, not to be written to"
+    advice = f"Choose a folder that you can write to, for what is not there yet: {variable}=FOLDER"
+    try:
+        around = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not around.is_dir():
+            return Finding(name, f"{folder}: {'' if around == folder else f'{around} is '}a file, no folder", advice)
+        free = in_words(shutil.disk_usage(around).free)
+        size = in_words(sum(sizes(folder))) if folder.is_dir() else "nothing there"
+    except OSError as problem:
+        return Finding(name, f"{folder}: cannot be looked into ({problem.strerror})", advice)
+    if not os.access(around, os.W_OK | os.X_OK):
+        return Finding(name, f"{folder}: {size}, not to be written to", advice)
+    return Finding(name, f"{folder}: {size}, {free} free")
 
 
 def sizes(folder: Path) -> Iterator[int]:
@@ -238,10 +268,15 @@ def weights() -> list[Finding]:
 def corpora() -> list[Finding]:
     """Return which corpora are found, and where the others come from."""
     from .corpus.base import broken_corpora, list_corpora
-    from .corpus.locate import find_root
+    from .corpus.locate import configured, find_root
     from .errors import UserError
 
     found = [Finding("package", line) for line in broken_corpora()]
+    try:
+        configured()
+    except UserError as problem:
+        advice = "Mend that file, or remove it: it is optional. No corpus is found before"
+        return [*found, Finding("config", str(problem), advice), Finding("where one lies", WHEREABOUTS)]
     for name, reader in list_corpora().items():
         if reader.is_file:  # a table of one's own lies anywhere
             continue

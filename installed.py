@@ -35,8 +35,14 @@ def sources(kind: Kind) -> dict[str, str]:
     return {name: " and ".join(dict.fromkeys(map(source_of, points))) for name, points in offered(kind).items()}
 
 
-def folder_of(kind: Kind, name: str) -> Path | None:
-    """Return the folder of the module that an offered name lies in."""
+def loaded_from(kind: Kind, name: str) -> str:
+    """Return the distribution and version that a name was loaded from; nothing of what is ours, or was typed."""
+    return _LOADED.get((kind, name), "")
+
+
+def folder_of(kind: Kind, name: str, table: dict[str, Any]) -> Path | None:
+    """Return the folder of the module that an offered name lies in, which is loaded first: what is broken is told so."""
+    load_offered(kind, name, table)
     points = offered(kind).get(name)
     file = importlib.import_module(points[0].module).__file__ if points else None
     return Path(file).parent if file else None

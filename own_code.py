@@ -41,6 +41,8 @@ class OwnCode:
 
 
 _USED: dict[Path, OwnCode] = {}  # what was typed in this process
+_FILES: set[Path] = set()  # checkpoints that were
+_SUSPECT: set[Path] = set()  # those that a file names
 
 
 def is_path(word: str, kind: Kind) -> bool:
@@ -93,6 +95,37 @@ def flags_for_another_process() -> list[str]:
     return [word for code in _USED.values() for word in ("--use", str(code.path))]
 
 
+def take_file(path: str | Path) -> None:
+    """Take note of a checkpoint that the user typed."""
+    _FILES.add(Path(path).expanduser().resolve())
+
+
+def suspect_paths(mapping: Any) -> None:
+    """Take note of every `path` that a recipe or config names: s3prl's loaders would execute what such a file holds."""
+    for value in mapping if isinstance(mapping, list) else ():
+        suspect_paths(value)
+    for key, value in mapping.items() if isinstance(mapping, Mapping) else ():
+        if key == "path" and isinstance(value, str):
+            _SUSPECT.add(Path(value).expanduser().resolve())
+        suspect_paths(value)
+
+
+def is_typed_file(path: str | Path) -> bool:
+    """Tell whether a file was named by the user, not by a file alone."""
+    place = Path(path).expanduser().resolve()
+    return place in _FILES or place not in _SUSPECT
+
+
+def refuse_edited() -> None:
+    """Refuse to start another process with code that was edited since this one read it: a plan would mix the two."""
+    for code in _USED.values():
+        if digest_of(code.path) != code.digest:
+            raise UserError(
+                f"Expected the code in '{code.path}' as this command began with it ({code.digest[:8]}), found it edited "
+                f"({digest_of(code.path)[:8]}). Bring the former back, or begin again with -n or -p."
+            )
+
+
 def known_as(word: str, kind: Kind, flag: str = "") -> str:
     """Return the name behind a word of a recipe; a path is executed only where the user typed it too."""
     if not is_path(word, kind):
@@ -107,10 +140,16 @@ def known_as(word: str, kind: Kind, flag: str = "") -> str:
 
 
 def identity_of_code(names: Mapping[str, str]) -> dict[str, Any]:
-    """Return `code`, the hashes of what a run has of the user's own, by what it is there (task, audio, text); else nothing."""
+    """Return `code`: by what it is there (task, audio, text), the hash of what was typed, a task's package with its version."""
+    from .installed import loaded_from
+
     typed = {key: find("upstream" if key in SECTIONS else "task", name) for key, name in names.items()}
-    digests = {key: code.digest for key, code in typed.items() if code is not None}
-    return {"code": digests} if digests else {}
+    digests = {
+        key: code.digest if code is not None else "" if key in SECTIONS else loaded_from("task", names[key])
+        for key, code in typed.items()
+    }
+    told = {key: digest for key, digest in digests.items() if digest}
+    return {"code": told} if told else {}
 
 
 def refuse_other_code(
@@ -125,10 +164,13 @@ def refuse_other_code(
     identity = folder / "identity.json"
     digests = read_json(identity).get("code", {}) if identity.is_file() else {}
     for key, digest in digests.items():
-        if keys is not None and key not in keys:
+        if keys is not None and key.partition(".")[0] not in keys:
             continue
         kind: Kind = "upstream" if key in SECTIONS else "task"
         name = _name_in(recipe, key)
+        if not re.fullmatch("[0-9a-f]{64}", str(digest)):
+            refuse_other_package(folder, name, str(digest))
+            continue
         code, flag = find(kind, name), flags.get(key.partition(".")[0], "--use")
         if code is None:
             raise UserError(
@@ -140,6 +182,20 @@ def refuse_other_code(
                 f"Expected the code of the {kind} '{name}' that '{folder}' was trained with ({digest[:8]}), found other code in "
                 f"'{code.path}' ({code.digest[:8]}). Bring the former back, or train again."
             )
+
+
+def refuse_other_package(folder: Path, task: str, package: str) -> None:
+    """Refuse a run whose task came from a package that is not here, or is here in another version."""
+    from .installed import sources
+
+    typed, there = find("task", task), sources("task").get(task, "")
+    if typed is not None or there != package:
+        found = f"that of '{typed.path}'" if typed else there or "none of that name"
+        wanted = package.replace(" ", "==")
+        raise UserError(
+            f"Expected the task '{task}' of the package {package} that '{folder}' was trained with, found {found}. "
+            f"Install it (pip install {wanted})" + (", or train again." if there else ".")
+        )
 
 
 def _name_in(recipe: Mapping[str, Any], key: str) -> str:
@@ -166,10 +222,9 @@ def located(word: str, kind: Kind | None) -> Path:
     if path.name == "expert.py" and kind in (None, "task"):
         path = path.parent
     if not path.exists():
-        ours = {"task": "-d emotion", "upstream": "-u fbank", "corpus": "--corpus iemocap"}.get(kind or "", "a name")
-        raise UserError(
-            f"Expected your own {kind or 'code'} at '{word}', found nothing there. Check the path, or name one of ours: {ours}."
-        )
+        ours = {"task": "-d emotion", "upstream": "-u fbank", "corpus": "--corpus iemocap"}
+        other = f", or name one of ours: {ours[kind]}." if kind else "."
+        raise UserError(f"Expected your own {kind or 'code'} at '{word}', found nothing there. Check the path{other}")
     if path.is_dir() and kind in (None, "task"):
         if not (path / "expert.py").is_file():
             there = ", ".join(sorted(file.name for file in path.glob("*.py"))) or "no Python at all"

@@ -58,7 +58,7 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
     """Return what stands in the folder of a run or plan; `task` and `weights` choose of a joint run."""
     parts = [part_of(place, seed, task, weights) for place, seed in places_of(folder)]
     first = parts[0]
-    config, name, _ = config_of(first.home, task)
+    config, name, _ = config_of(first.home, task, only_task=True)
     seeds: dict[int, tuple[Path, ...]] = {}
     for part in parts:
         seeds[part.seed] = (*seeds.get(part.seed, ()), part.place)
@@ -121,12 +121,17 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
         raise unfinished(folder)
     result = read_json(folder / "result.json", ("marks",))
     home = folder.parents[1] if folder.parent.name == "evaluations" else folder
+    if "trained_on_all" in result:
+        raise UserError(
+            f"Expected runs with a score, found the final model '{folder}': it learnt from all there is, nothing was held out. "
+            "Compare the run or plan that chose its steps."
+        )
     seed = int(result.get("seed") or 0) if seed is None else seed
     if "tasks" not in result:
         if weights is not None:
             raise UserError(f"Expected runs of several tasks for --weights, found '{folder}' with one. Leave it out.")
         return Part(folder, home, seed, result)
-    _, name, _ = config_of(folder, task)
+    _, name, _ = config_of(folder, task, only_task=True)
     said = result["tasks"][name]
     kept = weights or next(kept for kept in KEPT if kept in said)
     if kept not in said:

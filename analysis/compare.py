@@ -11,7 +11,7 @@ from ..corpus.base import list_corpora
 from ..downstream.base import Outcome, Question
 from ..errors import UserError, nearest
 from .answers import Side, read_answers, read_side
-from .paired import Difference, Discordant, differences, discordant, holm
+from .paired import Difference, Discordant, counted_by, differences, discordant, holm
 from .report import titles_of
 
 ALPHA = 0.05
@@ -51,8 +51,8 @@ class Compared:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """DEMO, UNTRAINED, where they apply."""
-        return self.sides[0].marks
+        """DEMO, UNTRAINED, where they apply to any of the sides."""
+        return tuple(dict.fromkeys(mark for side in self.sides for mark in side.marks))
 
 
 def compare(
@@ -73,7 +73,8 @@ def compare(
     reference, speakers = one_seed(first, next(iter(first.seeds)), split)
     answers = [aligned(side, split, reference, speakers, first) for side in sides]
     found = [differences((answers[0], other), speakers, question, first.vocabulary) for other in answers[1:]]
-    rights = [discordant(answers[0][0], other[0]) if len(other) == 1 else None for other in answers[1:]]
+    counted = counted_by(question, first.vocabulary, answers[0][0])
+    rights = [discordant(answers[0][0], other[0], counted) if len(other) == 1 else None for other in answers[1:]]
     corrected = {name: holm([of_side[name].p for of_side in found]) for name in question.metrics}
     return Compared(
         sides=tuple(sides),
@@ -88,7 +89,7 @@ def compare(
             Comparison(names[place + 1], of_side, {key: values[place] for key, values in corrected.items()}, rights[place])
             for place, of_side in enumerate(found)
         ),
-        notes=notes_of(sides, split),
+        notes=notes_of(sides, names, split),
     )
 
 
@@ -101,12 +102,14 @@ def known_metric(metric: str, question: Question) -> str:
 
 
 def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Return a name for each folder, told from the others; one named twice is numbered."""
-    titles = titles_of(list({folder.resolve(): folder for folder in folders}.values()))
-    by_place = {folder.resolve(): title for folder, title in titles.items()}
+    """Return a name for each folder, that of its run, told from the others; one named twice is numbered."""
+    places = [folder.resolve() for folder in folders]
+    runs = {place: place.parents[1] if place.parent.name == "evaluations" else place for place in places}
+    titles = titles_of([*dict.fromkeys(runs.values())])
     names: list[str] = []
-    for folder in folders:
-        title = by_place[folder.resolve()]
+    for place in places:
+        alone = sum(run == runs[place] for run in runs.values()) == 1
+        title = titles[runs[place]] + ("" if alone or place == runs[place] else f"/{place.name}")
         again = sum(name == title or name.startswith(f"{title} (") for name in names)
         names.append(f"{title} ({again + 1})" if again else title)
     return tuple(names)
@@ -117,7 +120,7 @@ def refuse_other_question(first: Side, side: Side) -> None:
     told: list[tuple[str, Callable[[Side], str], str]] = [
         ("the same task", lambda row: row.question.name, "Compare runs of one task; of joint runs --task names it."),
         ("the same corpus", lambda row: row.corpus, "Compare runs that were tested on one corpus (-m evaluate -e RUN)."),
-        ("the same marks", lambda row: " ".join(row.marks) or "none", "Demos and random weights are compared among themselves."),
+        ("the same marks", lambda row: "DEMO" if "DEMO" in row.marks else "none", "Demos are compared among themselves."),
         ("the same classes", lambda row: ", ".join(row.classes), "Train both with the same labels."),
         ("as many seeds", lambda row: str(len(row.seeds)), "Train the missing ones with --seeds, or name single runs."),
     ]
@@ -205,9 +208,12 @@ def shown(label: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def notes_of(sides: Sequence[Side], split: str) -> tuple[str, ...]:
+def notes_of(sides: Sequence[Side], names: Sequence[str], split: str) -> tuple[str, ...]:
     """Return what a reader should know before believing a number."""
     notes = []
+    untrained = [name for name, side in zip(names, sides, strict=True) if "UNTRAINED" in side.marks]
+    if 0 < len(untrained) < len(sides):
+        notes.append(f"UNTRAINED is said of {', '.join(untrained)}: random weights, never trained")
     protocols = dict.fromkeys(side.protocol for side in sides)
     if len(protocols) > 1:
         notes.append(f"protocols {', '.join(protocols)}: the same test, but other training data")

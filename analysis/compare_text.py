@@ -128,14 +128,14 @@ def counted(compared: Compared) -> str:
 
 def method(compared: Compared) -> str:
     """Return how interval and p came about, and what decides."""
-    units = compared.speakers or compared.utterances
-    unit = "speaker" if compared.speakers else "utterance (speakers are not known)"
+    units, unit = (compared.speakers, "speaker") if compared.speakers else (compared.utterances, "utterance")
+    lacking = f"it takes {MIN_SPEAKERS} speakers" if compared.speakers else "speakers are not known"
+    interval = "paired bootstrap over speakers" if compared.speakers >= MIN_SPEAKERS else f"none, {lacking}"
     ways = f"all {2**units:,} ways" if units <= MOST_EXACT else f"{SWAPS:,} random ways"
     holm = ", by Holm's correction," if len(compared.comparisons) > 1 else ""
     seeds = "; each draw and swap is of all seeds, whose scores are averaged" if compared.seeds > 1 else ""
     return (
-        f"difference: against {compared.names[0]}; interval: paired bootstrap over speakers; "
-        f"p: sides swapped {unit} by {unit.split()[0]} in {ways}{seeds}\n"
+        f"difference: against {compared.names[0]}; interval: {interval}; p: sides swapped {unit} by {unit} in {ways}{seeds}\n"
         f"better: where the interval leaves out 0 and p{holm} is below {ALPHA}"
     )
 
@@ -144,9 +144,10 @@ def mcnemar_line(compared: Compared, comparison: Comparison) -> str:
     """Return which answers are right on one side alone."""
     found = comparison.discordant
     assert found is not None, "only answers that can be right are counted"
+    p, first = f"{'' if found.p < 0.001 else '= '}{chance(found.p)}", compared.names[0]
     return (
-        f"McNemar's exact p {'' if found.p < 0.001 else '= '}{chance(found.p)}: {found.second} right in {comparison.name} alone, "
-        f"{found.first} in {compared.names[0]} alone (utterances taken as independent: it decides nothing)"
+        f"McNemar's exact p {p} for {found.metric or 'whole answers'}: {found.second} right in {comparison.name} alone, "
+        f"{found.first} in {first} alone (utterances taken as independent: it decides nothing)"
     )
 
 
@@ -221,6 +222,7 @@ def as_json(compared: Compared) -> dict[str, Any]:
             "folder": str(side.folder),
             "upstream": side.upstream,
             "protocol": side.protocol,
+            "marks": list(side.marks),
             "seeds": [*side.seeds],
             "scores": {key: defined(own[key].second if own else first[key].first) for key in names},
         }
@@ -259,9 +261,8 @@ def comparison_json(compared: Compared, comparison: Comparison) -> dict[str, Any
         for name, gap in comparison.differences.items()
     }
     pairs = comparison.discordant
-    mcnemar = (
-        None if pairs is None else {"p": pairs.p, "right_in_first_alone": pairs.first, "right_in_second_alone": pairs.second}
-    )
+    counts = {} if pairs is None else {"right_in_first_alone": pairs.first, "right_in_second_alone": pairs.second}
+    mcnemar = None if pairs is None else {"p": pairs.p, "metric": pairs.metric, **counts}
     both = {"first": compared.names[0], "second": comparison.name}
     return {**both, "metrics": found, "mcnemar": mcnemar, "sentence": sentence(compared, comparison)}
 

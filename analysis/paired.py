@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,7 @@ class Discordant:
 
     first: int
     second: int
+    metric: str | None = None  # that is the share of such answers; None: no metric of the task is
 
     @property
     def p(self) -> float:
@@ -181,7 +182,19 @@ def swaps(units: int) -> Iterator[NDArray[np.bool_]]:
         yield generator.random((_AT_ONCE, units)) < 0.5
 
 
-def discordant(first: Outcome, second: Outcome) -> Discordant | None:
+def counted_by(question: Question, vocabulary: Mapping[str, Any], outcome: Outcome) -> str | None:
+    """Return the metric that is the share of answers equal to the reference, found on answers that changed places."""
+    generator, count = np.random.default_rng(2), len(outcome.ids)
+    names = [*question.metrics]
+    for _ in range(3):
+        draw = outcome.columns().take(generator.integers(count, size=min(count, 300)))
+        draw = replace(draw, predictions=generator.permutation(draw.predictions))  # scores stay: a metric of theirs is told apart
+        scores, share = question.score(vocabulary, draw), float(np.mean(draw.references == draw.predictions))
+        names = [name for name in names if abs(scores[name] - share) < SAME]
+    return next(iter(names), None)
+
+
+def discordant(first: Outcome, second: Outcome, metric: str | None = None) -> Discordant | None:
     """Return the utterances that one side alone has right; None where an answer is no class and no transcript."""
     if not all(isinstance(answer, str) for answer in (*first.references, *first.predictions)):
         return None
@@ -189,6 +202,7 @@ def discordant(first: Outcome, second: Outcome) -> Discordant | None:
     return Discordant(
         sum(truth == before != after for truth, before, after in pairs),
         sum(truth == after != before for truth, before, after in pairs),
+        metric,
     )
 
 

@@ -49,6 +49,20 @@ def findings(checks: Sequence[Callable[[Subject], None]], subject: Subject, path
     return found
 
 
+def checked(build: Callable[[], Subject], checks: Sequence[Callable[[Subject], None]], path: Path) -> list[Finding]:
+    """Build what is to be checked and run every check on it; that it cannot be built is a finding too, and the only one."""
+    words = "It can be built"
+    try:
+        subject = build()
+    except Failed as problem:
+        return [Finding(words, " ".join(str(problem).split()))]
+    except UserError:  # of what was typed
+        raise
+    except (Exception, SystemExit) as problem:
+        return [Finding(words, f"Expected no error, found {told_in_one_line(problem, path)}. Mend it.")]
+    return findings(checks, subject, path)
+
+
 def distance(found: Tensor, expected: Tensor) -> float:
     """Return the norm of a difference over the norm of what was expected."""
     return float((found - expected).norm() / expected.norm().clamp(min=1e-6))

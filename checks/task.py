@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..corpus.batch import derive_seed
-from ..downstream.base import Output
+from ..downstream.base import Outcome, Output
 from ..downstream.labels import LabelsConfig
+from ..training.answered import fits, unfit_answer, unfit_scores
 from .base import Failed, distance
 from .trial import Trial, pooled
 
@@ -67,7 +68,7 @@ def gradients_reach_all(trial: Trial) -> None:
 
 
 def order_is_nothing(trial: Trial) -> None:
-    """The loss is the same in whatever order the utterances of a batch come."""
+    """The loss is the same in whatever order the utterances of a batch come, and a mean over them."""
     model = trial.model()
     expert = model.expert(trial.task.name)
     with torch.no_grad():
@@ -76,6 +77,15 @@ def order_is_nothing(trial: Trial) -> None:
     if abs(float(one - other)) > TOLERANCE * max(1.0, abs(float(one))):
         raise Failed(
             f"Expected one loss, found {float(one):.5f} and, in reverse order, {float(other):.5f}. Check the axes of loss()."
+        )
+    if expert.loss_needs == "whole_batch":  # what is compared within a batch may be more in one of twins
+        return
+    with torch.no_grad():
+        twice, _ = model(trial.task.name, trial.batch(expert, [*trial.rows, *trial.rows]))
+    if abs(float(one - twice)) > TOLERANCE * max(1.0, abs(float(one))):
+        raise Failed(
+            f"Expected the mean over the utterances from loss(), found {float(one):.5f} and, with each of them twice, "
+            f"{float(twice):.5f}. Average instead of adding up."
         )
 
 
@@ -121,41 +131,53 @@ def one_answer_each(trial: Trial) -> None:
         raise Failed(
             f"Expected {len(trial.rows)} predictions, found {len(found.predictions)}. decode() gives one for each utterance."
         )
+    vocabulary = trial.expert().vocabulary
+    problem = unfit_answer(vocabulary, found)
+    if problem:
+        raise Failed(problem)
     if found.scores is None:
         return
-    vocabulary = trial.expert().vocabulary
     names = [*vocabulary.get("classes", ()), *vocabulary.get("dimensions", ())]
     if tuple(found.scores.shape) != (len(trial.rows), len(names)) or not torch.isfinite(found.scores).all():
         raise Failed(
             f"Expected finite scores of shape (batch {len(trial.rows)}, class {len(names)}), as vocabulary['classes'] or "
             f"['dimensions'] names them, found {tuple(found.scores.shape)}. Mend decode()."
         )
+    refuse_other_decision(trial, vocabulary, found, found.scores)
     expert = trial.expert()
     _, scores = expert.decode(trial.model().answer(trial.task.name, trial.batch(expert)))  # here with a gradient
     if scores is None or scores.requires_grad or scores.device.type != "cpu":
         raise Failed("Expected scores on the host without a gradient, found others. End decode() with .detach().cpu().")
 
 
+def refuse_other_decision(trial: Trial, vocabulary: Mapping[str, Any], found: Outcome, scores: Tensor) -> None:
+    """Refuse that Question.decide, by which the folds of a plan answer together, makes something else of scores than decode()."""
+    try:
+        decided = tuple(trial.question.decide(vocabulary, scores))
+    except (KeyError, IndexError, TypeError, ValueError) as problem:
+        raise Failed(
+            f"Expected the answers to scores from Question.decide, found {type(problem).__name__}: {problem}. "
+            "Give the question one: decide(vocabulary, scores), a tuple of answers."
+        ) from problem
+    same = decided == found.predictions or ("dimensions" in vocabulary and all(fits(vocabulary, answer) for answer in decided))
+    if len(decided) != len(found.predictions) or not same:
+        raise Failed(
+            f"Expected the answers of decode() from Question.decide(vocabulary, scores) too, found {str(decided)[:60]}. "
+            "Let decode() return what it decides."
+        )
+
+
 def all_metrics(trial: Trial) -> None:
-    """score() gives every metric that the question declares, the one that chooses the step among them."""
+    """score() gives every metric that the question declares."""
     question, model = trial.question, trial.model()
     outcome = trial.outcome(model)
-    if question.primary_metric not in question.metrics:
-        raise Failed(f"Expected Question.primary_metric among {', '.join(question.metrics)}, found '{question.primary_metric}'.")
-    wrong = [name for name, better in question.metrics.items() if better not in ("higher", "lower")]
-    if wrong:
-        raise Failed(
-            f"Expected 'higher' or 'lower' for the metric '{wrong[0]}', found {question.metrics[wrong[0]]!r}. Say which."
-        )
     for told, found in (
         ("Expert.score", model.expert(trial.task.name).score(outcome)),
         ("Question.score", question.score(trial.vocabulary, outcome)),
     ):
-        missing = [name for name in question.metrics if not isinstance(found.get(name), float | int)]
-        if missing:
-            raise Failed(
-                f"Expected a number for '{missing[0]}' from {told}, found {found.get(missing[0])!r}. It gives {', '.join(found)}."
-            )
+        problem = unfit_scores(question.metrics, found, told)
+        if problem:
+            raise Failed(problem)
 
 
 def one_window_is_itself(trial: Trial) -> None:
@@ -169,6 +191,10 @@ def one_window_is_itself(trial: Trial) -> None:
             raise Failed(f"Expected {answer!r} with its scores from join() of that one window, found {joined!r}. Mend join().")
         if scores is not None and not alike(expert.join([(2.0, scores), (3.0, scores)])[1], of_file):
             raise Failed("Expected the scores of one window from join() of two equal ones, found others. Average by seconds.")
+    if outcome.scores is not None:
+        windows = [(1.0, outcome.scores[0]), (3.0, outcome.scores[-1])]
+        if not alike(expert.join(windows)[1], expert.join(windows[::-1])[1]):
+            raise Failed("Expected the same scores from join() of two windows in either order, found others. Use all of them.")
 
 
 def alike(found: Tensor | None, expected: Tensor | None) -> bool:
@@ -219,7 +245,7 @@ def other_corpora_fit(trial: Trial) -> None:
 
 
 def it_learns(trial: Trial) -> None:
-    """It learns one batch: in 30 steps the loss falls."""
+    """It learns one batch: in 30 steps the loss falls, and its answers differ."""
     model = trial.model().train()
     batch = trial.batch(model.expert(trial.task.name))
     optimizer = torch.optim.Adam(model.experts.parameters(), lr=RATE)
@@ -233,6 +259,10 @@ def it_learns(trial: Trial) -> None:
         losses.append(float(loss.detach()))
     if not min(losses[-3:]) < LEARNT * losses[0]:
         raise Failed(f"Expected a loss that falls from {losses[0]:.4f}, found {losses[-1]:.4f} after {STEPS} steps. See loss().")
+    with torch.no_grad():
+        answers = model.eval().answer(trial.task.name, batch).values
+    if len(answers) > 1 and all(distance(answer, answers[0]) < TOLERANCE for answer in answers[1:]):
+        raise Failed("Expected answers that differ after training, found one for all utterances. Use `frames` in forward().")
 
 
 CHECKS: Sequence[Callable[[Trial], None]] = (

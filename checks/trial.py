@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from ..downstream.labels import LabelsConfig
 from ..errors import UserError
 from ..training.model import Model
 from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, UpstreamSpec
+from .base import Failed
 
 ROWS = 6  # utterances in a batch
 FRAME_SECONDS = 0.02
@@ -84,8 +85,9 @@ class Trial:
 
 def on_trial(task: Task, corpus: Corpus | None = None, options: Any = None) -> Trial:
     """Return a task with what its contract tests need: a vocabulary, and roles that it can be built for."""
+    refuse_options(task.options)
     options = task.options() if options is None else options
-    question, corpus = task.question(options), corpus or made_up()
+    question, corpus = question_of(task, options), corpus or made_up()
     vocabulary = question.make_vocabulary(options, LabelsConfig(), corpus)
     rows = question.select(vocabulary, corpus.splits["train"])
     if not rows:
@@ -105,11 +107,33 @@ def on_trial(task: Task, corpus: Corpus | None = None, options: Any = None) -> T
     raise UserError(problems[0])
 
 
+def refuse_options(options: Any) -> None:
+    """Refuse options that the bare command cannot set, or that code can change while a run has them."""
+    without = [field.name for field in fields(options) if field.init and field.default is field.default_factory is MISSING]
+    if without:
+        raise Failed(f"Expected a default for every field of {options.__name__}, found none for '{without[0]}'. Give it one.")
+    if not options.__dataclass_params__.frozen:
+        raise Failed(f"Expected a frozen dataclass, found that {options.__name__} is not. Write @dataclass(frozen=True).")
+
+
+def question_of(task: Task, options: Any) -> Question:
+    """Return what a task asks, which has to be a Question."""
+    question = task.question(options)
+    if not isinstance(question, Question):
+        raise Failed(f"Expected a Question from Task.question(options), found {type(question).__name__}. Return one.")
+    return question
+
+
 def built(task: Task, options: Any, vocabulary: Mapping[str, Any], roles: Sequence[Modality], seed: int = 1) -> Expert:
     """Return a task's expert, its weights drawn from a seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return task.build(options, vocabulary, {role: Silent(role).spec for role in roles})
+        expert = task.build(options, vocabulary, {role: Silent(role).spec for role in roles})
+    if not isinstance(expert, Expert):
+        raise Failed(
+            f"Expected an Expert from Task.build(options, vocabulary, specs), found {type(expert).__name__}. Return one."
+        )
+    return expert
 
 
 def with_length(row: Utterance) -> Utterance:

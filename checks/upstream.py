@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from ..corpus.batch import Batch, as_batch
-from ..upstream.base import Layers, Upstream, UpstreamConfig, load_upstream
+from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, load_upstream, valid_positions
 from .base import Failed, distance
 
 LENGTHS = (16_000, 24_001, 33_333, 47_999)  # samples: 1 to 3 s, odd ones among them
 SHORT = (1, 2, 17, 160, 399, 400)
 TEXTS = ("why did you ask me that? I told you all of it before", "I do not think so, no", "yes")
 TOLERANCE = 1e-5
+SWEPT = range(400, 48_001, 100)  # samples
 SAMPLE_RATE = 16_000  # of all audio that upstreams are given
 
 
@@ -48,13 +50,23 @@ class Listener:
 def listener(what: str | UpstreamConfig) -> Listener:
     """Return an upstream with what its contract tests need."""
     config = UpstreamConfig(name=what) if isinstance(what, str) else what
-    return Listener(config, load_upstream(config))
+    try:
+        return Listener(config, load_upstream(config))
+    except AttributeError as problem:
+        if "'spec'" not in str(problem):
+            raise
+        raise Failed(
+            f"Expected an Upstream with its spec from the builder of '{config.name}', found none ({problem}). Return one, whose "
+            "__init__ sets self.spec = UpstreamSpec(…)."
+        ) from problem
 
 
 def it_keeps_its_promise(subject: Listener) -> None:
     """What comes out is what the spec promises: layers, dimensions, and num_frames(samples) frames."""
     spec, heard = subject.upstream.spec, subject.material()
     found = subject.layers(heard)
+    if spec.modality not in get_args(Modality):
+        raise Failed(f"Expected modality 'audio' or 'text' in the spec, found {spec.modality!r}. Say which it is given.")
     if not subject.reads and spec.sample_rate != SAMPLE_RATE:
         raise Failed(f"Expected sample_rate={SAMPLE_RATE} in the spec, found {spec.sample_rate}: audio is given at that rate.")
     refuse_other_count(found, spec.num_layers, "eval mode")
@@ -70,6 +82,31 @@ def it_keeps_its_promise(subject: Listener) -> None:
     promised = found.lengths if subject.reads else tuple(spec.num_frames(len(waveform)) for waveform in heard)
     if tuple(found.lengths) != promised:
         raise Failed(f"Expected lengths {promised} of {LENGTHS} samples (spec.num_frames), found {tuple(found.lengths)}.")
+    refuse_falling_frames(subject)
+    refuse_idle_mask(subject, found)
+
+
+def refuse_falling_frames(subject: Listener) -> None:
+    """Refuse that more samples are promised fewer frames: training, stores and crops trust num_frames at every length."""
+    if subject.reads:
+        return
+    promised = [subject.upstream.spec.num_frames(length) for length in SWEPT]
+    for place, (fewer, more) in enumerate(itertools.pairwise(promised)):
+        if more < fewer:
+            raise Failed(
+                f"Expected spec.num_frames to grow with the samples, found {fewer} frames of {SWEPT[place]} and {more} of "
+                f"{SWEPT[place + 1]}. Mend it."
+            )
+
+
+def refuse_idle_mask(subject: Listener, unmasked: Layers) -> None:
+    """Refuse `maskable` in the spec of what leaves masked frames as they are."""
+    if not subject.upstream.spec.maskable:
+        return
+    masked = valid_positions([1] * len(unmasked.lengths), unmasked.values[-1].shape[1])  # (batch, frame): each one's first
+    found = subject.layers(subject.material(), masked=masked)
+    if all(same(values, before) for values, before in zip(found.values, unmasked.values, strict=True)):
+        raise Failed("Expected other layers where frames are masked (spec.maskable), found the same. Use `masked`, or drop it.")
 
 
 def refuse_other_count(found: Layers, count: int, mode: str) -> None:
@@ -132,6 +169,18 @@ def training_changes_nothing(subject: Listener) -> None:
     for found, rows in ((once, len(heard)), (twice, 2 * len(heard)), (subject.layers(heard, views=2), len(heard))):
         if len(found.lengths) != rows or found.values[0].shape[0] != rows:
             raise Failed(f"Expected {rows} rows (two views in train mode only), found {found.values[0].shape[0]}. See `views`.")
+    refuse_twins_side_by_side(subject.layers(heard), twice)
+
+
+def refuse_twins_side_by_side(once: Layers, twice: Layers) -> None:
+    """Refuse views in another order; both are random, but likest to what they are views of."""
+    behind, end = [*range(len(once.lengths))] * 2, min(once.lengths)  # frames that all of them have
+    off = [
+        sum(distance(view[:end], once.values[0][row, :end]) for view, row in zip(twice.values[0], order, strict=True))
+        for order in (behind, sorted(behind))
+    ]
+    if off[1] < 0.5 * off[0] or twice.lengths != once.lengths * 2:
+        raise Failed("Expected all utterances, then all of them again for views=2, found each beside its twin. Use repeat().")
 
 
 def layers_can_be_chosen(subject: Listener) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from .shell import Parser, TypedPath
 
 if TYPE_CHECKING:
     from ..checks.base import Finding
+    from ..checks.trial import Trial
     from ..corpus.base import Corpus
+    from ..downstream.base import Task
 
 HELP = "contract tests of a task, an upstream or a corpus of your own, a line each"
 EXAMPLE = "headwater check ./my_task"
@@ -30,8 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     add("--demo", action="store_true", help="the corpus' miniature")
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of the task")
     flags = parser.parse_args(arguments)
+    if flags.data and flags.demo:
+        raise UserError("Expected one of --data and --demo, found both. Leave one out.")
     kind, name = named(flags.what)
-    own = find(kind, name)
+    own, heard = find(kind, name), flags.corpus or flags.data
     found = RUN[kind](name, flags, own.path if own else Path(__file__).parents[1])
     for finding in found:
         print(finding.line)
@@ -39,43 +43,54 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"{kind} '{name}': "
         + (f"{failed} of {len(found)} contract tests failed" if failed else f"all {len(found)} contract tests hold")
+        + (", with made-up labels: add --data my.csv for yours" if failed and kind == "task" and not heard else "")
     )
     return FAILED if failed else 0
 
 
 def named(word: str) -> tuple[Kind, str]:
     """Return what a word stands for: the code at a path, which is executed, or what is registered under a name."""
-    from ..corpus.base import list_corpora
+    from ..corpus.base import registered_corpora
     from ..downstream.base import list_tasks
-    from ..upstream.base import list_upstreams
+    from ..installed import offered
+    from ..upstream.base import registered_upstreams
 
-    if "/" in word or word.endswith(".py") or Path(word).is_dir():
+    if "/" in word or word.endswith(".py"):
         code: OwnCode = use(word)
         return code.kind, code.name
-    tables: dict[Kind, list[str]] = {
+    tables: dict[Kind, Iterable[str]] = {
         "task": list_tasks(),
-        "upstream": [row.name for row in list_upstreams(word)],
-        "corpus": [*list_corpora()],
+        "upstream": {*registered_upstreams(), *offered("upstream")},  # one that is broken is told where it is loaded
+        "corpus": {*registered_corpora(), *offered("corpus")},
     }
     kind = next((kind for kind, names in tables.items() if word in names), None)
     if kind is None:
+        advice = f"The folder there is ./{word}" if Path(word).is_dir() else "Check the word, or type a path"
         raise UserError(
-            f"Expected a path (./my_task, ./my_upstream.py) or the name of a task, an upstream or a corpus, found '{word}'. "
-            "Check the path."
+            "Expected a path (./my_task, ./my_upstream.py) or the name of a task, an upstream or a corpus, found the word "
+            f"'{word}', which is none. {advice}."
         )
     return kind, word
 
 
 def check_task(name: str, flags: Namespace, path: Path) -> list[Finding]:
     """Return the findings of a task, with made-up labels or those of a corpus."""
-    from ..checks.base import findings
+    from ..checks.base import checked
     from ..checks.task import CHECKS
-    from ..checks.trial import on_trial
     from ..downstream.base import load_task
+
+    task = load_task(name)
+    return checked(lambda: trial_of(task, flags), CHECKS, path)
+
+
+def trial_of(task: Task, flags: Namespace) -> Trial:
+    """Return a task on trial, with the options and the corpus that the flags name."""
+    from ..checks.trial import on_trial, question_of, refuse_options
     from ..training.config import merge, parse_override, task_default
     from ..training.strict import bind
 
-    task, values, errors = load_task(name), task_default(name), list[str]()
+    refuse_options(task.options)
+    name, values, errors = task.name, task_default(task.name), list[str]()
     for override in flags.override:
         values = merge(values, parse_override(override))
     options = bind(task.options, values.get(name) or {}, name, errors)
@@ -84,7 +99,7 @@ def check_task(name: str, flags: Namespace, path: Path) -> list[Finding]:
     ]
     if errors:
         raise UserError("\n".join(errors))
-    return findings(CHECKS, on_trial(task, corpus_of(flags, label=task.question(options).label), options), path)
+    return on_trial(task, corpus_of(flags, label=question_of(task, options).label), options)
 
 
 def values_given(flags: Namespace) -> list[str]:
@@ -95,6 +110,8 @@ def values_given(flags: Namespace) -> list[str]:
 def corpus_of(flags: Namespace, *, label: bool) -> Corpus | None:
     """Return the corpus that the flags name, if they name one; `label`: whether a table needs a column of classes."""
     if not (flags.corpus or flags.data):
+        if flags.demo:
+            raise UserError("Expected --corpus NAME beside --demo, the miniature of that corpus, found none. Add it.")
         return None
     from ..corpus.base import get_reader
     from ..training.config import CorpusConfig, complete_corpus
@@ -112,28 +129,29 @@ def corpus_of(flags: Namespace, *, label: bool) -> Corpus | None:
 
 def check_upstream(name: str, flags: Namespace, path: Path) -> list[Finding]:
     """Return the findings of an upstream."""
-    from ..checks.base import findings
+    from ..checks.base import checked
     from ..checks.upstream import CHECKS, listener
 
-    refuse(flags, "upstream", "--corpus" if flags.corpus else "--data" if flags.data or flags.demo else "")
-    return findings(CHECKS, listener(name), path)
+    refuse(flags, "upstream", "corpus", "data", "demo")
+    return checked(lambda: listener(name), CHECKS, path)
 
 
 def check_corpus(name: str, flags: Namespace, path: Path) -> list[Finding]:
     """Return the findings of a corpus, on its data or its miniature."""
-    from ..checks.base import findings
+    from ..checks.base import checked
     from ..checks.corpus import CHECKS, reading
     from ..corpus.base import get_reader
 
-    refuse(flags, "corpus", "--corpus" if flags.corpus else "")
-    return findings(CHECKS, reading(get_reader(name), flags.data), path)
+    refuse(flags, "corpus", "corpus")
+    reader = get_reader(name)
+    return checked(lambda: reading(reader, flags.data), CHECKS, path)
 
 
-def refuse(flags: Namespace, kind: str, idle: str) -> None:
+def refuse(flags: Namespace, kind: str, *idle: str) -> None:
     """Refuse a flag that the check of this kind would pass over in silence."""
-    idle = idle or "-o" * bool(flags.override)
-    if idle:
-        raise UserError(f"Expected no {idle} for the check of one {kind}, found it. Leave it out.")
+    typed = [f"--{flag}" for flag in idle if vars(flags)[flag]] + ["-o"] * bool(flags.override)
+    if typed:
+        raise UserError(f"Expected no {typed[0]} for the check of one {kind}, found it. Leave it out.")
 
 
 RUN = {"task": check_task, "upstream": check_upstream, "corpus": check_corpus}

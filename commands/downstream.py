@@ -7,6 +7,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,12 +138,15 @@ def answer(*lines: str) -> None:
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     """Return the config, the runs it asks for, and the folder they go to."""
     from ..training.config import resolve, roles_of
+    from ..training.final import refuse_typed
     from ..training.plan import all_folds, expand
 
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
         return config, expand(config, [config.corpus.fold], [config.seed], []), folder
     config = resolve(mappings_of(flags))
+    if config.split:
+        refuse_typed(config, typed_options(flags))
     if not roles_of(config):
         raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater upstreams`.")
     folds = [config.corpus.fold] if flags.downstream_variant or not config.folds else config.folds
@@ -170,6 +174,13 @@ def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     demo = demo_recipe(task) if flags.demo and not flags.config else {}
     overrides = [parse_override(text) for text in flags.override]
     return [task_default(task), demo, recipe, flags_mapping(flags, task), *overrides]
+
+
+def typed_options(flags: Namespace) -> dict[str, Any]:
+    """Return what was typed after -o, as a recipe would say it."""
+    from ..training.config import merge, parse_override
+
+    return reduce(merge, map(parse_override, flags.override), {})
 
 
 def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from .shell import Parser
 
 HELP = "a finished run as a folder that needs neither network nor cache, or as an ONNX graph"
 EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
+WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the graph that was asked for is not in it
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the folder, and say what to do with it."""
+    """Write the folder, and say what to do with it, and what it lacks."""
     flags = make_parser().parse_args(arguments)
-    from ..training.export import export_run, own_files
+    from ..training.export import export_run
     from ..training.onnx_export import FILE
 
-    told = export_run(
+    exported = export_run(
         flags.run,
         flags.folder,
         weights=flags.upstream_ckpt,
@@ -27,12 +28,22 @@ def main(arguments: Sequence[str]) -> int:
         fold=flags.fold,
         onnx=flags.onnx,
     )
-    if told:
-        worst, sounds = told["compared"]["worst_difference"], len(told["compared"]["seconds"])
-        print(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)", file=sys.stderr)
-    use = "".join(f" --use {Path(flags.folder) / file}" for file in own_files(Path(flags.folder)))
-    print(f"written to {flags.folder}: headwater predict {flags.folder}{use} my.wav", file=sys.stderr)
-    return 0
+    folder = Path(flags.folder)
+    if exported.graph:
+        worst, sounds = exported.graph["compared"]["worst_difference"], len(exported.graph["compared"]["seconds"])
+        tell(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
+    if exported.needed:
+        tell(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
+    use = "".join(f" --use {folder / file}" for file in exported.code)
+    tell(f"written to {folder}: headwater predict {folder}{use} my.wav")
+    if exported.no_graph:
+        tell(f"no {FILE}: {exported.no_graph}")
+    return WITHOUT_GRAPH if exported.no_graph else 0
+
+
+def tell(line: str) -> None:
+    """Print what is no answer."""
+    print(line, file=sys.stderr)
 
 
 def make_parser() -> Parser:

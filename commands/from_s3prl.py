@@ -96,9 +96,7 @@ def rank_of(value: str, words: Sequence[str]) -> list[str]:
     """Return nothing for the --local_rank that a launcher adds: it says the same in the environment."""
     del words
     if os.environ.get("LOCAL_RANK") != value:
-        raise UserError(
-            f"Expected a launcher to start the processes, found --local_rank {value} alone. {FLAGS['--local_rank'].here}"
-        )
+        raise UserError(f"Expected a launcher to start the processes, found --local_rank {value} alone. {TORCHRUN}")
     return []
 
 
@@ -194,11 +192,21 @@ FLAGS = {name: flag for flag in TABLE for name in flag.names}
 FLAGS["--local-rank"] = FLAGS["--local_rank"]  # as torch's launcher of today spells it
 
 
+def parted(word: str) -> list[str]:
+    """Return a short flag and the value typed onto it (`-dsv`, `-fa`) as two words; any other word as it is."""
+    flag = FLAGS.get(word[:2])
+    if flag is None or word.startswith("--") or len(word) == 2 or (flag.kind == "taken" and not flag.is_switch):
+        return [word]
+    if flag.is_switch:
+        return [word[:2], *parted(f"-{word[2:]}")]
+    return [word[:2], word[2:].removeprefix("=")]
+
+
 def translated(words: Sequence[str]) -> list[str]:
     """Return a command's words in ours: s3prl's are put into them, or refused with what stands in their place."""
     ours: list[str] = []
     overrides: list[str] = []
-    left = [*words]
+    left = [part for word in words for part in parted(word)]
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")

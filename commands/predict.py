@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +64,8 @@ def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
 
 def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, words: Words | None) -> int:
     """Print a line for each file as it comes; return how many are broken."""
+    from ..training.labels_file import csv_line
+
     broken = 0
     print(csv_line(lines.header), flush=True)
     for prediction in run.predict_all(files, words):
@@ -251,10 +251,3 @@ def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
 
 
 FORMATS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}
-
-
-def csv_line(fields: Sequence[str]) -> str:
-    """Return fields as one line of csv."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(fields)
-    return buffer.getvalue()

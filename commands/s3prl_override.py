@@ -55,7 +55,9 @@ def in_our_words(values: Sequence[str], others: Sequence[str]) -> tuple[list[str
     rate = given.get("config.optimizer.lr")
     if rate and {"-f", "--upstream_trainable"} & {*others, *flags}:
         options.append(f"optimizer.upstream_lr={rate}")  # s3prl has one rate for all
-    task = next((others[place + 1] for place, word in enumerate(others[:-1]) if word in {"-d", "--downstream"}), "emotion")
+    tasks = [others[place + 1] for place, word in enumerate(others[:-1]) if word in {"-d", "--downstream"}]
+    tasks += [word.partition("=")[2] for word in others if word.startswith("--downstream=")]
+    task = tasks[0] if tasks else "emotion"
     return flags, [*(re.sub("^TASK", task, option) for option in options), *batch_size(given), *ours]
 
 

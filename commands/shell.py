@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import io
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ..errors import UserError, nearest
-from ..own_code import Kind, is_path, use
+from ..own_code import Kind, is_path, take_file, use
 
 
 class TypedPath(argparse.Action):
@@ -61,7 +62,10 @@ class Parser(argparse.ArgumentParser):
             place = words.index("")
             before = f"after {words[place - 1]}" if place else "first"
             self.error(f"Expected a value {before}, found an empty word. Is a variable of your shell unset?")
-        return super().parse_known_args(words, namespace)
+        found, rest = super().parse_known_args(words, namespace)
+        if getattr(found, "upstream_ckpt", None):
+            take_file(found.upstream_ckpt)
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and where help is, and exit with code 2."""
@@ -73,13 +77,27 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} See `{self.prog} --help`.\n")
 
 
+LENIENT = "headwater.lenient"
+
+
+def lenient(problem: UnicodeError) -> tuple[bytes, int]:
+    """Return the bytes of a file's name that is no UTF-8 as they are, and a question mark for what a terminal does not have."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    byte = ord(problem.object[problem.start]) - 0xDC00  # where Python keeps such bytes
+    return bytes([byte]) if 0x80 <= byte <= 0xFF else b"?", problem.start + 1
+
+
+codecs.register_error(LENIENT, lenient)
+
+
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
     # torch is not loaded yet: threads that wait by spinning take seven times as long beside another busy process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no `·` gets a question mark, not a traceback
+            stream.reconfigure(errors=LENIENT)
     try:
         code = main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered

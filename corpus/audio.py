@@ -25,7 +25,7 @@ _ROUNDING = 0.05  # seconds by which a stretch may outlast its file: tables roun
 def read_audio(path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000) -> np.ndarray:
     """Return a stretch of a file as float32 mono at a sample rate; nothing beside the stretch is decoded."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: a name may be no UTF-8
             file.seek(min(round(start * file.samplerate), file.frames))
             count = -1 if duration is None else round(duration * file.samplerate)
             samples, rate = file.read(count, dtype="float32", always_2d=True), file.samplerate
@@ -43,9 +43,11 @@ _NEXT_MOVE = "Replace the file, or leave it out."
 def cache_folder() -> Path:
     """Return the folder for what can be made again: $HEADWATER_CACHE, or headwater in the user's cache folder."""
     chosen = os.environ.get("HEADWATER_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
+    place = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "headwater"
+    try:
+        return place.expanduser()
+    except RuntimeError:  # a container's user may have none
+        raise UserError(f"Expected a home for the cache '{place}', found none. Set HEADWATER_CACHE=FOLDER, or HOME.") from None
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _decode(name: str) -> tuple[_Verdict, bool]:
         if not path.stat().st_size:
             return _Verdict(0.0, "an empty file (0 bytes)"), True
         cut = _missing_wav_bytes(path)
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, decoded, finite = file.samplerate, 0, True
             for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
                 decoded += len(block)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..installed import load_all, load_offered
-from ..own_code import known_as, use
+from ..installed import load_all, load_offered, loaded_from
+from ..own_code import find, known_as, use
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,26 @@ def get_reader(name: str) -> Reader:
     return readers[name]
 
 
+def claimants(task: str) -> list[str]:
+    """Return the corpora that are a task's usual one: ours, or else those of the user and of installed packages.
+
+    What a package says changes no bare command of ours, and nothing of it is loaded for one.
+    """
+    ours = [name for name in _claiming(task, registered_corpora()) if not (find("corpus", name) or loaded_from("corpus", name))]
+    return ours or _claiming(task, list_corpora())
+
+
+def _claiming(task: str, readers: Mapping[str, Reader]) -> list[str]:
+    return sorted(name for name, reader in readers.items() if task in reader.default_for)
+
+
 def usual_corpus(task: str) -> str:
     """Return the name of a task's usual corpus; nothing where it has none."""
-    return next((name for name, reader in list_corpora().items() if task in reader.default_for), "")
+    names = claimants(task)
+    if len(names) > 1:
+        places = " and ".join(f"'{name}' ({loaded_from('corpus', name) or 'typed'})" for name in names)
+        raise UserError(f"Expected one usual corpus of task '{task}', found {places}. Choose one with --corpus.")
+    return names[0] if names else ""
 
 
 def default_corpus(task: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from .audio import Broken
-from .base import Corpus, Utterance, broken_corpora, list_corpora
+from .base import Corpus, Utterance, broken_corpora, claimants, list_corpora
 
 _SHOWN = 12  # speakers listed by name in a split; more are counted
 
@@ -66,8 +66,9 @@ def table_of_corpora() -> str:
     width = max(len(name) for name in readers)
     lines = ["x: can serve the task, X: its usual corpus, demo: has a miniature (--demo)", ""]
     lines.append(" ".join([" " * width, *tasks, "demo"]))
+    usual = {task: claimants(task) for task in tasks}
     for name, reader in readers.items():
-        marks = ["X" if task in reader.default_for else "x" if task in reader.tasks else "-" for task in tasks]
+        marks = ["X" if name in usual[task] else "x" if task in reader.tasks else "-" for task in tasks]
         cells = [f"{mark:{len(task)}}" for mark, task in zip(marks, tasks, strict=True)]
         lines.append(" ".join([f"{name:{width}}", *cells, "demo" if reader.make_demo else "-"]))
     for name, reader in readers.items():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from .base import Reader
+from .base import Reader, claimants
 
 
 def find_root(reader: Reader, data: str | None = None) -> Path:
@@ -16,7 +17,7 @@ def find_root(reader: Reader, data: str | None = None) -> Path:
     for source, place in places:
         if place is None:
             continue
-        root = Path(place).expanduser()
+        root = _at_home(place, source)
         kind = "table" if reader.is_file else f"folder of {reader.name}"
         if not root.exists():
             raise UserError(f"Expected the {kind} at {root} (from {source}), found nothing there. Check the path.")
@@ -31,14 +32,21 @@ def find_root(reader: Reader, data: str | None = None) -> Path:
 def config_file() -> Path:
     """Return the user's config file: $HEADWATER_CONFIG, or headwater.yaml in the user's config folder."""
     chosen = os.environ.get("HEADWATER_CONFIG")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".config" / "headwater.yaml"
+    return Path(os.path.expanduser(chosen or "~/.config/headwater.yaml"))  # without a home it stays a ~, where nothing lies
+
+
+def _at_home(place: str, source: str) -> Path:
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise UserError(f"Expected a home for '{place}' (from {source}), found none. Write the path out.") from None
 
 
 def is_demo(root: Path) -> bool:
     """Tell whether a corpus' folder is a miniature of it, or lies in one."""
     from .demo import MARKER
 
-    return any((place / MARKER).is_file() for place in (root, *root.absolute().parents))
+    return any((place / MARKER).is_file() for place in (root.resolve(), *root.resolve().parents))
 
 
 def find_inside(root: str | Path, fits: Callable[[Path], bool], corpus: str, expected: str) -> Path:
@@ -77,14 +85,20 @@ def wav_files(root: Path, pattern: str = "*.wav") -> list[Path]:
 
 def _from_environment(reader: Reader) -> str | None:
     base = os.environ.get("HEADWATER_DATA")
-    place = None if not base else Path(base).expanduser() / reader.name
+    place = None if not base else _at_home(base, "$HEADWATER_DATA") / reader.name
     return str(place) if place is not None and place.exists() else None
 
 
 def _from_config(reader: Reader) -> str | None:
+    place = configured().get(reader.name)
+    return None if place is None else str(place)
+
+
+def configured() -> Mapping[str, Any]:
+    """Return what the user's config file says of where corpora lie."""
     path = config_file()
-    if not path.is_file():
-        return None
+    if not os.path.isfile(path):  # nor where its folder is closed to this user
+        return {}
     import yaml
 
     try:
@@ -96,15 +110,14 @@ def _from_config(reader: Reader) -> str | None:
     data = content.get("data", {}) if isinstance(content, dict) else None
     if not isinstance(data, dict):
         raise UserError(f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found something else. Mend or remove it.")
-    place = data.get(reader.name)
-    return None if place is None else str(place)
+    return data
 
 
 def _nowhere(reader: Reader) -> str:
     task = (reader.default_for or reader.tasks or ("emotion",))[0]
     demo = ""
     if reader.make_demo is not None:
-        named = "" if task in reader.default_for else f" --corpus {reader.name}"
+        named = "" if claimants(task) == [reader.name] else f" --corpus {reader.name}"
         demo = f"\nWithout it, this works now: python run_downstream.py -u fbank -d {task}{named} --demo"
     return (
         f"Expected to know where {reader.name} lies, found neither --data, nor $HEADWATER_DATA/{reader.name}, "

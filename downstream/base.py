@@ -169,8 +169,10 @@ class Expert(nn.Module, ABC):
         """Return one prediction and its scores from (seconds, scores) of a long file's windows; answers where there are none."""
 
 
-def argmax(vocabulary: Mapping[str, Any], scores: Tensor) -> tuple[str, ...]:
-    """Return the class of the highest score of each row."""
+def as_scored(vocabulary: Mapping[str, Any], scores: Tensor) -> tuple[Any, ...]:
+    """Return the class of the highest score of each row; where dimensions are rated, the ratings themselves."""
+    if "dimensions" in vocabulary:
+        return tuple(tuple(row) for row in scores.double().tolist())
     return tuple(vocabulary["classes"][index] for index in scores.argmax(dim=-1).tolist())
 
 
@@ -195,12 +197,26 @@ class Question:
     score: Callable[[Mapping[str, Any], Outcome], dict[str, float]]  # (vocabulary, outcome): every metric of a whole split
     # (vocabulary, labels config, another corpus) -> the vocabulary for its labels, and what was done
     adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]] = as_trained
-    decide: Callable[[Mapping[str, Any], Tensor], tuple[Any, ...]] = argmax  # (vocabulary, scores by row)
+    decide: Callable[[Mapping[str, Any], Tensor], tuple[Any, ...]] = as_scored  # (vocabulary, scores by row)
     calibrate: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda vocabulary, _: dict(vocabulary)
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
     label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
     writes: bool = False  # the answer is what is said: an utterance without a transcript has no target
+
+    def __post_init__(self) -> None:
+        """Refuse a metric of which nobody knows whether more is better, and a choice by a metric that is none."""
+        for metric, better in self.metrics.items():
+            if better not in ("higher", "lower"):
+                raise UserError(
+                    f"Expected 'higher' or 'lower' as what is better of the metric '{metric}' of the question '{self.name}', "
+                    f"found {better!r}. Say which."
+                )
+        if self.primary_metric not in self.metrics:
+            raise UserError(
+                f"Expected one of its metrics ({', '.join(self.metrics) or 'none'}) as primary_metric of the question "
+                f"'{self.name}', found '{self.primary_metric}'. Name one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -291,7 +307,7 @@ def task_folder(name: str) -> Path | None:
     own = find("task", name)
     if own is not None:
         return own.path
-    return Path(__file__).parent / name if name in built_in_tasks() else folder_of("task", name)
+    return Path(__file__).parent / name if name in built_in_tasks() else folder_of("task", name, OWN_TASKS)
 
 
 def load_question(name: str) -> Question:

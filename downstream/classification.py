@@ -205,7 +205,7 @@ def question_of_classes(
     return Question(
         name=name,
         metrics=metrics,
-        primary_metric=next(iter(metrics)),
+        primary_metric=next(iter(metrics), ""),
         make_vocabulary=lambda _, labels, corpus: make_vocabulary(key, labels, corpus),
         select=select,
         score=score,

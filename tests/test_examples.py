@@ -10,7 +10,7 @@ import pytest
 import headwater as library
 
 ROOT = Path(library.__file__).parent
-EXAMPLES = ["my_task/expert.py", "my_upstream.py", "my_corpus.py"]
+EXAMPLES = ["my_task/expert.py", "my_regression/expert.py", "my_upstream.py", "my_corpus.py"]
 
 
 def test_the_task_has_at_most_sixty_lines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ import pytest
 
 import headwater as library
 from headwater import installed, own_code
+from headwater.commands import check as check_command
 from headwater.commands import corpus as corpus_command
 from headwater.commands import upstreams as upstreams_command
 from headwater.corpus import base as corpora
+from headwater.corpus.check import table_of_corpora
 from headwater.downstream import base as tasks
 from headwater.errors import UserError
 from headwater.training.config import task_default
@@ -146,3 +149,64 @@ def test_an_entry_point_must_be_called_as_its_task(install: Install) -> None:
     install("theirs", "tasks mood = theirs.my_task.expert:TASK")
     with pytest.raises(UserError, match=r"Expected a task called 'mood' in .*, found Task\(name='my_task'\)"):
         tasks.load_task("mood")
+
+
+def claim(folder: Path, *tasks_: str) -> None:
+    """Have the example corpus of a package claim to be the usual one of tasks."""
+    path = folder / "my_corpus.py"
+    path.write_text(path.read_text().replace("protocols=PROTOCOLS,", f"protocols=PROTOCOLS,\n        default_for={tasks_},"))
+
+
+def test_a_package_does_not_take_over_the_bare_command(install: Install) -> None:
+    folder = install("theirs", "corpora aaa = theirs.my_corpus")
+    path = folder / "my_corpus.py"
+    path.write_text(path.read_text().replace('name="my_corpus"', 'name="aaa"'))
+    claim(folder, "emotion", "my_task")
+    assert corpora.default_corpus("emotion") == "iemocap"
+    assert "theirs.my_corpus" not in sys.modules
+    assert corpora.default_corpus("my_task") == "aaa"
+    assert corpora.default_corpus("emotion") == "iemocap"  # now that it is loaded
+    row = next(line for line in table_of_corpora().splitlines() if line.startswith("aaa "))
+    assert row.count("X") == 1  # of my_task
+
+
+def test_two_usual_corpora_of_packages_are_both_named(install: Install) -> None:
+    claim(install("theirs", "corpora my_corpus = theirs.my_corpus"), "my_task")
+    folder = install("others", "corpora other = others.my_corpus")
+    claim(folder, "my_task")
+    path = folder / "my_corpus.py"
+    path.write_text(path.read_text().replace('name="my_corpus"', 'name="other"'))
+    with pytest.raises(UserError, match=r"found 'my_corpus' \(theirs 1.2\) and 'other' \(others 1.2\). Choose one with --corpus"):
+        corpora.default_corpus("my_task")
+
+
+def test_the_defaults_of_a_broken_task_are_one_line(install: Install) -> None:
+    folder = install("theirs", "tasks my_task = theirs.my_task.expert:TASK")
+    (folder / "my_task" / "expert.py").write_text("raise RuntimeError('broken at import')\n")
+    with pytest.raises(UserError, match=r"^Expected the task 'my_task' of the package theirs 1.2, found .*broken at import"):
+        task_default("my_task")
+
+
+@pytest.mark.parametrize(("kind", "file"), [("upstream", "my_upstream"), ("corpus", "my_corpus")])
+def test_a_check_says_that_the_package_is_broken(install: Install, kind: own_code.Kind, file: str) -> None:
+    folder = install("theirs", f"{installed.GROUPS[kind].partition('.')[2]} {file} = theirs.{file}")
+    (folder / f"{file}.py").write_text("raise RuntimeError('broken at import')\n")
+    with pytest.raises(UserError, match=rf"^Expected the {kind} '{file}' of the package theirs 1.2, found .*broken at import"):
+        check_command.main([file])
+
+
+def test_a_run_keeps_the_package_of_its_task(install: Install, tmp_path: Path) -> None:
+    folder = install("theirs", "tasks my_task = theirs.my_task.expert:TASK")
+    tasks.load_task("my_task")
+    identity = own_code.identity_of_code({"task": "my_task", "audio": "fbank"})
+    assert identity == {"code": {"task": "theirs 1.2"}}
+    (tmp_path / "identity.json").write_text(json.dumps(identity))
+    recipe = {"task": "my_task", "upstream": {"name": "fbank"}}
+    own_code.refuse_other_code(tmp_path, recipe)
+    info = folder.parent / "theirs-1.2.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.3\n")
+    with pytest.raises(UserError, match=r"found theirs 1.3. Install it \(pip install theirs==1.2\), or train again"):
+        own_code.refuse_other_code(tmp_path, recipe)
+    shutil.rmtree(info)
+    with pytest.raises(UserError, match=r"'my_task' of the package theirs 1.2 .*, found none of that name. Install it"):
+        own_code.refuse_other_code(tmp_path, recipe)

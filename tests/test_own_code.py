@@ -15,7 +15,9 @@ import yaml
 import headwater as library
 from headwater import own_code
 from headwater.commands.check import main as check
+from headwater.commands.compare import main as compare
 from headwater.commands.downstream import main as downstream
+from headwater.commands.export import main as export
 from headwater.commands.mtl import main as mtl
 from headwater.commands.predict import main as predict
 from headwater.commands.recipe import main as recipe
@@ -91,6 +93,17 @@ def test_a_run_records_name_and_hash_and_no_path(trained: Path) -> None:
 
 def test_nothing_is_written_beside_the_users_code(trained: Path) -> None:
     assert not list(trained.parent.rglob("__pycache__"))
+
+
+def test_runs_of_ones_own_code_are_compared_with_their_task_typed_alone(
+    trained: Path, forget: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(trained), str(shutil.copytree(trained, trained.with_name("other")))]
+    with pytest.raises(UserError, match=r"Expected the code of the task 'my_task' .* Add --use PATH\."):
+        compare(runs)
+    forget()
+    assert compare([*runs, "--use", "./my_task"]) == 0
+    assert "run and other cannot be told apart" in capsys.readouterr().out
 
 
 def test_the_library_takes_typed_paths_too(trained: Path, tones: Path) -> None:
@@ -206,82 +219,25 @@ def test_an_own_task_is_one_of_several(desk: Path, tones: Path, forget: Callable
         predict([str(run), wave, "--task", "emotion"])
 
 
-AGE = """
-from dataclasses import dataclass
-
-from torch import nn, tensor
-
-from headwater.downstream.base import Expert, Output, Question, Task
-from headwater.downstream.classification import mean_by_seconds
-from headwater.downstream.heads import MeanPoolLinear
-from headwater.training.metrics import rmse
-
-
-@dataclass(frozen=True)
-class Options:
-    projector_dim: int = 8
-
-
-class Age(Expert):
-    def __init__(self, options, vocabulary, specs):
-        super().__init__()
-        self.vocabulary, self.head = dict(vocabulary), MeanPoolLinear(specs["audio"].dim, 1, options.projector_dim)
-
-    def target(self, utterance):
-        return float(utterance.labels["age"]) / 100
-
-    def reference(self, target):
-        return (100 * target,)
-
-    def forward(self, frames):
-        return Output(self.head(frames["audio"]))
-
-    def loss(self, output, batch):
-        return nn.functional.mse_loss(output.values[:, 0], tensor(batch.targets, device=output.values.device))
-
-    def decode(self, output):
-        years = 100 * output.values.detach().cpu()
-        return tuple(map(tuple, years.tolist())), years
-
-    def score(self, outcome):
-        return score(self.vocabulary, outcome)
-
-    def join(self, windows):
-        mean = mean_by_seconds(windows)
-        return tuple(mean.tolist()), mean
-
-
-def score(vocabulary, outcome):
-    return {"rmse": rmse([age for age, in outcome.references], [age for age, in outcome.predictions])}
-
-
-def vocabulary_of(options, labels, corpus):
-    return {"dimensions": ["age"]}
-
-
-def rated(vocabulary, rows):
-    return [row for row in rows if row.labels.get("age")]
-
-
-QUESTION = Question("age", {"rmse": "lower"}, "rmse", vocabulary_of, rated, score, label=False)
-TASK = Task("age", Options, lambda _: QUESTION, Age)
-"""
-
-
 def test_a_regression_of_ones_own(desk: Path, tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (desk / "age").mkdir()
-    (desk / "age" / "expert.py").write_text(AGE)
     header, *rows = tones.read_text().splitlines()
     table = tones.with_name("age.csv")
     ages = {"low": "60", "middle": "40", "high": "20"}
     cells = [row.split(",") for row in rows]
     table.write_text("\n".join([header.replace("label", "age"), *(",".join([a, ages[b], *c]) for a, b, *c in cells)]) + "\n")
-    assert check(["./age", "--data", str(table)]) == 0
-    assert downstream(["-d", "./age", "-u", "fbank_no_cmvn", "--data", str(table), "-p", "aged", *QUICK]) == 0
-    capsys.readouterr()
-    assert predict(["aged", str(tones.with_name("70.wav")), "-d", "./age"]) == 0
-    assert capsys.readouterr().out.startswith("file,start,end,")
-    assert downstream(["-m", "evaluate", "-e", "aged", "-d", "./age", "--quiet"]) == 0
+    assert check(["./my_regression", "--data", str(table)]) == 0
+    typed = ["-d", "./my_regression", "-u", "fbank_no_cmvn", "--data", str(table), *QUICK]
+    assert downstream([*typed, "-p", "aged"]) == 0
+    assert downstream([*typed, "-p", "plan", "--protocol", "speaker5", "--folds", "1,2"]) == 0
+    for run in ("aged", "plan"):
+        capsys.readouterr()
+        assert predict([run, str(tones.with_name("70.wav")), "-d", "./my_regression"]) == 0
+        head, row = capsys.readouterr().out.splitlines()
+        assert head == "file,start,end,score_age,error"
+        assert 0 < float(row.split(",")[3]) < 100
+    assert export(["aged", "exported", "--use", "./my_regression"]) == 0
+    assert "From the sound of a file, a number for each of: `age`." in (desk / "exported" / "README.md").read_text()
+    assert downstream(["-m", "evaluate", "-e", "aged", "-d", "./my_regression", "--quiet"]) == 0
 
 
 def test_the_parts_of_a_recipe_may_name_what_was_typed(desk: Path, tones: Path) -> None:

@@ -216,7 +216,10 @@ def aggregator(name: str, tasks: int, settings: Mapping[str, Any]) -> Any:
         raise UserError(
             f"Expected an aggregator whose memory a checkpoint can hold, found {name}. For instance: --balance torchjd:PCGrad"
         )
-    make = partial(known[name], **settings_of(name, inspect.signature(known[name]).parameters, tasks, settings))
+    vectors = {
+        key: torch.tensor(value, dtype=torch.float32) if isinstance(value, list) else value for key, value in settings.items()
+    }
+    make = partial(known[name], **settings_of(name, inspect.signature(known[name]).parameters, tasks, vectors))
     try:
         made = make()
         made(torch.eye(max(tasks, 2)))
@@ -224,7 +227,7 @@ def aggregator(name: str, tasks: int, settings: Mapping[str, Any]) -> Any:
         raise UserError(
             f"Expected the solver of torchjd's {name}, found none: {problem}. Run: pip install 'headwater[mtl-solvers]'"
         ) from None
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, AttributeError, RuntimeError) as problem:
         raise UserError(f"Expected settings that torchjd's {name} takes, found: {problem}. See balance.settings.") from None
     for memory in made.buffers():  # made by that trial, so that a checkpoint finds them: as before the first step
         memory.zero_()

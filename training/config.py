@@ -15,7 +15,7 @@ from ..corpus.base import Reader, default_corpus, get_reader, registered_corpora
 from ..downstream.base import Task, built_in_tasks, load_task, task_folder
 from ..downstream.labels import LabelsConfig
 from ..errors import UserError, nearest
-from ..own_code import FLAGS, SECTIONS, Kind, known_as
+from ..own_code import FLAGS, SECTIONS, Kind, known_as, suspect_paths
 from ..upstream.base import Modality, UpstreamConfig
 from .strict import ABOVE_0, AT_LEAST_0, DECAY, SEED, bind, convert, plain
 
@@ -49,6 +49,7 @@ class OptimizerConfig:
     clip: Annotated[float, ABOVE_0] = 1.0  # largest norm of the gradient
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, AT_LEAST_0] = 0
+    schedule_steps: Annotated[int, ABOVE_0] | None = None  # at which the schedule has ended; None: with the last step
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
+    suspect_paths(content)
     return content
 
 
@@ -243,7 +245,7 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
         errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
     if not question.label and "label_required" in reader.options:
         corpus = dataclasses.replace(corpus, options={"label_required": False, **corpus.options})
-    errors += [*idle_options(config), *final_mistakes(config)]
+    errors += [*idle_options(config), *final_mistakes(config), *schedule_mistakes(config)]
     if config.split:  # one run on all of it: folds are no more
         config = dataclasses.replace(config, folds=[], steps_from=_absolute(config.steps_from))
     mode = config.store.mode
@@ -316,6 +318,17 @@ def final_mistakes(config: RunConfig) -> list[str]:
     return []
 
 
+def schedule_mistakes(config: RunConfig) -> list[str]:
+    """Return what is wrong with the end of a schedule: behind it there is no rate."""
+    end, steps = config.optimizer.schedule_steps, config.training.steps
+    if end is None or config.split or end >= steps:  # a final model's are those of the earlier run
+        return []
+    return [
+        f"Expected optimizer.schedule_steps of at least training.steps ({steps}), found {end}. "
+        "Raise it, or leave it out: the schedule then ends with the last step."
+    ]
+
+
 def _absolute(place: str | None) -> str | None:
     return place and os.path.abspath(os.path.expanduser(place))
 
@@ -346,6 +359,8 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
         mapping["corpus"]["transcripts"] = Path(mapping["corpus"]["transcripts"]).name
     options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
     mapping["corpus"]["options"] = options
+    if mapping["optimizer"]["schedule_steps"] is None:  # as above
+        mapping["optimizer"].pop("schedule_steps")
     told = {"log_every", "save_every"}  # what is told on the way
     mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in told}
     for key, section in (("upstream", config.upstream), ("text_upstream", config.text_upstream)):

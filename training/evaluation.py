@@ -12,11 +12,12 @@ from ..downstream.base import load_task
 from ..errors import UserError
 from .checkpoint import read_json, write_json
 from .config import CorpusConfig, LabelsConfig, roles_of
+from .learnt import TRAINED_ON, count_known, known_of
 from .loop import evaluate
 from .predict import load_one
 from .prepare import fingerprint, make_examples, read_corpus
 from .results import environment, split_results, write_outcome, write_predictions
-from .run import TRAINED_ON, Runtime, heard_as, make_accelerator, say
+from .run import Runtime, make_accelerator, say
 from .source import Source
 from .step import TaskData
 from .usable import usable
@@ -82,14 +83,13 @@ def read_for_test(config: CorpusConfig) -> Corpus:
     """Return the corpus; a table that has no split of its own is tested as a whole."""
     corpus = read_corpus(config)
     own = config.name != "manifest" or config.protocol != "auto" or corpus.protocol == "split"
-    return corpus if own else read_corpus(replace(config, protocol="all_test"))
+    return corpus if own else read_corpus(replace(config, protocol="all_test", fold=1))
 
 
 def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], split: str) -> None:
     """Refuse to call a test what the run has learnt from: another fold of its own corpus, say."""
     trained = read_json(folder / TRAINED_ON, ("corpus", "heard"))
-    known = {*trained["heard"], *trained.get("sessions", ())} if trained["corpus"] == corpus else set()
-    seen = sum(heard_as(corpus, row) in known or row.session in known for row in rows)
+    seen = count_known(known_of(trained, corpus), corpus, rows)
     if seen and trained.get("all"):
         raise UserError(
             f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)}: it was trained on all of "

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import UserError
-from ..own_code import find, identity_of_code
+from ..own_code import find, identity_of_code, refuse_other_code
 from ..upstream.base import Modality, UpstreamConfig, find_upstream
 from ..upstream.checkpoints import folder_aside
 from ..upstream.row_keys import hash_file
 from ..upstream.run_folder import ARCHITECTURES, BEST, folder_of, section_of
 from . import onnx_export
-from .checkpoint import plain_disk_errors, read_json, save_tensors, write_json, write_text
-from .config import RunConfig, StoreConfig, roles_of, to_mapping
+from .checkpoint import plain_disk_errors, read_json, run_folder, save_tensors, write_json, write_text
+from .config import RunConfig, StoreConfig, read_yaml, roles_of, to_mapping
+from .export_code import copy_own, needed, own_files, refuse_silent
 from .export_readme import readme
 from .model import SHARED
 from .plan_runs import runs_of_plan
 from .predict import SECTIONS, TrainedRun, load_run
 
-OWN = "code"  # the folder for what a run has of its user's own code
+_FROM = re.compile(r"(?P<run>.+) \(from (?P<model>.+)\)")  # the source of an upstream that is a run's
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What there is to tell of an export."""
+
+    graph: Mapping[str, Any]  # nothing, where none was asked for, or none was kept
+    no_graph: str  # why one that was asked for is not there
+    needed: Sequence[str]  # beside the folder
+    code: Sequence[str]  # of the user's own, as it is to be typed in the folder
 
 
 def export_run(
@@ -37,26 +48,35 @@ def export_run(
     task: str | None = None,
     fold: int | None = None,
     onnx: bool = False,
-) -> dict[str, Any]:
-    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of its graph."""
+) -> Exported:
+    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it."""
     source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
     chosen, fold = one_of(source, fold)
     if onnx:
         onnx_export.require()
+    # what its own code is typed after: --use alone, here
+    refuse_other_code(chosen, read_yaml(run_folder(chosen) / "config.yaml"), flags={})
     trained = load_run(chosen, weights, text_weights, task, fold)
     assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
     sections = {role: held_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
         trained = onnx_export.listening(trained)
-    if place.is_dir():
-        with plain_disk_errors(place):
-            place.rmdir()  # it is empty; the folder that is written aside takes its place
-    with folder_aside(place) as aside:
-        write_whole(trained, aside, sections, task)
-        told = onnx_export.write(trained, aside) if onnx else {}
-        write_text(aside / "README.md", readme(trained, read_json(aside / "result.json"), told, own_files(aside)))
-    return told
+    with folder_aside(place, fills_empty=True) as aside:
+        names = write_whole(trained, aside, sections, task)
+        refuse_silent(aside)
+        told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
+        exported = Exported(told, no_graph, needed(names), own_files(aside))
+        write_text(aside / "README.md", readme(trained, read_json(aside / "result.json"), exported))
+    return exported
+
+
+def graph_of(run: TrainedRun, folder: Path) -> tuple[Mapping[str, Any], str]:
+    """Return what is told of a run's graph, or why it has none: the folder answers without one too."""
+    try:
+        return onnx_export.write(run, folder), ""
+    except onnx_export.NoGraph as problem:
+        return {}, str(problem)
 
 
 def refuse_place(run: Path, place: Path) -> None:
@@ -116,11 +136,19 @@ def innermost(section: UpstreamConfig, role: str) -> UpstreamConfig:
 
 def plain_name(name: str) -> str:
     """Return a model's name; of a folder on this machine its last part."""
-    return Path(name).name if os.path.isabs(name) or Path(name).expanduser().exists() else name
+    # a hub id, s3prl/NAME and a built-in name have one stroke at most; what lies here may not be seen from here now
+    is_place = name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).expanduser().exists()
+    return Path(name).name if is_place else name
 
 
-def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None) -> None:
-    """Write all files of a run folder that answering needs, and where it comes from."""
+def plain_source(source: str) -> str:
+    """Return where an upstream comes from, without the folders of this machine: of a run's, both the run and its model."""
+    found = _FROM.fullmatch(source)
+    return f"{Path(found['run']).name} (from {plain_name(found['model'])})" if found else plain_name(source)
+
+
+def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None) -> dict[str, str]:
+    """Write all files of a run folder that answering needs; return what is named there, by role."""
     config = exported_config(run.config, sections)
     name, identity = config.task, read_json(run.folder / "identity.json", ("upstreams", "marks"))
     write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
@@ -129,13 +157,15 @@ def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, Upstr
     for role in sections:
         upstream, architecture = run.model.upstream(role), run.model.upstream(role).architecture()
         if architecture is not None:
-            write_json(folder / ARCHITECTURES[role], architecture)
+            model = {key: value for key, value in architecture["model"].items() if key != "_name_or_path"}
+            write_json(folder / ARCHITECTURES[role], {**architecture, "model": model})
             tensors |= {f"upstreams.{role}.{key}": value for key, value in upstream.state_dict().items()}
     facts = {"identity": identity, "marks": list(run.marks)}
     save_tensors(folder / BEST, {alone(key, name): value for key, value in tensors.items()}, facts)
     (folder / BEST).chmod((folder / "config.yaml").stat().st_mode)  # safetensors writes for its owner's eyes only
-    code = identity_of_code({"task": name, **{role: section.name for role, section in sections.items()}})
-    copy_own(folder, name, sections)
+    names: dict[str, str] = {"task": name, **{role: section.name for role, section in sections.items()}}
+    code = identity_of_code(names)
+    copy_own(folder, names)
     kept = {key: value for key, value in identity.items() if key != "code"}
     write_json(folder / "identity.json", {**kept, **code, "exported": hash_file(folder / BEST)})
     layers = read_json(run.folder / "layer_weights.json", ("layers",))
@@ -143,8 +173,9 @@ def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, Upstr
     result = result_of(read_json(run.folder / "result.json"), task)
     told = {"upstream": " + ".join(section.name for section in sections.values())}
     write_json(folder / "layer_weights.json", {**layers, **told, "layers": {key: {**row, **told} for key, row in own.items()}})
-    source = " + ".join(plain_name(part) for part in str(result.get("source", "")).split(" + "))
+    source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
     write_json(folder / "result.json", {**result, **told, "source": source})
+    return names
 
 
 def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfig]) -> RunConfig:
@@ -170,20 +201,3 @@ def result_of(result: Mapping[str, Any], task: str | None) -> dict[str, Any]:
     whole = {key: value for key, value in result.items() if key not in ("tasks", "balance", "select")}
     facts = {key: value for key, value in own.items() if key not in ("last", "best", "own", "own_step")}
     return {**whole, **facts, **own["best"]}
-
-
-def copy_own(folder: Path, task: str, sections: Mapping[Modality, UpstreamConfig]) -> None:
-    """Copy what is the user's own code of a run; it is executed only where somebody types its path."""
-    typed = [find("task", task), *(find("upstream", section.name) for section in sections.values())]
-    for code in (code for code in typed if code is not None):
-        with plain_disk_errors(folder / OWN):
-            (folder / OWN).mkdir(exist_ok=True)
-            if code.path.is_dir():
-                shutil.copytree(code.path, folder / OWN / code.path.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-            else:
-                shutil.copy(code.path, folder / OWN / code.path.name)
-
-
-def own_files(folder: Path) -> list[str]:
-    """Return what an exported folder holds of its user's own code."""
-    return sorted(str(path.relative_to(folder)) for path in (folder / OWN).glob("*"))

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import roles_of
 from .predict import TrainedRun
 
+if TYPE_CHECKING:
+    from .export import Exported
+
 MOST_NAMES = 40  # of classes or characters that are written out
 
 
-def readme(run: TrainedRun, result: Mapping[str, Any], graph: Mapping[str, Any], code: Sequence[str]) -> str:
+def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> str:
     """Return the README of an exported run: what it is, what it was made from, and how it is asked."""
     name = run.config.task
     sections = [
         f"# {name}: {result.get('upstream', '')}",
         *(f"**{mark}: not a result to quote.**" for mark in run.marks),
-        "A trained run of Headwater. The folder holds all that is needed to answer: no network, no cache, no other folder.",
+        f"A trained run of Headwater. {holds(exported.needed)}",
         made_from(run, result),
         f"## What it answers\n\n{answers(run)}",
-        asked(run, code),
-        *([onnx_words(graph)] if graph else []),
+        asked(run, exported.code),
+        *([onnx_words(exported.graph)] if exported.graph else []),
         LICENCE,
     ]
     return "\n\n".join(sections) + "\n"
@@ -31,6 +34,13 @@ LICENCE = """## Licence
 
 The weights keep the licence of the model that they come from, and what the corpus' owners allow of models trained on it holds
 too. Look both up before you pass this folder on."""
+
+
+def holds(needed: Sequence[str]) -> str:
+    """Return what a folder holds, and what it needs beside that."""
+    if needed:
+        return f"To answer, the folder needs {' and '.join(needed)}; all else is in it: no network, no cache, no other folder."
+    return "The folder holds all that is needed to answer: no network, no cache, no other folder."
 
 
 def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
@@ -57,9 +67,10 @@ def answers(run: TrainedRun) -> str:
         decided = "" if placed is None else f"\n\n`{classes[1]}` is answered where its score reaches {placed:.6g}."
         return f"From the {needs} of a file, one of {len(classes)} classes: {some(classes)}.{decided}"
     if "dimensions" in vocabulary:
-        low, high = vocabulary["scale"]
-        return f"From the {needs} of a file, ratings from {low:g} to {high:g} of: {some(vocabulary['dimensions'])}."
-    return f"From the {needs} of a file, what is said in it, spelt with {len(vocabulary['characters'])} characters."
+        scale = "a number for each" if "scale" not in vocabulary else "ratings from {:g} to {:g}".format(*vocabulary["scale"])
+        return f"From the {needs} of a file, {scale} of: {some(vocabulary['dimensions'])}."
+    spelt = f", spelt with {len(vocabulary['characters'])} characters" if "characters" in vocabulary else ""
+    return f"From the {needs} of a file, what is said in it{spelt}."
 
 
 def some(names: Sequence[str]) -> str:
@@ -92,5 +103,5 @@ def onnx_words(graph: Mapping[str, Any]) -> str:
     waveform, rate = soundfile.read("my.wav", dtype="float32")  # {graph["sample_rate"]} Hz, mono
     {output} = onnxruntime.InferenceSession("model.onnx").run(None, {{"waveform": waveform[None]}})
 
-`model.json` says what the numbers are, and how long files are cut. At lengths from 0.5 to 20 s the largest
-difference to the run itself was {worst:.1e}."""
+`model.json` says what the numbers are, and how long files are cut. Over made-up speech of 0.5 to 20 s
+and silence the largest difference to the run itself was {worst:.1e}."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from ..corpus.base import Corpus, Utterance
 from ..errors import UserError
 from .checkpoint import read_json, run_folder
 from .config import RunConfig, identity_of, read_yaml, resolve
-from .plan_runs import PLACED, counted, mean_placed, runs_of_plan
-from .strict import differences
+from .plan_runs import PLACED, Row, counted, mean_placed, runs_of_plan
+from .strict import differences, plain
 
-TRAINED_FOR = ("steps", "patience", "eval_every")  # options of training that say for how long, which the earlier run decides
+# options that say for how long, which the earlier run decides
+TRAINED_FOR = {"training": ("steps", "patience", "eval_every"), "optimizer": ("schedule_steps",)}
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Earlier:
     run: str
     said: str  # "5 folds", or nothing
     best_steps: tuple[int, ...]
+    total: int  # steps that it was given, and at which its schedule ends
     placed: float | None  # a threshold
     upstreams: Mapping[str, str]  # role -> hash of its weights
 
@@ -41,26 +43,57 @@ class Earlier:
 
 
 def with_steps(config: RunConfig) -> RunConfig:
-    """Return a final model's config with the steps that the earlier run chose; the last one is the model."""
-    steps, told = earlier_of(config).steps, config.training
+    """Return a final model's config with the steps that the earlier run chose, at the same rates; the last one is the model."""
+    earlier, told, optimizer = earlier_of(config), config.training, config.optimizer
+    steps = earlier.steps
     logged = min(told.log_every, steps)  # without dev, what is logged of training is all that can be drawn
-    return replace(config, training=replace(told, steps=steps, eval_every=steps, patience=None, log_every=logged))
+    training = replace(told, steps=steps, eval_every=steps, patience=None, log_every=logged)
+    falls = optimizer.schedule != "constant"
+    return replace(config, training=training, optimizer=replace(optimizer, schedule_steps=earlier.total if falls else None))
 
 
 def earlier_of(config: RunConfig) -> Earlier:
     """Return what the run (or plan) that a final model takes its steps from decided; one of other options is refused."""
     place = Path(config.steps_from or "")
-    rows = runs_of_plan(place)
-    folders = [run_folder(place)] if rows is None else [place / row["name"] for row in rows]
-    best, vocabularies = [], []
+    rows, folders = folders_of(place)
+    best, vocabularies, total = [], [], 0
     for folder in folders:
         result = read_json(refuse_unfinished(folder) / "result.json", ("best_step", "select_by"))
-        refuse_other(config, folder)
+        there = refuse_other(config, folder)
         best.append(int(result["best_step"]))
+        total = there.optimizer.schedule_steps or there.training.steps
         vocabularies.append(read_json(folder / "vocabulary.json", (config.task,))[config.task])
     placed = mean_placed(vocabularies) if PLACED in vocabularies[0] else None
     weights = read_json(folders[0] / "identity.json", ("upstreams",))["upstreams"]
-    return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), placed, weights)
+    return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
+
+
+def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
+    """Return the rows of a plan (none of a single run), and the folders of its runs."""
+    rows = runs_of_plan(place)
+    return rows, [run_folder(place)] if rows is None else [place / row["name"] for row in rows]
+
+
+def refuse_typed(config: RunConfig, typed: Mapping[str, Any]) -> None:
+    """Refuse an option that the earlier run decides where the user typed another value: it would be passed over."""
+    folder = folders_of(Path(config.steps_from or ""))[1][0]
+    there = plain(refuse_other(config, folder))
+    for key, now in decided(typed):
+        section, name = key.split(".")
+        before = there[section][name]
+        if now != before:
+            raise UserError(
+                f"Expected {key} of '{config.steps_from}' ({before}) beside steps_from, found {now}: that run decided for how "
+                f"long the final model is trained. Leave {key} out, or train a run with it and name that after steps_from."
+            )
+
+
+def decided(typed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the options in a mapping that the earlier run decides."""
+    for section, names in TRAINED_FOR.items():
+        told = typed.get(section)
+        if isinstance(told, Mapping):
+            yield from ((f"{section}.{name}", told[name]) for name in names if name in told)
 
 
 def refuse_unfinished(folder: Path) -> Path:
@@ -72,8 +105,8 @@ def refuse_unfinished(folder: Path) -> Path:
     return folder
 
 
-def refuse_other(config: RunConfig, folder: Path) -> None:
-    """Refuse steps of a run that is another but for its data: there they were enough, here nobody knows."""
+def refuse_other(config: RunConfig, folder: Path) -> RunConfig:
+    """Return an earlier run's config; steps of one that is another but for its data were enough there, here nobody knows."""
     mapping = read_yaml(folder / "config.yaml")
     if "tasks" in mapping:
         raise UserError(f"Expected a run of one task after steps_from, found '{folder}', of several. Name a single-task run.")
@@ -89,13 +122,15 @@ def refuse_other(config: RunConfig, folder: Path) -> None:
             f"Expected steps_from a run with these options, found in '{folder}' (there -> now): {'; '.join(lines[:8])}. "
             "Give both the same options, or name another run."
         )
+    return there
 
 
 def comparable(config: RunConfig) -> dict[str, Any]:
     """Return what two runs must have in common for the steps of one to be right for the other."""
     identity = identity_of(replace(config, split="", steps_from=None))
     identity["corpus"] = {key: value for key, value in identity["corpus"].items() if key != "fold"}
-    identity["training"] = {key: value for key, value in identity["training"].items() if key not in TRAINED_FOR}
+    for section, names in TRAINED_FOR.items():
+        identity[section] = {key: value for key, value in identity[section].items() if key not in names}
     return {key: value for key, value in identity.items() if key not in ("seed", "select_by")}
 
 

@@ -126,7 +126,7 @@ def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
     if not names_of(first.vocabulary):
         raise UserError(
             f"Expected one run of '{folder}', since answers of {first.config.task} have no scores to average, found {len(runs)}. "
-            "Take one of them with --fold N, or name its folder."
+            f"{one_of(runs)}"
         )
     for run in runs[1:]:
         for what, here, there in (
@@ -136,5 +136,17 @@ def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
             if here != there:
                 other = " against ".join(", ".join(map(str, sorted(found or ()))) for found in (here, there))
                 raise UserError(
-                    f"Expected runs with the same {what} in '{folder}', found {other} in '{run.folder}'. Take one with --fold N."
+                    f"Expected runs with the same {what} in '{folder}', found {other} in '{run.folder}'. {one_of(runs)}"
                 )
+
+
+def one_of(runs: Sequence[TrainedRun]) -> str:
+    """Return how one of several runs is named: by its fold where that is enough."""
+    first = runs[0]
+    by_fold = f"Take one with --fold {first.config.corpus.fold}, or name" if apart_by_fold(runs) else "Name"
+    return f"{by_fold} the folder of one: {first.folder}"
+
+
+def apart_by_fold(runs: Sequence[TrainedRun]) -> bool:
+    """Return whether each run has a fold of its own."""
+    return len({run.config.corpus.fold for run in runs}) == len(runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -20,8 +21,9 @@ from ..errors import UserError
 from .checkpoint import plain_disk_errors, written_aside
 from .strict import differences
 
+LAYOUT = 2  # of what is written down; raise it when a row is known by something else
 Item = str | Utterance
-Key = tuple[str, float, float | None]  # file, first second, seconds
+Key = tuple[str, float, float | None]  # absolute path, first second, seconds
 Version = list[Any] | None  # what a row was computed from; None: there is nothing
 
 
@@ -42,7 +44,8 @@ class LabelsFile:
     header: Sequence[str]
     journal: BinaryIO
     rows: dict[Key, Row]  # in the order of the csv
-    written: str  # hash of the csv as it was left; "": it was not yet
+    found: str  # hash of the csv that is there; "": there is none
+    installed: str  # hash of the last csv that is known to have been put there; "": there was none yet
     notes: list[str]
     added: Counter[str]  # how many rows were computed, and why
     versions: dict[Key, Version]  # of what is asked for
@@ -58,13 +61,13 @@ class LabelsFile:
         for item in items:
             key, version = key_of(item), version_of(item)
             if key in self.versions:
-                refuse_twice(key, self.versions[key], version)
+                refuse_twice(item, self.versions[key], version)
                 continue
             self.versions[key] = version
             row = self.rows.get(key)
             if row is None or row.failed or version not in (None, row.version):
                 wanted.append(item)
-        if self.written and not self.path.exists():
+        if self.installed and not self.found:
             self.rows = {key: row for key, row in self.rows.items() if key in self.versions}
             self.notes.append(
                 f"{self.path} was taken away: the rows asked for are written again, from {state_of(self.path).name}"
@@ -82,16 +85,16 @@ class LabelsFile:
             self.journal.flush()
 
     def save(self) -> None:
-        """Write the csv where a row is another one now; then what is known of it."""
+        """Write the csv where it is not what the rows say; then what is known of it."""
         content = self._content()
         digest = hashlib.sha256(content).hexdigest()
-        if digest != self.written or not self.path.exists():
+        if digest != self.found:
             with plain_disk_errors(self.path):  # told first: between the two either csv is one of ours
                 self.journal.write(json_line({"csv": digest}))
                 self.journal.flush()
             with written_aside(self.path) as aside:
                 aside.write_bytes(content)
-        if self.added or digest != self.written:
+        if self.added or digest != self.installed:
             self._remember(digest)
 
     def _remember(self, digest: str) -> None:
@@ -101,7 +104,7 @@ class LabelsFile:
         with written_aside(state_of(self.path)) as aside, aside.open("wb") as file:
             file.write(first)
             file.writelines(line_of(key, row) for key, row in self.rows.items())
-            file.write(json_line({"csv": digest}))
+            file.write(json_line({"installed": digest}))
 
     def told(self, *, listens: bool) -> str:
         """Return what was done, in one line; of a run that listens, also how many files are no longer there."""
@@ -115,11 +118,16 @@ class LabelsFile:
         return line + (f"; rows of {gone} files that are no longer there stay" if gone and listens else "")
 
     def _content(self) -> bytes:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(self.header)
-        writer.writerows(row.fields for row in self.rows.values() if row.fields)
-        return buffer.getvalue().encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
+        lines = [csv_line(self.header), *map(csv_line, self._shown())]
+        return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
+
+    def _shown(self) -> Iterator[list[str]]:
+        """Yield the fields of each line, files as they were typed; where two are then called alike, by their paths."""
+        lines = [(key[0], row.fields) for key, row in self.rows.items() if row.fields]
+        count = Counter(name for name, _ in {(fields[0], place) for place, fields in lines})
+        for place, fields in lines:
+            alike = self.header[0] == "file" and count[fields[0]] > 1
+            yield [place, *fields[1:]] if alike else fields
 
 
 @contextmanager
@@ -134,6 +142,7 @@ def growing(path: Path, about: Mapping[str, Any], header: Sequence[str]) -> Iter
         journal = hold(path, state)
     with journal:
         try:
+            clear_leftovers(path)
             table = read_state(path, journal, about, header)
             yield table
             table.save()
@@ -145,6 +154,14 @@ def growing(path: Path, about: Mapping[str, Any], header: Sequence[str]) -> Iter
 def state_of(path: Path) -> Path:
     """Return where it is written down what the rows of a csv were computed from."""
     return path.with_name(f".{path.name}.state")
+
+
+def clear_leftovers(path: Path) -> None:
+    """Take away what a kill left half written: whoever holds the csv is alone with it."""
+    for target in (path, state_of(path)):
+        for left in path.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            if left.name.removesuffix(".tmp").rpartition(".")[2].isdigit():
+                left.unlink(missing_ok=True)
 
 
 def hold(path: Path, state: Path) -> BinaryIO:
@@ -172,21 +189,23 @@ def read_state(path: Path, journal: BinaryIO, about: Mapping[str, Any], header: 
     if whole != block:
         journal.truncate(len(whole))
     lines = [line for line in map(parsed, whole.split(b"\n")) if line]
-    notes, begun = [], bool(lines) and "about" in lines[0]
-    if begun:
+    notes, known = [], bool(lines) and "about" in lines[0]
+    if known and lines[0].get("layout") == LAYOUT:
         refuse_other(path, lines[0], about, header)
-        refuse_foreign(path, {line["csv"] for line in lines if "csv" in line})
+        refuse_foreign(path, {line[word] for line in lines for word in ("csv", "installed") if word in line})
     else:
+        lines = []
         journal.truncate(0)
-        notes += set_aside(path, header)
-        journal.write(json_line({"about": about, "header": list(header)}))
+        why = "an earlier version wrote down" if known else "nothing says"
+        notes += set_aside(path, header, why)
+        journal.write(json_line({"layout": LAYOUT, "about": about, "header": list(header)}))
     rows = {
         (line["item"][0], line["item"][1], line["item"][2]): Row(line["version"], line["fields"], line["failed"])
         for line in lines
         if "item" in line
     }
-    written = next((line["csv"] for line in reversed(lines) if "csv" in line), "")
-    return LabelsFile(path, header, journal, rows, written, notes, Counter(), {})
+    installed = next((line["installed"] for line in reversed(lines) if "installed" in line), "")
+    return LabelsFile(path, header, journal, rows, digest_of(path), installed, notes, Counter(), {})
 
 
 def refuse_other(path: Path, first: Mapping[str, Any], about: Mapping[str, Any], header: Sequence[str]) -> None:
@@ -201,15 +220,20 @@ def refuse_other(path: Path, first: Mapping[str, Any], about: Mapping[str, Any],
 
 def refuse_foreign(path: Path, ours: set[str]) -> None:
     """Refuse a csv that was changed by another hand: its rows would be overwritten."""
-    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() not in ours:
+    if digest_of(path) not in {"", *ours}:
         raise UserError(
             f"Expected '{path}' as `headwater predict` left it, found it changed. Move it away (its rows are remembered and "
             "written again), or choose another --out."
         )
 
 
-def set_aside(path: Path, header: Sequence[str]) -> list[str]:
-    """Rename a csv of our columns of which nothing is known, and say so; one of other columns is refused."""
+def digest_of(path: Path) -> str:
+    """Return a hash of what a file holds; nothing, where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def set_aside(path: Path, header: Sequence[str], why: str) -> list[str]:
+    """Rename a csv of our columns whose rows are not known, and say so and why; one of other columns is refused."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -222,17 +246,33 @@ def set_aside(path: Path, header: Sequence[str]) -> list[str]:
     places = (path.with_name(f"{path.stem}.old{number or ''}{path.suffix}") for number in range(10_000))
     place = next(place for place in places if not place.exists())
     os.rename(path, place)
-    return [f"nothing says what the rows of {path} were computed from: they are kept in {place.name}, and all is computed anew"]
+    return [f"{why} what the rows of {path} were computed from: they are kept in {place.name}, and all is computed anew"]
 
 
 def key_of(item: Item) -> Key:
-    """Return what a row is known by: the file, and the stretch of it that is asked for."""
-    return (item.audio, item.start, item.duration) if isinstance(item, Utterance) else (item, 0.0, None)
+    """Return what a row is known by: the file, wherever it is named from, and the stretch of it that is asked for."""
+    place = place_of(audio_of(item))
+    return (place, item.start, item.duration) if isinstance(item, Utterance) else (place, 0.0, None)
+
+
+def audio_of(item: Item) -> str:
+    """Return an item's file as it was named."""
+    return item.audio if isinstance(item, Utterance) else item
+
+
+def place_of(name: str) -> str:
+    """Return a file's absolute path; behind a link to a folder `..` is above the folder that the link leads to."""
+    place = os.path.abspath(name)
+    if ".." not in Path(name).parts:
+        return place
+    folder = os.path.realpath(os.path.dirname(name))
+    same = os.path.realpath(os.path.dirname(place)) == folder
+    return place if same else os.path.join(folder, os.path.basename(name))
 
 
 def version_of(item: Item, *, listens: bool, reads: bool) -> Version:
     """Return what an answer depends on: size and time of change of the audio, and the words; None: the audio is not there."""
-    name = item.audio if isinstance(item, Utterance) else item
+    name = audio_of(item)
     found: list[Any] = []
     if listens:
         state = stat_of(name)
@@ -255,13 +295,20 @@ def stat_of(name: str) -> list[int] | None:
     return [state.st_size, state.st_mtime_ns]
 
 
-def refuse_twice(key: Key, one: Version, other: Version) -> None:
+def refuse_twice(item: Item, one: Version, other: Version) -> None:
     """Refuse a stretch that is asked about twice with other words: a table has one row of each."""
     if one != other:
         raise UserError(
-            f"Expected one text for each stretch of a file, found two for {key[0]} (from {key[1]:g} s). "
+            f"Expected one text for each stretch of a file, found two for {audio_of(item)} (from {key_of(item)[1]:g} s). "
             "Leave one out, or ask for the two without --out."
         )
+
+
+def csv_line(fields: Sequence[str]) -> str:
+    """Return fields as one line of csv, without its end; a name may hold line ends of either kind, which are quoted."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow(fields)
+    return buffer.getvalue().removesuffix("\r\n")
 
 
 def line_of(key: Key, row: Row) -> bytes:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Outcome, Output, Step
+from .answered import refuse_unfit
 from .checkpoint import Progress
 from .config import TrainingConfig
 from .model import Model
@@ -106,6 +107,8 @@ def select(
     scores: dict[str, float] = {}
     for task in (task for task in tasks if task.splits.get("dev")):  # a final model has none
         outcome = evaluate(model, task, "dev", accelerator, plan.training)
+        if task.name not in progress.bests:  # before all steps are trained for nothing
+            refuse_unfit(task, outcome)
         found = task.expert.score(outcome)
         hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **found})
         scores[task.name] = found[task.select_by]

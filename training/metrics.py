@@ -178,6 +178,11 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 def _paired(references: ArrayLike, predictions: ArrayLike, dtype: type | None = None) -> tuple[np.ndarray, np.ndarray]:
     truth, answer = np.asarray(references, dtype), np.asarray(predictions, dtype)
+    if truth.shape == answer.shape and truth.ndim > 1:
+        raise ValueError(
+            f"Expected one number for each utterance, found arrays of shape {answer.shape}. Score one dimension at a time: "
+            "[answer[0] for answer in outcome.predictions], and the references likewise."
+        )
     if truth.shape != answer.shape or truth.ndim != 1 or not truth.size:
         raise ValueError(
             f"Expected as many predictions as references, at least one; found shapes {answer.shape} and {truth.shape}. "

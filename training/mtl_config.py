@@ -116,7 +116,8 @@ def mtl_identity(config: MtlConfig) -> dict[str, Any]:
         name: {key: run[key] for key in (*TASK_KEYS, config.runs[name].task)} | {"batch_size": run["training"]["batch_size"]}
         for name, run in runs.items()
     }
-    return {**mapping, "training": training, "upstream": one["upstream"], "tasks": tasks}
+    same = {key: one[key] for key in ("optimizer", "upstream")}
+    return {**mapping, "training": training, **same, "tasks": tasks}
 
 
 def without(config: MtlConfig, task: str) -> MtlConfig:

@@ -27,6 +27,7 @@ from . import checkpoint
 from .balance import Balancer, make_balancer
 from .checkpoint import Progress, read_json, write_json, write_text
 from .config import RunConfig
+from .learnt import TRAINED_ON, heard_as, learnt_before
 from .log import logged
 from .loop import Hooks, train
 from .model import Model
@@ -35,9 +36,7 @@ from .norms import layer_norms
 from .prepare import describe_upstream, fingerprint, marks_of, read_corpus, resolved_layer, start_from, task_data
 from .results import environment, split_results, write_outcome, write_predictions
 from .run import (
-    TRAINED_ON,
     Runtime,
-    heard_as,
     is_finished,
     make_accelerator,
     outcomes_of,
@@ -128,14 +127,7 @@ def prepare_tasks(config: MtlConfig) -> PreparedTasks:
         problems.append(str(problem))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
-    tasks: dict[str, TaskData] = {}
-    notes: list[str] = []
-    for name, run in config.runs.items():
-        try:
-            tasks[name], told = task_data(name, run, corpora[name], {"audio": upstream})
-        except UserError as problem:
-            raise UserError(of_task(name, run, problem)) from None
-        notes += [f"{name}: {note}" for note in told]
+    tasks, notes = tasks_of(config, corpora, upstream)
     experts = {name: task.expert for name, task in tasks.items()}
     section = resolved_layer(config.upstream, upstream)
     model = Model({"audio": upstream}, experts, {"audio": section}, shares_sums=config.shared_weights)
@@ -154,7 +146,21 @@ def prepare_tasks(config: MtlConfig) -> PreparedTasks:
         **identity_of_code({f"task.{name}": run.task for name, run in config.runs.items()} | {"audio": config.upstream.name}),
     }
     marks = marks_of([corpus.demo for corpus in corpora.values()], {"audio": upstream})
-    return PreparedTasks(config, tasks, corpora, model, balancer, identity, marks, tuple(notes))
+    return PreparedTasks(config, tasks, corpora, model, balancer, identity, marks, notes)
+
+
+def tasks_of(config: MtlConfig, corpora: Mapping[str, Corpus], upstream: Upstream) -> tuple[dict[str, TaskData], tuple[str, ...]]:
+    """Return the tasks as the loop sees them, and what a user should know of each."""
+    tasks: dict[str, TaskData] = {}
+    notes: list[str] = []
+    for name, run in config.runs.items():
+        try:
+            tasks[name], told = task_data(name, run, corpora[name], {"audio": upstream})
+            told += learnt_before(run, corpora[name], tasks[name].splits)
+        except UserError as problem:
+            raise UserError(of_task(name, run, problem)) from None
+        notes += [f"{name}: {note}" for note in told]
+    return tasks, tuple(notes)
 
 
 def of_task(name: str, run: RunConfig, problem: UserError) -> str:

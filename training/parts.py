@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 import yaml
 
+from .. import children
 from ..errors import UserError
-from ..own_code import flags_for_another_process
+from ..own_code import flags_for_another_process, is_typed_file, refuse_edited
 from ..upstream.base import Modality, UpstreamConfig
 from .checkpoint import Held, made, read_json, refuse_held, write_text
 from .config import RunConfig, identity_of, merge, read_yaml, roles_of, to_mapping
@@ -170,36 +170,43 @@ def in_processes(
         raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
+    held: dict[str, float] = {}  # a part that another machine is at, which runs the same plan -> when to look again
     with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as recipes:
         pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, Path(recipes))
         try:
             while waiting or running:
                 waiting = [part for part in waiting if not has_lost_its_start(part, failed)]
-                ready = [part for part in waiting if {*part.needs.values()} <= {*results}]
+                now = time.monotonic()
+                ready = [part for part in waiting if {*part.needs.values()} <= {*results} and held.get(part.name, now) <= now]
                 running |= {pool.submit(start, part): part for part in ready}
                 waiting = [part for part in waiting if part not in ready]
-                assert running or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
-                passed_by = 0
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                for future in ended(running, waiting, held):
                     part = running.pop(future)
                     try:
                         results[part.name] = future.result()
-                    except Held as problem:  # by another machine, say, which runs the same plan: on to the next free one
-                        if not go_on:
-                            raise
-                        waiting.append(part)
-                        passed_by += 1
-                        say(runtime, f"passed by: {problem}")
                     except UserError as problem:
                         if not go_on:
                             raise
-                        failed[part.name] = str(problem)
-                        say(runtime, f"passed over: {problem}")
-                if passed_by and not running:
-                    time.sleep(SECONDS_TO_A_FREE_ONE)
+                        if not isinstance(problem, Held):
+                            failed[part.name] = str(problem)
+                        else:  # on to the next free one
+                            waiting.append(part)
+                        if part.name not in held:
+                            say(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
+                        held[part.name] = time.monotonic() + SECONDS_TO_A_FREE_ONE
         finally:
             pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
     return results, failed
+
+
+def ended(running: Mapping[Future[Result], Part], waiting: Sequence[Part], held: Mapping[str, float]) -> list[Future[Result]]:
+    """Return the runs that came to an end, once there is one, or once it is time to look at a held one again."""
+    resting = any(part.name in held for part in waiting)
+    assert running or resting or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
+    if not running:
+        time.sleep(SECONDS_TO_A_FREE_ONE if waiting else 0.0)
+        return []
+    return [*wait(running, timeout=SECONDS_TO_A_FREE_ONE if resting else None, return_when=FIRST_COMPLETED).done]
 
 
 def refuse_foreign(part: Part, folder: Path) -> None:
@@ -247,6 +254,13 @@ def in_one_line(lines: Sequence[str]) -> str:
     return joined
 
 
+def flags_of_typed_files(config: RunConfig | MtlConfig) -> list[str]:
+    """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
+    section = sections_of(config).get("audio")
+    asked = section is not None and section.path and section.name.startswith("s3prl/") and is_typed_file(section.path)
+    return ["-k", str(section.path)] if asked and section is not None else []
+
+
 def devices_of(device: str, jobs: int) -> list[str]:
     """Return where each of the runs at once computes: on GPUs in turn, where there are several and none is named."""
     count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
@@ -279,16 +293,17 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
         asked = recipes / f"{parts.index(part)}.yaml"
         write_text(asked, yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True))
         alone = isinstance(config, RunConfig)
-        verb = [sys.executable, "-m", "headwater", "downstream" if alone else "mtl"]
+        verb = children.command("headwater", "downstream" if alone else "mtl")
         flags = ["-c", str(asked), "-p", str(place), "--device", device]
         flags += ["-v", str(part.fold), *["--share-layers"] * runtime.share_layers] if alone else ["--one"]
-        command = [*verb, *flags, *flags_for_another_process()]
-        ended = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=False
+        refuse_edited()
+        command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
+        done = subprocess.run(
+            command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
         )
-        if ended.returncode:
+        if done.returncode:
             refuse_held(place)  # another machine was quicker
-            raise UserError(why_stopped(part.name, ended.stderr, place))
+            raise UserError(why_stopped(part.name, done.stderr, place))
         say(runtime, f"done      {part.name}")
         return read_json(place / "result.json")
 

@@ -17,6 +17,7 @@ from . import metrics
 from .checkpoint import read_json, write_json
 from .config import RunConfig, merge, parse_override, resolve, roles_of, to_mapping
 from .parts import STAGE, Part, Result, named_runs, run_parts, with_differences
+from .prepare import read_corpus
 from .results import finite, intervals_of, read_predictions
 from .run import Runtime, references, run, say
 
@@ -107,6 +108,7 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
         raise UserError(
             f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
         )
+    refuse_missing_fold(parts)
     heard = {part.own.upstream.layer for part in parts}
     runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
     done = sum((folder / part.name / "result.json").is_file() for part in parts)
@@ -117,6 +119,18 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     if int(os.environ.get("RANK", "0")) == 0:
         write_json(folder / "result.json", summary)
     return summary if len(reported) > 1 else results[reported[0].name]
+
+
+def refuse_missing_fold(parts: Sequence[Part]) -> None:
+    """Refuse folds that the corpus has not (a table with a split of its own has one) before the first one is trained."""
+    folds = {part.fold: part.own.corpus for part in parts}
+    if len(folds) == 1:
+        return
+    try:
+        read_corpus(folds[min(folds)])
+    except UserError:  # of a corpus that cannot be read at all the run itself says so
+        return
+    read_corpus(folds[max(folds)])
 
 
 def summarise(parts: Sequence[Part], results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..corpus.base import Utterance
 from ..corpus.batch import Batch, as_batch
 from ..downstream.base import Expert, Question, load_task
 from ..errors import UserError
-from ..own_code import refuse_other_code
+from ..own_code import refuse_other_code, take_file
 from ..upstream.base import Modality, Upstream, UpstreamConfig, load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged
 from . import checkpoint
@@ -284,10 +284,16 @@ def load_one(
     return TrainedRun(folder, config, model.eval(), expert, kind.question(config.expert), tuple(identity["marks"]))
 
 
-def config_of(folder: Path, task: str | None) -> tuple[RunConfig, str, bool]:
-    """Return a run's config, what its task is called there, and whether its weighted sum is that of several tasks."""
+def config_of(folder: Path, task: str | None, *, only_task: bool = False) -> tuple[RunConfig, str, bool]:
+    """Return a run's config, what its task is called there, and whether its weighted sum is that of several tasks.
+
+    `only_task`: nothing will be computed, so that of own code none but the task's is needed, after --use.
+    """
     mapping = read_yaml(folder / "config.yaml")
-    refuse_other_code(folder, mapping)
+    if only_task:
+        refuse_other_code(folder, mapping, flags={}, keys={"task"})
+    else:
+        refuse_other_code(folder, mapping)
     if "tasks" not in mapping:
         config = resolve([mapping], heard=False)
         if task not in (None, config.task):
@@ -317,6 +323,7 @@ def moved(config: RunConfig, role: str, path: str) -> RunConfig:
     if role not in roles_of(config):
         raise UserError(f"Expected a run with an upstream of {role} for weights at '{path}', found none. Leave them out.")
     field = SECTIONS[role]
+    take_file(path)
     return replace(config, **{field: replace(getattr(config, field), path=path)})
 
 

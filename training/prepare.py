@@ -22,6 +22,7 @@ from ..upstream.row_keys import hash_file
 from .checkpoint import load_tensors
 from .config import CorpusConfig, RunConfig, identity_of, roles_of
 from .final import Earlier, earlier_of, everything, refuse_other_weights
+from .learnt import learnt_before
 from .model import Model
 from .plan_runs import PLACED
 from .source import Source
@@ -58,6 +59,7 @@ def prepare(config: RunConfig) -> Prepared:
     if config.training.gradient_checkpointing:
         save_memory(config, upstreams)
     data, notes = task_data(config.task, config, corpus, upstreams)
+    notes += learnt_before(config, corpus, data.splits)
     model = Model(upstreams, {data.name: data.expert}, roles_of(config))
     identity = {
         "config": identity_of(asked),

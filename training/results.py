@@ -36,9 +36,8 @@ def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example],
     answers = [f"{kind}_{name}" for kind in ("reference", "prediction") for name in dimensions] or ["reference", "prediction"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", "file", "start", "duration", "speaker", *answers, *(f"score_{name}" for name in classes)])
-    classes = classes if len(classes) <= MOST_CLASSES else ()
-    scored = outcome.scores is not None and bool(classes)
+    scored = classes if outcome.scores is not None and len(classes) <= MOST_CLASSES else ()
+    writer.writerow(["id", "file", "start", "duration", "speaker", *answers, *(f"score_{name}" for name in scored)])
     scores = outcome.scores.tolist() if outcome.scores is not None and scored else [[]] * len(outcome.ids)
     for example, reference, prediction, row in zip(examples, outcome.references, outcome.predictions, scores, strict=True):
         item = example.utterance
@@ -52,7 +51,8 @@ def read_predictions(path: Path) -> tuple[Outcome, list[str]]:
     """Return the outcome and the speakers that `write_predictions` wrote."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    scores = [[float(value) for key, value in row.items() if key.startswith("score_")] for row in rows]
+    # columns of scores without a score stand in files of earlier versions
+    scores = [[float(value) for key, value in row.items() if key.startswith("score_") and value] for row in rows]
     outcome = Outcome(
         ids=tuple(row["id"] for row in rows),
         predictions=tuple(_answer(row, "prediction") for row in rows),

@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
-from ..corpus.base import Utterance
 from ..downstream.base import Outcome
 from ..errors import UserError
 from ..upstream.run_folder import ARCHITECTURES
@@ -27,6 +26,7 @@ from .balance import Balancer
 from .checkpoint import Progress, read_json, write_json, write_text
 from .config import RunConfig, TrainingConfig, identity_of, roles_of, to_mapping
 from .final import with_steps
+from .learnt import TRAINED_ON, heard_as
 from .log import logged, told
 from .loop import Hooks, evaluate, train
 from .model import check_device
@@ -40,7 +40,6 @@ from .stored import with_store
 from .strict import differences
 
 WHOLE = ("config.yaml", "vocabulary.json", "identity.json", "layer_weights.json", "result.json", BEST)  # of a finished run
-TRAINED_ON = "trained_on.json"  # which utterances a run learnt from: no evaluation may hear them again
 
 
 @dataclass(frozen=True)
@@ -191,11 +190,6 @@ def begin(folder: Path, prepared: Prepared) -> None:
         if prepared.model.configs[role].trainable and architecture is not None:
             write_json(folder / ARCHITECTURES[role], architecture)
     write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
-
-
-def heard_as(corpus: str, utterance: Utterance) -> str:
-    """Return what an utterance is known by: its id, which two tables may share; there, the file and its stretch."""
-    return f"{os.path.abspath(utterance.audio)} {utterance.start:g}" if corpus == "manifest" else utterance.id
 
 
 def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:

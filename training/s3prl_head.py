@@ -6,7 +6,7 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,11 @@ class Downstream:
 def recognise_head(path: Path, content: Mapping[str, Any]) -> Downstream:
     """Return what a checkpoint of s3prl's emotion task holds; another task or head is refused."""
     args, config = content["Args"], content["Config"]
-    mappings = (config, content["Downstream"], content["Featurizer"], content.get("Upstream", {}))
-    if not isinstance(args, Namespace) or not all(isinstance(part, Mapping) for part in mappings):
+    states = (content["Downstream"], content["Featurizer"], content.get("Upstream", {}))
+    if not isinstance(args, Namespace) or not isinstance(config, Mapping) or not all(map(is_state, states)):
         raise UserError(
-            f"Expected s3prl's Args and Config in '{path}', found other content. Give the checkpoint as s3prl wrote it."
+            f"Expected s3prl's Args and Config beside tensors in '{path}', found other content. Give the checkpoint as s3prl "
+            "wrote it."
         )
     if getattr(args, "downstream", None) != "emotion":
         task = getattr(args, "downstream", None)
@@ -92,12 +93,21 @@ def recognise_head(path: Path, content: Mapping[str, Any]) -> Downstream:
         )
     featurizer = dict(content["Featurizer"])
     logits = featurizer.pop("weights", None)
-    if featurizer or not all(isinstance(value, Tensor) for value in head.values()):
-        raise UserError(
-            f"Expected layer weights and a head in '{path}', found {', '.join(featurizer) or 'other content'} beside."
-        )
+    vectors = {"layer weights": logits, **{key: head[key] for key in HEAD if key.endswith(".bias")}}
+    shapeless = [name for name, value in vectors.items() if value is not None and value.ndim != 1]
+    shapeless += [key for key in HEAD if key.endswith(".weight") and head[key].ndim != 2]
+    if featurizer or shapeless:
+        found = f"{', '.join(featurizer)} beside" if featurizer else f"{', '.join(shapeless)} of another shape"
+        raise UserError(f"Expected layer weights and a head in '{path}', found {found}. Give the checkpoint as s3prl wrote it.")
     step = content.get("Step")
     return Downstream(path, vars(args), config, head, logits, content.get("Upstream", {}), step if isinstance(step, int) else 0)
+
+
+def is_state(content: Any) -> bool:
+    """Tell whether something is a state_dict: tensors by name."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    )
 
 
 def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -116,7 +126,7 @@ def upstream_config(found: Downstream, name: str | None, weights: str | None) ->
             f"Expected an upstream of s3prl's own in '{found.path}', found code of the hub ({theirs}), which is not run. "
             "Name the model that it stands for: -u NAME."
         )
-    if theirs in LOCAL and weights is None:
+    if theirs.endswith(("_local", "_custom")) and weights is None:
         kept = args.get("upstream_ckpt")
         weights = str(kept) if kept and Path(str(kept)).expanduser().is_file() else None
     known = theirs in LOCAL or "/" in theirs or Path(theirs).is_dir() or theirs in {row.name for row in list_upstreams()}
@@ -151,7 +161,7 @@ def load_heard(found: Downstream, config: UpstreamConfig) -> Upstream:
             f"Expected weights of {count} layers of '{config.name}' in '{found.path}', found {layers}. Where s3prl counts "
             f"otherwise add -u s3prl/{found.args.get('upstream')}, or name the right upstream."
         )
-    if config.layer is not None and not -count <= config.layer < count:
+    if config.layer is not None and count > 1 and not -count <= config.layer < count:
         raise UserError(
             f"Expected one of {count} layers of '{config.name}', found layer {config.layer}. Name the right upstream: -u"
         )
@@ -177,7 +187,7 @@ def finetune(found: Downstream, upstream: Upstream) -> None:
         ours = {f"model.{key}": value for key, value in renamed(model, settings)[0].items()}
     else:
         ours = {}
-    if {*ours} != {*upstream.state_dict()}:
+    if {key: value.shape for key, value in ours.items()} != {key: value.shape for key, value in upstream.state_dict().items()}:
         raise UserError(
             f"Expected the finetuned weights of '{upstream.name}' in '{found.path}', found others. "
             f"Let s3prl's code hold them: add -u s3prl/{found.args.get('upstream')}"
@@ -215,7 +225,10 @@ def import_head(
             "Name them in the order of s3prl's labels: --classes neu,hap,…"
         )
     asked = upstream_config(found, name, weights)
-    upstream, config = load_heard(found, asked), run_config(found, asked)
+    upstream = load_heard(found, asked)
+    if upstream.spec.num_layers == 1:  # s3prl looks at -l only where there are several
+        asked = replace(asked, layer=None)
+    config = run_config(found, asked)
     vocabulary = {"classes": list(names), "merge": {"exc": "hap"} if names == CLASSES else {}, "key": "emotion", "counts": {}}
     expert = build_expert(config, load_task("emotion"), vocabulary, {"audio": upstream})
     model = Model({"audio": upstream}, {"emotion": expert}, {"audio": config.upstream})
@@ -232,15 +245,19 @@ def import_head(
         # which utterances is not told; of SUPERB's folds it is all other sessions
         sessions = [f"Ses0{number}" for number in range(1, 6) if number != found.fold]
         write_json(aside / TRAINED_ON, {"corpus": config.corpus.name, "heard": [], "sessions": sessions})
-        weights_of_layers = model.weighted_sum("emotion", "audio").weights.tolist()
-        # nobody has heard their norms here
-        layers = {"weights": weights_of_layers, "norms": [None] * len(weights_of_layers), "upstream": upstream.name}
-        write_json(aside / LAYERS, {"upstream": upstream.name, "marks": list(marks), "layers": {"emotion/audio": layers}})
+        layers = {"emotion/audio": layers_of(model)}
+        write_json(aside / LAYERS, {"upstream": upstream.name, "marks": list(marks), "layers": layers})
         if asked.trainable and upstream.architecture() is not None:
             write_json(aside / ARCHITECTURES["audio"], upstream.architecture())
         save_tensors(aside / BEST, model.trained_state(), {"imported": digest})
         write_json(aside / "result.json", result_of(found, config, model, marks, digest))
     return config
+
+
+def layers_of(model: Model) -> dict[str, Any]:
+    """Return the layer weights as layer_weights.json has them; nobody has heard the layers' norms here."""
+    weights = model.weighted_sum("emotion", "audio").weights.tolist()
+    return {"weights": weights, "norms": [None] * len(weights), "upstream": model.upstream("audio").name}
 
 
 def result_of(found: Downstream, config: RunConfig, model: Model, marks: Sequence[str], digest: str) -> dict[str, Any]:

@@ -239,5 +239,6 @@ def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
     """Return warm-up and decay at a step: linear up over `warmup_steps`, then as the schedule says."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    way = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    end = config.schedule_steps or steps
+    way = (step - config.warmup_steps) / max(1, end - config.warmup_steps)
     return {"constant": 1.0, "linear": 1.0 - way, "cosine": 0.5 * (1.0 + math.cos(math.pi * way))}[config.schedule]

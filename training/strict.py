@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..errors import nearest
+from ..errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,19 @@ def bind(cls: type, values: Any, where: str, errors: list[str], spelled: Mapping
             bound[fields[key]] = convert(hints[fields[key]], value, place, errors)
         except ValueError as problem:
             errors.append(str(problem))
+    refuse_without_default(cls, bound, where)
     return cls(**bound)
+
+
+def refuse_without_default(cls: type, given: Mapping[str, Any], where: str) -> None:
+    """Refuse a dataclass, a user's own say, with a field that has no default and that nobody has given."""
+    for field in dataclasses.fields(cls):
+        without = field.default is field.default_factory is dataclasses.MISSING
+        if without and field.init and field.name not in given:
+            raise UserError(
+                f"Expected a default for the option '{f'{where}.' * bool(where)}{field.name}', found none. "
+                f"Give one to {cls.__name__}: `{field.name}: … = VALUE`."
+            )
 
 
 def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:

@@ -220,6 +220,7 @@ def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, archite
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
     # (the hub's preprocessor_config.json says do_normalize for those too, which is wrong)
     trained = settings.model_type == "data2vec-audio" or settings.feat_extract_norm == "layer"
+    trained = getattr(settings, "normalize_waveform", trained)  # said where a file of s3prl's departs from that
     normalize = {"auto": trained, "yes": True, "no": False}[config.normalize_waveform]
     normalize, padding = heard.get("normalize", normalize), heard.get("padding", config.padding)
     return HubertFamily(model, normalize=normalize, padding=padding, spec_augment=config.spec_augment)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..corpus.batch import Batch, as_batch
 from ..errors import UserError, nearest
+from ..own_code import is_typed_file
 from .base import Layers, Upstream, UpstreamConfig, UpstreamSpec
 from .hubert_family import checked_waveforms, named_layers
 from .torchaudio_stub import TorchaudioNeeded, stand_in_for_torchaudio
@@ -168,6 +169,11 @@ def _checkpoint(config: UpstreamConfig, name: str, family: str, entry: Callable[
     path = Path(config.path).expanduser()
     if not path.is_file():
         raise UserError(f"Expected a checkpoint file of s3prl at '{config.path}', found none. Check the path.")
+    if not is_typed_file(path):
+        raise UserError(
+            f"Expected the file '{config.path}' to be typed, since s3prl executes what such a file holds, found it in a config "
+            f"or recipe only. If you trust it, add -k {config.path}"
+        )
     return {"ckpt": str(path)}
 
 

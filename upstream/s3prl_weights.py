@@ -129,8 +129,8 @@ class Checkpoint:
 
 def recognise(path: Path, content: Any) -> Checkpoint:
     """Return the model in what a file holds, or say what the file is instead."""
-    keys = {*content} if isinstance(content, Mapping) else set()
-    holds = {key for key in keys if isinstance(content[key], Mapping)}
+    keys = {*map(str, content)} if isinstance(content, Mapping) else set()
+    holds = {key for key in keys if isinstance(content.get(key), Mapping) and all(isinstance(name, str) for name in content[key])}
     if {"task_cfg", "model_cfg", "model_weight"} <= holds:
         options, weights = content["model_cfg"], content["model_weight"]
         data2vec = "_ema" in weights or "average_top_k_layers" in options
@@ -169,19 +169,16 @@ def settings_of(model: Checkpoint) -> Any:
             raise not_expressed(model, f"{name}={options.get(name, usual)!r}")
     layers = convolutions(model, options.get("conv_feature_layers", CONVOLUTIONS))
     by_layer = options.get("extractor_mode", "default") == "layer_norm"
-    if model.normalize != (by_layer or family.model_type == "data2vec-audio"):
-        raise not_expressed(
-            model, f"normalize={model.normalize} beside extractor_mode={options.get('extractor_mode', 'default')!r}"
-        )
     values = {ours: options.get(theirs, usual) for theirs, (ours, usual) in SETTINGS.items()}
     for theirs, (ours, usual) in SETTINGS.items():
-        if not isinstance(values[ours], (int, float) if isinstance(usual, float) else type(usual)):
-            raise not_expressed(model, f"{theirs}={values[ours]!r}")
+        kinds = (int, float) if isinstance(usual, float) else (type(usual),)
+        if not isinstance(values[ours], kinds) or isinstance(values[ours], bool) != isinstance(usual, bool):
+            raise no_option(model, f"{theirs}={values[ours]!r}")
     dims, kernels, strides = zip(*layers, strict=True)
     values |= {"conv_dim": dims, "conv_kernel": kernels, "conv_stride": strides, "num_feat_extract_layers": len(layers)}
     values["feat_extract_norm"] = "layer" if by_layer else "group"
-    if dims[-1] == values["hidden_size"]:
-        raise not_expressed(model, f"no projection between convolutions and blocks, both of {dims[-1]} dims")
+    if model.normalize != by_layer:  # transformers has no word for it; `wrap` takes what usually goes together
+        values["normalize_waveform"] = model.normalize
     if family.model_type == "data2vec-audio":
         depth = options.get("pos_conv_depth", 1)
         if depth < 2:
@@ -189,7 +186,63 @@ def settings_of(model: Checkpoint) -> Any:
         values |= {"num_conv_pos_embeddings": depth, "conv_pos_kernel_size": max(3, values["num_conv_pos_embeddings"] // depth)}
     if family.model_type == "wavlm":
         values |= {"num_buckets": options.get("num_buckets", 320), "max_bucket_distance": options.get("max_distance", 1280)}
+        if not isinstance(values["max_bucket_distance"], int) or values["max_bucket_distance"] < 1:
+            raise no_option(model, f"max_distance={values['max_bucket_distance']!r}")
+    check_sizes(model, values)
     return class_of(family.model_type).config_class(**values)
+
+
+def check_sizes(model: Checkpoint, values: Mapping[str, Any]) -> None:
+    """Raise a UserError where the options speak of other sizes than the weights: such a model is not even built."""
+    hidden = values["hidden_size"]
+    for theirs in ("encoder_attention_heads", "conv_pos_groups"):
+        value = values[SETTINGS[theirs][0]]
+        if not 1 <= value <= hidden or hidden % value:
+            raise no_option(model, f"{theirs}={value} with {hidden} dims")
+    shapes = {key: tuple(value.shape) for key, value in model.weights.items() if isinstance(value, Tensor)}
+    counts = {
+        r"encoder\.layers\.(\d+)\.": ("encoder_layers", values["num_hidden_layers"]),
+        r"feature_extractor\.conv_layers\.(\d+)\.": ("conv_feature_layers", len(values["conv_dim"])),
+    }
+    if "conv_pos_kernel_size" in values:
+        counts[r"encoder\.pos_conv\.(\d+)\.0\."] = ("pos_conv_depth", values["num_conv_pos_embeddings"])
+    for pattern, (theirs, count) in counts.items():
+        there = len({match[1] for match in map(re.compile(pattern).match, shapes) if match})
+        if there != count:
+            raise unlike(model, f"{theirs} of {count}", f"weights of {there}")
+    for key, shape in shapes_of(values).items():
+        if shapes.get(key) != shape:
+            raise unlike(model, f"'{key}' of shape {shape}", str(shapes.get(key, "none")))
+
+
+def shapes_of(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes by which weights, under fairseq's names, tell every size in a model's settings."""
+    hidden, dims = values["hidden_size"], (1, *values["conv_dim"])
+    stacked = "conv_pos_kernel_size" in values
+    width = values["conv_pos_kernel_size" if stacked else "num_conv_pos_embeddings"]
+    convolved = zip(dims[1:], dims[:-1], values["conv_kernel"], strict=True)
+    shapes: dict[str, tuple[int, ...]] = {
+        **{f"feature_extractor.conv_layers.{place}.0.weight": sizes for place, sizes in enumerate(convolved)},
+        **({"post_extract_proj.weight": (hidden, dims[-1])} if stacked or hidden != dims[-1] else {}),
+        "encoder.layers.0.fc1.weight": (values["intermediate_size"], hidden),
+        f"encoder.pos_conv.0.{'0.weight' if stacked else 'weight_v'}": (
+            hidden,
+            hidden // values["num_conv_pos_embedding_groups"],
+            width,
+        ),
+    }
+    if "num_buckets" in values:
+        place = "encoder.layers.0.self_attn.relative_attention_bias.weight"
+        shapes[place] = (values["num_buckets"], values["num_attention_heads"])
+    return shapes
+
+
+def unlike(model: Checkpoint, options: str, weights: str) -> UserError:
+    """Return what is said of a file whose options are not those of its weights."""
+    return UserError(
+        f"Expected {options} in '{model.path}', as its options have it, found {weights}. Its options and weights are not of one "
+        "model: convert it again, or fetch it again."
+    )
 
 
 def not_expressed(model: Checkpoint, found: str) -> UserError:
@@ -199,6 +252,11 @@ def not_expressed(model: Checkpoint, found: str) -> UserError:
         f"Expected a {model.family.title} that transformers has a class for in '{model.path}', found {found}. "
         f"s3prl's own code runs it: `-u s3prl/{name}_local -k FILE`."
     )
+
+
+def no_option(model: Checkpoint, found: str) -> UserError:
+    """Return what is said of an option that no model is built by; s3prl's code, which would run it, is not advised."""
+    return UserError(f"Expected options of a {model.family.title} in '{model.path}', found {found}. Fetch the file again.")
 
 
 def stem_of(model_type: str) -> str:
@@ -226,7 +284,7 @@ def convolutions(model: Checkpoint, text: str) -> list[tuple[int, int, int]]:
     except (SyntaxError, ValueError, TypeError, RecursionError):
         layers = []
     if not 1 <= len(layers) <= MOST_CONVOLUTIONS or min(min(layer) for layer in layers) < 1:
-        raise not_expressed(model, f"conv_feature_layers={str(text)[:80]!r}")
+        raise no_option(model, f"conv_feature_layers={str(text)[:80]!r}")
     return layers
 
 
@@ -238,7 +296,7 @@ def renamed(model: Checkpoint, settings: Any) -> tuple[dict[str, Tensor], list[s
     except ValueError as problem:  # heads that do not divide the dims, say
         raise not_expressed(model, f"options that do not fit together ({first_line(problem)})") from None
     found, left_out = {}, []
-    for key, value in model.weights.items():
+    for key, value in {**unprojected(settings), **model.weights}.items():
         name = key
         for pattern, ours in RENAMED:
             name = re.sub(pattern, ours, name)
@@ -258,6 +316,14 @@ def renamed(model: Checkpoint, settings: Any) -> tuple[dict[str, Tensor], list[s
     return found, left_out
 
 
+def unprojected(settings: Any) -> dict[str, Tensor]:
+    """Return a projection that changes nothing: fairseq has none where convolutions and blocks are of the same dims."""
+    dim = settings.hidden_size
+    if settings.conv_dim[-1] != dim or settings.model_type == "data2vec-audio":  # which always has one
+        return {}
+    return {"post_extract_proj.weight": torch.eye(dim), "post_extract_proj.bias": torch.zeros(dim)}
+
+
 def write_folder(model: Checkpoint, folder: Path) -> list[str]:
     """Write a model as a folder of transformers, whole or not at all; return the weights that were left out."""
     from safetensors import SafetensorError
@@ -269,7 +335,7 @@ def write_folder(model: Checkpoint, folder: Path) -> list[str]:
     weights, left_out = renamed(model, settings)
     extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "sampling_rate": 16000}
     extractor |= {"padding_side": "right", "padding_value": 0.0, "do_normalize": model.normalize}
-    extractor["return_attention_mask"] = model.normalize  # as facebook's and microsoft's folders have it
+    extractor["return_attention_mask"] = settings.feat_extract_norm == "layer"  # as facebook's and microsoft's folders have it
     with folder_aside(folder) as aside:
         described = {**settings.to_dict(), "architectures": [class_of(settings.model_type).__name__], "dtype": "float32"}
         write_json(aside / "config.json", described)

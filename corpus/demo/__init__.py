@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ... import children
 from ...errors import UserError
 from ..audio import cache_folder
 from ..base import Reader
@@ -48,9 +48,8 @@ def _make_aside(name: str, folder: Path, seed: int, scale: float) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         # a process of its own: espeak-ng remembers what it said before, and a fresh one always begins alike
-        command = [sys.executable, "-m", "headwater.corpus.demo", name, str(aside), str(seed), str(scale)]
-        paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        done = subprocess.run(command, env={**os.environ, **paths}, stderr=subprocess.PIPE, text=True, check=False)
+        command = children.command("headwater.corpus.demo", name, str(aside), str(seed), str(scale))
+        done = subprocess.run(command, env=children.environment(), stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise UserError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{command} ended without a word.")
         aside.chmod(0o755)

@@ -165,13 +165,17 @@ def test_a_sweep_counts_by_the_setting_that_dev_chose(tmp_path: Path) -> None:
 
 def test_an_evaluation_on_another_corpus_is_compared_by_its_own_folder(tmp_path: Path) -> None:
     places = []
-    for name, share in (("one", 0.6), ("other", 0.6)):
-        run = run_of(tmp_path / name, answers(0.9))
-        place = run_of(run / "evaluations" / "emodb-test", answers(share), corpus="emodb", trained_on="iemocap")
+    for name, below in (("one", "emodb-test"), ("other", "emodb-test"), ("one", "emodb-test-9f")):
+        run = tmp_path / name if (tmp_path / name).is_dir() else run_of(tmp_path / name, answers(0.9))
+        place = run_of(run / "evaluations" / below, answers(0.6), corpus="emodb", trained_on="iemocap")
         for path in ("config.yaml", "vocabulary.json"):
             (place / path).unlink()
         places.append(place)
-    compared = compare(places)
+    compared = compare(places[:2])
+    assert compared.names == ("one", "other")
+    assert compare(places[1:]).names == ("other", "one")
+    assert compare(places).names == ("one/emodb-test", "other", "one/emodb-test-9f")
+    assert compare([places[0], places[0]]).names == ("one", "one (2)")
     assert compared.sides[0].corpus == "emodb"
     assert compared.comparisons[0].differences["wa"].first == pytest.approx(sum(answers(0.6).values()) / 400)
 
@@ -195,13 +199,15 @@ def test_several_runs_stand_against_the_first_with_holms_correction(tmp_path: Pa
 def test_two_speakers_have_no_interval_and_nothing_is_better(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name, answers(share), speakers=2) for name, share in (("one", 0.1), ("other", 0.95))]
     text = compared_text(compare(runs))
+    assert "interval: none, it takes 8 speakers; p: sides swapped speaker by speaker in all 4 ways" in text
     assert text.splitlines()[-1] == ("one and other cannot be told apart in UA: 2 speakers say too little, an interval takes 8")
 
 
 def test_without_speakers_utterances_are_swapped_and_it_is_said(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name, answers(share), speakers=0) for name, share in (("one", 0.1), ("other", 0.95))]
     text = compared_text(compare(runs))
-    assert "sides swapped utterance (speakers are not known) by utterance in 10,000 random ways" in text
+    assert "interval: none, speakers are not known; p: sides swapped utterance by utterance in 10,000 random ways" in text
+    assert "bootstrap" not in text
     assert text.endswith("cannot be told apart in UA: the speakers are not known, so that there is no interval")
 
 
@@ -216,6 +222,18 @@ def test_marks_stand_in_every_output(tmp_path: Path) -> None:
     assert written["comparisons"][0]["sentence"].startswith("DEMO: ")
 
 
+def test_random_weights_stand_beside_trained_ones_and_every_output_says_so(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / "trained", answers(0.95), marks=["DEMO"])]
+    runs.append(run_of(tmp_path / "random", answers(0.6), marks=["DEMO", "UNTRAINED"]))
+    for order in (runs, runs[::-1]):
+        compared = compare(order)
+        text, written = compared_text(compared), as_json(compared)
+        assert {*text.splitlines()[0].split()} == {*written["marks"]} == {"DEMO", "UNTRAINED"}
+        assert text.splitlines()[-1].startswith("DEMO UNTRAINED: trained is better than random")
+        assert "note: UNTRAINED is said of random: random weights, never trained" in text
+        assert {run["name"]: "UNTRAINED" in run["marks"] for run in written["runs"]} == {"trained": False, "random": True}
+
+
 def test_json_holds_every_metric_unrounded_and_who_is_better(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name, answers(share, draw)) for draw, (name, share) in enumerate((("one", 0.6), ("other", 0.9)))]
     written = json.loads(json.dumps(as_json(compare(runs))))
@@ -226,6 +244,12 @@ def test_json_holds_every_metric_unrounded_and_who_is_better(tmp_path: Path) -> 
     assert found["wa"]["difference"] == pytest.approx(scores[1] - scores[0])
     assert {entry["better"] for entry in found.values()} == {"other"}
     assert written["comparisons"][0]["mcnemar"]["p"] < 1e-6
+
+
+def test_mcnemar_names_the_metric_that_counts_the_same_answers(tmp_path: Path) -> None:
+    compared = compare([run_of(tmp_path / name, answers(share)) for name, share in (("one", 0.6), ("other", 0.8))])
+    assert " for wa: " in compared_text(compared)
+    assert as_json(compared)["comparisons"][0]["mcnemar"]["metric"] == "wa"
 
 
 def test_a_note_says_where_the_training_differs(tmp_path: Path) -> None:

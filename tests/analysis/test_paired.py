@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from headwater.analysis import paired
-from headwater.analysis.paired import Rescored, differences, discordant, holm, permutation_p, quick_gap, swaps
+from headwater.analysis.paired import Rescored, counted_by, differences, discordant, holm, permutation_p, quick_gap, swaps
 from headwater.analysis.tallies import RANKINGS, tallies_of
 from headwater.downstream.asr.question import QUESTION as ASR
 from headwater.downstream.avd.question import QUESTION as AVD
@@ -170,6 +170,14 @@ def test_mcnemar_counts_what_one_side_alone_has_right() -> None:
     assert found.p == pytest.approx(2 * 0.5**7)
     assert discordant(Outcome(ids, one, truth), Outcome(ids, one, truth)).p == 1.0  # type: ignore[union-attr]
     assert discordant(answers("avd", 1), answers("avd", 2)) is None
+
+
+@pytest.mark.parametrize(("task", "metric"), [("emotion", "wa"), ("dsd", "acc_point"), ("asr", None)])
+def test_the_metric_that_counts_right_answers_is_found(task: str, metric: str | None) -> None:
+    question, vocabulary = QUESTIONS[task]
+    outcome = answers(task, 1)
+    assert counted_by(question, vocabulary, outcome) == metric
+    assert counted_by(question, vocabulary, replace(outcome, predictions=outcome.references)) == metric
 
 
 def test_holm_multiplies_the_smallest_p_most_and_keeps_the_order() -> None:

@@ -108,6 +108,9 @@ def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
         ("        return self.classes.names.index", "        1 / 0\n        return self.classes.names.index", "(expert.py, line"),
         ('    """One hidden', '    pools = {"audio": "mean"}\n    """One hidden', "Leave `pools` out"),
         ("dict(vocabulary), C", "dict(vocabulary, seen={1: 2}), C", "found that json changes it"),
+        (".device))", ".device), reduction='sum')", "Average instead of adding up."),
+        ("masked_mean(self.hidden", "0 * masked_mean(self.hidden", "found one for all utterances. Use `frames` in forward()"),
+        ("mean_by_seconds(windows)", "windows[0][1]", "from join() of two windows in either order, found others."),
     ],
 )
 def test_a_broken_task_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
@@ -143,10 +146,48 @@ def test_a_broken_task_is_found(failed: Callable[..., str], before: str, after: 
             "super().__init__()\n        self.register_buffer('drawn', torch.rand(3))\n",
             "Draw them from a seed",
         ),
+        (".repeat(copies, 1, 1)", ".repeat_interleave(copies, 0)", "then all of them again for views=2, found each beside its"),
+        ('modality="audio"', 'modality="sound"', "Expected modality 'audio' or 'text' in the spec, found 'sound'"),
+        ("// WINDOW, 1)", "// WINDOW, 1) + (num_samples == 20_000)", "found 63 frames of 20000 and 62 of 20100"),
+        (
+            "if masked is not None:",
+            "self.spec = __import__('dataclasses').replace(self.spec, maskable=True)\n        if False:",
+            "where frames are masked (spec.maskable), found the same",
+        ),
     ],
 )
 def test_a_broken_upstream_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
     assert told in failed("my_upstream.py", before, after)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "told"),
+    [
+        ("my_task", "def join(", "def joinn(", "TypeError: Can't instantiate abstract class MyExpert"),
+        ("my_task", "super().__init__()", "super().__init__()\n        {}['x']", "KeyError: 'x' (expert.py, line"),
+        ("my_task", "lambda _: QUESTION", "lambda _: 1 / 0", "ZeroDivisionError: division by zero (expert.py, line"),
+        ("my_task", "lambda _: QUESTION", "lambda _: None", "Expected a Question from Task.question(options), found NoneType."),
+        ("my_task", "build=MyExpert", "build=lambda *_: None", "Expected an Expert from Task.build(options, vocabulary, specs)"),
+        ("my_task", "hidden_dim: int = 64", "hidden_dim: int", "Expected a default for every field of Options, found none for"),
+        ("my_task", "(frozen=True)", "", "Expected a frozen dataclass, found that Options is not."),
+        (
+            "my_upstream.py",
+            "return Bands()",
+            "return Bands(1)",
+            "takes 1 positional argument but 2 were given (my_upstream.py, line",
+        ),
+        ("my_upstream.py", "return Bands()", "Bands()", "Expected an Upstream with its spec from the builder of 'my_upstream'"),
+        ("my_upstream.py", "self.spec =", "self.specs =", "Expected an Upstream with its spec from the builder of 'my_upstream'"),
+        ("my_corpus.py", "return Corpus(", "{}['x']\n    return Corpus(", "KeyError: 'x' (my_corpus.py, line"),
+    ],
+)
+def test_what_cannot_be_built_is_the_one_finding(
+    failed: Callable[..., str], name: str, before: str, after: str, told: str
+) -> None:
+    lines = failed(name, before, after, *(["--data", "data"] if name == "my_corpus.py" else []))
+    assert lines.startswith("failed  It can be built: Expected ")
+    assert told in lines
+    assert "\n" not in lines
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,18 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user that nobody has told the system of."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
 def named(findings: list[Finding], name: str) -> Finding:
     """Return the finding of that name."""
     return next(finding for finding in findings if finding.name == name)
@@ -127,10 +139,67 @@ def test_a_corpus_is_found_where_the_environment_or_the_config_file_says(tmp_pat
     assert {name for name, reader in list_corpora().items() if not reader.is_file} <= told
 
 
-def test_a_config_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_config_file_that_cannot_be_read_is_told_once(tmp_path: Path) -> None:
     (tmp_path / ".config").mkdir()
     (tmp_path / ".config" / "headwater.yaml").write_text("data: [\n")
-    assert "Expected yaml such as" in named(examine()["corpora"], "iemocap").found
+    found = examine()["corpora"]
+    assert "Expected yaml such as" in named(found, "config").found
+    assert named(found, "config").advice.startswith("Mend that file, or remove it")
+    assert sum("Expected yaml" in finding.found for finding in found) == 1
+
+
+def test_a_cache_of_no_use_comes_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "Choose a folder that you can write to, for what is not there yet: HEADWATER_CACHE=FOLDER"
+    for place, said in (("file", "~/file: a file, no folder"), ("file/x", "~/file/x: ~/file is a file, no folder")):
+        (tmp_path / "file").write_text("x")
+        monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / place))
+        assert named(examine()["folders"], "cache") == Finding("cache", said, advice)
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "kept"))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        found = named(examine()["folders"], "cache")
+        assert (found.found, found.advice) == ("~/kept: nothing there, not to be written to", advice)
+    real = Path.exists
+
+    def closed(path: Path) -> bool:
+        if path.name == "kept":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "exists", closed)
+    found = examine()["folders"]
+    assert named(found, "cache") == Finding("cache", "~/kept: cannot be looked into (Permission denied)", advice)
+    assert {"hub", "config"} <= {finding.name for finding in found}
+
+
+def test_whatever_lies_in_the_cache_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".cache" / "headwater" / "later").mkdir(parents=True)
+    names = [finding.name for finding in examine()["folders"]]
+    assert names == ["hub", "cache", "  store", "  demo", "  transcripts", "  converted-1", "  later", "config"]
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_and_a_name_has_a_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEADWATER_CACHE")
+    assert command.main([]) == 0
+    said = capsys.readouterr().out
+    assert "Expected a home for the cache '~/.cache/headwater', found none\n" in said
+    assert "-> Set HEADWATER_CACHE=FOLDER, or HOME\n" in said
+    assert "~/.config/headwater.yaml (none: it is optional)" in said
+    assert "cannot be told" not in said
+
+
+def test_addresses_stay_as_they_are_but_for_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "data")
+    monkeypatch.setenv("HOME", "/root")
+    assert anonymous("http://x.org/data/ (x), tf.org/data/y") == "http://x.org/data/ (x), tf.org/data/y"
+    assert (
+        anonymous("git+https://me:p@ss@x.org/data/y.git and /scratch/data/z")
+        == "git+https://x.org/data/y.git and /scratch/USER/z"
+    )
+    assert anonymous("file:///root/x, file:///scratch/data/z, /mnt/root/x") == "file://~/x, file:///scratch/USER/z, /mnt/root/x"
 
 
 def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:

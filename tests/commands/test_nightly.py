@@ -250,9 +250,9 @@ def test_what_is_written_down_is_json_that_a_reader_can_follow(tmp_path: Path) -
         table.todo(["a.wav"], lambda _: [1, 2])
         table.add("a.wav", ["a.wav", "low"], failed=False)
     first, item, last = (json.loads(line) for line in state_of(tmp_path / "l.csv").read_text().splitlines())
-    assert first == {"about": {"run": "x"}, "header": ["file", "label"]}
-    assert item == {"item": ["a.wav", 0.0, None], "version": [1, 2], "fields": ["a.wav", "low"], "failed": False}
-    assert [*last] == ["csv"]
+    assert first == {"layout": 2, "about": {"run": "x"}, "header": ["file", "label"]}
+    assert item == {"item": [os.path.abspath("a.wav"), 0.0, None], "version": [1, 2], "fields": ["a.wav", "low"], "failed": False}
+    assert [*last] == ["installed"]
 
 
 def test_a_csv_is_held_by_one_command(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from headwater.corpus.audio import cache_folder
 from headwater.corpus.base import Reader, get_reader, list_corpora
 from headwater.corpus.locate import find_root
 from headwater.errors import UserError
@@ -74,3 +76,27 @@ def test_a_config_file_that_says_something_else_is_named(reader: Reader, tmp_pat
     (tmp_path / "headwater.yaml").write_text(content)
     with pytest.raises(UserError, match=r"Expected yaml such as 'data: \{iemocap: /path\}' in .*headwater.yaml"):
         find_root(reader, None)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user that nobody has told the system of."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "HEADWATER_CONFIG", "HEADWATER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_is_told_what_to_set(reader: Reader, tmp_path: Path) -> None:
+    typed = place(tmp_path / "typed")
+    assert find_root(reader, str(typed)) == typed
+    with pytest.raises(UserError, match=r"nor an entry in ~/.config/headwater.yaml"):
+        find_root(reader, None)
+    with pytest.raises(UserError, match=r"Expected a home for '~/x' \(from --data\), found none. Write the path out."):
+        find_root(reader, "~/x")
+    with pytest.raises(UserError, match=r"Expected a home for the cache .* Set HEADWATER_CACHE=FOLDER, or HOME."):
+        cache_folder()

@@ -82,13 +82,18 @@ def test_an_utterance_that_stands_there_twice_is_named(answer: Callable[..., str
     assert f"found '{lines[1].split(',')[0]}' twice" in answer("headwater compare other run")
 
 
-@pytest.mark.parametrize("marks", [["DEMO"], ["UNTRAINED"], ["DEMO", "UNTRAINED"]])
-def test_a_demo_or_random_weights_do_not_stand_beside_a_real_run(
-    answer: Callable[..., str], other: Path, marks: list[str]
-) -> None:
+@pytest.mark.parametrize("marks", [["DEMO"], ["DEMO", "UNTRAINED"]])
+def test_a_demo_does_not_stand_beside_a_real_run(answer: Callable[..., str], other: Path, marks: list[str]) -> None:
     change(other / "result.json", marks=marks)
     message = answer("headwater compare run other")
-    assert f"Expected the same marks in 'run' and 'other', found none and {' '.join(marks)}. Demos and random weights" in message
+    assert "Expected the same marks in 'run' and 'other', found none and DEMO. Demos are compared among themselves." in message
+
+
+def test_a_final_model_has_nothing_to_compare(answer: Callable[..., str], other: Path) -> None:
+    change(other / "result.json", split="all", trained_on_all=9, scores={})
+    message = answer("headwater compare run other")
+    assert "Expected runs with a score, found the final model 'other'" in message
+    assert "Compare the run or plan that chose its steps." in message
 
 
 def test_another_corpus_is_refused(answer: Callable[..., str], other: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_a_mistake_is_answered_in_one_line(mistake: str, answer: Callable[..., s
     typed, *parts = TYPED[mistake]
     said = answer(typed)
     assert all(part in said for part in parts), said
+
+
+def test_own_code_is_asked_for_as_it_is_typed_here(desk: Path, finished: Path, answer: Callable[..., str]) -> None:
+    (desk / "run").unlink()
+    shutil.copytree(finished, desk / "run")
+    identity = json.loads((desk / "run" / "identity.json").read_text())
+    (desk / "run" / "identity.json").write_text(json.dumps({**identity, "code": {"task": "0" * 64}}))
+    assert answer("headwater export run out").endswith("only a path that you type is executed. Add --use PATH.")
 
 
 @pytest.mark.usefixtures("desk")

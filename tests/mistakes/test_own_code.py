@@ -244,7 +244,11 @@ def test_two_folders_with_one_name(answer: Answer, mine: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("headwater check ./nothing", "Expected your own code at './nothing', found nothing there."),
+        ("headwater check ./nothing", "Expected your own code at './nothing', found nothing there. Check the path."),
+        ("headwater check my_task", "found the word 'my_task', which is none. The folder there is ./my_task."),
+        ("headwater check my_task/ --demo", "Expected --corpus NAME beside --demo, the miniature of that corpus, found none."),
+        ("headwater check my_upstream.py --demo", "Expected no --demo for the check of one upstream, found it."),
+        ("headwater check my_corpus.py --demo --data tones", "Expected one of --data and --demo, found both. Leave one out."),
         ("headwater check nothing", "Expected a path (./my_task, ./my_upstream.py) or the name of a task"),
         ("headwater check my_corpus.py", "Expected data for the corpus 'my_corpus', found none. Add --data FOLDER."),
         ("headwater check my_upstream.py --data tones", "Expected no --data for the check of one upstream, found it."),
@@ -258,3 +262,86 @@ def test_two_folders_with_one_name(answer: Answer, mine: Path) -> None:
 @pytest.mark.usefixtures("mine")
 def test_mistakes_of_a_check(answer: Answer, typed: str, told: str) -> None:
     assert told in answer(typed)
+
+
+def test_a_bare_word_is_a_name_whatever_folder_is_there(mine: Path, type_in: Callable[[str], tuple[int, str, str]]) -> None:
+    shutil.copytree(mine / "my_task", mine / "emotion")
+    booby_trap(mine / "emotion" / "expert.py")
+    code, out, _ = type_in("headwater check emotion")
+    assert code == 0
+    assert "task 'emotion': all" in out
+    assert not (mine / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('{"ua": "higher"}', '{"ua": "up"}', "better of the metric 'ua' of the question 'my_task', found 'up'. Say which."),
+        (
+            'metrics={"ua": "higher"}',
+            "metrics={}",
+            "Expected one of its metrics (none) as primary_metric of the question 'my_task'",
+        ),
+        (
+            "hidden_dim: int = 64",
+            "hidden_dim: int",
+            "a default for the option 'my_task.hidden_dim', found none. Give one to Options",
+        ),
+    ],
+)
+def test_a_task_that_says_too_little(answer: Answer, mine: Path, before: str, after: str, told: str) -> None:
+    changed(mine / "my_task" / "expert.py", before, after)
+    assert told in answer(f"{COMMAND} -d ./my_task")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('{"ua": "higher"}', '{"ua": "higher", "wa": "higher"}', "Expected a number for 'wa' from Expert.score, found None."),
+        (
+            "return score(self.vocabulary, outcome)",
+            'return {"ua": 0.0, "wa": 0.0}',
+            "Expected a number for 'wa' from Question.score, found None. It gives ua.",
+        ),
+        (
+            "tuple(self.classes.names[best] for best in scores.argmax(dim=-1).tolist())",
+            "scores.argmax(dim=-1)",
+            "Expected one of vocabulary['classes'] of each utterance from Expert.decode, found tensor(",
+        ),
+    ],
+)
+def test_what_could_not_be_written_down_is_refused_on_dev(
+    type_in: Callable[[str], tuple[int, str, str]], mine: Path, before: str, after: str, told: str
+) -> None:
+    changed(mine / "my_task" / "expert.py", before, after)
+    if "Question" in told:
+        changed(mine / "my_task" / "expert.py", '{"ua": "higher"}', '{"ua": "higher", "wa": "higher"}')
+    code, _, err = type_in(f"{COMMAND} -d ./my_task --quiet -p own")
+    assert code == 2
+    assert err.startswith("error: Task 'my_task': ")
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert len((mine / "own" / "metrics.jsonl").read_text().splitlines()) <= 2  # the first of two looks at dev
+
+
+def test_a_number_where_ratings_are_tuples(type_in: Callable[[str], tuple[int, str, str]], mine: Path) -> None:
+    changed(mine / "my_regression" / "expert.py", "return (target,)", "return target")
+    header, *rows = (mine / "tones" / "tones.csv").read_text().splitlines()
+    table = mine / "aged.csv"
+    table.write_text("\n".join([f"{header},age", *(f"tones/{row},{number}" for number, row in enumerate(rows))]) + "\n")
+    told = "Expected a tuple of 1 numbers (vocabulary['dimensions']: age) of each utterance from Expert.reference, found "
+    code, out, _ = type_in("headwater check ./my_regression --data aged.csv")
+    assert code == 1
+    assert told in out
+    code, _, err = type_in("headwater downstream -u fbank -d ./my_regression --data aged.csv QUICK --quiet -p own")
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+def test_made_up_labels_that_are_no_numbers(type_in: Callable[[str], tuple[int, str, str]], mine: Path) -> None:
+    changed(mine / "my_regression" / "expert.py", '"age"', '"label"')
+    code, out, err = type_in("headwater check ./my_regression")
+    assert (code, err) == (1, "")
+    assert "found ValueError: could not convert string to float: 'one' (expert.py, line" in out
+    assert "with made-up labels: add --data my.csv for yours" in out

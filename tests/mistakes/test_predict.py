@@ -132,6 +132,13 @@ FINAL = {
         f"{TRAIN.replace('fbank_no_cmvn', 'mfcc')} split=all steps_from=plan",
         "upstream.name: fbank_no_cmvn -> mfcc",
     ),
+    "steps that the earlier run decides": (
+        f"{TRAIN} split=all steps_from=plan training.steps=30",
+        "Expected training.steps of ",
+        "/plan' (4) beside steps_from, found 30: that run decided for how long",
+        "Leave training.steps out, or train a run with it",
+    ),
+    "patience where nothing is evaluated": (f"{TRAIN} split=all steps_from=plan training.patience=3", "(None) beside", "found 3"),
     "several final models": (f"{TRAIN} split=all steps_from=plan --seeds 1,2", "Expected one run with split=all", "found 2"),
     "scores of groups": (f"{TRAIN} split=all steps_from=plan --by speaker", "no --by beside split=all", "Leave it out"),
 }

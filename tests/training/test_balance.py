@@ -159,6 +159,15 @@ def test_fairgrad_needs_no_setting_and_takes_one() -> None:
     assert not torch.allclose(usual.combine(rows), other.combine(rows))
 
 
+def test_a_setting_of_one_value_for_each_task_is_a_list() -> None:
+    pytest.importorskip("torchjd")
+    rows = torch.tensor([[4.0, 0.0], [-1.0, 1.0]])
+    made = make_balancer(BalanceConfig("torchjd:Constant", settings={"weights": [1, 2]}), ["one", "two"])
+    assert torch.equal(made.combine(rows), torch.tensor([2.0, 2.0]))
+    with pytest.raises(UserError, match="Expected settings that torchjd's Constant takes, found"):
+        make_balancer(BalanceConfig("torchjd:Constant", settings={"weights": "much"}), ["one", "two"])
+
+
 def test_cagrad_and_nash_mtl_run_where_their_solvers_are() -> None:
     pytest.importorskip("torchjd")
     for package in ("cvxpy", "clarabel", "ecos"):

@@ -36,6 +36,16 @@ def test_a_resolved_config_is_a_recipe_for_itself() -> None:
     assert resolve([to_mapping(config)]) == config
 
 
+def test_a_schedule_that_ends_before_the_last_step_is_refused() -> None:
+    with pytest.raises(UserError, match=r"optimizer\.schedule_steps of at least training\.steps \(20\), found 10\. Raise it"):
+        override("training.steps=20", "optimizer.schedule=linear", "optimizer.schedule_steps=10")
+
+
+def test_a_schedule_that_ends_with_the_run_is_no_part_of_what_the_run_is() -> None:
+    ends = [resolve([TASK, {"optimizer": {"schedule_steps": end}}]) for end in (None, 20_000)]
+    assert ["schedule_steps" in identity_of(config)["optimizer"] for config in ends] == [False, True]
+
+
 def test_all_mistakes_are_reported_together() -> None:
     with pytest.raises(UserError) as caught:
         override("optimzer.lr=1", "training.steps=many", "emotion.projector=3", "corpus.fold=9", "select_by=f1")

@@ -8,17 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import headwater as library
 from headwater import own_code
 from headwater.errors import UserError
-from headwater.training import export
+from headwater.training import export, export_code
 from headwater.training.config import merge, read_yaml, resolve
 from headwater.training.export import export_run
 from headwater.training.mtl_config import resolve_mtl
@@ -28,6 +30,8 @@ from headwater.training.predict import TrainedRun, load_run
 from headwater.training.run import Runtime, run
 from headwater.upstream import base as upstreams
 from headwater.upstream.base import load_upstream
+from headwater.upstream.huggingface import class_of, new_model
+from headwater.upstream.tiny import _SMALL as TINY
 
 QUIET = Runtime("cpu", quiet=True)
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_upstream.py"
@@ -127,10 +131,36 @@ def test_an_exported_run_answers_to_the_digit_without_network_or_caches(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exported_folder_names_no_path_of_the_machine(kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any]) -> None:
-    folder, places = asked["folder"] / kind, {str(runs[kind].parent), str(Path.home())}
-    for path in (path for path in folder.iterdir() if path.is_file()):
-        assert not [place for place in places if place in path.read_text()], path.name
+    folder, places = asked["folder"] / kind, (str(runs[kind].parent), str(Path.home()))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) >= 7
+    for path in files:
+        assert not [place for place in places if place.encode() in path.read_bytes()], path.name
     assert "data: null" in (folder / "config.yaml").read_text()
+
+
+def test_no_name_of_a_model_is_a_place_of_the_machine(rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = class_of("hubert").config_class(**TINY)
+    new_model(settings).save_pretrained("models/mine")
+    training = {"trainable": True}
+    trained(rated, Path("below"), {"upstream": {"name": "./models/mine", **training}})
+    trained(rated, Path("runs/above"), {"upstream": {"name": "./below"}})
+    for name in ("below", "runs/above"):
+        export_run(name, tmp_path / "out" / name)
+        folder = tmp_path / "out" / name
+        assert all(b"models/" not in path.read_bytes() for path in folder.rglob("*.*") if path.is_file())
+        assert "_name_or_path" not in (folder / "upstream.json").read_text()
+    told = json.loads((tmp_path / "out" / "runs" / "above" / "result.json").read_text())
+    assert told["source"] == "below (from mine)"
+
+
+def test_weights_of_a_file_lie_in_memory_as_exported_ones_do(tmp_path: Path) -> None:
+    new_model(class_of("hubert").config_class(**TINY)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt", "note": "8 bytes" * 5})
+    upstream = load_upstream(str(tmp_path))  # where they do not, sums of a file shorter than a frame differ in the last digit
+    assert not [name for name, weight in upstream.named_parameters() if weight.data_ptr() % 64]
 
 
 @pytest.mark.parametrize("kind", ["frozen", "pruned", "whisper", "built_in"])
@@ -181,11 +211,12 @@ def test_a_damaged_weight_is_found(runs: Mapping[str, Path], tmp_path: Path) -> 
         load_run(tmp_path / "out")
 
 
-def test_an_interrupted_export_leaves_nothing(runs: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        """Stand where the last file would be written."""
-        raise KeyboardInterrupt
+def interrupt(*_: object) -> None:
+    """Stand where the last file would be written."""
+    raise KeyboardInterrupt
 
+
+def test_an_interrupted_export_leaves_nothing(runs: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "readme", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_run(runs["built_in"], tmp_path / "new" / "out")
@@ -227,21 +258,127 @@ def test_one_fold_of_a_plan_is_exported(rated: Path, tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "out" / "config.yaml")["corpus"]["fold"] == 2
 
 
-def test_a_users_own_code_goes_along_and_is_executed_where_it_is_typed(
-    rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What forgets all code that was typed, as the next process does."""
     monkeypatch.setattr(own_code, "_USED", {})
     monkeypatch.setattr(upstreams, "_REGISTERED", dict(upstreams.registered_upstreams()))
-    shutil.copy(EXAMPLE, tmp_path / "mine.py")
-    name = own_code.use(str(tmp_path / "mine.py"), "upstream").name
+    before = {*upstreams._REGISTERED}
+
+    def forget() -> None:
+        """Forget it."""
+        own_code._USED.clear()
+        for name in {*upstreams._REGISTERED} - before:
+            del upstreams._REGISTERED[name]
+
+    return forget
+
+
+def written(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The example's code in a folder, with changes."""
+    folder.mkdir(exist_ok=True)
+    code = EXAMPLE.read_text()
+    for old, new in changes:
+        assert old in code, old
+        code = code.replace(old, new)
+    (folder / "up.py").write_text(code)
+    return folder / "up.py"
+
+
+WEIGHTS = ("        super().__init__()\n", "        super().__init__()\n        self.register_buffer('w', torch.load(HERE))\n")
+
+
+def test_a_users_own_code_goes_along_and_is_executed_where_it_is_typed(
+    rated: Path, tmp_path: Path, own: Callable[[], None]
+) -> None:
+    name = own_code.use(str(written(tmp_path / "mine")), "upstream").name
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": name}})
-    export_run(folder, tmp_path / "out")
+    assert export_run(folder, tmp_path / "out").code == ["code/audio/up.py"]
     answer = load_run(folder).predict(sound_of(rated))
-    (tmp_path / "mine.py").unlink()
-    own_code._USED.clear()
-    del upstreams._REGISTERED[name]
+    shutil.rmtree(tmp_path / "mine")
+    own()
     with pytest.raises(UserError, match="only a path that you type is executed"):
         load_run(tmp_path / "out")
-    assert "--use code/mine.py my.wav" in (tmp_path / "out" / "README.md").read_text()
-    own_code.use(str(tmp_path / "out" / "code" / "mine.py"))
+    assert "--use code/audio/up.py my.wav" in (tmp_path / "out" / "README.md").read_text()
+    own_code.use(str(tmp_path / "out" / "code" / "audio" / "up.py"))
     assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
+
+
+def test_two_files_of_one_name_both_go_along(rated: Path, tmp_path: Path, own: Callable[[], None]) -> None:
+    reads = (
+        ("@register_upstream\n", '@register_upstream(modality="text")\n'),
+        ('modality="audio"', 'modality="text"'),
+        ("def my_upstream", "def reads"),
+        (
+            "assert batch.waveforms is not None",
+            "batch = as_batch([np.ones(640)] * len(batch))\n        assert batch.waveforms is not None",
+        ),
+    )
+    first, second = written(tmp_path / "a"), written(tmp_path / "b", *reads)
+    names = [own_code.use(str(path), "upstream").name for path in (first, second)]
+    sections = {"upstream": {"name": names[0]}, "text_upstream": {"name": names[1]}}
+    folder = trained(rated, tmp_path / "run", {**AVD, **sections})
+    assert export_run(folder, tmp_path / "out").code == ["code/audio/up.py", "code/text/up.py"]
+    own()
+    for role, original in (("audio", first), ("text", second)):
+        assert (tmp_path / "out" / "code" / role / "up.py").read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize("place", ["HERE = Path(__file__).parent / 'w.pt'", "HERE = Path(__file__).parent / 'w' / 'w.pt'"])
+def test_weights_beside_a_users_own_code_go_along(place: str, rated: Path, tmp_path: Path, own: Callable[[], None]) -> None:
+    code = written(tmp_path / "mine", ("WINDOW, BANDS", f"from pathlib import Path\n{place}\nWINDOW, BANDS"), WEIGHTS)
+    (tmp_path / "mine" / "w").mkdir()
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "w"):
+        torch.save(torch.ones(2), folder / "w.pt")
+    (tmp_path / "mine" / "diary.txt").write_text("mine")
+    folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
+    exported = export_run(folder, tmp_path / "out")
+    answer = load_run(folder).predict(sound_of(rated))
+    assert not [*(tmp_path / "out").rglob("diary.txt")]
+    shutil.rmtree(tmp_path / "mine")
+    own()
+    own_code.use(str(tmp_path / "out" / exported.code[0]))
+    assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
+
+
+def test_own_code_that_does_not_answer_from_the_folder_is_refused(
+    rated: Path, tmp_path: Path, own: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = written(tmp_path / "mine", ("WINDOW, BANDS", "HERE = 'w.pt'\nWINDOW, BANDS"), WEIGHTS)
+    torch.save(torch.ones(2), "w.pt")  # where the command is typed
+    folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
+    with pytest.raises(UserError) as raised:
+        export_run(folder, tmp_path / "out")
+    assert "own code that answers from a folder of its own, found that it does not (FileNotFoundError:" in str(raised.value)
+    assert "w.pt" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    own()
+
+
+def test_what_a_folder_does_not_hold_is_told(
+    runs: Mapping[str, Path], rated: Path, tmp_path: Path, own: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_code, "loaded_from", lambda kind, name: f"{name}_{kind}_package 1.0")
+    exported = export_run(runs["built_in"], tmp_path / "out")
+    assert exported.needed == ["the package emotion_task_package 1.0"]
+    said = (tmp_path / "out" / "README.md").read_text()
+    assert "the folder needs the package emotion_task_package 1.0;" in said
+    assert "holds all" not in said
+    monkeypatch.undo()
+    torch.save(torch.ones(2), tmp_path / "w.pt")
+    code = written(tmp_path / "mine", ("WINDOW, BANDS", f"HERE = '{tmp_path / 'w.pt'}'\nWINDOW, BANDS"), WEIGHTS)
+    folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
+    assert export_run(folder, tmp_path / "own").needed == ["w.pt, which up.py reads elsewhere"]
+    own()
+
+
+def test_a_failed_export_leaves_an_empty_folder_as_it_was(
+    runs: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(export, "readme", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(runs["built_in"], tmp_path / "out")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "out"]

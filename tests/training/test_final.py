@@ -17,9 +17,9 @@ from headwater.corpus.base import Corpus, Utterance
 from headwater.errors import UserError
 from headwater.training import loop
 from headwater.training.checkpoint import load_tensors, read_json
-from headwater.training.config import identity_of, merge, resolve
+from headwater.training.config import identity_of, merge, resolve, to_mapping
 from headwater.training.evaluation import evaluate_run
-from headwater.training.final import everything
+from headwater.training.final import everything, with_steps
 from headwater.training.predict import load_run
 from headwater.training.run import Runtime, run
 
@@ -64,7 +64,18 @@ def test_it_learns_from_every_split_for_the_steps_of_the_earlier_run(final: Path
     assert sum(read_json(final / "vocabulary.json")["dsd"]["counts"].values()) == 72
     lines = [json.loads(line) for line in (final / "metrics.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines] == ["train"]
-    assert lines[-1]["rate"] == pytest.approx(0.1)  # the last of ten steps that fall to zero
+    assert lines[-1]["rate"] == pytest.approx(0.55)  # the tenth of twenty steps that fall to zero, as the earlier run took it
+
+
+def test_a_constant_rate_has_no_end_and_an_end_of_its_own_is_kept(rated: Path, tmp_path: Path) -> None:
+    for name, optimizer in (("constant", {"schedule": "constant"}), ("longer", {"schedule_steps": 40})):
+        over = {"optimizer": {"schedule": "linear", **optimizer}, "training": {"steps": 5}}
+        run(resolve([mapping_of(rated, **over)]), tmp_path / name, QUIET)
+    constant = final_of(rated, tmp_path / "constant", optimizer={"schedule": "constant"})
+    assert with_steps(resolve([constant])).optimizer.schedule_steps is None
+    longer = with_steps(resolve([final_of(rated, tmp_path / "longer")]))
+    assert (longer.training.steps, longer.optimizer.schedule_steps) == (5, 40)
+    assert with_steps(resolve([to_mapping(longer)])) == longer  # as it is read again from its folder
 
 
 def test_it_has_no_score_and_says_so(final: Path) -> None:

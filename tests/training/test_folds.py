@@ -139,9 +139,16 @@ def test_of_a_sweep_the_setting_that_dev_chose_answers(plan: Path, tmp_path: Pat
 
 
 def test_answers_without_scores_have_no_mean() -> None:
-    run = SimpleNamespace(vocabulary={"characters": ["a"]}, config=SimpleNamespace(task="asr"), folder=Path("plan/fold1"))
-    with pytest.raises(UserError, match=r"one run of 'plan', since answers of asr have no scores to average, found 2\. Take one"):
-        refuse_unlike(Path("plan"), [run, run])  # type: ignore[list-item]
+    def run(fold: int, name: str) -> SimpleNamespace:
+        config = SimpleNamespace(task="asr", corpus=SimpleNamespace(fold=fold))
+        return SimpleNamespace(vocabulary={"characters": ["a"]}, config=config, folder=Path("plan") / name)
+
+    folds, seeds = [run(1, "fold1"), run(2, "fold2")], [run(1, "seed1"), run(1, "seed2")]
+    found = r"one run of 'plan', since answers of asr have no scores to average, found 2\. "
+    with pytest.raises(UserError, match=found + "Take one with --fold 1, or name the folder of one: plan/fold1"):
+        refuse_unlike(Path("plan"), folds)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=found + "Name the folder of one: plan/seed1"):
+        refuse_unlike(Path("plan"), seeds)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("asked", "told"), [({}, 1), ({"fold": 1}, 0), ({"corpus": "emodb"}, 0)])

@@ -65,6 +65,11 @@ def test_lists_of_different_length_are_refused() -> None:
         metrics.accuracy([], [])
 
 
+def test_answers_of_two_dimensions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one number for each utterance, found arrays of shape \(2, 1\)\. Score one dimension"):
+        metrics.rmse([(1.0,), (2.0,)], [(1.0,), (3.0,)])
+
+
 def test_concordance_equals_the_golden_number() -> None:
     assert metrics.concordance([3, -0.5, 2, 7], [2.5, 0, 2, 8]) == pytest.approx(0.97678917, abs=1e-8)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater.errors import UserError
+from headwater.commands import export as command
 from headwater.training import onnx_export
 from headwater.training.config import merge, resolve
 from headwater.training.export import export_run
@@ -53,7 +53,7 @@ def test_a_graph_answers_as_the_run_does_at_any_length(kind: str, rated: Path, t
     import onnxruntime
 
     folder = trained(rated, tmp_path / "run", KINDS[kind])
-    told = export_run(folder, tmp_path / "out", onnx=True)
+    told = export_run(folder, tmp_path / "out", onnx=True).graph
     trained_run = load_run(tmp_path / "out")
     assert isinstance(trained_run, TrainedRun)
     listens = trained_run if trained_run.expert.roles == ("audio",) else trained_run.without_text()
@@ -65,15 +65,27 @@ def test_a_graph_answers_as_the_run_does_at_any_length(kind: str, rated: Path, t
         assert np.abs(found - answer_of(listens, waveform)).max() <= LARGEST_DIFFERENCE, samples
     assert told["compared"]["worst_difference"] <= LARGEST_DIFFERENCE
     assert (min(told["compared"]["seconds"]), max(told["compared"]["seconds"])) == (0.5, 20.0)
-    assert "largest\ndifference" in (tmp_path / "out" / "README.md").read_text()
+    assert "silence" in told["compared"]["sounds"]
+    assert "made-up speech" in (tmp_path / "out" / "README.md").read_text()
+    places = (str(tmp_path), str(Path.home()), str(Path(onnx_export.__file__).parents[1]), "site-packages")
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
+        assert not [place for place in places if place.encode() in path.read_bytes()], path.name
 
 
-def test_a_graph_that_answers_otherwise_is_not_kept(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_graph_that_answers_alike_the_folder_is_whole(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(onnx_export, "traced", lambda _, path: path.write_bytes(b"a graph"))
-    monkeypatch.setattr(onnx_export, "compare", lambda *_: Compared((0.5, 1.0, 2.0), (1e-6, 0.02, 1e-5)))
-    with pytest.raises(UserError, match=r"found a difference of 0\.02 at 1 s\. Leave --onnx out"):
-        export_run(finished, tmp_path / "out", onnx=True)
-    assert not [*tmp_path.iterdir()]
+    monkeypatch.setattr(onnx_export, "compare", lambda *_: Compared((0.5, 2.0), (0.0, float("nan"))))
+    assert command.main([str(finished), str(tmp_path / "out"), "--onnx"]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        "no model.onnx: Expected an ONNX graph that answers as the run does (within 0.0001), found a difference"
+    )
+    assert "of inf at 2 s. Use the folder without one" in last
+    assert load_run(tmp_path / "out")
+    assert not [*(tmp_path / "out").glob("model.*")]
+    assert "model.onnx" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_answer_that_is_no_number_or_of_another_shape_differs(

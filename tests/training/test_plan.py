@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from headwater import children
 from headwater.errors import UserError
 from headwater.training.checkpoint import Held, held, refuse_held
 from headwater.training.config import RunConfig, resolve, to_mapping
@@ -61,6 +63,12 @@ def test_a_plan_skips_what_is_done(folds: RunConfig, tmp_path: Path) -> None:
     run_plan(expand(folds, [1, 2, 3], [1], []), tmp_path, QUIET)
     assert (tmp_path / "fold2" / "result.json").stat().st_mtime_ns == stamp
     assert (tmp_path / "fold3" / "result.json").is_file()
+
+
+def test_folds_of_a_table_with_its_own_split_are_refused_before_the_first_is_trained(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="whose own column of splits decides"):
+        run_plan(expand(config, [1, 2], [1], []), tmp_path / "plan", QUIET)
+    assert not (tmp_path / "plan").exists()
 
 
 def test_dev_decides_a_sweep(config: RunConfig, tmp_path: Path) -> None:
@@ -229,6 +237,33 @@ def test_a_part_that_another_machine_holds_is_passed_by_until_it_is_free(
     results, failed = run_parts(expand(staged, [1], [1, 2], []), tmp_path / "run", QUIET, 2, {})
     assert ({*results}, failed) == ({"seed1/ft", "seed1/frz", "seed2/ft", "seed2/frz"}, {})
     assert tried.count("seed1/ft") == 3
+
+
+def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs(
+    staged: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[str] = []
+
+    def start(part: Part) -> dict:
+        tried.append(part.name)
+        if part.name == "seed1/ft" and "seed2/frz" not in tried:
+            raise Held("Expected the run folder to be free.")
+        time.sleep(0.3 if part.name == "seed2/ft" else 0.0)
+        return {"name": part.name}
+
+    monkeypatch.setattr("headwater.training.parts.starter", lambda *_: start)
+    monkeypatch.setattr("headwater.training.parts.SECONDS_TO_A_FREE_ONE", 0.1)
+    results, _ = run_parts(expand(staged, [1], [1, 2], []), tmp_path / "run", Runtime("cpu"), 2, {})
+    assert len(results) == 4
+    assert tried.count("seed1/ft") < 9
+    assert capsys.readouterr().err.count("passed by") == 1
+
+
+def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('executed')\n")
+    command = children.command("headwater", "upstreams", "fbank")
+    done = subprocess.run(command, cwd=tmp_path, env=children.environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, "fbank" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:

@@ -192,6 +192,11 @@ def test_the_rate_is_a_function_of_the_step(schedule: str, step: int, factor: fl
     assert rate_factor(config, step, 100) == pytest.approx(factor, abs=1e-9)
 
 
+def test_a_schedule_may_end_behind_the_last_step() -> None:
+    config = OptimizerConfig(schedule="linear", warmup_steps=10, schedule_steps=190)
+    assert rate_factor(config, 100, 100) == pytest.approx(0.5)
+
+
 def test_a_frozen_checkpoint_holds_no_upstream_weight(finished: Path, undisturbed: tuple[Path, dict, list[str]]) -> None:
     frozen, _ = checkpoint.load_tensors(finished / "checkpoints" / "best.safetensors")
     finetuned, _ = checkpoint.load_tensors(undisturbed[0].parent / "run" / "checkpoints" / "best.safetensors")

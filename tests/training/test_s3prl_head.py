@@ -171,6 +171,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a state by its number": {"upstream_feature_selection": "hidden_state_1"},
     "finetuned": {"upstream_trainable": True},
     "fbank": {"upstream": "fbank"},
+    "fbank, and a layer that s3prl does not look for then": {"upstream": "fbank", "upstream_layer_selection": 5},
     "fbank, and a norm that s3prl leaves out then": {"upstream": "fbank", "upstream_feature_normalize": True},
 }
 
@@ -238,6 +239,30 @@ def test_s3prls_own_code_can_hold_the_upstream(trainable: bool, trained: Any, im
     assert [*(run.predict(waveform).scores or {}).values()] == pytest.approx(made.scores(waveform), abs=1e-5)
 
 
+def test_the_weights_that_a_checkpoint_names_are_those_of_s3prls_own_code_too(trained: Any, imported: Any) -> None:
+    made = trained()
+    folder = imported(made, "-u", "s3prl/hubert_local")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["upstream"]["path"] == str(made.file)
+
+
+def test_finetuned_weights_of_another_size_are_refused_by_s3prls_own_code_too(
+    trained: Any, imported: Any, tmp_path: Path
+) -> None:
+    made = trained(upstream_trainable=True)
+    made.upstream.model.encoder.layers[0].fc1.bias = nn.Parameter(torch.zeros(5))
+    with pytest.raises(UserError, match="Expected the finetuned weights of 's3prl/hubert_local'"):
+        imported(made, "-u", "s3prl/hubert_local")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("key", ["projector.weight", "model.post_net.linear.bias"])
+def test_a_head_of_other_shapes_is_refused(key: str, trained: Any, tmp_path: Path) -> None:
+    made = trained()
+    file = made.save(tmp_path / "dev-best.ckpt", Downstream={**made.expert.state_dict(), key: torch.zeros(())})
+    with pytest.raises(UserError, match=f"found {key} of another shape"):
+        dispatch(["import", str(file), str(tmp_path / "runs" / "er")])
+
+
 def test_other_classes_are_named_in_order(trained: Any, imported: Any) -> None:
     run = load_run(imported(trained(), "--classes", "a,b,c,d"))
     assert [*(run.predict(torch.ones(8000)).scores or {})] == ["a", "b", "c", "d"]
@@ -272,6 +297,10 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # flags, con
         "hear 39 dims, as 'mfcc' has",
     ),
     "another one finetuned": ({}, {"Upstream": {"model.novelty": torch.zeros(3)}}, "a weight 'novelty' that it has no place for"),
+    "names that are no words": ({}, {"Downstream": {3: torch.zeros(1)}}, "beside tensors .* found other content"),
+    "layer weights that are none": ({}, {"Featurizer": {"weights": 3}}, "beside tensors .* found other content"),
+    "finetuned to no tensors": ({}, {"Upstream": {"model.mask_emb": 3}}, "beside tensors .* found other content"),
+    "a table of layer weights": ({}, {"Featurizer": {"weights": torch.zeros(3, 1)}}, "found layer weights of another shape"),
     "an unknown layer": ({"upstream_layer_selection": 1}, {"layer": 5}, "Expected one of 3 layers .* found layer 5"),
 }
 

@@ -18,7 +18,7 @@ import torch
 
 from headwater.errors import UserError
 from headwater.upstream.base import UpstreamConfig, load_upstream
-from headwater.upstream.checkpoints import check_torchaudio
+from headwater.upstream.checkpoints import check_torchaudio, read_torch_file
 from headwater.upstream.tiny import tiny_model
 
 
@@ -266,3 +266,67 @@ def test_a_mirror_is_asked_for_the_files_needed_and_no_others(weights: str, tmp_
     assert load_upstream(found).weights_hash() == expected
     assert set(Mirror.asked) == {"config.json", weights}
     assert "Expected a public model 'some/other' on the hub" in refusal
+
+
+class Odd:
+    """A class that no file may bring."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Call a function where the file is unpickled by a careless reader."""
+        return (json.loads, ("1",))
+
+
+def save_script(path: Path) -> None:
+    """Save a module as TorchScript."""
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+
+
+UNREADABLE: dict[str, tuple[Any, str]] = {
+    "a class, protocol 2": (lambda path: torch.save({"a": Odd()}, path), r"found the class json\.loads\. Save tensors alone"),
+    "a class, protocol 4": (
+        lambda path: torch.save({"a": Odd()}, path, pickle_protocol=4),
+        r"found the class json\.loads\. Save tensors alone",
+    ),
+    "a class twice, protocol 5": (
+        lambda path: torch.save({"loads": [Odd(), Odd()]}, path, pickle_protocol=5),
+        r"found the class json\.loads\. Save tensors alone",
+    ),
+    "a class, torch's old form": (
+        lambda path: torch.save({"a": Odd()}, path, pickle_protocol=4, _use_new_zipfile_serialization=False),
+        r"found the class json\.loads\. Save tensors alone",
+    ),
+    "a late protocol": (
+        lambda path: torch.save({"a": torch.ones(2)}, path, pickle_protocol=4),
+        r"found pickle protocol 4\. Save it again without pickle_protocol=",
+    ),
+    "a late protocol, torch's old form": (
+        lambda path: torch.save({"a": torch.ones(2)}, path, pickle_protocol=4, _use_new_zipfile_serialization=False),
+        r"found pickle protocol 4\.",
+    ),
+    "TorchScript": (save_script, r"found TorchScript, which is code\. Save its state_dict"),
+    "half a file": (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(300)), "damaged"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_file_that_is_not_read_is_told_by_what_is_in_it(what: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    make, said = UNREADABLE[what]
+    make(tmp_path / "odd.pt")
+    recwarn.clear()
+    with pytest.raises(UserError, match=said) as refused:
+        read_torch_file(tmp_path / "odd.pt")
+    assert "weights_only" not in str(refused.value), "torch's advice is to run the file's code"
+    assert not recwarn.list
+
+
+def test_protocol_3_is_read_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "three.pt", pickle_protocol=3)
+    assert read_torch_file(tmp_path / "three.pt")["a"].tolist() == [1, 1]
+    assert not recwarn.list
+
+
+def test_torchs_old_form_is_read_whatever_its_tensors_look_like(tmp_path: Path) -> None:
+    # 1152 numbers: their count is written as a pickle of protocol 4 begins
+    torch.save({"a": torch.ones(1152)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert read_torch_file(tmp_path / "old.pt")["a"].sum() == 1152

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from headwater.commands.shell import Parser
 from headwater.errors import UserError
+from headwater.training.config import read_yaml
 from headwater.upstream.base import UpstreamConfig, load_upstream
 from headwater.upstream.s3prl_bridge import find_family
 from headwater.upstream.torchaudio_stub import TorchaudioNeeded, stand_in_for_torchaudio
@@ -109,6 +111,21 @@ def test_weights_go_to_entries_that_take_them(toy_s3prl: Path) -> None:
         load_upstream(UpstreamConfig(name="s3prl/good", path=str(file)))
     with pytest.raises(UserError, match=r"Expected a checkpoint file of s3prl at 'nowhere\.pt'"):
         load_upstream(UpstreamConfig(name="s3prl/good_local", path="nowhere.pt"))
+
+
+def test_weights_that_only_a_recipe_names_are_not_read(toy_s3prl: Path, tmp_path: Path) -> None:
+    # s3prl's loaders execute what a checkpoint holds
+    file = toy_s3prl / "named.txt"
+    file.write_text("mine", encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"task: emotion\nupstream: {{name: s3prl/good_local, path: {file}}}\n", encoding="utf-8")
+    config = UpstreamConfig(**read_yaml(recipe)["upstream"])
+    with pytest.raises(UserError, match=r"found it in a config or recipe only\. If you trust it, add -k .*named\.txt"):
+        load_upstream(config)
+    parser = Parser("headwater downstream", "", "")
+    parser.add_argument("-k", "--upstream_ckpt")
+    parser.parse_args(["-k", str(file)])
+    assert load_upstream(config).model.says == "mine"  # type: ignore[union-attr]
 
 
 @needs_no_torchaudio

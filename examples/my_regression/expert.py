@@ -1,0 +1,85 @@
+"""How much of it? A number for each utterance, from a column of the csv."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+from torch import Tensor, nn, tensor
+
+from headwater.downstream.base import Batch, Corpus, Expert, Frames, Outcome, Output, Question, Task, UpstreamSpec, Utterance
+from headwater.downstream.classification import mean_by_seconds
+from headwater.downstream.heads import MeanPoolLinear
+from headwater.errors import UserError
+from headwater.training.metrics import concordance, rmse
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `-o my_regression.KEY=VALUE` sets."""
+
+    column: str = "age"  # of the csv; another one: -o my_regression.column=height
+    projector_dim: int = 64
+
+
+class MyRegression(Expert):
+    """A mean over time between two linear layers; the loss is the squared error in standard deviations."""
+
+    def __init__(self, options: Options, vocabulary: Mapping, specs: Mapping[str, UpstreamSpec]) -> None:
+        super().__init__()
+        self.vocabulary = dict(vocabulary)
+        self.head = MeanPoolLinear(specs["audio"].dim, 1, options.projector_dim)
+
+    def target(self, utterance: Utterance) -> float:
+        return float(utterance.labels[self.vocabulary["dimensions"][0]])
+
+    def reference(self, target: float) -> tuple[float, ...]:
+        return (target,)  # a tuple as long as `dimensions`
+
+    def forward(self, frames: Mapping[str, Frames]) -> Output:
+        return Output(self.head(frames["audio"]))  # (batch, 1)
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        numbers = tensor(batch.targets, device=output.values.device)
+        return nn.functional.mse_loss(output.values[:, 0], (numbers - self.vocabulary["mean"]) / self.vocabulary["spread"])
+
+    def decode(self, output: Output) -> tuple[tuple[tuple[float, ...], ...], Tensor]:
+        numbers = self.vocabulary["mean"] + self.vocabulary["spread"] * output.values.detach().cpu()  # (batch, 1)
+        return tuple(map(tuple, numbers.tolist())), numbers  # the answers are the scores, as tuples
+
+    def score(self, outcome: Outcome) -> dict[str, float]:
+        return score(self.vocabulary, outcome)
+
+    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[tuple[float, ...], Tensor]:
+        mean = mean_by_seconds(windows)
+        return tuple(mean.tolist()), mean
+
+
+def make_vocabulary(options: Options, _: Any, corpus: Corpus) -> dict[str, Any]:
+    """Return which column is asked for, and what its numbers are like in training."""
+    vocabulary = {"dimensions": [options.column]}
+    numbers = [float(row.labels[options.column]) for row in select(vocabulary, corpus.splits["train"])]
+    if len({*numbers}) < 2:
+        raise UserError(f"Expected numbers in column '{options.column}'. Name yours: -o my_regression.column=HEADER")
+    return {**vocabulary, "mean": fmean(numbers), "spread": pstdev(numbers)}
+
+
+def select(vocabulary: Mapping, utterances: Sequence[Utterance]) -> list[Utterance]:
+    return [row for row in utterances if row.labels.get(vocabulary["dimensions"][0]) not in (None, "")]
+
+
+def score(_: Mapping, outcome: Outcome) -> dict[str, float]:
+    right, found = ([value for (value,) in answers] for answers in (outcome.references, outcome.predictions))
+    return {"rmse": rmse(right, found), "ccc": concordance(right, found)}
+
+
+QUESTION = Question(
+    name="my_regression",
+    metrics={"rmse": "lower", "ccc": "higher"},
+    primary_metric="rmse",
+    make_vocabulary=make_vocabulary,
+    select=select,
+    score=score,
+    label=False,
+)
+TASK = Task(name="my_regression", options=Options, question=lambda _: QUESTION, build=MyRegression)
