@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from headwater.training.config import RunConfig, resolve
 from headwater.training.run import Runtime, run
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started with `&` would pass on that Ctrl-C is ignored
 
 
 @pytest.fixture(scope="session", autouse=True)

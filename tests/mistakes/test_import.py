@@ -94,10 +94,13 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "headwater import emotion.ckpt new -u nobody": ("s3prl", "nobody"),
     "headwater import local.ckpt new": ("the weights of 'hubert_local' after -k, found none", "Add -k FILE"),
     "headwater import asr.ckpt new": ("task emotion in 'asr.ckpt', found one of 'asr'", "train the others anew"),
-    "headwater import strange.ckpt new": ("Args and Config in 'strange.ckpt', found other content", "as s3prl wrote it"),
-    "headwater import stranger.ckpt new": ("Args and Config in 'stranger.ckpt'", "as s3prl wrote it"),
+    "headwater import strange.ckpt new": (
+        "Args and Config beside tensors in 'strange.ckpt', found other content",
+        "as s3prl wrote it",
+    ),
+    "headwater import stranger.ckpt new": ("Args and Config beside tensors in 'stranger.ckpt'", "as s3prl wrote it"),
     "headwater import odd.pt new": ("other content (model_cfg, model_weight, task_cfg)",),
-    "headwater import odd-size.pt new": ("encoder_layers='many'", "-u s3prl/wav2vec2_local -k FILE"),
+    "headwater import odd-size.pt new": ("found encoder_layers='many'", "Fetch the file again"),
     "headwater import state.pt new -u hubert": ("-u beside a downstream checkpoint", "'state.pt', which is none", "Leave -u out"),
     "headwater import state.pt new -k run": ("-k beside a downstream checkpoint", "Leave -k out"),
 }
