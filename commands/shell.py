@@ -100,6 +100,7 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
             stream.reconfigure(errors=LENIENT)
     try:
         code = main(sys.argv[1:] if arguments is None else arguments)
+        leave_launch()
         sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered
         return code
     except UserError as problem:
@@ -119,6 +120,13 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         place = problem.filename or "the output"
         print(f"error: Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.", file=sys.stderr)
         return 2
+
+
+def leave_launch() -> None:
+    """End the group of a launch's processes: its threads would now and then abort an interpreter that goes before them."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def close_stdout() -> None:

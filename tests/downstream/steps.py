@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from headwater.commands.shell import leave_launch
 from headwater.downstream.turbo.expert import Turbo
 
 GRADIENTS = Path(__file__).parents[1] / "training" / "gradients.py"
@@ -23,3 +24,4 @@ def main(*recipes: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave_launch()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from headwater.commands.shell import leave_launch
 from headwater.training.balance import Balancer
 from headwater.training.config import read_yaml, resolve
 from headwater.training.prepare import prepare
@@ -36,4 +37,5 @@ def main(recipe: str, out: str, piece_size: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave_launch()
     assert Path(sys.argv[2]).name, "an output file is expected"
