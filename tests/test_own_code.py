@@ -204,6 +204,15 @@ def test_runs_in_other_processes_are_told_the_path(desk: Path, tones: Path) -> N
     assert (desk / "plan" / "fold2" / "result.json").is_file()
 
 
+def test_no_other_process_is_started_with_code_that_was_edited_since(desk: Path) -> None:
+    own_code.use("./my_task")
+    own_code.refuse_edited()
+    with (desk / "my_task" / "expert.py").open("a", encoding="utf-8") as file:
+        file.write("# edited while a plan ran\n")
+    with pytest.raises(UserError, match=r"my_task' as this command began with it \(\w{8}\), found it edited \(\w{8}\)"):
+        own_code.refuse_edited()
+
+
 def test_an_own_task_is_one_of_several(desk: Path, tones: Path, forget: Callable[[], None]) -> None:
     data = ["--data", f"my_task={tones},emotion={tones}", "-o", "upstream.trainable=false", "training.save_every=6"]
     steps = ["training.steps=6", "training.eval_every=6", "training.batch_size=6"]

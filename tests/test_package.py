@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import distributed
 
 import headwater as library
+from headwater.commands.shell import run_command
 
 ROOT = Path(library.__file__).parent
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -91,3 +93,15 @@ def test_a_wheel_holds_every_folder_and_its_data(tmp_path: Path) -> None:
     assert len(expected) > 50
     assert expected - names == set()
     assert not [name for name in names if name.startswith("headwater/tests")]
+
+
+def test_a_command_leaves_the_group_of_its_launch(tmp_path: Path) -> None:
+    # gloo's threads, left running, abort the interpreter now and then, when all the work is done
+    store = f"file://{tmp_path / 'store'}"
+    distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        assert run_command(lambda _: 0, []) == 0
+        assert not distributed.is_initialized()
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

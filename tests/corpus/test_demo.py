@@ -158,3 +158,13 @@ def test_a_miniature_is_known_for_one_however_it_is_named() -> None:
     assert read_corpus(complete_corpus(CorpusConfig("ravdess", data=str(root)), reader, [])).demo
     assert read_corpus(complete_corpus(CorpusConfig("ravdess", demo=True, demo_scale=TINY), reader, [])).demo
     assert not is_demo(root.parent)
+
+
+def test_a_link_into_a_miniature_is_one_and_a_way_out_of_it_is_none(tmp_path: Path) -> None:
+    made, real = tmp_path / "made", tmp_path / "real"
+    (made / "deep").mkdir(parents=True)
+    real.mkdir()
+    (made / demo.MARKER).touch()
+    (tmp_path / "link").symlink_to(made / "deep")
+    assert is_demo(tmp_path / "link")
+    assert not is_demo(made / ".." / "real")

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headwater import children
+from headwater import children, own_code
 from headwater.errors import UserError
 from headwater.training.checkpoint import Held, held, refuse_held
 from headwater.training.config import RunConfig, resolve, to_mapping
 from headwater.training.evaluation import evaluate_run
-from headwater.training.parts import Part, devices_of, run_parts
+from headwater.training.parts import Part, devices_of, flags_of_typed_files, run_parts
 from headwater.training.plan import expand, run_plan, summarise
 from headwater.training.results import read_predictions
 from headwater.training.run import Runtime
@@ -264,6 +264,19 @@ def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Pa
     command = children.command("headwater", "upstreams", "fbank")
     done = subprocess.run(command, cwd=tmp_path, env=children.environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "fbank" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_code, "_FILES", set())
+    monkeypatch.setattr(own_code, "_SUSPECT", set())
+    file = str(tmp_path / "hubert.pt")
+    named = resolve([{"task": "emotion", "upstream": {"name": "s3prl/hubert_local", "path": file}}])
+    own_code.suspect_paths({"parts": [{"upstream": {"path": file}}]})
+    assert flags_of_typed_files(named) == []
+    own_code.take_file(file)
+    assert flags_of_typed_files(named) == ["-k", file]
 
 
 def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:

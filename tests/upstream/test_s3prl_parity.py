@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from headwater.upstream.base import Upstream, UpstreamConfig, load_upstream
 from headwater.upstream.huggingface import class_of, configure, wrap
+from headwater.upstream.s3prl_weights import RENAMED
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Support for mismatched:UserWarning")
 
@@ -35,24 +36,6 @@ SETTINGS: dict[str, Any] = {
     "num_conv_pos_embedding_groups": 4,
 }
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-# fairseq's names -> transformers'
-RENAMED = [
-    (r"^(feature_extractor\.conv_layers\.\d+)\.0\.", r"\1.conv."),
-    (r"^(feature_extractor\.conv_layers\.\d+)\.2\.(1\.)?", r"\1.layer_norm."),
-    (r"^layer_norm\.", "feature_projection.layer_norm."),
-    (r"^post_extract_proj\.", "feature_projection.projection."),
-    (r"^mask_emb$", "masked_spec_embed"),
-    (r"pos_conv\.0\.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"),
-    (r"pos_conv\.0\.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1"),
-    (r"pos_conv\.0\.bias", "pos_conv_embed.conv.bias"),
-    (r"self_attn_layer_norm", "layer_norm"),
-    (r"self_attn\.grep_a", "attention.gru_rel_pos_const"),
-    (r"self_attn\.grep_linear", "attention.gru_rel_pos_linear"),
-    (r"self_attn\.relative_attention_bias", "attention.rel_attn_embed"),
-    (r"self_attn\.", "attention."),
-    (r"\.fc1\.", ".feed_forward.intermediate_dense."),
-    (r"\.fc2\.", ".feed_forward.output_dense."),
-]
 UNUSED_HERE = r"^(final_proj|label_embs_concat|output_layer)"
 
 
