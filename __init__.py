@@ -9,12 +9,12 @@ __version__ = "0.1.0"
 
 # public name -> module: nothing is imported before it is asked for
 _PUBLIC = {
-    "load_run": "headwater.training.predict",
-    "load_upstream": "headwater.upstream.base",
-    "list_upstreams": "headwater.upstream.base",
+    "load_run": "headwater.inference.load",
+    "load_upstream": "headwater.upstream.load",
+    "list_upstreams": "headwater.upstream.load",
     "register_upstream": "headwater.upstream.base",
-    "use": "headwater.own_code",
-    "UserError": "headwater.errors",
+    "use": "headwater.plugins.code",
+    "UserError": "headwater.core.errors",
 }
 __all__ = [*_PUBLIC]
 

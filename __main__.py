@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from headwater.commands.shell import run_command
-from headwater.errors import UserError, nearest
+from headwater.commands.common.shell import run_command
+from headwater.core.errors import UserError, nearest
 
 # verb -> its file in commands/; nothing heavy is imported before a verb runs
 VERBS = {

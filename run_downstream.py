@@ -6,7 +6,7 @@ import sys
 
 try:
     from headwater.commands import downstream
-    from headwater.commands.shell import run_command
+    from headwater.commands.common.shell import run_command
 except ModuleNotFoundError as problem:
     if problem.name != "headwater":
         raise

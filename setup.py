@@ -45,7 +45,7 @@ setup(
             "downstream/*/*.md",
             "downstream/*/*.yaml",
             "recipes/*/*.csv",
-            "analysis/*.css",
+            "analysis/*/*.css",
             "examples/*.py",
             "examples/*/*",
         ]

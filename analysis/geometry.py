@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.errors import UserError
+from ..core.figures import marked_title, new_figure, save_csv, save_figure
+from ..core.files import read_json
+from ..core.tensors import load_tensors
 from ..downstream.turbo.geometry import geometry_of, on_sphere
-from ..errors import UserError
-from ..training.checkpoint import load_tensors, read_json
-from .plots import marked_title, new_figure, save_csv, save_figure
 from .table import render, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 MEASURES = ("alignment", "uniformity", "uniformity_audio", "uniformity_text")
 _MOST_ROWS = 4000  # of a density: its picture is the same with more
@@ -72,7 +74,7 @@ def read_space(folder: Path, split: str = "test") -> Space:
 
 def method_of(folder: Path) -> str:
     """Return what a run's picture is labelled with: its method."""
-    from ..training.config import read_yaml
+    from ..core.options import read_yaml
 
     section: Mapping[str, Any] = read_yaml(folder / "config.yaml").get("turbo", {})
     return str(section.get("method", folder.name))

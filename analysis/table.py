@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..training.metrics import MIN_SPEAKERS, mean_and_spread
+from ..downstream.metrics import MIN_SPEAKERS, mean_and_spread
 
 Result = Mapping[str, Any]  # what result.json of a run or a plan holds
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.analysis.compare import ALPHA
-from headwater.analysis.paired import differences
+from headwater.analysis.comparison.compare import ALPHA
+from headwater.analysis.comparison.paired import differences
 from headwater.analysis.table import render
 from headwater.downstream.base import Outcome
 from headwater.downstream.emotion.question import QUESTION

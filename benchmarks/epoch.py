@@ -18,14 +18,13 @@ from accelerate import Accelerator
 from reference import ReferenceHead, alternate, lengths, nothing, random_hubert, reference_epoch, write_corpus
 from transformers import HubertModel
 
+from headwater.runs.config.resolve import resolve
+from headwater.runs.features import with_store
+from headwater.runs.prepare import prepare
+from headwater.runs.state import make_optimizer
 from headwater.training.balance import Balancer
-from headwater.training.checkpoint import Progress
-from headwater.training.config import resolve
 from headwater.training.loop import Hooks, train
-from headwater.training.prepare import prepare
-from headwater.training.state import make_optimizer
-from headwater.training.step import Plan
-from headwater.training.stored import with_store
+from headwater.training.step import Plan, Progress
 
 EPOCHS = {"means": 200, "frames": 4}  # of ours in one measurement: one alone is too short to time
 

@@ -19,9 +19,10 @@ import soundfile
 import torch
 from reference import SAMPLE_RATE, random_hubert
 
-from headwater.training.config import resolve
-from headwater.training.results import read_predictions
-from headwater.training.run import Runtime, run
+from headwater.runs.config.resolve import resolve
+from headwater.runs.results import read_predictions
+from headwater.runs.run import run
+from headwater.runs.runtime import Runtime
 
 HEADS = {"means": "mean", "frames": "avgmax"}
 

@@ -18,9 +18,9 @@ from accelerate.state import AcceleratorState
 from epoch import reference_run
 from reference import alternate, lengths, nothing, random_hubert, write_corpus
 
-from headwater.training.config import resolve
-from headwater.training.prepare import prepare
-from headwater.training.stored import with_store
+from headwater.runs.config.resolve import resolve
+from headwater.runs.features import with_store
+from headwater.runs.prepare import prepare
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from reference import lengths
 
 from headwater.corpus.base import Utterance
-from headwater.corpus.batch import Example, cut_pieces, draw
+from headwater.corpus.batch import Example
+from headwater.training.batches import cut_pieces, draw
 from headwater.training.config import TrainingConfig
 from headwater.training.source import padded_pieces
 

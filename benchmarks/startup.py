@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from headwater.core.file_cache import file_key
 from headwater.corpus.audio import checked_audio
 from headwater.corpus.base import Utterance
-from headwater.corpus.memory import file_key
-from headwater.upstream.base import UpstreamConfig, load_upstream
-from headwater.upstream.row_keys import hashes, row_key
-from headwater.upstream.store import Computed, Store, space_of
+from headwater.corpus.fingerprints import hashes, row_key
+from headwater.upstream.base import UpstreamConfig
+from headwater.upstream.load import load_upstream
+from headwater.upstream.store.store import Computed, Store, space_of
 
 UPSTREAM = "test_hubert"  # five layers of 64: small rows, as many as of a large model
 SECONDS = 2.0

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..own_code import told_in_one_line
+from ..core.errors import UserError
+from ..plugins.code import told_in_one_line
 
 Subject = TypeVar("Subject")
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..core.errors import UserError
 from ..corpus.audio import check_files
 from ..corpus.base import Corpus, Reader, Utterance
-from ..corpus.demo import demo_root
+from ..corpus.demo.make import demo_root
 from ..corpus.locate import find_root
-from ..downstream.base import list_tasks, load_task
 from ..downstream.labels import LabelsConfig
-from ..errors import UserError
+from ..downstream.load import list_tasks, load_task
 from .base import Failed
 
 

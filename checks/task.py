@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..corpus.batch import derive_seed
+from ..downstream.answer import fits
 from ..downstream.base import Outcome, Output
 from ..downstream.labels import LabelsConfig
-from ..training.answered import fits, unfit_answer, unfit_scores
+from ..downstream.validate import unfit_answer, unfit_scores
+from ..training.batches import derive_seed
 from .base import Failed, distance
 from .trial import Trial, pooled
 

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
-from ..corpus.batch import Batch, derive_seed
+from ..corpus.batch import Batch
 from ..downstream.base import Expert, Outcome, Question, Task
 from ..downstream.labels import LabelsConfig
-from ..errors import UserError
+from ..training.batches import derive_seed
 from ..training.model import Model
 from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, UpstreamSpec
 from .base import Failed

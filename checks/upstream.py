@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..corpus.batch import Batch, as_batch
-from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, load_upstream, valid_positions
+from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, valid_positions
+from ..upstream.load import load_upstream
 from .base import Failed, distance
 
 LENGTHS = (16_000, 24_001, 33_333, 47_999)  # samples: 1 to 3 s, odd ones among them

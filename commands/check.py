@@ -7,15 +7,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
-from ..own_code import Kind, OwnCode, find, use
-from .shell import Parser, TypedPath
+from ..core.errors import UserError
+from ..plugins.code import OwnCode, find, use
+from ..plugins.registry import Kind
+from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
     from ..checks.base import Finding
     from ..checks.trial import Trial
     from ..corpus.base import Corpus
     from ..downstream.base import Task
+
 
 HELP = "contract tests of a task, an upstream or a corpus of your own, a line each"
 EXAMPLE = "headwater check ./my_task"
@@ -50,10 +52,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def named(word: str) -> tuple[Kind, str]:
     """Return what a word stands for: the code at a path, which is executed, or what is registered under a name."""
-    from ..corpus.base import registered_corpora
-    from ..downstream.base import list_tasks
-    from ..installed import offered
-    from ..upstream.base import registered_upstreams
+    from ..corpus.load import registered_corpora
+    from ..downstream.load import list_tasks
+    from ..plugins.registry import offered
+    from ..upstream.load import registered_upstreams
 
     if "/" in word or word.endswith(".py"):
         code: OwnCode = use(word)
@@ -77,7 +79,7 @@ def check_task(name: str, flags: Namespace, path: Path) -> list[Finding]:
     """Return the findings of a task, with made-up labels or those of a corpus."""
     from ..checks.base import checked
     from ..checks.task import CHECKS
-    from ..downstream.base import load_task
+    from ..downstream.load import load_task
 
     task = load_task(name)
     return checked(lambda: trial_of(task, flags), CHECKS, path)
@@ -86,8 +88,8 @@ def check_task(name: str, flags: Namespace, path: Path) -> list[Finding]:
 def trial_of(task: Task, flags: Namespace) -> Trial:
     """Return a task on trial, with the options and the corpus that the flags name."""
     from ..checks.trial import on_trial, question_of, refuse_options
-    from ..training.config import merge, parse_override, task_default
-    from ..training.strict import bind
+    from ..core.options import bind, merge, parse_override
+    from ..runs.config.recipes import task_default
 
     refuse_options(task.options)
     name, values, errors = task.name, task_default(task.name), list[str]()
@@ -113,9 +115,10 @@ def corpus_of(flags: Namespace, *, label: bool) -> Corpus | None:
         if flags.demo:
             raise UserError("Expected --corpus NAME beside --demo, the miniature of that corpus, found none. Add it.")
         return None
-    from ..corpus.base import get_reader
-    from ..training.config import CorpusConfig, complete_corpus
-    from ..training.prepare import read_corpus
+    from ..corpus.load import get_reader
+    from ..runs.config.resolve import complete_corpus
+    from ..runs.config.schema import CorpusConfig
+    from ..runs.prepare import read_corpus
 
     errors: list[str] = []
     name = flags.corpus or "manifest"
@@ -140,7 +143,7 @@ def check_corpus(name: str, flags: Namespace, path: Path) -> list[Finding]:
     """Return the findings of a corpus, on its data or its miniature."""
     from ..checks.base import checked
     from ..checks.corpus import CHECKS, reading
-    from ..corpus.base import get_reader
+    from ..corpus.load import get_reader
 
     refuse(flags, "corpus", "corpus")
     reader = get_reader(name)

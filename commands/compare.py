@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "compare runs or plans on the same utterances: difference, interval, p-values, a verdict"
 EXAMPLE = "headwater compare result/downstream/hubert result/downstream/wavlm --json compared.json"
@@ -26,9 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if len(flags.runs) < 2:
         raise UserError(f"Expected at least two runs to compare, found '{flags.runs[0]}' alone. Name another.")
-    from ..analysis.compare import compare
-    from ..analysis.compare_text import as_json, compared_text
-    from ..training.checkpoint import write_json
+    from ..analysis.comparison.compare import compare
+    from ..analysis.comparison.text import as_json, compared_text
+    from ..core.files import write_json
 
     runs = [Path(run).expanduser() for run in flags.runs]
     out = Path(flags.json or "-").expanduser()

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError, nearest
-from .shell import Parser, TypedPath, split_pairs
+from ..core.errors import UserError, nearest
+from .common.shell import Parser, TypedPath, split_pairs
 
 if TYPE_CHECKING:
     from ..corpus.base import Corpus, Utterance
-    from ..training.transcribe import Transcribed
-    from ..upstream.asr import AsrModel
+    from ..corpus.transcription.recogniser import AsrModel
+    from ..corpus.transcription.transcribe import Transcribed
+
 
 HELP = "list corpora, check one before training, make a miniature of one, or have one transcribed"
 EXAMPLE = "headwater corpus check iemocap --data IEMOCAP_full_release"
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def list_all(flags: Namespace) -> int:
     """Print tasks x corpora."""
-    from ..corpus.check import table_of_corpora
+    from ..corpus.describe import table_of_corpora
 
     if flags.corpus:
         raise UserError(
@@ -68,8 +69,8 @@ def list_all(flags: Namespace) -> int:
 
 def from_packages() -> list[str]:
     """Return which tasks and corpora come from packages of somebody else's, and which of them cannot be had."""
-    from ..downstream.base import broken_tasks
-    from ..installed import sources
+    from ..downstream.load import broken_tasks
+    from ..plugins.registry import sources
 
     offers = [f"{name} ({kind} of {source})" for kind in ("task", "corpus") for name, source in sources(kind).items()]
     lines = [f"\nfrom packages: {', '.join(offers)}"] if offers else []
@@ -78,8 +79,9 @@ def from_packages() -> list[str]:
 
 def check(flags: Namespace) -> int:
     """Print what is in a corpus, and every file in it that cannot be heard."""
-    from ..corpus.audio import cache_folder, check_files
-    from ..corpus.check import describe
+    from ..core.files import cache_folder
+    from ..corpus.audio import check_files
+    from ..corpus.describe import describe
 
     corpus = corpus_of(flags)
     utterances = [utterance for rows in corpus.splits.values() for utterance in rows]
@@ -90,10 +92,10 @@ def check(flags: Namespace) -> int:
 
 def transcribe(flags: Namespace) -> int:
     """Have a recogniser write down what is said, and print how well it did."""
+    from ..corpus.transcription.recogniser import find_asr
+    from ..corpus.transcription.transcribe import table_ending, write_texts
+    from ..corpus.transcription.transcribe import transcribe as hear
     from ..training.model import check_device
-    from ..training.transcribe import table_ending, write_texts
-    from ..training.transcribe import transcribe as hear
-    from ..upstream.asr import find_asr
 
     out, device = flags.out and Path(flags.out).expanduser(), flags.device or "cpu"
     check_device(device)
@@ -127,7 +129,7 @@ def spoken(done: Transcribed, asr: AsrModel, device: str) -> list[str]:
 
 def compared(splits: Mapping[str, Sequence[Utterance]], done: Transcribed, asr: AsrModel) -> list[str]:
     """Return the word error rate of each split and of all against the corpus' own text."""
-    from ..training.transcribe import normalizer_of, word_errors
+    from ..corpus.transcription.transcribe import normalizer_of, word_errors
 
     told = {
         name: [(row.text, done.texts[row.id]) for row in rows if row.text is not None and row.id in done.texts]
@@ -162,9 +164,10 @@ def chosen_splits(corpus: Corpus, asked: str | None) -> Mapping[str, Sequence[Ut
 
 def corpus_of(flags: Namespace) -> Corpus:
     """Return the corpus that the flags name."""
-    from ..corpus.base import get_reader
-    from ..training.config import CorpusConfig, complete_corpus
-    from ..training.prepare import read_corpus
+    from ..corpus.load import get_reader
+    from ..runs.config.resolve import complete_corpus
+    from ..runs.config.schema import CorpusConfig
+    from ..runs.prepare import read_corpus
 
     name, data = named(flags)
     options: dict[str, Any] = {
@@ -184,8 +187,8 @@ def corpus_of(flags: Namespace) -> Corpus:
 
 def make_demo(flags: Namespace) -> int:
     """Make a miniature in the corpus' official layout, and print where it lies."""
-    from ..corpus.base import get_reader
-    from ..corpus.demo import demo_root
+    from ..corpus.demo.make import demo_root
+    from ..corpus.load import get_reader
 
     reader = get_reader(named(flags)[0])
     if reader.make_demo is None:
@@ -196,7 +199,7 @@ def make_demo(flags: Namespace) -> int:
 
 def named(flags: Namespace) -> tuple[str, str | None]:
     """Return the corpus' name and where it lies; a table alone is a manifest."""
-    from ..training.inputs import TABLES
+    from ..corpus.tables import TABLES
 
     asked = flags.corpus or ("manifest" if flags.data else None)
     if asked is None:

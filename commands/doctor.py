@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "versions, device, caches, weights and corpora of this machine, and what to do about what is missing"
 EXAMPLE = "headwater doctor --json doctor.json"
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser("headwater doctor", "Tell what this machine has. Paste it into a bug report: it names no user.", EXAMPLE)
     parser.add_argument("--json", metavar="FILE", help="write it as json (-: to stdout, in place of the text)")
     flags = parser.parse_args(arguments)
-    from ..doctor import examine
+    from ..checks.machine import examine
 
     found = examine()
     content = {section: [asdict(finding) for finding in findings] for section, findings in found.items()}

@@ -11,16 +11,18 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..own_code import known_as, refuse_other_code
-from .from_s3prl import told, translated
-from .naming import folder_of
-from .shell import Parser, TypedPath, split_numbers, split_pairs
+from ..core.errors import UserError
+from ..plugins.code import known_as
+from ..plugins.provenance import refuse_other_code
+from .common.naming import folder_of
+from .common.shell import Parser, TypedPath, split_numbers, split_pairs
+from .s3prl.flags import told, translated
 
 if TYPE_CHECKING:
-    from ..training.config import RunConfig
-    from ..training.plan import Part
-    from ..training.run import Runtime
+    from ..plans.execute import Part
+    from ..runs.config.schema import RunConfig
+    from ..runs.runtime import Runtime
+
 
 HELP = "train one task on an upstream and evaluate it (what `python run_downstream.py` runs)"
 EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release"
@@ -104,8 +106,8 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, summary_table
-    from ..training.plan import run_plan
-    from ..training.run import Runtime
+    from ..plans.grid import run_plan
+    from ..runs.runtime import Runtime
 
     runtime = Runtime(flags.device, flags.quiet, flags.share_layers, by=split_words(flags.by), named=bool(flags.past_exp))
     if flags.mode == "inference":
@@ -137,9 +139,10 @@ def answer(*lines: str) -> None:
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     """Return the config, the runs it asks for, and the folder they go to."""
-    from ..training.config import resolve, roles_of
-    from ..training.final import refuse_typed
-    from ..training.plan import all_folds, expand
+    from ..plans.grid import all_folds, expand
+    from ..runs.config.resolve import resolve
+    from ..runs.config.schema import roles_of
+    from ..runs.final import refuse_typed
 
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
@@ -159,8 +162,9 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
 
 def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     """Return what decides the config, in rising precedence: the task's defaults, the recipe, the flags."""
-    from ..training.config import demo_recipe, find_recipe, parse_override, read_yaml, task_default
-    from ..training.recipe import is_paper
+    from ..core.options import parse_override, read_yaml
+    from ..plans.recipe import is_paper
+    from ..runs.config.recipes import demo_recipe, find_recipe, task_default
 
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
     if is_paper(recipe):
@@ -178,7 +182,7 @@ def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
 
 def typed_options(flags: Namespace) -> dict[str, Any]:
     """Return what was typed after -o, as a recipe would say it."""
-    from ..training.config import merge, parse_override
+    from ..core.options import merge, parse_override
 
     return reduce(merge, map(parse_override, flags.override), {})
 
@@ -253,7 +257,7 @@ def probed_layers(flags: Namespace, config: RunConfig) -> list[int | None]:
         raise UserError("Expected an upstream that listens (-u) for a probe of its layers, found a run that only reads. Add -u.")
     if config.upstream.trainable:
         raise UserError("Expected a frozen upstream for a probe of its layers, found -f. Leave it out.")
-    from ..upstream.base import load_upstream
+    from ..upstream.load import load_upstream
 
     count = load_upstream(config.upstream).spec.num_layers
     if count == 1:
@@ -277,7 +281,7 @@ def fold_of(variant: str | None) -> int | None:
 
 def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
     """Test a finished run: on its own corpus, or on the one that the flags name."""
-    from ..training.evaluation import evaluate_run
+    from ..inference.evaluate import evaluate_run
 
     if not flags.past_exp:
         raise UserError("Expected the run to evaluate, found none. Add `-e RUN`.")
@@ -289,9 +293,12 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
 
 def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:
     """Return the run after -e with its config; flags may change what is allowed, and where it reads, but not what it is."""
-    from ..training.checkpoint import run_folder
-    from ..training.config import find_recipe, identity_of, parse_override, read_yaml, resolve, to_mapping
-    from ..training.strict import differences
+    from ..core.options import differences, parse_override, read_yaml
+    from ..core.run_folder import run_folder
+    from ..runs.config.identity import identity_of
+    from ..runs.config.recipes import find_recipe
+    from ..runs.config.resolve import resolve
+    from ..runs.config.schema import to_mapping
 
     others = {
         "-n": flags.expname,
@@ -324,7 +331,8 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
 
 def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[str]:
     """Return what stands under the table: where everything lies, what draws it, and which experiment this was not."""
-    from ..training.config import RECIPES, read_yaml
+    from ..core.options import read_yaml
+    from ..runs.config.recipes import RECIPES
 
     lines = [f"results: {folder}"]
     if len({part.config.upstream.layer for part in parts}) > 1:

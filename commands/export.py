@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .shell import Parser
+from .common.shell import Parser
 
 HELP = "a finished run as a folder that needs neither network nor cache, or as an ONNX graph"
 EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
@@ -16,8 +16,8 @@ WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the graph that was
 def main(arguments: Sequence[str]) -> int:
     """Write the folder, and say what to do with it, and what it lacks."""
     flags = make_parser().parse_args(arguments)
-    from ..training.export import export_run
-    from ..training.onnx_export import FILE
+    from ..inference.export.export import export_run
+    from ..inference.export.onnx import FILE
 
     exported = export_run(
         flags.run,

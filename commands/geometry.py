@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "alignment and uniformity of Turbo runs: table, plane and densities"
 EXAMPLE = "headwater geometry result/downstream/vanilla result/downstream/turbo --out geometry"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "make a run of s3prl's emotion checkpoint, or a transformers folder of its HuBERT, wav2vec 2.0, data2vec, WavLM"
 EXAMPLE = "headwater import result/downstream/er/dev-best.ckpt runs/er"
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     path, folder = Path(flags.file).expanduser(), Path(flags.folder).expanduser()
     if folder.exists():
         raise UserError(f"Expected a folder that is not there yet, found '{folder}'. Choose another name, or remove it.")
-    from ..training.s3prl_head import PARTS, import_head, recognise_head
-    from ..upstream.checkpoints import read_torch_file
+    from ..core.torch_files import read_torch_file
+    from ..inference.import_s3prl import PARTS, import_head, recognise_head
 
     content = read_torch_file(path)
     if isinstance(content, Mapping) and {*content} >= PARTS:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def import_model(path: Path, content: Any, folder: Path) -> None:
     """Write a model as a folder of transformers, and say what is in it."""
-    from ..upstream.s3prl_weights import recognise, stem_of, write_folder
+    from ..upstream.s3prl.conversion import recognise, stem_of, write_folder
 
     model = recognise(path, content)
     left_out = sorted({name.split(".")[0] for name in write_folder(model, folder)})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "draw which layers a run (or several folds and seeds) listens to, and how each does alone"
 EXAMPLE = "headwater layer-weights result/downstream/my_run"
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected --probe beside --metric {flags.metric}, found none: weights have no metric. Add --probe.")
     if flags.probe and len(flags.runs) > 1:
         raise UserError(f"Expected one folder after --probe, found {len(flags.runs)}. Draw each with a command of its own.")
-    from ..analysis.layer_weights import layer_weights
-    from ..analysis.probe import probe
+    from ..analysis.layers.probe import probe
+    from ..analysis.layers.weights import layer_weights
 
     runs = [Path(run) for run in flags.runs]
     out = Path(flags.out) if flags.out else runs[0] / "plots"

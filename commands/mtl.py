@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from .plans import outlook_rows, run_watched
-from .shell import Parser, TypedPath, split_numbers, split_pairs
+from ..core.errors import UserError
+from .common.plan_view import outlook_rows, run_watched
+from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
-    from ..training.parts import Part
-    from ..training.scenario import Scenario
+    from ..plans.execute import Part
+    from ..plans.scenario import Scenario
+
 
 HELP = "train several tasks together, and see which helps which (what `python run_mtl.py` runs)"
 EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper --data iemocap=IEMOCAP_full_release"
@@ -62,7 +63,7 @@ def make_parser(prog: str) -> Parser:
 def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     """Print the plan, run what is left of it, print its tables."""
     flags = make_parser(prog).parse_args(arguments)
-    from ..training.scenario import plan_scenario
+    from ..plans.scenario import plan_scenario
 
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
@@ -102,8 +103,8 @@ def split_words(text: str | None) -> list[str]:
 
 def values_of(flags: Namespace) -> dict[str, Any]:
     """Return what decides the plan, the recipe below the flags."""
-    from ..training.config import find_recipe, merge, parse_override, read_yaml
-    from ..training.recipe import RECIPES
+    from ..core.options import merge, parse_override, read_yaml
+    from ..runs.config.recipes import RECIPES, find_recipe
 
     recipe = flags.config or ("mtl/demo" if flags.demo and (RECIPES / "mtl" / "demo.yaml").is_file() else None)
     values: dict[str, Any] = read_yaml(find_recipe(recipe)) if recipe else {}
@@ -151,7 +152,7 @@ def balance_of(flags: Namespace) -> dict[str, Any]:
 
 def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values with the places of corpora, and their miniatures where those are asked for."""
-    from ..corpus.base import usual_corpus
+    from ..corpus.load import usual_corpus
 
     data: dict[str, str] = {}
     for pair in flags.data:
@@ -178,7 +179,7 @@ def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
 
 def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values with the heads that the tasks start from."""
-    from ..training.parts import SINGLE
+    from ..plans.execute import SINGLE
 
     if not flags.init_heads:
         return values
@@ -197,9 +198,9 @@ def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
 
 def run_one(flags: Namespace, values: dict[str, Any]) -> int:
     """Run one joint run of a plan, as the plan resolved it."""
-    from ..training.mtl_config import resolve_mtl
-    from ..training.multi import run_tasks
-    from ..training.run import Runtime
+    from ..runs.config.resolve import resolve_mtl
+    from ..runs.joint import run_tasks
+    from ..runs.runtime import Runtime
 
     if not flags.expdir:
         raise UserError("Expected a folder for --one, found none. Add -p DIR.")
@@ -218,7 +219,7 @@ def by_part(runs: Sequence[Part]) -> dict[str, list[Part]]:
 def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> str:
     """Return the plan: its parts, what is done, steps, GB and hours left."""
     from ..analysis.table import render
-    from ..training.forecast import FIRST_STEPS
+    from ..plans.forecast import FIRST_STEPS
 
     rows = outlook_rows(wanted, by_part(plan.parts), folder, {})
     lines = [f"plan      {plan.config.upstream.name}: {', '.join(plan.tasks)}", render(rows), f"folder    {folder}"]
@@ -231,8 +232,8 @@ def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> st
 
 def folder_of(flags: Namespace, plan: Scenario) -> Path:
     """Return where the plan goes: the same for all scenarios of the same tasks, which share their parts."""
-    from ..training.mtl_config import mtl_identity
-    from .naming import is_untrained
+    from ..runs.config.identity import mtl_identity
+    from .common.naming import is_untrained
 
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the plan, found both -n and -p. Leave one out.")
@@ -248,8 +249,8 @@ def folder_of(flags: Namespace, plan: Scenario) -> Path:
 
 def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
     """Write and print the tables, the relations and the report."""
-    from ..analysis.mtl import folders_of, report_table
-    from ..analysis.report import report
+    from ..analysis.relations.joint_tables import folders_of, report_table
+    from ..analysis.report.report import report
 
     print("", report_table(plan, folder), sep="\n")
     for name, reason in lacking.items():

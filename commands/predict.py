@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from .shell import Parser, TypedPath
+from ..core.errors import UserError
+from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
-    from ..training.folds import Folds
-    from ..training.labels_file import Item
-    from ..training.predict import Prediction, TrainedRun, Words
+    from ..inference.ask import Prediction, Words
+    from ..inference.csv_journal import Item
+    from ..inference.folds import Folds
+    from ..inference.trained_run import TrainedRun
+
 
 HELP = "label and scores for audio files"
 EXAMPLE = "headwater predict result/downstream/my_run my.wav recordings/ list.csv --out labels.csv"
@@ -26,9 +28,9 @@ BROKEN = 3  # exit code where some files were passed over
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
-    from ..training.folds import Folds
-    from ..training.plan_runs import runs_of_plan
-    from ..training.predict import load_run
+    from ..core.run_folder import runs_of_plan
+    from ..inference.folds import Folds
+    from ..inference.load import load_run
 
     refuse_mixtures(flags)
     files = files_asked(flags)
@@ -52,7 +54,7 @@ def tell(*lines: str) -> None:
 
 def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
     """Return what is said where folds answer for the corpus that each of them has learnt a part of."""
-    from ..training.folds import Folds
+    from ..inference.folds import Folds
 
     if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
         return []
@@ -64,7 +66,7 @@ def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
 
 def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, words: Words | None) -> int:
     """Print a line for each file as it comes; return how many are broken."""
-    from ..training.labels_file import csv_line
+    from ..inference.csv_journal import csv_line
 
     broken = 0
     print(csv_line(lines.header), flush=True)
@@ -82,7 +84,7 @@ def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, 
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
-    from ..training.labels_file import growing, version_of
+    from ..inference.csv_journal import growing, version_of
 
     listens = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:
@@ -103,11 +105,11 @@ def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, 
 
 def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
     """Return what all rows of a csv have in common: who answers, and what is asked."""
-    from ..training.heard import WINDOW_SECONDS
+    from ..inference.waveforms import WINDOW_SECONDS
 
     heard_by = None
     if flags.transcribe and run.reads:
-        from ..upstream.asr import find_asr
+        from ..corpus.transcription.recogniser import find_asr
 
         heard_by = find_asr(flags.transcribe).fingerprint[:16]
     return {
@@ -164,12 +166,13 @@ def refuse_mixtures(flags: Namespace) -> None:
 def files_asked(flags: Namespace) -> Sequence[Item]:
     """Return the files named, or a split's utterances."""
     if not flags.corpus:
-        from ..training.inputs import files_of
+        from ..inference.inputs import files_of
 
         return files_of(flags.inputs)
-    from ..corpus.base import get_reader
-    from ..training.config import CorpusConfig, complete_corpus
-    from ..training.prepare import read_corpus
+    from ..corpus.load import get_reader
+    from ..runs.config.resolve import complete_corpus
+    from ..runs.config.schema import CorpusConfig
+    from ..runs.prepare import read_corpus
 
     errors: list[str] = []
     asked = CorpusConfig(
@@ -197,7 +200,7 @@ def words_of(flags: Namespace, run: TrainedRun | Folds) -> Words | None:
         if flags.transcribe and not run.without:
             raise UserError(f"Expected a run that reads text for --transcribe, found '{flags.run}', which only listens.")
         return None
-    from ..training.texts import words_by
+    from ..inference.texts import words_by
 
     return words_by(flags.transcribe, flags.device)
 
@@ -212,7 +215,7 @@ class Lines:
 
 def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
     """Return the columns of everybody: file, start, end, a label (ratings have none), scores (a text has none), error."""
-    from ..training.predict import names_of
+    from ..downstream.answer import names_of
 
     named = [] if "dimensions" in vocabulary else ["label"]
     answers = [*named, *(f"score_{name}" for name in names_of(vocabulary))]
@@ -230,7 +233,7 @@ def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
 
 def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
     """Return the columns of MSP-Podcast's challenge; a file without an answer has no line, and is told."""
-    from ..corpus.msp_podcast import LETTERS, RATINGS
+    from ..corpus.readers.msp_podcast import LETTERS, RATINGS
 
     columns = {name: column for name, column in RATINGS.items() if name in vocabulary.get("dimensions", ())}
     classes = vocabulary.get("classes", ["texts"])

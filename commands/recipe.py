@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
-from .plans import outlook_rows, run_watched
-from .shell import Parser, split_pairs
+from ..core.errors import UserError
+from .common.plan_view import outlook_rows, run_watched
+from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
-    from ..training.found import Found
-    from ..training.paper_plan import PaperPlan
+    from ..plans.inventory import Found
+    from ..plans.paper import PaperPlan
+
 
 HELP = "run a paper's experiments (or list them), and set its tables and figures beside the paper's"
 EXAMPLE = "headwater recipe turbo/demo --plan"
@@ -41,8 +42,8 @@ def make_parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     """Print the plan; then, unless that is all, run it and print the tables."""
     flags = make_parser().parse_args(arguments)
-    from ..training.config import find_recipe
-    from ..training.found import find_runs
+    from ..plans.inventory import find_runs
+    from ..runs.config.recipes import find_recipe
 
     if not flags.recipe:
         print(listed())
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     missing |= with_advice(run_watched({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
     missing = {**foreign_parts(plan, find_runs(plan, folder)), **missing}
     if is_main():
-        from ..analysis.paper_figures import report
+        from ..analysis.papers.figures import report
 
         print("", report(plan, folder, missing), f"written to {folder}", sep="\n")
     return 3 if {*missing} & {*names} else 0
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def listed() -> str:
     """Return the recipes that come with Headwater, a line each."""
-    from ..training.recipe import list_recipes
+    from ..plans.recipe import list_recipes
 
     rows = {name: " ".join(str(mapping.get("paper", "")).split()) for name, mapping in list_recipes().items()}
     width = max(map(len, rows), default=0)
@@ -78,9 +79,10 @@ def listed() -> str:
 
 def plan_of(flags: Namespace, path: Path) -> PaperPlan:
     """Return the plan of a paper's recipe; that of a single run is answered with the command that runs it."""
-    from ..training.config import RECIPES, parse_override
-    from ..training.paper_plan import Given, plan_recipe
-    from ..training.recipe import is_paper, read_recipe
+    from ..core.options import parse_override
+    from ..plans.paper import Given, plan_recipe
+    from ..plans.recipe import is_paper, read_recipe
+    from ..runs.config.recipes import RECIPES
 
     mapping = read_recipe(path)
     if not is_paper(mapping) and mapping.get("task"):
@@ -98,7 +100,7 @@ def plan_of(flags: Namespace, path: Path) -> PaperPlan:
 
 def name_of(path: Path) -> str:
     """Return the folder's name of a recipe: `turbo/paper`, or the name of a file of one's own."""
-    from ..training.config import RECIPES
+    from ..runs.config.recipes import RECIPES
 
     own = path.resolve().is_relative_to(RECIPES.resolve())
     return str(path.resolve().relative_to(RECIPES.resolve()).with_suffix("")) if own else path.stem
@@ -106,9 +108,9 @@ def name_of(path: Path) -> str:
 
 def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     """Return the parts with runs left whose corpus is not on this machine, with a line that says how to bring it."""
-    from ..corpus.base import get_reader
+    from ..core.run_folder import is_finished
+    from ..corpus.load import get_reader
     from ..corpus.locate import find_root
-    from ..training.run import is_finished
 
     missing, wrong = dict[str, str](), list[str]()
     for name, config in plan.configs.items():
@@ -131,8 +133,8 @@ def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
 def plan_table(plan: PaperPlan, names: Sequence[str], found: Found, missing: Mapping[str, str]) -> str:
     """Return what is done and left of each part: runs, steps, GB of checkpoints, hours where a pace is known."""
     from ..analysis.table import render
-    from ..training.forecast import FIRST_STEPS, missing_transcripts, missing_weights
-    from ..training.parts import in_one_line
+    from ..plans.execute import in_one_line
+    from ..plans.forecast import FIRST_STEPS, missing_transcripts, missing_weights
 
     rows = outlook_rows({name: plan.runs[name] for name in names}, plan.runs, found.folder, missing, found.foreign)
     lines = [f"{plan.recipe.paper}".strip(), render(rows), f"folder    {found.folder}"]
@@ -161,7 +163,7 @@ def weights_advice(name: str, hub_id: str) -> str:
 
 def with_advice(lacking: Mapping[str, str], plan: PaperPlan) -> dict[str, str]:
     """Return why parts lack a run; weights that are not here with the flag that brings them to a recipe."""
-    from ..training.forecast import missing_weights
+    from ..plans.forecast import missing_weights
 
     told = dict(lacking)
     for name, reason in lacking.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "draw which task helps which, from a table of runs with all tasks and without each"
 EXAMPLE = "headwater relations recipes/mtl/table1.csv --plot relations.png --json relations.json"
@@ -21,10 +21,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", metavar="FILE", help="write both graphs as json")
     parser.add_argument("--plot", metavar="FILE", help="draw both graphs (.png and .pdf, or .svg)")
     flags = parser.parse_args(arguments)
-    from ..analysis.relation_graphs import draw
-    from ..analysis.relation_table import read_table
-    from ..analysis.relations import relations_of, relations_text
-    from ..training.checkpoint import write_json
+    from ..analysis.relations.graphs import draw
+    from ..analysis.relations.relations import relations_of, relations_text
+    from ..analysis.relations.table import read_table
+    from ..core.files import write_json
 
     source = Path(flags.table)
     table = read_table(source)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 HELP = "one html file of runs, plans or recipes: tables, curves, layers, confusions, relations, settings"
 EXAMPLE = "headwater report result/downstream/my_run --out report.html"
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(flags.out)
     if out.suffix not in {".html", ".htm"}:
         raise UserError(f"Expected a page's name that ends in .html after --out, found '{out}'. Add .html.")
-    from ..analysis.report import report
+    from ..analysis.report.report import report
 
     print(report([Path(folder) for folder in flags.results], out))
     return 0

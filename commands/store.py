@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
-from .shell import Parser
+from ..core.errors import UserError
+from .common.shell import Parser
 
 if TYPE_CHECKING:
-    from ..upstream.upkeep import StoredSpace
+    from ..upstream.store.maintenance import StoredSpace
+
 
 HELP = "list the features that are stored, remove the longest unused, check that they are sound"
 EXAMPLE = "headwater store prune --to 20GB"
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if flags.action != "prune" and (flags.all or flags.unused or flags.to or flags.dry_run):
         raise UserError(f"Expected --all, --unused, --to and --dry-run after `prune`, found them after `{flags.action}`.")
-    from ..training.checkpoint import plain_disk_errors
-    from ..training.stored import store_root
+    from ..core.files import plain_disk_errors
+    from ..runs.features import store_root
 
     root = store_root(flags.store or "auto")
     if not root.is_dir():
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def status(_: Namespace, root: Path) -> int:
     """Print each space, the total, and how much a run may add unasked."""
-    from ..upstream.store import default_limit, in_words
-    from ..upstream.upkeep import list_spaces
+    from ..upstream.store.maintenance import list_spaces
+    from ..upstream.store.store import default_limit, in_words
 
     spaces = list_spaces(root)
     lines: list[tuple[str, ...]] = [("upstream", "layers", "rows are", "precision", "rows", "size", "last used", "folder")]
@@ -67,7 +68,7 @@ def status(_: Namespace, root: Path) -> int:
 
 def described(space: StoredSpace) -> tuple[str, ...]:
     """Return a space as a line of the table."""
-    from ..upstream.store import in_words
+    from ..upstream.store.store import in_words
 
     layers = space.described.get("layers", [])
     day = time.strftime("%Y-%m-%d", time.localtime(space.used))
@@ -85,9 +86,9 @@ def described(space: StoredSpace) -> tuple[str, ...]:
 
 def prune(flags: Namespace, root: Path) -> int:
     """Remove what the flags choose, and say what was freed."""
-    from ..upstream.store import in_words, parse_size
-    from ..upstream.upkeep import clear_remains, list_spaces, parse_age
-    from ..upstream.upkeep import prune as prune_spaces
+    from ..upstream.store.maintenance import clear_remains, list_spaces, parse_age
+    from ..upstream.store.maintenance import prune as prune_spaces
+    from ..upstream.store.store import in_words, parse_size
 
     if sum(map(bool, (flags.all, flags.unused, flags.to))) != 1:
         raise UserError("Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes.")
@@ -107,8 +108,8 @@ def prune(flags: Namespace, root: Path) -> int:
 
 def verify(_: Namespace, root: Path) -> int:
     """Hash audio again and compare checksums; what is wrong is forgotten or removed, so that the next run computes it anew."""
-    from ..corpus.audio import cache_folder
-    from ..upstream.upkeep import changed_audio, damaged_shards
+    from ..core.files import cache_folder
+    from ..upstream.store.maintenance import changed_audio, damaged_shards
 
     files, changed = changed_audio(root, cache_folder())
     for path in changed:

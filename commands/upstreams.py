@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from .shell import Parser
+from .common.shell import Parser
 
 HELP = "list the upstreams that have a name"
 EXAMPLE = "headwater upstreams 'hubert*'"
@@ -18,8 +18,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("pattern", nargs="?", default="*", help="names to list, with * and ?")
     parser.add_argument("--modality", choices=("audio", "text"), help="those that listen, or those that read")
     flags = parser.parse_args(arguments)
-    from ..errors import UserError, nearest
-    from ..upstream.base import broken_upstreams, list_upstreams
+    from ..core.errors import UserError, nearest
+    from ..upstream.load import broken_upstreams, list_upstreams
 
     rows = list_upstreams(flags.pattern, flags.modality)
     for problem in broken_upstreams(flags.pattern):

@@ -12,9 +12,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.file_cache import FileKey, FileMemory, file_key
+from ..core.files import cache_folder
 from .base import Utterance
-from .memory import FileKey, FileMemory, file_key
 
 _BLOCK = 1 << 18  # samples decoded at once while checking
 _STREAMED = 0x7FFFF000  # a WAV written to a pipe promises this much or more (or 0) because its length was not known
@@ -38,16 +39,6 @@ def read_audio(path: str | Path, start: float = 0.0, duration: float | None = No
 
 
 _NEXT_MOVE = "Replace the file, or leave it out."
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: $HEADWATER_CACHE, or headwater in the user's cache folder."""
-    chosen = os.environ.get("HEADWATER_CACHE")
-    place = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "headwater"
-    try:
-        return place.expanduser()
-    except RuntimeError:  # a container's user may have none
-        raise UserError(f"Expected a home for the cache '{place}', found none. Set HEADWATER_CACHE=FOLDER, or HOME.") from None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .base import Utterance
 
 Splits = dict[str, tuple[Utterance, ...]]

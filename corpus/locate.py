@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .base import Reader, claimants
+from ..core.errors import UserError
+from .base import Reader
+from .load import claimants
+
+MARKER = "DEMO"  # a file of this name at a corpus' root says that nobody may quote its numbers
 
 
 def find_root(reader: Reader, data: str | None = None) -> Path:
@@ -44,8 +47,6 @@ def _at_home(place: str, source: str) -> Path:
 
 def is_demo(root: Path) -> bool:
     """Tell whether a corpus' folder is a miniature of it, or lies in one."""
-    from .demo import MARKER
-
     return any((place / MARKER).is_file() for place in (root.resolve(), *root.resolve().parents))
 
 

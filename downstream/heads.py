@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, nearest
+from ..core.errors import UserError, nearest
 from ..upstream.base import Frames
 
 Built = TypeVar("Built")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.errors import UserError, nearest
 from ..corpus.base import Corpus, Utterance
-from ..errors import UserError, nearest
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Reader, Utterance, register_corpus
 from headwater.corpus.folds import check_fold, deal, in_drawn_order, split_by_speaker
-from headwater.errors import UserError
 
 PROTOCOLS = {"speaker4": 4}  # name -> number of folds; the first one is the default
 

@@ -17,8 +17,10 @@ import pytest
 import soundfile
 import torch
 
-from headwater.training.config import RunConfig, resolve
-from headwater.training.run import Runtime, run
+from headwater.runs.config.resolve import resolve
+from headwater.runs.config.schema import RunConfig
+from headwater.runs.run import run
+from headwater.runs.runtime import Runtime
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started with `&` would pass on that Ctrl-C is ignored

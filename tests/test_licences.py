@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.doctor import installed, required
+from headwater.checks.machine import installed, required
 
 STRONG = re.compile(r"(?<![\w])A?GPL|GNU (Affero )?General Public", re.IGNORECASE)
 WEAK = re.compile(

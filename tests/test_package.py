@@ -13,7 +13,7 @@ import pytest
 from torch import distributed
 
 import headwater as library
-from headwater.commands.shell import run_command
+from headwater.commands.common.shell import run_command
 
 ROOT = Path(library.__file__).parent
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -62,8 +62,8 @@ def test_no_module_but_the_packages_own_is_loaded_from_the_repository() -> None:
     code = (
         "import sys, pathlib\n"
         f"root = pathlib.Path({str(ROOT)!r})\n"
-        "from headwater.corpus.base import list_corpora; from headwater.upstream.base import list_upstreams\n"
-        "import headwater.training.plan, headwater.training.evaluation, headwater.commands.downstream\n"
+        "from headwater.corpus.load import list_corpora; from headwater.upstream.load import list_upstreams\n"
+        "import headwater.plans.grid, headwater.inference.evaluate, headwater.commands.downstream\n"
         "list_corpora(), list_upstreams()\n"
         "files = {name: getattr(module, '__file__', None) for name, module in sys.modules.items()}\n"
         "mine = [name for name, file in files.items() if file and root in pathlib.Path(file).parents]\n"

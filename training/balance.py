@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, nearest
-from .strict import ABOVE_0, AT_LEAST_0
+from ..core.errors import UserError, nearest
+from ..core.options import ABOVE_0, AT_LEAST_0
 
 METHODS = ("sum", "fixed", "uncertainty", "dwa", "gradnorm")
 SURGERY = "torchjd:"

@@ -15,14 +15,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
+from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Outcome, Output, Step
-from .answered import refuse_unfit
-from .checkpoint import Progress
+from ..downstream.validate import unfit_answer, unfit_scores
 from .config import TrainingConfig
 from .model import Model
 from .sampling import tasks_of_steps
-from .step import Plan, StepFacts, TaskData, clip, set_rates, step_batches, take_step
+from .schedule import set_rates
+from .step import Plan, Progress, StepFacts, TaskData, clip, step_batches, take_step
 
 SECONDS_BETWEEN_SAVES = 300.0  # of a slow run: at most so much is lost when it is killed
 
@@ -208,3 +209,17 @@ def ahead(
             pending = step, future
         if pending is not None:
             yield pending[0], pending[1].result()
+
+
+def refuse_unfit(task: TaskData, outcome: Outcome) -> None:
+    """Refuse answers that could not be written down at the end, and scores that lack a metric."""
+    problem = unfit_answer(task.expert.vocabulary, outcome)
+    if problem:
+        raise UserError(f"Task '{task.name}': {problem}")
+    for told, found in (
+        ("Expert.score", task.expert.score(outcome)),
+        ("Question.score", task.question.score(task.expert.vocabulary, outcome)),
+    ):
+        problem = unfit_scores(task.question.metrics, found, told)
+        if problem:
+            raise UserError(f"Task '{task.name}': {problem}")

@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
-from ..errors import UserError
 from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig

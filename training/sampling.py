@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import torch
 
-from ..corpus.batch import derive_seed
-from .strict import ABOVE_0
+from ..core.options import ABOVE_0
+from .batches import derive_seed
 
 
 @dataclass(frozen=True)

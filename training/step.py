@@ -12,10 +12,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..corpus.batch import Batch, Example, deal, derive_seed, draw, sampling_weights
+from ..core.errors import UserError
+from ..corpus.batch import Batch, Example
 from ..downstream.base import Expert, Question
-from ..errors import UserError
 from .balance import Balancer, cosines
+from .batches import deal, derive_seed, draw, sampling_weights
 from .config import OptimizerConfig, TrainingConfig
 from .model import Model
 from .sampling import SamplingConfig
@@ -227,18 +228,19 @@ def not_finite(value: float, step: int, task: str, batch: Batch) -> str:
     )
 
 
-def set_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int) -> float:
-    """Set each group's learning rate, a function of the step, and return the factor."""
-    factor = rate_factor(config, step, steps)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return factor
+@dataclass(frozen=True)
+class Progress:
+    """What a run remembers rather than draws: where it is, and the best so far."""
 
+    step: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    worse_evaluations: int = 0  # since the best one
+    seconds: float = 0.0  # spent so far, over all starts
+    drawn: Mapping[str, int] = field(default_factory=dict)  # task -> how many steps trained it
+    bests: Mapping[str, Sequence[float]] = field(default_factory=dict)  # task -> the step of its best dev score, and that score
 
-def rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Return warm-up and decay at a step: linear up over `warmup_steps`, then as the schedule says."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    end = config.schedule_steps or steps
-    way = (step - config.warmup_steps) / max(1, end - config.warmup_steps)
-    return {"constant": 1.0, "linear": 1.0 - way, "cosine": 0.5 * (1.0 + math.cos(math.pi * way))}[config.schedule]
+    @property
+    def is_new(self) -> bool:
+        """True before anything was learnt."""
+        return self.step == 0

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import importlib
-import pkgutil
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from ..core.errors import UserError
 from ..corpus.batch import Batch
-from ..errors import UserError, nearest
-from ..installed import load_all, load_offered
-from ..own_code import FLAGS, known_as, use
 
 Modality = Literal["audio", "text"]
 
@@ -86,10 +79,6 @@ class UpstreamConfig:
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
 
 
-# fields of UpstreamConfig that concern whoever uses the upstream, not its builder
-_USE_FIELDS = frozenset({"name", "path", "trainable", "layer", "normalize_layers"})
-
-
 class Upstream(nn.Module, ABC):
     """A batch -> Layers, and nothing else: no freezing, no pooling, no logging."""
 
@@ -98,6 +87,7 @@ class Upstream(nn.Module, ABC):
     source: str = ""  # hub id, folder or "built in"
     untrained: bool = False  # random weights: results are marked
     code: str = ""  # of one that is not ours: which code computes it
+    family: ClassVar[tuple[str, str] | None] = None  # of ours: what the store's keys call the class; it never changes
 
     @abstractmethod
     def forward(
@@ -169,26 +159,6 @@ class Registered:
 
 
 _REGISTERED: dict[str, Registered] = {}  # public name -> its line
-# files of this folder that register no name; every other one does, and is found by itself
-_MECHANISM = {
-    "asr",
-    "base",
-    "checkpoints",
-    "exact_padding",
-    "hubert_family",
-    "row_keys",
-    "run_folder",
-    "s3prl_bridge",
-    "s3prl_weights",
-    "shards",
-    "store",
-    "text",
-    "tokenizer",
-    "torchaudio_stub",
-    "upkeep",
-    "weighted_sum",
-    "whisper",
-}
 
 
 def register_upstream(
@@ -218,106 +188,26 @@ def register_upstream(
     return register if build is None else register(build)
 
 
-def registered_upstreams() -> dict[str, Registered]:
-    """Return the table of upstreams by name: ours, those that were typed, and what was loaded of installed packages."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _MECHANISM:
-            importlib.import_module(f"headwater.upstream.{module.name}")
-    return _REGISTERED
+def run_block(block: nn.Module, hidden: Tensor, recomputes: bool, **others: Any) -> Any:
+    """Return a block's output; one that is to be recomputed keeps its input only, and the state that dropout drew from."""
+    if recomputes and torch.is_grad_enabled():
+        return checkpoint(block, hidden, use_reentrant=False, preserve_rng_state=True, **others)
+    return block(hidden, **others)
 
 
-def use_upstream(path: str) -> str:
-    """Execute a file that the user typed; return the name of the one upstream in it, which is known from now on."""
-    return use(path, "upstream").name
+def checked_waveforms(batch: Batch, device: torch.device) -> tuple[Tensor, tuple[int, ...]]:
+    """Return a batch's waveforms on a device, cut behind the longest utterance, and their lengths."""
+    if batch.waveforms is None:
+        raise ValueError("Expected waveforms, found a batch of stored layers only. Use its `stored` entry instead.")
+    for name, length in zip(batch.ids, batch.lengths, strict=True):
+        if length < 1:
+            raise ValueError(f"Expected at least one sample, found none in utterance '{name}'. Leave it out.")
+    return batch.waveforms[:, : max(batch.lengths)].to(device), batch.lengths
 
 
-def broken_upstreams(pattern: str = "*") -> list[str]:
-    """Return a line for each upstream of an installed package that cannot be had."""
-    return load_all("upstream", registered_upstreams(), pattern)
-
-
-def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Registered]:
-    """Return the registered upstreams whose name matches, in natural order."""
-    load_all("upstream", registered_upstreams(), pattern)  # what is broken is told by `broken_upstreams`
-    rows = [row for row in _REGISTERED.values() if fnmatch.fnmatch(row.name, pattern) and modality in (None, row.modality)]
-    return sorted(rows, key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row.name)])
-
-
-def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return an upstream in eval mode, by name, hub id, folder, run folder, `s3prl/NAME` or a file of one's own.
-
-    `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers. With a modality another one is refused, and of a
-    run that had both it is the one that is loaded.
-    """
-    if isinstance(what, str) and what.endswith(".py"):  # typed in the code that calls; a recipe's comes in a config
-        what = use_upstream(what)
-    config = UpstreamConfig(name=what) if isinstance(what, str) else what
-    row = find_upstream(config, modality)
-    upstream = row.build(config)
-    _refuse_modality(config, upstream.spec.modality, modality)
-    upstream.name, upstream.source = config.name, upstream.source or row.source
-    upstream.untrained, upstream.code = upstream.untrained or row.untrained, upstream.code or row.code
-    return upstream.eval()
-
-
-def find_upstream(config: UpstreamConfig, modality: str | None = None) -> Registered:
-    """Return the line of the upstream that a config names, its options and modality checked; nothing is loaded."""
-    row = _find(config, modality)
-    _refuse_unknown_options(row, config)
-    _refuse_modality(config, row.modality, modality)
-    return row
-
-
-def _find(config: UpstreamConfig, modality: str | None) -> Registered:
-    from . import huggingface, s3prl_bridge, s3prl_weights
-
-    config = replace(config, name=known_as(config.name, "upstream", FLAGS[modality or "audio"]))
-    registered = registered_upstreams()
-    if config.name not in registered:
-        load_offered("upstream", config.name, registered)
-    if (row := s3prl_weights.row_of(config, registered.get(config.name))) is not None:
-        return row
-    if config.name in registered:
-        return registered[config.name]
-    if config.name.startswith("s3prl/"):
-        return Registered(config.name, s3prl_bridge.build, "s3prl", "", options=s3prl_bridge.OPTIONS)
-    folder = Path(config.path or config.name).expanduser()
-    if (folder / "config.yaml").is_file():
-        from . import run_folder
-
-        build = partial(run_folder.build, modality=modality)
-        return Registered(config.name, build, str(folder), "", None, options=run_folder.OPTIONS)
-    if folder.is_file():
-        raise UserError(f"Expected the folder of a model or a run, found the file '{folder}'. Name its folder: {folder.parent}")
-    if folder.is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.name):
-        return Registered(config.name, huggingface.build, config.name, "", None, options=huggingface.OPTIONS)
-    if config.path is not None and not folder.exists():
-        raise UserError(f"Expected a folder with weights after -k, found nothing at '{config.path}'. Check the path.")
-    if "/" in config.name or config.name.startswith("."):
-        raise UserError(
-            f"Expected a folder with config.json and weights (or a run folder) at '{config.name}', found nothing there. "
-            "Check the path, or give a name from `headwater upstreams`."
-        )
-    close = nearest(config.name, registered)
-    others = "See `headwater upstreams`, or give a hub id, a folder, or s3prl/NAME."
-    raise UserError(f"There is no upstream '{config.name}'.{close} {others}")
-
-
-def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | None) -> None:
-    if found is None or expected is None or found == expected:
-        return
-    verbs, flags = {"audio": "listens", "text": "reads"}, {"audio": "-u", "text": "--text-upstream"}
-    raise UserError(
-        f"Expected an upstream that {verbs[expected]} for {flags[expected]}, found '{config.name}', which {verbs[found]}. "
-        f"Give it to {flags[found]}; `headwater upstreams` tells them apart."
-    )
-
-
-def _refuse_unknown_options(row: Registered, config: UpstreamConfig) -> None:
-    for option in fields(UpstreamConfig):
-        if option.name in _USE_FIELDS | row.options or getattr(config, option.name) == option.default:
-            continue
-        allowed = ", ".join(sorted(row.options)) or "no options"
-        raise UserError(f"Upstream '{config.name}' has no option '{option.name}' (it has: {allowed}). Leave it out.")
-    if config.path is not None and (row.source == "built in" or (row.code and "path" not in row.options)):
-        raise UserError(f"Upstream '{config.name}' is built in and takes no weights: leave out -k, or name the model.")
+def named_layers(layers: Sequence[int] | None, num_layers: int) -> list[int]:
+    """Return the layers asked for, all where none are named."""
+    wanted = list(range(num_layers)) if layers is None else list(layers)
+    if not wanted or min(wanted) < 0 or max(wanted) >= num_layers:
+        raise ValueError(f"Expected layers from 0 to {num_layers - 1}, found {wanted}.")
+    return wanted

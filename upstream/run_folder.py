@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..own_code import SECTIONS, refuse_other_code
-from . import huggingface
-from .base import Upstream, UpstreamConfig, load_upstream
-from .row_keys import hash_file
+from ..core.errors import UserError
+from ..core.files import hash_file
+from ..core.run_folder import ARCHITECTURES, BEST
+from ..plugins.provenance import refuse_other_code
+from ..plugins.registry import SECTIONS
+from .base import Upstream, UpstreamConfig
+from .families import huggingface
+from .load import load_upstream
 
-# by role: of a finetuned run, with its checkpoint, all that the upstream is
-ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}
-BEST = "checkpoints/best.safetensors"
 OPTIONS = frozenset({"keep_layers"})
 
 
 def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
     """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for."""
-    from ..training.checkpoint import read_json
+    from ..core.files import read_json
 
     folder = folder_of(config)
     role, trained = section_of(folder, modality)
@@ -45,8 +45,7 @@ def folder_of(config: UpstreamConfig) -> Path:
 
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
     """Return the role and the config of a run's upstream, of two the one that is asked for."""
-    from ..training.config import read_yaml
-    from ..training.strict import bind
+    from ..core.options import bind, read_yaml
 
     mapping, errors = read_yaml(folder / "config.yaml"), list[str]()
     sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
@@ -77,7 +76,8 @@ def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
 
 def finetuned(folder: Path, trained: UpstreamConfig, role: str = "audio") -> Upstream:
     """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
-    from ..training.checkpoint import load_tensors, read_json
+    from ..core.files import read_json
+    from ..core.tensors import load_tensors
 
     path = folder / BEST
     prefix = f"upstreams.{role}."

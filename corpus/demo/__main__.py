@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from headwater.corpus.base import get_reader
-from headwater.corpus.demo import MARKER
-from headwater.errors import UserError
+from headwater.core.errors import UserError
+from headwater.corpus.load import get_reader
+from headwater.corpus.locate import MARKER
 
 
 def main(name: str, folder: str, seed: str, scale: str) -> None:

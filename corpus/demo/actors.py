@@ -16,7 +16,7 @@ _EMODB = {"W": "angry", "L": "bored", "E": "disgusted", "A": "fearful", "F": "ha
 
 def make_ravdess(folder: Path, *, seed: int, scale: float) -> None:
     """Write Actor_01 to Actor_24, about 380 files at scale 1."""
-    from ..ravdess import TEXTS
+    from ..readers.ravdess import TEXTS
 
     for actor in range(1, 25):
         speaker, generator = _actor("en-us", "M" if actor % 2 else "F", seed, actor)
@@ -30,7 +30,7 @@ def make_ravdess(folder: Path, *, seed: int, scale: float) -> None:
 
 def make_cremad(folder: Path, *, seed: int, scale: float) -> None:
     """Write AudioWAV and the table of actors: 20 of the 91 actors, about 480 clips at scale 1."""
-    from ..cremad import TEXTS
+    from ..readers.cremad import TEXTS
 
     rows = ["ActorID,Age,Sex,Race,Ethnicity"]
     for actor in range(1001, 1021):
@@ -45,7 +45,7 @@ def make_cremad(folder: Path, *, seed: int, scale: float) -> None:
 
 def make_emodb(folder: Path, *, seed: int, scale: float) -> None:
     """Write wav: ten German speakers, about 420 files at scale 1."""
-    from ..emodb import SPEAKERS, TEXTS
+    from ..readers.emodb import SPEAKERS, TEXTS
 
     for number, (name, (sex, _)) in enumerate(SPEAKERS.items()):
         speaker, generator = _actor("de", sex, seed, number)

@@ -20,7 +20,7 @@ _ACCENTS = ("en-us", "en-gb-x-rp", "en-gb-scotland")
 
 def make_demo(folder: Path, *, seed: int, scale: float) -> None:
     """Write speech_commands_v0.01 and its test set, about 650 clips at scale 1."""
-    from ..speech_commands import KEYWORDS, LISTS, NOISE, SILENCE, TEST_SET, UNKNOWN
+    from ..readers.speech_commands import KEYWORDS, LISTS, NOISE, SILENCE, TEST_SET, UNKNOWN
 
     root = folder / "speech_commands_v0.01"
     lists: dict[str, list[str]] = {split: [] for split in LISTS}
@@ -46,7 +46,7 @@ def make_demo(folder: Path, *, seed: int, scale: float) -> None:
 
 def _people(seed: int, scale: float) -> Iterator[tuple[str, str]]:
     """Yield splits and names whose hash puts them there, as the corpus' README has it."""
-    from ..speech_commands import split_of
+    from ..readers.speech_commands import split_of
 
     generator = np.random.default_rng([seed, 0])
     for split, count in _SPEAKERS.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError
+from ...core.errors import UserError
 
 SAMPLE_RATE = 22050  # what espeak-ng returns
 

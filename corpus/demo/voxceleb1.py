@@ -35,7 +35,7 @@ class _Video:
 
 def make_demo(folder: Path, *, seed: int, scale: float) -> None:
     """Write dev/wav, test/wav and iden_split.txt: 12 speakers, about 320 utterances at scale 1."""
-    from ..voxceleb1 import LISTS
+    from ..readers.voxceleb1 import LISTS
 
     lines = []
     least, most = _SPEAKERS

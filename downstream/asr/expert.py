@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...core.errors import UserError
+from ...core.options import ABOVE_0, AT_LEAST_0, SHARE
 from ...corpus.base import Utterance
 from ...corpus.batch import Batch
-from ...errors import UserError
-from ...training.strict import ABOVE_0, AT_LEAST_0, SHARE
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Outcome, Output, Task
 from . import question

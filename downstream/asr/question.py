@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
-from ...errors import UserError
 from ..base import Outcome, Question
 from ..labels import LabelsConfig
 from .spelling import error_rates, plain_text

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...core.options import ABOVE_0, SHARE
 from ...corpus.base import Utterance
 from ...corpus.batch import Batch
-from ...training.strict import ABOVE_0, SHARE
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Outcome, Output, Question, Task
 from ..classification import mean_by_seconds
+from ..gather import gathered
 from ..heads import Fusion, Pooled
-from ..together import gathered
 from . import question
 
 _LOG = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
-from ...errors import UserError
-from ...training import metrics
+from .. import metrics
 from ..base import Outcome, Question
 from ..labels import LabelsConfig
 
@@ -150,7 +150,7 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw predictions over references, a panel for each dimension."""
-    from ...analysis.agreement import agreement_plot
+    from .plot import agreement_plot
 
     path = stem.with_name(f"agreement-{stem.name}.png")
     agreement_plot(outcome.references, outcome.predictions, vocabulary["dimensions"], vocabulary["scale"], path, marks=marks)

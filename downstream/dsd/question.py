@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from ...core.errors import UserError
 from ...corpus.base import Corpus
-from ...errors import UserError
-from ...training import metrics
-from .. import classification
+from .. import classification, metrics
 from ..base import Outcome, Question
 from ..labels import Classes, LabelsConfig, check_words, label_key, require_trainable
 
@@ -171,7 +170,7 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw misses over false alarms, with the operating point."""
-    from ...analysis.det import det_plot
+    from .plot import det_plot
 
     truth, scores = answers_of(outcome)
     if 0 < truth.sum() < len(truth):

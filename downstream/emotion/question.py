@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ...core.errors import UserError
 from ...corpus.base import Corpus
-from ...errors import UserError
-from ...training import metrics
-from .. import classification
+from .. import classification, metrics
 from ..base import Outcome, Question
 from ..labels import Classes, LabelsConfig, label_key
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ...training.strict import ABOVE_0
+from ...core.options import ABOVE_0
 from ...upstream.base import UpstreamSpec
 from ..base import Task
 from ..classification import Classifier, ClassifierConfig, build_classifier

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...corpus.base import Corpus
-from ...training import metrics
-from .. import classification
+from .. import classification, metrics
 from ..base import Outcome, Question
 from ..labels import Classes, LabelsConfig
 

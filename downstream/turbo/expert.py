@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...core.errors import UserError
+from ...core.options import ABOVE_0, SHARE, SHARE_OR_1
 from ...corpus.base import Utterance
 from ...corpus.batch import Batch
-from ...errors import UserError
-from ...training.strict import ABOVE_0, SHARE, SHARE_OR_1
 from ...upstream.base import Frames, UpstreamSpec
-from ...upstream.hashed_words import words_of
-from ..base import Expert, Outcome, Output, Question, Task, load_question
+from ...upstream.families.hashed_words import words_of
+from ..base import Expert, Outcome, Output, Question, Task
 from ..classification import Classifier
+from ..gather import gathered
 from ..heads import Pooled
-from ..together import gathered
+from ..load import load_question
 from .contrast import METHODS, TERMS, alike, info_nce, views_of
 from .geometry import geometry_of
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn, tensor
 
-from headwater.downstream.base import Batch, Corpus, Expert, Frames, Outcome, Output, Question, Task, UpstreamSpec, Utterance
+from headwater.core.errors import UserError
+from headwater.corpus.base import Corpus, Utterance
+from headwater.corpus.batch import Batch
+from headwater.downstream.base import Expert, Outcome, Output, Question, Task
 from headwater.downstream.classification import mean_by_seconds
 from headwater.downstream.heads import MeanPoolLinear
-from headwater.errors import UserError
-from headwater.training.metrics import concordance, rmse
+from headwater.downstream.metrics import concordance, rmse
+from headwater.upstream.base import Frames, UpstreamSpec
 
 
 @dataclass(frozen=True)

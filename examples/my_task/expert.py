@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn, tensor
 
-from headwater.downstream.base import Batch, Expert, Frames, Outcome, Output, Task, UpstreamSpec, Utterance
-from headwater.downstream.classification import Classes, mean_by_seconds, question_of_classes
+from headwater.corpus.base import Utterance
+from headwater.corpus.batch import Batch
+from headwater.downstream.base import Expert, Outcome, Output, Task
+from headwater.downstream.classification import mean_by_seconds, question_of_classes
 from headwater.downstream.heads import masked_mean
-from headwater.training.metrics import unweighted_accuracy
+from headwater.downstream.labels import Classes
+from headwater.downstream.metrics import unweighted_accuracy
+from headwater.upstream.base import Frames, UpstreamSpec
 
 
 @dataclass(frozen=True)

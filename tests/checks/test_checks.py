@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 import headwater as library
-from headwater import own_code
 from headwater.checks import corpus as of_corpus
 from headwater.checks import task as of_task
 from headwater.checks import upstream as of_upstream
@@ -20,11 +19,12 @@ from headwater.checks.base import findings
 from headwater.checks.trial import on_trial
 from headwater.commands.check import main as check
 from headwater.corpus import base as corpora
-from headwater.corpus.base import get_reader
+from headwater.corpus.load import get_reader, registered_corpora
 from headwater.downstream import base as tasks
-from headwater.downstream.base import built_in_tasks, load_task
+from headwater.downstream.load import built_in_tasks, load_task
+from headwater.plugins import code as own_code
 from headwater.upstream import base as upstreams
-from headwater.upstream.base import registered_upstreams
+from headwater.upstream.load import registered_upstreams
 
 EXAMPLES = Path(library.__file__).parent / "examples"
 SMALL: dict[str, dict[str, Any]] = {"asr": {"projector_dim": 16, "hidden_dim": 16}, "turbo": {"joint_dim": 32}}
@@ -36,8 +36,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the examples, and a corpus for one of them; nothing was typed yet."""
     monkeypatch.setattr(own_code, "_USED", {})
     monkeypatch.setattr(tasks, "OWN_TASKS", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(upstreams.registered_upstreams()))
-    monkeypatch.setattr(corpora, "_READERS", dict(corpora.registered_corpora()))
+    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
+    monkeypatch.setattr(corpora, "_READERS", dict(registered_corpora()))
     folder = tmp_path / "desk"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
     for label in ("calm", "angry"):

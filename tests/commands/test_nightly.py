@@ -18,11 +18,11 @@ import pytest
 import soundfile
 
 from headwater.__main__ import dispatch
-from headwater.commands.shell import run_command
-from headwater.training import predict
-from headwater.training.heard import Heard, name_of
-from headwater.training.inputs import files_of
-from headwater.training.labels_file import growing, hold, state_of, version_of
+from headwater.commands.common.shell import run_command
+from headwater.inference import trained_run as predict
+from headwater.inference.csv_journal import growing, hold, state_of, version_of
+from headwater.inference.inputs import files_of
+from headwater.inference.waveforms import Heard, name_of
 
 Night = Callable[..., tuple[int, str]]
 
@@ -180,7 +180,7 @@ def test_a_kill_between_the_csv_and_its_memory_costs_nothing(
     night()
     soundfile.write("in/new.wav", np.zeros(8_000), 16_000)
     with monkeypatch.context() as patch:
-        patch.setattr("headwater.training.labels_file.LabelsFile._remember", killed)
+        patch.setattr("headwater.inference.csv_journal.LabelsFile._remember", killed)
         with pytest.raises(RuntimeError, match="killed"):
             night()
     heard.clear()

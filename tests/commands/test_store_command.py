@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from headwater.__main__ import dispatch
-from headwater.commands.shell import run_command
-from headwater.corpus.audio import cache_folder, check_files
+from headwater.commands.common.shell import run_command
+from headwater.core.files import cache_folder
+from headwater.corpus.audio import check_files
 from headwater.corpus.base import Utterance
-from headwater.upstream.row_keys import row_keys
-from headwater.upstream.store import Computed, Space, Store
-from headwater.upstream.upkeep import list_spaces
+from headwater.corpus.fingerprints import row_keys
+from headwater.upstream.store.maintenance import list_spaces
+from headwater.upstream.store.store import Computed, Space, Store
 
 PLAIN = Space("model", (0, 1, 2), 4, False, False, "exact", "auto", "all", "float32")
 TypeIn = Callable[..., tuple[int, str, str]]

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from headwater.corpus import audio, memory
-from headwater.corpus.audio import cache_folder, check_files, read_audio
+from headwater.core import file_cache as memory
+from headwater.core.errors import UserError
+from headwater.core.files import cache_folder
+from headwater.corpus import audio
+from headwater.corpus.audio import check_files, read_audio
 from headwater.corpus.base import Utterance
-from headwater.errors import UserError
 
 
 def tone(seconds: float, rate: int = 16000, channels: int = 1) -> np.ndarray:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from headwater.corpus.base import Utterance
-from headwater.corpus.batch import Example, as_batch, cut_pieces, deal, derive_seed, draw, sampling_weights
+from headwater.corpus.batch import Example, as_batch
+from headwater.training.batches import cut_pieces, deal, derive_seed, draw, sampling_weights
 
 
 def examples(count: int, seed: int = 0) -> list[Example]:

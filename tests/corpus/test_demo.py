@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater.corpus import demo
+from headwater.core.errors import UserError
 from headwater.corpus.audio import check_files, read_audio
-from headwater.corpus.base import Corpus, get_reader, list_corpora
-from headwater.corpus.demo import demo_root
-from headwater.corpus.locate import is_demo
-from headwater.errors import UserError
-from headwater.training.config import CorpusConfig, complete_corpus
-from headwater.training.prepare import read_corpus
+from headwater.corpus.base import Corpus
+from headwater.corpus.demo import make as demo
+from headwater.corpus.demo.make import demo_root
+from headwater.corpus.load import get_reader, list_corpora
+from headwater.corpus.locate import MARKER, is_demo
+from headwater.runs.config.resolve import complete_corpus
+from headwater.runs.config.schema import CorpusConfig
+from headwater.runs.prepare import read_corpus
 
 pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
 
@@ -79,7 +81,7 @@ def test_a_second_call_speaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_make_one_miniature_and_leave_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
     code = (
-        "from headwater.corpus.base import get_reader; from headwater.corpus.demo import demo_root; "
+        "from headwater.corpus.load import get_reader; from headwater.corpus.demo.make import demo_root; "
         f"print(demo_root(get_reader('ravdess'), scale={TINY}))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -94,7 +96,7 @@ def test_a_miniature_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
     root = demo_root(get_reader("ravdess"), scale=TINY)
     whole = digest(root)
-    (root / demo.MARKER).unlink()
+    (root / MARKER).unlink()
     next(root.rglob("*.wav")).unlink()
     assert digest(demo_root(get_reader("ravdess"), scale=TINY)) == whole
 
@@ -164,7 +166,7 @@ def test_a_link_into_a_miniature_is_one_and_a_way_out_of_it_is_none(tmp_path: Pa
     made, real = tmp_path / "made", tmp_path / "real"
     (made / "deep").mkdir(parents=True)
     real.mkdir()
-    (made / demo.MARKER).touch()
+    (made / MARKER).touch()
     (tmp_path / "link").symlink_to(made / "deep")
     assert is_demo(tmp_path / "link")
     assert not is_demo(made / ".." / "real")

@@ -7,10 +7,11 @@ from typing import NoReturn
 
 import pytest
 
-from headwater.corpus.audio import cache_folder
-from headwater.corpus.base import Reader, get_reader, list_corpora
+from headwater.core.errors import UserError
+from headwater.core.files import cache_folder
+from headwater.corpus.base import Reader
+from headwater.corpus.load import get_reader, list_corpora
 from headwater.corpus.locate import find_root
-from headwater.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from headwater.commands.shell import leave_launch
+from headwater.commands.common.shell import leave_launch
 from headwater.downstream.turbo.expert import Turbo
 
 GRADIENTS = Path(__file__).parents[1] / "training" / "gradients.py"

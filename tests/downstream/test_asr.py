@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Batch, Example
 from headwater.downstream.asr import masks, question
@@ -18,9 +19,8 @@ from headwater.downstream.asr.expert import TASK, Asr, AsrConfig
 from headwater.downstream.asr.spelling import count_errors, decode, encode, error_rates, frames_needed, plain_text
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.labels import LabelsConfig
-from headwater.errors import UserError
-from headwater.training.prepare import learnable
-from headwater.training.results import intervals_of
+from headwater.runs.prepare import learnable
+from headwater.runs.results import intervals_of
 from headwater.upstream.base import Frames, UpstreamSpec
 
 SPECS = {"audio": UpstreamSpec("audio", 1, 5, 16_000, lambda samples: samples // 320)}

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Batch
 from headwater.downstream.avd import question
 from headwater.downstream.avd.expert import Avd, AvdConfig, build, concordance_loss
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.labels import LabelsConfig
-from headwater.errors import UserError
-from headwater.training.metrics import concordance
+from headwater.downstream.metrics import concordance
 from headwater.upstream.base import Frames, UpstreamConfig, UpstreamSpec
-from headwater.upstream.huggingface import class_of, configure, wrap
-from headwater.upstream.tiny import tiny_model
+from headwater.upstream.families.huggingface import class_of, configure, wrap
+from headwater.upstream.families.tiny import tiny_model
 
 VOCABULARY = {"dimensions": ["arousal", "valence", "dominance"], "scale": [1.0, 7.0]}
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Batch
+from headwater.downstream import metrics
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.classification import build_classifier
 from headwater.downstream.dsd import question
 from headwater.downstream.dsd.expert import DsdConfig
 from headwater.downstream.labels import LabelsConfig
-from headwater.errors import UserError
-from headwater.training import metrics
-from headwater.training.results import intervals_of
+from headwater.runs.results import intervals_of
 from headwater.upstream.base import UpstreamSpec
 
 SPECS = {

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from headwater.analysis.geometry import directions
 from headwater.commands import geometry as command
+from headwater.core.errors import UserError
+from headwater.core.files import write_json
+from headwater.core.tensors import save_tensors
 from headwater.downstream.turbo import geometry
-from headwater.errors import UserError
-from headwater.training.checkpoint import save_tensors, write_json
 
 AXES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
 

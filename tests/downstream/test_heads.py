@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from headwater.core.errors import UserError
 from headwater.downstream import heads
-from headwater.errors import UserError
 from headwater.upstream.base import Frames
 
 LENGTHS = (7, 3, 1)

@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from headwater.core.errors import UserError
+from headwater.core.options import read_yaml
 from headwater.corpus.base import Corpus, Utterance
-from headwater.corpus.batch import Batch, Example, draw, sampling_weights
+from headwater.corpus.batch import Batch, Example
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.classification import Classifier, random_crop
 from headwater.downstream.ks import question
 from headwater.downstream.ks.expert import TASK, KsConfig
 from headwater.downstream.labels import LabelsConfig
-from headwater.errors import UserError
-from headwater.training.config import find_recipe, read_yaml, resolve
-from headwater.training.run import Runtime, references, run
+from headwater.runs.config.recipes import find_recipe
+from headwater.runs.config.resolve import resolve
+from headwater.runs.run import references, run
+from headwater.runs.runtime import Runtime
+from headwater.training.batches import draw, sampling_weights
 from headwater.upstream.base import Frames, UpstreamSpec
 
 ORDER = ("yes", "no", "_unknown_", "_silence_")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.downstream.emotion.question import adapt
 from headwater.downstream.labels import Classes, LabelsConfig, classes_of, require_trainable
-from headwater.errors import UserError
 
 
 def corpus(*labels: str, test: tuple[str, ...] = ("neu", "hap"), name: str = "iemocap") -> Corpus:

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from headwater.core.errors import UserError
+from headwater.core.options import read_yaml
 from headwater.corpus.base import Corpus, Utterance
 from headwater.downstream.base import Outcome
 from headwater.downstream.labels import LabelsConfig
 from headwater.downstream.sid import question
 from headwater.downstream.sid.expert import TASK, SidConfig
-from headwater.errors import UserError
-from headwater.training.config import find_recipe, read_yaml, resolve
-from headwater.training.run import Runtime, references, run
+from headwater.runs.config.recipes import find_recipe
+from headwater.runs.config.resolve import resolve
+from headwater.runs.run import references, run
+from headwater.runs.runtime import Runtime
 from headwater.upstream.base import UpstreamSpec
 
 SPECS = {"audio": UpstreamSpec("audio", 1, 5, 16_000, lambda samples: samples // 320)}

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from headwater.core.errors import UserError
 from headwater.corpus.batch import Batch
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.turbo.contrast import TERMS, info_nce
 from headwater.downstream.turbo.expert import Turbo, TurboConfig, build, question_of
-from headwater.errors import UserError
 from headwater.upstream.base import Frames, UpstreamSpec
 
 VOCABULARY = {"classes": ["ang", "hap", "sad"], "merge": {}, "key": "label", "counts": {"ang": 2, "hap": 1, "sad": 1}}

@@ -10,7 +10,7 @@ import pytest
 
 from headwater.__main__ import dispatch
 from headwater.commands import downstream
-from headwater.commands.shell import run_command
+from headwater.commands.common.shell import run_command
 
 PROGRAMS = {
     "headwater": dispatch,
@@ -64,7 +64,7 @@ def answer(desk: Path, type_in: Callable[[str], tuple[int, str, str]], monkeypat
 
     def run(typed: str, *, lines: int = 1) -> str:
         """Type it."""
-        monkeypatch.setattr("headwater.training.run.train", train)
+        monkeypatch.setattr("headwater.runs.run.train", train)
         before = set(desk.rglob("*"))
         code, out, err = type_in(typed)
         message = "\n".join(line for line in err.splitlines() if not line.startswith(("plan ", "run ")))

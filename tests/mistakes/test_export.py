@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from headwater.training import onnx_export
-from headwater.training.config import merge, resolve
-from headwater.training.mtl_config import resolve_mtl
-from headwater.training.multi import run_tasks
-from headwater.training.plan import expand, run_plan
-from headwater.training.run import Runtime, run
+from headwater.core.options import merge
+from headwater.inference.export import onnx as onnx_export
+from headwater.plans.grid import expand, run_plan
+from headwater.runs.config.resolve import resolve, resolve_mtl
+from headwater.runs.joint import run_tasks
+from headwater.runs.run import run
+from headwater.runs.runtime import Runtime
 
 QUIET = Runtime("cpu", quiet=True)
 
@@ -109,9 +110,9 @@ def test_an_upstream_that_only_s3prl_can_build_is_refused(
     (desk / "run").unlink()
     shutil.copytree(finished, desk / "run")
     (desk / "run" / "config.yaml").write_text(config)
-    from headwater.upstream.base import load_upstream
+    from headwater.upstream.load import load_upstream
 
-    monkeypatch.setattr("headwater.training.predict.load_upstream", lambda *_: load_upstream("fbank_no_cmvn"))
+    monkeypatch.setattr("headwater.inference.trained_run.load_upstream", lambda *_: load_upstream("fbank_no_cmvn"))
     said = answer("headwater export run out")
     assert "an upstream that a folder can hold, found 's3prl/apc' in 'run', which only s3prl can build" in said
     assert "predict with the run itself" in said

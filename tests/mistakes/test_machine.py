@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from headwater.commands.shell import run_command
+from headwater.commands.common.shell import run_command
 
 TypeIn = Callable[[str], tuple[int, str, str]]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(filled: int, small_disk: Pa
 def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_one_whole(
     desk: Path, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headwater.training import checkpoint
+    from headwater.runs import state as checkpoint
 
     written, save_file = [], checkpoint.save_file
 
@@ -235,7 +235,7 @@ def test_an_interruption_is_one_line_and_code_130(capsys: pytest.CaptureFixture[
 
 
 def test_an_interruption_waits_for_what_may_not_be_cut() -> None:
-    from headwater.training.log import uninterrupted
+    from headwater.runs.log import uninterrupted
 
     ended = []
 

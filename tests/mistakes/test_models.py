@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from headwater.commands.downstream import make_parser, plan_of
-from headwater.upstream.tiny import tiny_model
+from headwater.upstream.families.tiny import tiny_model
 
 TypeIn = Callable[[str], tuple[int, str, str]]
 TRAIN = "python run_downstream.py -d emotion --data tones/tones.csv"

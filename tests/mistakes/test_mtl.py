@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from headwater.commands import mtl
-from headwater.commands.shell import run_command
-from headwater.errors import UserError
-from headwater.training.mtl_config import resolve_mtl
-from headwater.training.multi import run_tasks
-from headwater.training.run import Runtime
+from headwater.commands.common.shell import run_command
+from headwater.core.errors import UserError
+from headwater.runs.config.resolve import resolve_mtl
+from headwater.runs.joint import run_tasks
+from headwater.runs.runtime import Runtime
 
 TYPED = "-u fbank_no_cmvn --tasks emotion,dsd --data emotion=tones/rated.csv --data dsd=tones/rated.csv -p mine --device cpu"
 QUICK = "-o upstream.trainable=false tasks.dsd.labels.column=directed training.steps=2 training.eval_every=2"
@@ -80,7 +80,7 @@ def answer_mtl(
         "upstream: {name: fbank_no_cmvn}\nselect: gain\ntasks: {emotion: {corpus: {data: tones/rated.csv}}}\n"
     )
     (desk / "list.yaml").write_text("tasks: {emotion: [1, 2]}\n")
-    real = "headwater.training.multi.train"
+    real = "headwater.runs.joint.train"
 
     def train(*_: object) -> None:
         """Stand where the training would begin."""
@@ -90,7 +90,7 @@ def answer_mtl(
         """Type it."""
         if not trains:
             monkeypatch.setattr(real, train)
-            monkeypatch.setattr("headwater.training.run.train", train)
+            monkeypatch.setattr("headwater.runs.run.train", train)
         before = set(desk.rglob("*"))
         capsys.readouterr()
         try:

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 import headwater as library
-from headwater import own_code
 from headwater.corpus import base as corpora
+from headwater.corpus.load import registered_corpora
 from headwater.downstream import base as tasks
+from headwater.downstream.load import OWN_TASKS
+from headwater.plugins import code as own_code
 from headwater.upstream import base as upstreams
+from headwater.upstream.load import registered_upstreams
 
 Answer = Callable[..., str]
 EXAMPLES = Path(library.__file__).parent / "examples"
@@ -25,8 +28,8 @@ def nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins as a process does."""
     monkeypatch.setattr(own_code, "_USED", {})
     monkeypatch.setattr(tasks, "OWN_TASKS", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(upstreams.registered_upstreams()))
-    monkeypatch.setattr(corpora, "_READERS", dict(corpora.registered_corpora()))
+    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
+    monkeypatch.setattr(corpora, "_READERS", dict(registered_corpora()))
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_code_that_does_not_run_is_told_with_its_line(answer: Answer, mine: Path
     path.write_text(f"{line}\n{path.read_text()}")
     message = answer(f"{COMMAND} -d ./my_task")
     assert f"found {told}. Mend it." in message
-    assert not tasks.OWN_TASKS
+    assert not OWN_TASKS
 
 
 def test_a_file_without_an_upstream_and_one_with_two(answer: Answer, mine: Path) -> None:
@@ -111,7 +114,7 @@ def test_a_file_without_an_upstream_and_one_with_two(answer: Answer, mine: Path)
     path.write_text(path.read_text() + "\n\nregister_upstream(my_upstream, name='second')\n")
     message = answer(f"{command} -u ./my_upstream.py")
     assert "found upstream 'my_upstream', upstream 'second'" in message
-    assert "second" not in upstreams.registered_upstreams()
+    assert "second" not in registered_upstreams()
     path.write_text("x = 1\n")
     assert "Expected one function with @register_upstream in './my_upstream.py', found none." in answer(
         f"{command} -u ./my_upstream.py"
@@ -121,15 +124,18 @@ def test_a_file_without_an_upstream_and_one_with_two(answer: Answer, mine: Path)
 def test_an_upstream_of_a_name_that_is_taken(answer: Answer, mine: Path) -> None:
     changed(mine / "my_upstream.py", "def my_upstream", "def fbank")
     message = answer("headwater downstream -d emotion --data tones/tones.csv QUICK -u ./my_upstream.py")
-    assert "Expected another name for an upstream than 'fbank', found it in headwater.upstream.spectrogram and in" in message
-    assert upstreams.registered_upstreams()["fbank"].source == "built in"
+    assert (
+        "Expected another name for an upstream than 'fbank', found it in headwater.upstream.families.spectrogram and in"
+        in message
+    )
+    assert registered_upstreams()["fbank"].source == "built in"
 
 
 @pytest.mark.usefixtures("mine")
 def test_a_corpus_after_the_flag_of_an_upstream(answer: Answer) -> None:
     message = answer("headwater downstream -d emotion --data tones/tones.csv QUICK -u ./my_corpus.py")
     assert "found the corpus 'my_corpus'. Type it after --corpus." in message
-    assert "my_corpus" not in corpora.registered_corpora()
+    assert "my_corpus" not in registered_corpora()
 
 
 @pytest.mark.usefixtures("mine")
@@ -177,8 +183,8 @@ def own_run(type_in: Callable[[str], tuple[int, str, str]], mine: Path) -> Path:
     """A finished run of one's own task and upstream."""
     typed = "headwater downstream -u ./my_upstream.py -d ./my_task --data tones/tones.csv QUICK --quiet -p own"
     assert type_in(typed)[0] == 0
-    tasks.OWN_TASKS.clear()
-    upstreams.registered_upstreams().pop("my_upstream")
+    OWN_TASKS.clear()
+    registered_upstreams().pop("my_upstream")
     own_code._USED.clear()
     return mine / "own"
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from headwater.errors import UserError
-from headwater.training.config import resolve, task_default
-from headwater.training.labels_file import growing, state_of
-from headwater.training.plan import expand, run_plan
-from headwater.training.run import Runtime
+from headwater.core.errors import UserError
+from headwater.inference.csv_journal import growing, state_of
+from headwater.plans.grid import expand, run_plan
+from headwater.runs.config.recipes import task_default
+from headwater.runs.config.resolve import resolve
+from headwater.runs.runtime import Runtime
 
 TypeIn = Callable[[str], tuple[int, str, str]]
 SHORT = "training.steps=4 training.eval_every=2 training.batch_size=8"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from headwater.commands.shell import leave_launch
+from headwater.commands.common.shell import leave_launch
+from headwater.core.options import read_yaml
+from headwater.runs.config.resolve import resolve
+from headwater.runs.prepare import prepare
+from headwater.runs.runtime import Runtime, make_accelerator
+from headwater.runs.state import make_optimizer
 from headwater.training.balance import Balancer
-from headwater.training.config import read_yaml, resolve
-from headwater.training.prepare import prepare
-from headwater.training.run import Runtime, make_accelerator
-from headwater.training.state import make_optimizer
 from headwater.training.step import Plan, step_batches, take_step
 
 

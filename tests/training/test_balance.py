@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwater.errors import UserError
+from headwater.core.errors import UserError
+from headwater.runs.config.resolve import resolve
+from headwater.runs.runtime import Runtime, make_accelerator
 from headwater.training.balance import BalanceConfig, Balancer, Dwa, cosines, make_balancer
-from headwater.training.config import OptimizerConfig, TrainingConfig, resolve
-from headwater.training.run import Runtime, make_accelerator
+from headwater.training.config import OptimizerConfig, TrainingConfig
 from headwater.training.step import Plan, StepFacts, take_step
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwater.upstream.base import list_upstreams
+from headwater.upstream.load import list_upstreams
 
 
 @pytest.fixture

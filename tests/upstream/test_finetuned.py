@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwater.errors import UserError
-from headwater.upstream.base import Upstream, UpstreamConfig, list_upstreams, load_upstream
+from headwater.core.errors import UserError
+from headwater.upstream.base import Upstream, UpstreamConfig
+from headwater.upstream.load import list_upstreams, load_upstream
 
 TINY = [row.name for row in list_upstreams("test_*")]
 

@@ -11,9 +11,10 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from headwater.errors import UserError
-from headwater.upstream.base import Upstream, UpstreamConfig, load_upstream
-from headwater.upstream.run_folder import ARCHITECTURES
+from headwater.core.errors import UserError
+from headwater.core.run_folder import ARCHITECTURES
+from headwater.upstream.base import Upstream, UpstreamConfig
+from headwater.upstream.load import load_upstream
 
 TEXTS = ["did you go", ""]
 

@@ -1,0 +1,1 @@
+"""Two systems, utterance by utterance."""

@@ -1,0 +1,157 @@
+"""What finished runs answered to a split: a run, a plan's folds and seeds, or one task of a joint run, as one side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import UserError
+from ...core.files import read_json
+from ...core.run_folder import runs_of_plan
+from ...downstream.base import Outcome, Question
+from ...downstream.load import load_task
+from ...runs.config.resolve import config_of
+from ...runs.results import read_predictions
+
+KEPT = ("best", "last", "own")  # which weights of a joint run were tested; the first is the step that its recipe chose
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run's place and what it says of itself."""
+
+    place: Path  # of its predictions
+    home: Path  # of its config
+    seed: int
+    said: Mapping[str, Any]
+
+    @property
+    def splits(self) -> list[str]:
+        """What it was tested on; nothing, where it learnt from all there is."""
+        return list(self.said.get("scores") or ())
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: a run, or the runs of a plan that count as one system."""
+
+    folder: Path
+    task: str  # as its vocabulary calls it
+    corpus: str
+    protocol: str
+    upstream: str
+    marks: tuple[str, ...]
+    splits: tuple[str, ...]  # that every part was tested on
+    seeds: Mapping[int, tuple[Path, ...]]  # seed -> a place for each of its folds
+    question: Question
+    vocabulary: Mapping[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        """What its answers are among, where they are classes or dimensions."""
+        return list(self.vocabulary.get("classes") or self.vocabulary.get("dimensions") or ())
+
+
+def read_side(folder: Path, task: str | None = None, weights: str | None = None) -> Side:
+    """Return what stands in the folder of a run or plan; `task` and `weights` choose of a joint run."""
+    parts = [part_of(place, seed, task, weights) for place, seed in places_of(folder)]
+    first = parts[0]
+    config, name, _ = config_of(first.home, task, only_task=True)
+    seeds: dict[int, tuple[Path, ...]] = {}
+    for part in parts:
+        seeds[part.seed] = (*seeds.get(part.seed, ()), part.place)
+    return Side(
+        folder,
+        name,
+        str(first.said["corpus"]),
+        str(first.said["protocol"]),
+        str(first.said.get("upstream", "")),
+        tuple(dict.fromkeys(mark for part in parts for mark in part.said["marks"])),
+        tuple(split for split in first.splits if all(split in part.splits for part in parts)),
+        seeds,
+        load_task(config.task).question(config.expert),
+        read_json(first.home / "vocabulary.json", (name,))[name],
+    )
+
+
+def places_of(folder: Path) -> list[tuple[Path, int | None]]:
+    """Return the finished runs that count as one system, with their seeds where the plan says them."""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise UserError(f"Expected the folder of a run or a plan at '{folder}', found {found}. Check the path.")
+    runs = runs_of_plan(folder)
+    if runs is not None:
+        settings = dict.fromkeys(run["setting"] or "none" for run in runs)
+        if len(settings) != 1:
+            raise UserError(
+                f"Expected one setting of the sweep in '{folder}', found {len(settings)}, none chosen ({', '.join(settings)}). "
+                "Name the folder of one."
+            )
+        return [(folder / run["name"], run["seed"]) for run in runs]
+    if (folder / "result.json").is_file():
+        return [(folder, None)]
+    seeds = sorted((path for path in folder.glob("seed*/config.yaml")), key=lambda path: seed_in(path.parent))
+    if seeds and not (folder / "config.yaml").is_file():  # a row of a table of joint runs
+        return [(path.parent, seed_in(path.parent)) for path in seeds]
+    below = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("config.yaml"))
+    if below == ["."]:
+        raise unfinished(folder)
+    found = f"the runs {', '.join(below[:4])}{' …' * (len(below) > 4)}" if below else "no run"
+    raise UserError(
+        f"Expected a finished run or plan in '{folder}', found no result.json and {found}. "
+        f"{'Finish the plan by its command, or name one of them' if below else 'Check the path'}."
+    )
+
+
+def seed_in(folder: Path) -> int:
+    """Return the number behind `seed` in a folder's name."""
+    return int(re.sub(r"\D", "", folder.name) or 0)
+
+
+def unfinished(folder: Path) -> UserError:
+    """Return what is said of a run that has no result yet."""
+    return UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
+
+
+def part_of(folder: Path, seed: int | None, task: str | None, weights: str | None) -> Part:
+    """Return a run, one task of a joint run, or a run's evaluation on another corpus."""
+    if not (folder / "result.json").is_file():
+        raise unfinished(folder)
+    result = read_json(folder / "result.json", ("marks",))
+    home = folder.parents[1] if folder.parent.name == "evaluations" else folder
+    if "trained_on_all" in result:
+        raise UserError(
+            f"Expected runs with a score, found the final model '{folder}': it learnt from all there is, nothing was held out. "
+            "Compare the run or plan that chose its steps."
+        )
+    seed = int(result.get("seed") or 0) if seed is None else seed
+    if "tasks" not in result:
+        if weights is not None:
+            raise UserError(f"Expected runs of several tasks for --weights, found '{folder}' with one. Leave it out.")
+        return Part(folder, home, seed, result)
+    _, name, _ = config_of(folder, task, only_task=True)
+    said = result["tasks"][name]
+    kept = weights or next(kept for kept in KEPT if kept in said)
+    if kept not in said:
+        known = " and ".join(kept for kept in KEPT if kept in said)
+        raise UserError(f"Expected --weights {kept} to be kept in '{folder}', found {known}. Choose of these.")
+    shared = {key: value for key, value in result.items() if key != "tasks"}
+    return Part(folder / "tasks" / kept / name, home, seed, {**shared, **said, **said[kept]})
+
+
+def read_answers(places: Sequence[Path], split: str) -> tuple[Outcome, list[str]]:
+    """Return the answers of a seed's folds to a split, pooled, and who spoke."""
+    outcomes, speakers = [], []
+    for place in places:
+        path = place / f"predictions-{split}.csv"
+        if not path.is_file():
+            raise UserError(
+                f"Expected '{path.name}' in '{place}', found none. Test the run there: -m evaluate -t {split} -e RUN."
+            )
+        outcome, who = read_predictions(path)
+        outcomes.append(outcome)
+        speakers += who
+    return Outcome.join(outcomes), speakers

@@ -1,0 +1,222 @@
+"""Which of several systems is better: the same utterances, an interval, p-values, and a sentence that they all agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import UserError, nearest
+from ...corpus.load import list_corpora
+from ...downstream.base import Outcome, Question
+from ..report.report import titles_of
+from .answers import Side, read_answers, read_side
+from .paired import Difference, Discordant, counted_by, differences, discordant, holm
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A side against the first one."""
+
+    name: str
+    differences: Mapping[str, Difference]  # metric -> how much higher it is than the first's
+    corrected: Mapping[str, float | None]  # metric -> p by Holm among all comparisons
+    discordant: Discordant | None
+
+    def winner(self, metric: str, direction: str) -> int:
+        """Return 1 where it is better than the first, -1 where worse, 0 where they cannot be told apart."""
+        found, p = self.differences[metric], self.corrected[metric]
+        if found.holds_0 or p is None or p >= ALPHA:
+            return 0
+        return 1 if (found.value > 0) == (direction == "higher") else -1
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All that a comparison says."""
+
+    sides: tuple[Side, ...]
+    names: tuple[str, ...]
+    split: str
+    metric: str  # that decides
+    directions: Mapping[str, str]  # metric -> which of its scores are better; that which decides first
+    utterances: int
+    speakers: int  # 0: not known
+    seeds: int
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """DEMO, UNTRAINED, where they apply to any of the sides."""
+        return tuple(dict.fromkeys(mark for side in self.sides for mark in side.marks))
+
+
+def compare(
+    folders: Sequence[Path],
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+    task: str | None = None,
+    weights: str | None = None,
+) -> Compared:
+    """Compare every run or plan with the first one, on the same utterances of a split."""
+    sides = [read_side(folder, task, weights) for folder in folders]
+    first, names = sides[0], names_of(folders)
+    for side in sides[1:]:
+        refuse_other_question(first, side)
+    question, split = first.question, split_of(sides, split)
+    decides = known_metric(metric or question.primary_metric, question)
+    reference, speakers = one_seed(first, next(iter(first.seeds)), split)
+    answers = [aligned(side, split, reference, speakers, first) for side in sides]
+    found = [differences((answers[0], other), speakers, question, first.vocabulary) for other in answers[1:]]
+    counted = counted_by(question, first.vocabulary, answers[0][0])
+    rights = [discordant(answers[0][0], other[0], counted) if len(other) == 1 else None for other in answers[1:]]
+    corrected = {name: holm([of_side[name].p for of_side in found]) for name in question.metrics}
+    return Compared(
+        sides=tuple(sides),
+        names=names,
+        split=split,
+        metric=decides,
+        directions={decides: question.metrics[decides], **question.metrics},
+        utterances=len(speakers),
+        speakers=len({*speakers}) if all(speakers) else 0,
+        seeds=len(first.seeds),
+        comparisons=tuple(
+            Comparison(names[place + 1], of_side, {key: values[place] for key, values in corrected.items()}, rights[place])
+            for place, of_side in enumerate(found)
+        ),
+        notes=notes_of(sides, names, split),
+    )
+
+
+def known_metric(metric: str, question: Question) -> str:
+    """Return a metric that the question has."""
+    if metric not in question.metrics:
+        known = ", ".join(question.metrics)
+        raise UserError(f"Expected a metric of {question.name} ({known}), found '{metric}'.{nearest(metric, question.metrics)}")
+    return metric
+
+
+def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return a name for each folder, that of its run, told from the others; one named twice is numbered."""
+    places = [folder.resolve() for folder in folders]
+    runs = {place: place.parents[1] if place.parent.name == "evaluations" else place for place in places}
+    titles = titles_of([*dict.fromkeys(runs.values())])
+    names: list[str] = []
+    for place in places:
+        alone = sum(run == runs[place] for run in runs.values()) == 1
+        title = titles[runs[place]] + ("" if alone or place == runs[place] else f"/{place.name}")
+        again = sum(name == title or name.startswith(f"{title} (") for name in names)
+        names.append(f"{title} ({again + 1})" if again else title)
+    return tuple(names)
+
+
+def refuse_other_question(first: Side, side: Side) -> None:
+    """Refuse a side that was asked something else, of other data, or that is marked otherwise."""
+    told: list[tuple[str, Callable[[Side], str], str]] = [
+        ("the same task", lambda row: row.question.name, "Compare runs of one task; of joint runs --task names it."),
+        ("the same corpus", lambda row: row.corpus, "Compare runs that were tested on one corpus (-m evaluate -e RUN)."),
+        ("the same marks", lambda row: "DEMO" if "DEMO" in row.marks else "none", "Demos are compared among themselves."),
+        ("the same classes", lambda row: ", ".join(row.classes), "Train both with the same labels."),
+        ("as many seeds", lambda row: str(len(row.seeds)), "Train the missing ones with --seeds, or name single runs."),
+    ]
+    for what, of, advice in told:
+        if of(first) != of(side):
+            here, there = shortened(of(first), of(side))
+            raise UserError(f"Expected {what} in '{first.folder}' and '{side.folder}', found {here} and {there}. {advice}")
+
+
+def shortened(one: str, other: str, most: int = 120) -> tuple[str, str]:
+    """Return two lists of words by what only one of them has, where they are long."""
+    if len(one) + len(other) <= most:
+        return one, other
+    first, second = one.split(", "), other.split(", ")
+    extra = [[name for name in mine if name not in theirs] for mine, theirs in ((first, second), (second, first))]
+    told = [
+        f"{len(names)} with {', '.join(own[:3]) or 'none of its own'}" for names, own in zip((first, second), extra, strict=True)
+    ]
+    return told[0], told[1]
+
+
+def split_of(sides: Sequence[Side], asked: str | None) -> str:
+    """Return the split to compare on: the one asked for, else the corpus' test, else the only one but dev."""
+    common = [split for split in sides[0].splits if all(split in side.splits for side in sides)]
+    tests = [split for split in common if split != "dev"]
+    reader = list_corpora().get(sides[0].corpus)
+    usual = "test" if reader is None else reader.test
+    if asked is None and (usual in tests or len(tests) == 1):
+        return usual if usual in tests else tests[0]
+    if asked is None or asked not in common:
+        missing = next((side for side in sides if asked and asked not in side.splits), sides[0])
+        found = ", ".join(common) or "none in common"
+        raise UserError(
+            f"Expected {f'split {asked!r}' if asked else 'one test split'} in all runs, found {found}"
+            + (f" (not in '{missing.folder}')" if asked else "")
+            + ". Choose with --split, or test the others there: -m evaluate -t SPLIT -e RUN."
+        )
+    return asked
+
+
+def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
+    """Return the answers of one seed, folds pooled, each utterance once."""
+    outcome, speakers = read_answers(side.seeds[seed], split)
+    seen: set[str] = set()
+    twice = next((name for name in outcome.ids if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    if twice is not None:
+        raise UserError(
+            f"Expected each utterance once in split '{split}' of '{side.folder}', found '{twice}' twice. Name one of its runs."
+        )
+    return outcome, speakers
+
+
+def aligned(side: Side, split: str, reference: Outcome, speakers: Sequence[str], first: Side) -> list[Outcome]:
+    """Return a side's answers by seed, in the order of the first's; other utterances, labels or speakers are refused."""
+    found = []
+    for seed in side.seeds:
+        outcome, voices = one_seed(side, seed, split)
+        named = f"'{side.folder}'" + (f" (seed {seed})" if len(side.seeds) > 1 else "")
+        places = {name: row for row, name in enumerate(outcome.ids)}
+        missing, added = [name for name in reference.ids if name not in places], {*outcome.ids} - {*reference.ids}
+        if missing or added:
+            one = (missing or sorted(added))[0]
+            raise UserError(
+                f"Expected the same utterances in split '{split}' of '{first.folder}' and {named}, found {len(missing)} missing "
+                f"in the second and {len(added)} in the first, '{one}' for one. Test both on one set: -m evaluate -e RUN."
+            )
+        rows = [places[name] for name in reference.ids]
+        outcome, voices = outcome.take(rows), [voices[row] for row in rows]
+        for what, before, after in (("label", reference.references, outcome.references), ("speaker", speakers, voices)):
+            row = next((row for row, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]), None)
+            if row is not None:
+                differ = sum(one != other for one, other in zip(before, after, strict=True))
+                raise UserError(
+                    f"Expected the same {what}s in '{first.folder}' and {named}, found {differ} that differ: "
+                    f"'{reference.ids[row]}' has {shown(before[row])} and {shown(after[row])}. Compare runs over one version of "
+                    "the corpus and its labels."
+                )
+        found.append(replace(outcome, embeddings=None))
+    return found
+
+
+def shown(label: Any) -> str:
+    """Return a label as an error tells it."""
+    text = str(label) or "none"
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def notes_of(sides: Sequence[Side], names: Sequence[str], split: str) -> tuple[str, ...]:
+    """Return what a reader should know before believing a number."""
+    notes = []
+    untrained = [name for name, side in zip(names, sides, strict=True) if "UNTRAINED" in side.marks]
+    if 0 < len(untrained) < len(sides):
+        notes.append(f"UNTRAINED is said of {', '.join(untrained)}: random weights, never trained")
+    protocols = dict.fromkeys(side.protocol for side in sides)
+    if len(protocols) > 1:
+        notes.append(f"protocols {', '.join(protocols)}: the same test, but other training data")
+    if split == "dev":
+        notes.append("dev chose the steps of these runs: it is no test")
+    return tuple(notes)

@@ -1,0 +1,192 @@
+"""A probe of layers: how well a head does on each layer alone, beside what a weighted sum of all has learnt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import UserError, nearest
+from ...core.figures import marked_title, new_figure, save_csv, save_figure
+from ...core.files import read_json
+from ...downstream.load import load_question
+from ...downstream.metrics import mean_and_spread
+from ..table import number, render, spread
+from .weights import FILE, LayerWeights, draw_panel, over_runs, read_layer_weights
+
+AGAIN = "Type the command of the probe again: it trains what is missing and keeps the rest."
+COLORS = {"dev": "C0", "test": "C3"}
+DASHES = {"dev": (0, (4, 4)), "test": (4, (4, 4))}  # of one line where both are equal
+Heard = int | None  # a layer, or None: the weighted sum
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The scores of heads on single layers and on the weighted sum, run by run, and the sum's weights."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    splits: tuple[str, ...]  # dev, and test where there is one
+    scores: Mapping[str, Mapping[Heard, Sequence[float]]]  # split -> what was heard -> a score of each run
+    weights: LayerWeights
+
+    @property
+    def key(self) -> str:
+        """The name of the weighted sum beside which the layers stand."""
+        return f"{self.task}/audio"
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that have a head, in order."""
+        return sorted(layer for layer in self.scores["dev"] if layer is not None)
+
+    @property
+    def best_on_dev(self) -> int:
+        """The layer whose head has the best mean score on dev."""
+        means = {layer: mean_and_spread(self.scores["dev"][layer])[0] for layer in self.layers}
+        return (max if self.higher_is_better else min)(means, key=lambda layer: means[layer])
+
+
+def probe(folder: Path, out: Path | None = None, metric: str = "") -> str:
+    """Write probe.csv, .png and .pdf of a probe's folder into `out` (its plots folder), and return a table.
+
+    The metric is the one that chose the steps, where none is named.
+    """
+    found = read_probe(Path(folder), metric)
+    place = Path(folder) / "plots" if out is None else Path(out)
+    _save_numbers(found, place / "probe.csv")
+    _draw(found, place)
+    return _table(found)
+
+
+def read_probe(folder: Path, metric: str = "") -> Probe:
+    """Return the scores and weights of a finished probe, as `-l all` or `-l 0,4,8` leaves it."""
+    summary = _finished(folder)
+    metrics = summary.get("metrics") or load_question(summary["task"]).metrics
+    metric = metric or summary["select_by"]
+    if metric not in metrics:
+        raise UserError(f"Expected --metric {', '.join(metrics)}, found '{metric}'.{nearest(metric, metrics)} Leave it out.")
+    runs = _chosen_runs(summary, metrics[summary["select_by"]] == "higher")
+    splits = tuple(split for split in ("dev", "test") if all(split in run["scores"] for rows in runs.values() for run in rows))
+    return Probe(
+        task=summary["task"],
+        metric=metric,
+        higher_is_better=metrics[metric] == "higher",
+        splits=splits,
+        scores={
+            split: {heard: [run["scores"][split][metric] for run in rows] for heard, rows in runs.items()} for split in splits
+        },
+        weights=read_layer_weights([folder / run["name"] / FILE for run in runs[None]]),
+    )
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """Return the summary of a probe of which every part is done and stands in it."""
+    names = {path.name.partition(",")[0] for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    if not any(re.fullmatch(r"layer\d+", name) for name in names):
+        raise UserError(
+            f"Expected a probe's folder (layer0, layer1, …, sum) at '{folder}', found no layers there. "
+            "Check the path, or make one with `-l all`."
+        )
+    if "sum" not in names:
+        raise UserError(f"Expected the weighted sum beside the layers in '{folder}', found no folder 'sum'. {AGAIN}")
+    there = {str(path.parent.relative_to(folder)) for path in folder.rglob("config.yaml")}
+    done = {name for name in there if (folder / name / "result.json").is_file()}
+    summary = read_json(folder / "result.json", ("runs", "sweep")) if (folder / "result.json").is_file() else {"runs": []}
+    listed = {run["name"] for run in summary["runs"]}
+    open_parts = sorted((there | listed) - done) or sorted(done - listed)
+    if open_parts:
+        more = f" and {len(open_parts) - 4} more" if len(open_parts) > 4 else ""
+        named = ", ".join(open_parts[:4]) + more
+        raise UserError(f"Expected a finished probe in '{folder}', found parts that are not in its result: {named}. {AGAIN}")
+    return summary
+
+
+def _chosen_runs(summary: Mapping[str, Any], higher: bool) -> dict[Heard, list[Mapping[str, Any]]]:
+    """Return the runs of each layer and of the sum (None); of a sweep those of the setting that dev chooses for each."""
+    best: dict[Heard, str] = {}
+    for setting, dev in summary["sweep"].items():
+        name = setting.partition(",")[0]
+        heard = None if name == "sum" else int(name.removeprefix("layer"))
+        before = summary["sweep"].get(best.get(heard))
+        if before is None or (dev > before if higher else dev < before):
+            best[heard] = setting
+    return {heard: [run for run in summary["runs"] if run["setting"] == setting] for heard, setting in best.items()}
+
+
+def _save_numbers(found: Probe, path: Path) -> None:
+    key, weights = found.key, found.weights
+    learnt = [over_runs(values) for values in (weights.weights[key], weights.contributions(key))]
+    header = ["upstream", "task", "metric", "layer", "runs"]
+    header += [f"{name}_{kind}" for name in (*found.splits, "weight", "weight_x_norm_share") for kind in ("mean", "std")]
+    rows = []
+    for heard in (*range(weights.weights[key].shape[1]), None):
+        cells: list[Any] = []
+        for split in found.splits:
+            values = found.scores[split].get(heard, ())
+            cells += [_blank(value) for value in mean_and_spread(values)] if values else ["", ""]
+        for mean, std in learnt:
+            cells += ["", ""] if heard is None else [float(mean[heard]), "" if std is None else float(std[heard])]
+        runs = len(found.scores["dev"].get(heard, ()))
+        rows.append([weights.upstream, found.task, found.metric, "sum" if heard is None else heard, runs, *cells])
+    save_csv(path, header, rows, weights.marks)
+
+
+def _blank(value: float | None) -> float | str:
+    return "" if value is None else value
+
+
+def _draw(found: Probe, folder: Path) -> None:
+    num_layers, runs = found.weights.weights[found.key].shape[1], len(found.scores["dev"][None])
+    several = f", mean ± std of {runs} runs" if runs > 1 else ""
+    title = f"{found.task}: layers of {found.weights.upstream} (0 = input of block 1){several}"
+    figure = new_figure(min(12.0, max(6.5, 0.45 * num_layers + 1.5)), 7.6, marked_title(title, found.weights.marks))
+    top, *below = figure.subplots(3, 1, sharex=True, height_ratios=(1.6, 1, 1))
+    for shift, split in zip((-0.08, 0.08), found.splits, strict=False):
+        _draw_scores(top, found, split, shift if len(found.splits) > 1 else 0.0)
+    top.set_ylabel(found.metric)
+    top.grid(alpha=0.3)
+    top.legend(fontsize=8, ncols=2)
+    for panel, axes in enumerate(below):
+        draw_panel(axes, found.weights, found.key, panel, "C7")
+    below[-1].set_xlabel("layer")
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, folder / f"probe{suffix}")
+
+
+def _draw_scores(axes: Any, found: Probe, split: str, shift: float) -> None:
+    """A point for each layer's head, and a line for the weighted sum's."""
+    color, scores = COLORS[split], found.scores[split]
+    means, deviations = zip(*(mean_and_spread(scores[layer]) for layer in found.layers), strict=True)
+    places = np.array(found.layers) + shift
+    bars = None if None in deviations else deviations
+    axes.errorbar(
+        places, means, yerr=bars, color=color, marker="o", markersize=4, linewidth=1, capsize=2, label=f"layer, {split}"
+    )
+    mean, deviation = mean_and_spread(scores[None])
+    axes.axhline(mean, color=color, linestyle=DASHES[split], linewidth=1, label=f"weighted sum, {split}")
+    if deviation is not None:
+        axes.axhspan(mean - deviation, mean + deviation, color=color, alpha=0.08, linewidth=0)
+
+
+def _table(found: Probe) -> str:
+    key, weights = found.key, found.weights
+    learnt = {"weight": weights.weights[key], "weight × norm, sum 1": weights.contributions(key)}
+    rows = []
+    for heard in (*range(weights.weights[key].shape[1]), None):
+        cells = {"layer": "sum" if heard is None else str(heard)}
+        for split in found.splits:
+            values = found.scores[split].get(heard, ())
+            cells[f"{split} {found.metric}"] = spread(*mean_and_spread(values)) if values else ""
+        for name, by_layer in learnt.items() if heard is not None else ():
+            mean, std = over_runs(by_layer)
+            cells[name] = number(mean[heard]) if std is None else spread(mean[heard], std[heard])
+        rows.append(cells | {"": "best on dev" if heard == found.best_on_dev else ""})
+    title = marked_title(f"{found.task}: layers of {weights.upstream} (0 = input of block 1)", weights.marks)
+    largest = [f"largest {name.partition(',')[0]}: layer {int(values.mean(axis=0).argmax())}" for name, values in learnt.items()]
+    return "\n".join([title, render(rows), "; ".join([f"best on dev: layer {found.best_on_dev}", *largest])])

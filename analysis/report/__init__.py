@@ -1,0 +1,1 @@
+"""One html page of runs."""

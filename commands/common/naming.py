@@ -1,0 +1,77 @@
+"""Which folder a run goes to: the same command, the same folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core.errors import UserError
+
+if TYPE_CHECKING:
+    from ...plans.execute import Part
+    from ...runs.config.schema import RunConfig
+
+
+def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
+    """Return where the run goes: as typed, or a name that the same command always gives."""
+    if flags.expname and flags.expdir:
+        raise UserError("Expected one folder for the run, found both -n and -p. Leave one out.")
+    marks = "".join(f"-{mark}" for mark in expected_marks(config))
+    if flags.expdir:
+        folder = Path(flags.expdir)
+    elif flags.expname:
+        folder = Path("result") / "downstream" / (flags.expname + marks)
+    else:
+        folder = Path("result") / "downstream" / (default_name(config, parts) + marks)
+    if flags.again and (folder / "result.json").is_file():
+        numbers = (
+            number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file()
+        )
+        folder = folder.with_name(f"{folder.name}-{next(numbers)}")
+    return folder
+
+
+def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
+    """Return task, upstream and corpus in words, and the rest of the command as a short hash."""
+    from ...runs.config.identity import identity_of
+    from ...runs.config.schema import roles_of
+
+    # other data or weights under the same words are another command
+    sections = roles_of(config).values()
+    places = [config.corpus.data, config.init_head, config.corpus.transcripts]
+    places += [config.steps_from] * bool(config.split)
+    places += [place for section in sections for place in (section.path, section.name) if place and is_folder(place)]
+    names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
+    upstream = "+".join(names)
+    typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
+    asked = json.dumps([*typed, *(identity_of(part.own) for part in parts)], sort_keys=True)
+    return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a name leads to a folder."""
+    return Path(name).expanduser().is_dir()
+
+
+def expected_marks(config: RunConfig) -> list[str]:
+    """Return the marks that a run will have, before its upstreams are loaded."""
+    from ...runs.config.schema import roles_of
+
+    return ["DEMO"] * config.corpus.demo + ["UNTRAINED"] * any(is_untrained(row.name) for row in roles_of(config).values())
+
+
+def is_untrained(upstream: str) -> bool:
+    """Return whether an upstream, or the run that it is, began with random weights."""
+    from ...core.files import read_json
+    from ...upstream.load import list_upstreams
+
+    identity = Path(upstream) / "identity.json"
+    if identity.is_file():
+        return "UNTRAINED" in read_json(identity).get("marks", [])
+    return any(row.untrained for row in list_upstreams(upstream) if row.name == upstream)

@@ -1,0 +1,75 @@
+"""Plans of many runs on the terminal: what is left of them, and running it with an eye on the pace."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ...plans.execute import Part
+
+
+Runs = Mapping[str, "Sequence[Part]"]  # part of a plan -> its runs
+
+
+def outlook_rows(
+    wanted: Runs, everything: Runs, folder: Path, missing: Mapping[str, str], foreign: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """Return what is done and left of each part: runs, steps, GB of checkpoints, hours where a pace is known.
+
+    `foreign` are the runs (by folder) in whose place another one stands.
+    """
+    from ...plans.forecast import outlook
+
+    others = {run.name: run for of_part in everything.values() for run in of_part}
+    rows = []
+    for name, runs in wanted.items():
+        own = [run for run in runs if run.name not in (foreign or {})]
+        view = outlook(own, folder, others)
+        left = len(runs) - view.done
+        row = {"part": name, "runs": str(len(runs)), "done": str(view.done), "left": str(left)}
+        row |= {"steps left": f"{view.steps:,}", "GB": gigabytes(view.size), "hours left": hours(view.seconds)}
+        notes = ["corpus missing"] * (name in missing) + [f"other runs there: {len(runs) - len(own)}"] * (len(own) < len(runs))
+        rows.append(row | {"": ", ".join(notes)})
+    return rows
+
+
+def run_watched(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str]) -> dict[str, str]:
+    """Run what is left and can be run, telling the hours once they can be known; return what lacks a run, with the reason."""
+    from ...plans.execute import run_parts
+    from ...plans.forecast import watch
+    from ...runs.config.schema import MtlConfig
+    from ...runs.runtime import Runtime, say
+
+    failed_before = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
+    configs = [run.config for of_part in runs.values() for run in of_part]
+    layers = {config.upstream.layer for config in configs if not isinstance(config, MtlConfig)}
+    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, named=True)
+    over, wanted = Event(), {name: of_part for name, of_part in runs.items() if name not in missing}
+    watcher = Thread(target=watch, args=(wanted, folder, flags.jobs, lambda line: say(runtime, line), over), daemon=True)
+    watcher.start()
+    try:
+        everything = [run for of_part in runs.values() for run in of_part]
+        _, failed = run_parts(everything, folder, runtime, flags.jobs, failed_before)
+    except KeyboardInterrupt:
+        print("the same command goes on where it was", file=sys.stderr)
+        raise
+    finally:
+        over.set()
+        watcher.join()
+    lacking = {name: [failed[run.name] for run in of_part if run.name in failed] for name, of_part in runs.items()}
+    return {name: reasons[0] for name, reasons in lacking.items() if reasons}
+
+
+def gigabytes(size: float | None) -> str:
+    """Return a size as the plan shows it; heads alone are next to nothing."""
+    return "-" if size is None else f"{size / 1e9:.1f}" if size >= 5e7 else "< 0.1"
+
+
+def hours(seconds: float | None) -> str:
+    """Return a time as the plan shows it."""
+    return "-" if seconds is None else f"{seconds / 3600:.1f}" if seconds >= 360 else f"{seconds / 3600:.2f}"

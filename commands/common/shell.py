@@ -1,0 +1,152 @@
+"""What all commands share: a parser whose errors help, and one line for every mistake."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ...core.errors import UserError, nearest
+from ...core.trust import take_file
+from ...plugins.code import is_path, use
+from ...plugins.registry import Kind
+
+
+class TypedPath(argparse.Action):
+    """A flag after which the user may type a path to their own code: it is executed here, and its name takes its place."""
+
+    def __init__(self, *arguments: Any, kind: Kind | None = None, only_paths: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.kind, self.only_paths = kind, only_paths
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:  # noqa: ARG002
+        """Execute what is a path, and keep the names; what may be left out comes as None."""
+        if values is None:
+            return
+        asked = str(values).split(",") if self.kind == "task" else [str(values)]  # --tasks takes several
+        words = [self.named(word, option_string) for word in asked]
+        setattr(namespace, self.dest, ",".join(words))
+
+    def named(self, word: str, flag: str | None) -> str:
+        """Return what a word stands for."""
+        if self.kind is None or is_path(word, self.kind):
+            return use(word, self.kind).name
+        if self.only_paths:
+            raise UserError(
+                f"Expected the path of your own {self.kind} after {flag}, found '{word}'. Leave {flag} out: a run knows ours."
+            )
+        return word
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that answers a wrong flag with its nearest neighbour, in one line."""
+
+    def __init__(self, prog: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        words = "your own task (its folder), upstream or corpus (a .py file), known by its name from then on"
+        self.add_argument("--use", action=TypedPath, metavar="PATH", help=words)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the words; an empty one is a shell variable that was never set, and would be passed over in silence."""
+        words = [*args]
+        if "" in words:
+            place = words.index("")
+            before = f"after {words[place - 1]}" if place else "first"
+            self.error(f"Expected a value {before}, found an empty word. Is a variable of your shell unset?")
+        found, rest = super().parse_known_args(words, namespace)
+        if getattr(found, "upstream_ckpt", None):
+            take_file(found.upstream_ckpt)
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake and where help is, and exit with code 2."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        if message.startswith("unrecognized arguments:"):
+            wrong = message.split(": ", 1)[1].split()[0]
+            message = f"Unknown argument '{wrong}'.{nearest(wrong.split('=')[0], flags)}"
+        message = message if message.endswith((".", "?")) else f"{message}."
+        self.exit(2, f"error: {message} See `{self.prog} --help`.\n")
+
+
+LENIENT = "headwater.lenient"
+
+
+def lenient(problem: UnicodeError) -> tuple[bytes, int]:
+    """Return the bytes of a file's name that is no UTF-8 as they are, and a question mark for what a terminal does not have."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    byte = ord(problem.object[problem.start]) - 0xDC00  # where Python keeps such bytes
+    return bytes([byte]) if 0x80 <= byte <= 0xFF else b"?", problem.start + 1
+
+
+codecs.register_error(LENIENT, lenient)
+
+
+def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
+    # torch is not loaded yet: threads that wait by spinning take seven times as long beside another busy process
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=LENIENT)
+    try:
+        code = main(sys.argv[1:] if arguments is None else arguments)
+        leave_launch()
+        sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered
+        return code
+    except UserError as problem:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: `headwater … | head`
+        close_stdout()
+        return 0
+    except OSError as problem:
+        if problem.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        close_stdout()
+        place = problem.filename or "the output"
+        print(f"error: Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.", file=sys.stderr)
+        return 2
+
+
+def leave_launch() -> None:
+    """End the group of a launch's processes: its threads would now and then abort an interpreter that goes before them."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def close_stdout() -> None:
+    """Drop what waits to be printed, so that Python's own flush at the end has nothing to complain about."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def split_numbers(text: str, flag: str) -> list[int]:
+    """Return `1,2,3` as numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"Expected whole numbers after {flag}, as in `{flag} 1,2,3`, found '{text}'.") from None
+
+
+def split_pairs(text: str, flag: str) -> dict[str, str]:
+    """Return `audio=path,label=emotion` as a mapping."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(equals and key and value for key, equals, value in pairs):
+        raise UserError(f"Expected `{flag} ours=theirs,…`, found '{text}'. For instance: {flag} audio=path,label=emotion")
+    return {key.strip(): value.strip() for key, _, value in pairs}

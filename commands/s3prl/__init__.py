@@ -1,0 +1,1 @@
+"""s3prl's command lines."""

@@ -1,0 +1,241 @@
+"""s3prl's words, taken as they are, put into ours, or refused with what stands in their place."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...core.errors import UserError
+from .override import in_our_words, is_of_s3prl
+
+# s3prl's folder of a task -> ours, where they are called otherwise
+TASKS = {"speech_commands": "ks", "voxceleb1": "sid"}
+Words = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of s3prl's `run_downstream.py`, and what becomes of it."""
+
+    short: str
+    long: str
+    here: str  # what a reader is told; the message where it is refused
+    words: Words | None = None  # puts it into our words; None: taken as it is, or refused
+    refused: bool = False
+    is_switch: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What becomes of it, in a word."""
+        return "refused" if self.refused else "taken" if self.words is None else "translated"
+
+    @property
+    def names(self) -> list[str]:
+        """As it may be typed."""
+        return [name for name in (self.short, self.long) if name]
+
+
+def recipe_of(value: str, words: Sequence[str]) -> list[str]:
+    """Return -c for s3prl's own yaml of a task: our recipe of that experiment."""
+    del words
+    match = re.fullmatch(r"(?:.*/)?downstream/(\w+)/\w+\.ya?ml", value)
+    task = match and TASKS.get(match[1], match[1])
+    known = (Path(__file__).parents[2] / "recipes" / "superb" / f"{task}.yaml").is_file()
+    if not Path(value).is_file():
+        return ["-c", f"superb/{task}" if known else value]
+    if re.search(r"^downstream_expert:", Path(value).read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+        ours = f"superb/{task if known else 'TASK'}"
+        raise UserError(
+            f"Expected a recipe after -c, found s3prl's config '{value}'. Its experiment is -c {ours}; what you changed in it "
+            "goes behind -o, in s3prl's words too: -o config.optimizer.lr=1e-4"
+        )
+    return ["-c", value]
+
+
+def run_of(flag: str) -> Words:
+    """Return what puts the checkpoint after -e or -i into words: its run's folder."""
+
+    def words_of(value: str, words: Sequence[str]) -> list[str]:
+        """Return the flag with the folder."""
+        path = Path(value).expanduser()
+        if path.suffix != ".ckpt":
+            return [flag, value]
+        if path.is_file():
+            raise UserError(
+                f"Expected a run folder after {flag}, found a checkpoint of s3prl's. Make a run of it: "
+                f"headwater import {path} RUN, then {flag} RUN"
+            )
+        if path.name.startswith("states-") and "evaluate" in words:
+            raise UserError(
+                f"Expected the best step to be evaluated, found the step of '{value}', which is not kept here. "
+                f"Name the folder: {flag} {path.parent}"
+            )
+        return [flag, str(path.parent)]
+
+    return words_of
+
+
+def left_out(*values: str, otherwise: str) -> Words:
+    """Return what drops a flag whose value is what happens here anyway."""
+
+    def words_of(value: str, words: Sequence[str]) -> list[str]:
+        """Return nothing, or refuse another value."""
+        del words
+        if value not in values:
+            raise UserError(otherwise.format(value))
+        return []
+
+    return words_of
+
+
+def rank_of(value: str, words: Sequence[str]) -> list[str]:
+    """Return nothing for the --local_rank that a launcher adds: it says the same in the environment."""
+    del words
+    if os.environ.get("LOCAL_RANK") != value:
+        raise UserError(f"Expected a launcher to start the processes, found --local_rank {value} alone. {TORCHRUN}")
+    return []
+
+
+def selection_of(value: str, words: Sequence[str]) -> list[str]:
+    """Return -l for a state by its number."""
+    del words
+    match = re.fullmatch(r"hidden_state_(\d+)", value)
+    return ["-l", match[1]] if match else ["-s", value]
+
+
+def task_of(value: str, words: Sequence[str]) -> list[str]:
+    """Return -d with our name of a task."""
+    del words
+    return ["-d", TASKS.get(value, value)]
+
+
+TORCHRUN = "Start them with `torchrun --nproc_per_node N run_downstream.py …`."
+HUB = "`-u ORG/NAME` is a model of the hub; no code of a hub is run."
+TABLE = (
+    Flag("-m", "--mode", "train, evaluate; `inference` is a command: `headwater predict RUN my.wav`"),
+    Flag("-t", "--evaluate_split", "the split of -m evaluate; the WAV of `inference` goes to `headwater predict RUN my.wav`"),
+    Flag(
+        "-o",
+        "--override",
+        "in s3prl's words (the table below) or in a recipe's: `-o optimizer.lr=1e-4`",
+        lambda value, _: [value],
+    ),
+    Flag(
+        "",
+        "--backend",
+        f"left out: nccl on GPUs, gloo on CPUs. {TORCHRUN}",
+        left_out(
+            "nccl",
+            otherwise="Expected the device to choose how processes talk (nccl on GPUs, gloo on CPUs), found --backend "
+            "{}. Leave it out.",
+        ),
+    ),
+    Flag("", "--local_rank", f"left out where a launcher adds it. {TORCHRUN}", rank_of),
+    Flag(
+        "-e",
+        "--past_exp",
+        "a run folder; `RUN/dev-best.ckpt` is its folder; s3prl's file: `headwater import FILE RUN`",
+        run_of("-e"),
+    ),
+    Flag("-i", "--init_ckpt", "a run folder, whose head and layer weights are the start, as with -e", run_of("-i")),
+    Flag("-c", "--config", "a recipe; `downstream/emotion/config.yaml` is `superb/emotion`", recipe_of),
+    Flag("-d", "--downstream", "a task; speech_commands is `ks`, voxceleb1 is `sid`", task_of),
+    Flag("-v", "--downstream_variant", "the fold: `-v fold1`, or `-v 1`"),
+    Flag("", "--hub", f"left out: torch. {HUB}", left_out("torch", otherwise="Expected --hub torch, found --hub {}. " + HUB)),
+    Flag("-u", "--upstream", "the same names mean the same models; s3prl's others are `-u s3prl/NAME`"),
+    Flag("-k", "--upstream_ckpt", "a folder of transformers, or s3prl's converted .pt, with `-u hubert` or `-u hubert_local`"),
+    Flag(
+        "-g",
+        "--upstream_model_config",
+        "a file of s3prl's options is not read: `-u fbank`, `-u mfcc`, or s3prl's own by `-u s3prl/NAME`",
+        refused=True,
+    ),
+    Flag(
+        "-r",
+        "--upstream_refresh",
+        "remove the model's folder in the hub's cache: it is fetched again, and known by its hash",
+        refused=True,
+        is_switch=True,
+    ),
+    Flag("-f", "--upstream_trainable", "the same; the convolutions stay frozen, as there", is_switch=True),
+    Flag("-s", "--upstream_feature_selection", "hidden_states, last_hidden_state; `hidden_state_3` is `-l 3`", selection_of),
+    Flag("-l", "--upstream_layer_selection", "the same numbers, negative ones too; `all` gives each layer a head"),
+    Flag("", "--upstream_feature_normalize", "the same", is_switch=True),
+    Flag("", "--upstream_model_name", "name the file itself: `-u hubert -k FILE`", refused=True),
+    Flag(
+        "",
+        "--upstream_revision",
+        "fetch that revision: `hf download ORG/NAME --revision R --local-dir DIR`, then `-k DIR`",
+        refused=True,
+    ),
+    Flag("-n", "--expname", "the same: result/downstream/NAME"),
+    Flag("-p", "--expdir", "the same"),
+    Flag("-a", "--auto_resume", "what happens anyway: the same command goes on where it was", is_switch=True),
+    Flag(
+        "",
+        "--push_to_hf_hub",
+        "make a folder that holds everything, `headwater export RUN DIR`, and upload it: `hf upload`",
+        refused=True,
+    ),
+    Flag("", "--hf_hub_org", "`headwater export RUN DIR`, then `hf upload ORG/NAME DIR`", refused=True),
+    Flag("", "--seed", "the same; the default is 1, there 1337"),
+    Flag("", "--device", "the same; the default is cuda where there is one"),
+    Flag("", "--cache_dir", "set HF_HOME (models) and HEADWATER_CACHE (features, demos) in the environment", refused=True),
+    Flag("", "--verbose", "left out: nothing reads it in s3prl either", lambda *_: [], is_switch=True),
+    Flag("", "--disable_cudnn", "nothing stands for it: leave it out, or run on `--device cpu`", refused=True, is_switch=True),
+)
+FLAGS = {name: flag for flag in TABLE for name in flag.names}
+FLAGS["--local-rank"] = FLAGS["--local_rank"]  # as torch's launcher of today spells it
+
+
+def parted(word: str) -> list[str]:
+    """Return a short flag and the value typed onto it (`-dsv`, `-fa`) as two words; any other word as it is."""
+    flag = FLAGS.get(word[:2])
+    if flag is None or word.startswith("--") or len(word) == 2 or (flag.kind == "taken" and not flag.is_switch):
+        return [word]
+    if flag.is_switch:
+        return [word[:2], *parted(f"-{word[2:]}")]
+    return [word[:2], word[2:].removeprefix("=")]
+
+
+def translated(words: Sequence[str]) -> list[str]:
+    """Return a command's words in ours: s3prl's are put into them, or refused with what stands in their place."""
+    ours: list[str] = []
+    overrides: list[str] = []
+    left = [part for word in words for part in parted(word)]
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        flag = FLAGS.get(name)
+        if name in {"-o", "--override"}:
+            values = [value] if equals else []
+            while left and not left[0].startswith("-"):
+                values.append(left.pop(0))
+            if is_of_s3prl(values):
+                overrides += values
+            else:
+                ours += [name, *values]
+        elif flag is None or flag.kind == "taken":
+            ours.append(word)
+        elif flag.refused:
+            raise UserError(f"Expected Headwater's flags, found s3prl's {name}. {flag.here[0].upper()}{flag.here[1:]}.")
+        elif flag.words is not None and (flag.is_switch or equals or left):
+            typed = [word] if equals or flag.is_switch else [word, left.pop(0)]
+            value = value if equals else typed[-1]
+            put = flag.words(value, words)
+            ours += typed if put[1:] == [value] else put  # as it was typed, where only the flag's spelling would differ
+        else:  # its value is missing: told with the other mistakes of a command
+            ours.append(word)
+    if overrides:
+        flags, options = in_our_words(overrides, ours)
+        ours += [*translated(flags), *(["-o", *options] if options else [])]
+    return ours
+
+
+def told(before: Sequence[str], after: Sequence[str], prog: str) -> str:
+    """Return the command in our words, in one line; nothing where they are the same."""
+    return "" if [*before] == [*after] else f"run as    {prog} {shlex.join(after)}"

@@ -1,0 +1,1 @@
+"""What knows no speech: errors, options, files, run folders."""

@@ -1,0 +1,141 @@
+"""Small files, written whole or not at all, and what a disk refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: $HEADWATER_CACHE, or headwater in the user's cache folder."""
+    chosen = os.environ.get("HEADWATER_CACHE")
+    place = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "headwater"
+    try:
+        return place.expanduser()
+    except RuntimeError:  # a container's user may have none
+        raise UserError(f"Expected a home for the cache '{place}', found none. Set HEADWATER_CACHE=FOLDER, or HOME.") from None
+
+
+@contextmanager
+def plain_disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one line."""
+    causes = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EFBIG: "the file may not grow that large",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "writing there is not allowed",
+        errno.EPERM: "writing there is not allowed",
+        errno.ENOTDIR: "a part of the path is a file",
+        errno.EEXIST: "a file stands in the way",
+        errno.EISDIR: "a folder stands in the way",
+        errno.ENOENT: "no folder can be made there",
+        errno.ENAMETOOLONG: "the name is too long",
+    }
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in causes:
+            raise
+        is_full = problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        advice = "Make room, or choose another place: what stands there is whole." if is_full else "Choose another place."
+        raise UserError(f"Expected to write '{path}', found that {causes[problem.errno]}. {advice}") from None
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a name to write to; it becomes `path` when all went well, and is gone otherwise."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with plain_disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            os.replace(aside, path)
+        finally:
+            # on a file system that refuses everything there is nothing to take away either
+            if os.path.lexists(aside):
+                aside.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a json file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
+    """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+            raise ValueError(f"not all of {', '.join(needed)}")
+        return content
+    except FileNotFoundError:
+        raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
+    except ValueError as problem:
+        mend = "Remove the file: the command that trained the run writes it again."
+        raise UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}") from None
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; where it stays empty it is taken away again, with the parents that were made for it."""
+    with plain_disk_errors(folder):
+        missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        with plain_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in missing:
+            with suppress(OSError):  # it was never made, or is no longer empty
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def folder_aside(folder: Path, *, fills_empty: bool = False) -> Iterator[Path]:
+    """Give a folder to fill; it becomes `folder` when all went well, and is gone otherwise.
+
+    `folder` may not be there yet, or with `fills_empty` is empty.
+    """
+    if os.path.lexists(folder) and not (fills_empty and folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"Expected a folder that is not there yet, found '{folder}'. Choose another name, or remove it.")
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with made(folder.parent), plain_disk_errors(folder):
+        try:
+            aside.mkdir()
+            yield aside
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the hash of a file's bytes."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    return digest.hexdigest()
+
+
+def _unreadable(path: str, error: OSError) -> UserError:
+    return UserError(f"Expected readable audio, found: {error.strerror}: {path}. Replace the file, or leave it out.")

@@ -1,0 +1,191 @@
+"""Mappings to dataclasses, strictly: every unknown key and wrong type is found, and all are reported together."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from .errors import UserError, nearest
+from .trust import suspect_paths
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Which numbers an option may be: stands in its annotation, `Annotated[int, ABOVE_0]`."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+ABOVE_0 = Range("above 0", lambda number: number > 0)
+AT_LEAST_0 = Range("of 0 or more", lambda number: number >= 0)
+SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
+SHARE_OR_1 = Range("from 0 to 1", lambda number: 0 <= number <= 1)
+SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch takes no more
+DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
+
+
+def bind(cls: type, values: Any, where: str, errors: list[str], spelled: Mapping[str, str] | None = None) -> Any:
+    """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place.
+
+    `spelled` gives fields that a user knows by another word.
+    """
+    if not isinstance(values, Mapping):
+        errors.append(f"Expected a mapping at '{where}', found {values!r}. Write `key: value` lines below it, or leave it out.")
+        return cls()
+    hints = get_type_hints(cls, include_extras=True)
+    fields = {(spelled or {}).get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+    bound = {}
+    for key, value in values.items():
+        place = f"{where}.{key}" if where else str(key)
+        if key not in fields:
+            errors.append(f"Unknown option '{place}'.{nearest(str(key), fields)} Known here: {', '.join(fields)}.")
+            continue
+        try:
+            bound[fields[key]] = convert(hints[fields[key]], value, place, errors)
+        except ValueError as problem:
+            errors.append(str(problem))
+    refuse_without_default(cls, bound, where)
+    return cls(**bound)
+
+
+def refuse_without_default(cls: type, given: Mapping[str, Any], where: str) -> None:
+    """Refuse a dataclass, a user's own say, with a field that has no default and that nobody has given."""
+    for field in dataclasses.fields(cls):
+        without = field.default is field.default_factory is dataclasses.MISSING
+        if without and field.init and field.name not in given:
+            raise UserError(
+                f"Expected a default for the option '{f'{where}.' * bool(where)}{field.name}', found none. "
+                f"Give one to {cls.__name__}: `{field.name}: … = VALUE`."
+            )
+
+
+def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:
+    """Return a value as its annotated type, or raise ValueError with what was expected and found."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        number = convert(arguments[0], value, where, errors)
+        if not arguments[1].holds(number):
+            raise ValueError(f"Expected '{where}' {arguments[1].words}, found {number}.")
+        return number
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return bind(kind, value, where, errors)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"Expected '{where}' to be one of {', '.join(map(str, arguments))}, found {value!r}.")
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        rest = [argument for argument in arguments if argument is not type(None)]
+        return convert(rest[0], value, where, errors)
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"Expected a list at '{where}', found {value!r}. Write it as [a, b].")
+        return origin(convert(arguments[0], item, f"{where}[{index}]", errors) for index, item in enumerate(value))
+    if origin in (dict, collections.abc.Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"Expected a mapping at '{where}', found {value!r}. Write it as {{a: b}}.")
+        return {str(key): convert(arguments[1], item, f"{where}.{key}", errors) for key, item in value.items()}
+    return _scalar(kind, value, where)
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    refusal = ValueError(f"Expected '{where}' to be {_WORDS[kind]}, found {value!r}.")
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise refusal
+    if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
+        raise refusal
+    if kind is str:
+        return str(value)
+    try:
+        number = float(value)  # PyYAML reads 1e-4 as a string
+    except ValueError:
+        raise refusal from None
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise refusal
+    return kind(number)
+
+
+_WORDS = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses and tuples as the dicts and lists that yaml and json write."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return each difference of two plain mappings as a line `key: there -> now`."""
+    lines = []
+    for key in sorted({*before, *now}):
+        place = f"{where}.{key}" if where else key
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, place)
+        elif old != new:
+            lines.append(f"{place}: {old} -> {new}")
+    return lines
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return a recipe's mapping, or say what is wrong with the file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Expected a recipe (yaml) at '{path}', found no file. Check the path of -c.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
+        raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
+    suspect_paths(content)
+    return content
+
+
+def yaml_mistake(problem: Exception) -> str:
+    """Return what is wrong with a yaml file, and where."""
+    mark = getattr(problem, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(problem).split())
+    return f"in line {mark.line + 1}, column {mark.column + 1}: {getattr(problem, 'problem', '')}"
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping in which the second one's leaves stand over the first one's."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Return `optimizer.lr=1e-4` as a nested mapping."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"Expected `-o key=value`, found '{text}'. For instance: -o optimizer.lr=1e-4")
+    try:
+        leaf = yaml.safe_load(value) if value.strip() else ""
+    except yaml.YAMLError:
+        raise UserError(f"Expected a yaml value after '{key}=', found '{value}'. Quote it for the shell.") from None
+    nested: Any = leaf
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return nested

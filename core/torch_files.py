@@ -1,0 +1,110 @@
+"""Files of torch.save, read without running any code of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import pickletools
+import re
+import warnings
+import zipfile
+import zlib
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from .errors import UserError
+from .hub import first_line
+
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a zip archive, before torch 1.6 a pickle
+_PROTOCOL = 3  # of pickle: torch reads no later one without running code of the file
+_PICKLES = 5  # that torch's old form begins with
+_OF_FAIRSEQ = "It is fairseq's own format: convert it where fairseq is installed, `python -m s3prl.upstream.hubert.convert FILE`"
+
+
+def read_torch_file(path: Path) -> Any:
+    """Return what torch.save wrote, on the CPU: tensors, plain values, argparse.Namespace; no code of the file ever runs."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+    except OSError as error:
+        raise UserError(f"Expected a checkpoint file at '{path}', found: {error.strerror}. Check the path.") from None
+    if not beginning.startswith(_BEGINNINGS):
+        raise UserError(f"Expected a file that torch.save wrote (.pt, .ckpt), found '{path}', which is none. Check the path.")
+    refuse_unreadable(path)
+    try:
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pickle protocol 3 is read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever it likes; each becomes one line
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is not None:
+            raise of_a_class(path, named[1]) from None
+        # what torch advises then is to run the file's code
+        cause = "torch cannot read it" if "weights_only" in str(error) else first_line(error)
+        raise UserError(f"Expected a whole file of torch.save, found '{path}' damaged ({cause}). Fetch it again.") from None
+
+
+def of_a_class(path: Path, name: str) -> UserError:
+    """Return what is said of a file with an object of a class that is not read."""
+    advice = _OF_FAIRSEQ if name.startswith(("omegaconf.", "fairseq.")) else "Save tensors alone: nothing else is read"
+    return UserError(f"Expected tensors, plain values and argparse.Namespace in '{path}', found the class {name}. {advice}.")
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raise a UserError for TorchScript and for a late protocol of pickle, of which torch would not say what is in it."""
+    protocol, is_script = 0, False
+    names: list[str] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            pickled: IO[bytes] = stack.enter_context(path.open("rb"))
+            if zipfile.is_zipfile(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                entries = {name.partition("/")[2]: name for name in archive.namelist()}
+                is_script = "constants.pkl" in entries
+                pickled = stack.enter_context(archive.open(entries["data.pkl"]))
+            protocol, names = scan_pickles(pickled)
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+        pass  # not whole, or not torch's: told where torch reads it
+    if is_script:
+        raise UserError(f"Expected weights in '{path}', found TorchScript, which is code. Save its state_dict() with torch.save.")
+    if protocol <= _PROTOCOL:
+        return
+    for name in names:
+        if name not in {"argparse.Namespace", "collections.OrderedDict"} and not name.startswith("torch."):
+            raise of_a_class(path, name)
+    raise UserError(
+        f"Expected what torch.save writes by default in '{path}', found pickle protocol {protocol}. Save it again without "
+        "pickle_protocol=."
+    )
+
+
+def scan_pickles(pickled: IO[bytes]) -> tuple[int, list[str]]:
+    """Return the latest protocol of a file's pickles and the names that they would import; nothing of them runs."""
+    protocols: list[int] = [0]
+    names: list[str] = []
+    with contextlib.suppress(ValueError):  # their end, or the tensors behind them
+        for _ in range(_PICKLES):
+            codes = list(pickletools.genops(pickled))
+            protocols += [int(value or 0) for code, value, _ in codes if code.name == "PROTO"]
+            names += imported_names((code.name, value) for code, value, _ in codes)
+    return max(protocols), names
+
+
+def imported_names(codes: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return the names that one pickle's codes would import."""
+    names, memo, texts = [], [], ["", ""]  # texts: what was put on the stack; STACK_GLOBAL takes the last two
+    for code, value in codes:
+        if code in {"GLOBAL", "INST"}:
+            names.append(value.replace(" ", "."))
+        elif code == "STACK_GLOBAL":
+            names.append(".".join(texts[-2:]))
+        elif code == "MEMOIZE":
+            memo.append(texts[-1])
+        elif code in {"BINGET", "LONG_BINGET"}:
+            texts.append(memo[value] if value < len(memo) else "")
+        elif isinstance(value, str):
+            texts.append(value)
+    return names

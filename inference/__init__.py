@@ -1,0 +1,1 @@
+"""A finished run: predict, evaluate, export."""

@@ -1,0 +1,1 @@
+"""A run as a folder of its own: weights, code, README, ONNX."""

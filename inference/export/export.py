@@ -1,0 +1,196 @@
+"""A finished run as a folder of its own, which holds all that it needs to answer: no network, no cache, no other folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...core.errors import UserError
+from ...core.files import folder_aside, hash_file, plain_disk_errors, read_json, write_json, write_text
+from ...core.options import read_yaml
+from ...core.run_folder import ARCHITECTURES, BEST, run_folder, runs_of_plan
+from ...core.tensors import save_tensors
+from ...plugins.code import find
+from ...plugins.provenance import identity_of_code, refuse_other_code
+from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
+from ...training.model import SHARED
+from ...upstream.base import Modality, UpstreamConfig
+from ...upstream.load import find_upstream
+from ...upstream.run_folder import folder_of, section_of
+from ..load import load_run
+from ..trained_run import SECTIONS, TrainedRun
+from . import onnx as onnx_export
+from .code import copy_own, needed, own_files, refuse_silent
+from .readme import Exported, readme
+
+_FROM = re.compile(r"(?P<run>.+) \(from (?P<model>.+)\)")  # the source of an upstream that is a run's
+
+
+def export_run(
+    run: str | Path,
+    target: str | Path,
+    *,
+    weights: str | None = None,
+    text_weights: str | None = None,
+    task: str | None = None,
+    fold: int | None = None,
+    onnx: bool = False,
+) -> Exported:
+    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it."""
+    source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
+    refuse_place(source, place)
+    chosen, fold = one_of(source, fold)
+    if onnx:
+        onnx_export.require()
+    # what its own code is typed after: --use alone, here
+    refuse_other_code(chosen, read_yaml(run_folder(chosen) / "config.yaml"), flags={})
+    trained = load_run(chosen, weights, text_weights, task, fold)
+    assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
+    sections = {role: held_section(trained, role, section) for role, section in roles_of(trained.config).items()}
+    if onnx:
+        trained = onnx_export.listening(trained)
+    with folder_aside(place, fills_empty=True) as aside:
+        names = write_whole(trained, aside, sections, task)
+        refuse_silent(aside)
+        told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
+        exported = Exported(told, no_graph, needed(names), own_files(aside))
+        write_text(aside / "README.md", readme(trained, read_json(aside / "result.json"), exported))
+    return exported
+
+
+def graph_of(run: TrainedRun, folder: Path) -> tuple[Mapping[str, Any], str]:
+    """Return what is told of a run's graph, or why it has none: the folder answers without one too."""
+    try:
+        return onnx_export.write(run, folder), ""
+    except onnx_export.NoGraph as problem:
+        return {}, str(problem)
+
+
+def refuse_place(run: Path, place: Path) -> None:
+    """Refuse a place where something stands, or one inside the run."""
+    if place.is_relative_to(os.path.realpath(run)):
+        raise UserError(f"Expected a folder outside the run '{run}' to export to, found '{place}'. Choose another place.")
+    with plain_disk_errors(place):
+        taken = os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
+    if taken:
+        found = "one that is not empty" if place.is_dir() else "a file"
+        raise UserError(f"Expected a new folder to export to, found {found}: '{place}'. Choose another name, or remove it.")
+
+
+def one_of(folder: Path, fold: int | None) -> tuple[Path, int | None]:
+    """Return the one run to export, and the fold that it is to be checked against; a plan of several is refused."""
+    rows = runs_of_plan(folder)
+    if rows is None:
+        return folder, fold
+    chosen = [row for row in rows if fold in (None, row["fold"])]
+    folds = list(dict.fromkeys(row["fold"] for row in rows))
+    if not chosen:
+        raise UserError(f"Expected a fold of '{folder}' after --fold, found {fold}. There are: {', '.join(map(str, folds))}.")
+    if len(chosen) > 1:
+        names = f"Name one: {folder / chosen[0]['name']}" if len(folds) == 1 or fold else f"Add --fold {folds[0]}"
+        raise UserError(
+            f"Expected one run to export, found a plan of {len(chosen)} in '{folder}'. {names}, or train one on all data "
+            "with -o split=all, and export that."
+        )
+    return folder / chosen[0]["name"], None
+
+
+def held_section(run: TrainedRun, role: Modality, section: UpstreamConfig) -> UpstreamConfig:
+    """Return an upstream's section as the exported config has it: by names that mean the same anywhere."""
+    if run.model.upstream(role).architecture() is not None:  # which its folder holds, and its weights
+        return replace(section, name=plain_name(section.name), path=None)
+    inner = innermost(section, role)
+    if inner.name.startswith("s3prl/") or not (find_upstream(inner).source == "built in" or find("upstream", inner.name)):
+        raise UserError(
+            f"Expected an upstream that a folder can hold, found '{inner.name}' in '{run.folder}', which only {made_by(inner)} "
+            "can build. Train on a model of `headwater upstreams`, or predict with the run itself."
+        )
+    trainable, layer, normed = section.trainable, section.layer, section.normalize_layers
+    return replace(inner, path=None, trainable=trainable, layer=layer, normalize_layers=normed)
+
+
+def made_by(section: UpstreamConfig) -> str:
+    """Return who alone can build an upstream."""
+    return "s3prl" if section.name.startswith("s3prl/") else find_upstream(section).source
+
+
+def innermost(section: UpstreamConfig, role: str) -> UpstreamConfig:
+    """Return the section of the model itself, where a run stands on another."""
+    while (folder_of(section) / "config.yaml").is_file():
+        section = section_of(folder_of(section), role)[1]
+    return section
+
+
+def plain_name(name: str) -> str:
+    """Return a model's name; of a folder on this machine its last part."""
+    # a hub id, s3prl/NAME and a built-in name have one stroke at most; what lies here may not be seen from here now
+    is_place = name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).expanduser().exists()
+    return Path(name).name if is_place else name
+
+
+def plain_source(source: str) -> str:
+    """Return where an upstream comes from, without the folders of this machine: of a run's, both the run and its model."""
+    found = _FROM.fullmatch(source)
+    return f"{Path(found['run']).name} (from {plain_name(found['model'])})" if found else plain_name(source)
+
+
+def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None) -> dict[str, str]:
+    """Write all files of a run folder that answering needs; return what is named there, by role."""
+    config = exported_config(run.config, sections)
+    name, identity = config.task, read_json(run.folder / "identity.json", ("upstreams", "marks"))
+    write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+    write_json(folder / "vocabulary.json", {name: run.expert.vocabulary})
+    tensors = dict(run.model.trained_state())
+    for role in sections:
+        upstream, architecture = run.model.upstream(role), run.model.upstream(role).architecture()
+        if architecture is not None:
+            model = {key: value for key, value in architecture["model"].items() if key != "_name_or_path"}
+            write_json(folder / ARCHITECTURES[role], {**architecture, "model": model})
+            tensors |= {f"upstreams.{role}.{key}": value for key, value in upstream.state_dict().items()}
+    facts = {"identity": identity, "marks": list(run.marks)}
+    save_tensors(folder / BEST, {alone(key, name): value for key, value in tensors.items()}, facts)
+    (folder / BEST).chmod((folder / "config.yaml").stat().st_mode)  # safetensors writes for its owner's eyes only
+    names: dict[str, str] = {"task": name, **{role: section.name for role, section in sections.items()}}
+    code = identity_of_code(names)
+    copy_own(folder, names)
+    kept = {key: value for key, value in identity.items() if key != "code"}
+    write_json(folder / "identity.json", {**kept, **code, "exported": hash_file(folder / BEST)})
+    layers = read_json(run.folder / "layer_weights.json", ("layers",))
+    own = {key: value for key, value in layers["layers"].items() if task is None or key.split("/")[0] in (task, SHARED)}
+    result = result_of(read_json(run.folder / "result.json"), task)
+    told = {"upstream": " + ".join(section.name for section in sections.values())}
+    write_json(folder / "layer_weights.json", {**layers, **told, "layers": {key: {**row, **told} for key, row in own.items()}})
+    source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
+    write_json(folder / "result.json", {**result, **told, "source": source})
+    return names
+
+
+def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfig]) -> RunConfig:
+    """Return the config without what only the machine of the training knows."""
+    options = {key: value for key, value in config.corpus.options.items() if key != "audio_root"}
+    told = config.corpus.transcripts
+    corpus = replace(config.corpus, data=None, options=options, transcripts=told and Path(told).name)
+    named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
+    head = config.init_head and Path(config.init_head).name
+    return replace(config, **named, corpus=corpus, init_head=head, store=StoreConfig(), folds=[], stages={})
+
+
+def alone(key: str, task: str) -> str:
+    """Return a weight's name in a run of one task: a weighted sum that several tasks share is its own."""
+    return key.replace(f"sums.{SHARED}.", f"sums.{task}.", 1) if key.startswith(f"sums.{SHARED}.") else key
+
+
+def result_of(result: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """Return a run's result; of a run of several tasks that of the one, with the weights that are exported."""
+    if "tasks" not in result or task is None:
+        return dict(result)
+    own = result["tasks"][task]
+    whole = {key: value for key, value in result.items() if key not in ("tasks", "balance", "select")}
+    facts = {key: value for key, value in own.items() if key not in ("last", "best", "own", "own_step")}
+    return {**whole, **facts, **own["best"]}

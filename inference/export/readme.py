@@ -1,0 +1,115 @@
+"""What an exported folder says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...runs.config.schema import roles_of
+from ..trained_run import TrainedRun
+
+MOST_NAMES = 40  # of classes or characters that are written out
+
+
+def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> str:
+    """Return the README of an exported run: what it is, what it was made from, and how it is asked."""
+    name = run.config.task
+    sections = [
+        f"# {name}: {result.get('upstream', '')}",
+        *(f"**{mark}: not a result to quote.**" for mark in run.marks),
+        f"A trained run of Headwater. {holds(exported.needed)}",
+        made_from(run, result),
+        f"## What it answers\n\n{answers(run)}",
+        asked(run, exported.code),
+        *([onnx_words(exported.graph)] if exported.graph else []),
+        LICENCE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+LICENCE = """## Licence
+
+The weights keep the licence of the model that they come from, and what the corpus' owners allow of models trained on it holds
+too. Look both up before you pass this folder on."""
+
+
+def holds(needed: Sequence[str]) -> str:
+    """Return what a folder holds, and what it needs beside that."""
+    if needed:
+        return f"To answer, the folder needs {' and '.join(needed)}; all else is in it: no network, no cache, no other folder."
+    return "The folder holds all that is needed to answer: no network, no cache, no other folder."
+
+
+def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
+    """Return the table of what a run was made from."""
+    corpus = [str(result[key]) for key in ("corpus", "protocol") if result.get(key)]
+    fold = [f"fold {result['fold']}"] if result.get("fold") else []
+    rows = {"task": run.config.task}
+    for role, section in roles_of(run.config).items():
+        depth = "finetuned" if section.trainable else "frozen"
+        layer = "" if section.layer is None else f", layer {section.layer}"
+        rows[f"{role} upstream"] = f"{run.model.upstream(role).name.rstrip('/').split('/')[-1]}, {depth}{layer}"
+    rows |= {"corpus": ", ".join([*corpus, *fold]), "seed": str(result.get("seed", "")), "step": str(result.get("best_step", ""))}
+    rows |= {key: str(result.get("environment", {}).get(key, "")) for key in ("headwater", "commit")}
+    lines = [f"| {key} | {value} |" for key, value in rows.items() if value]
+    return "\n".join(["## What it was made from", "", "| | |", "|---|---|", *lines])
+
+
+def answers(run: TrainedRun) -> str:
+    """Return what a run's answer is, in words."""
+    vocabulary, heard = run.expert.vocabulary, {"audio": "sound", "text": "words"}
+    needs = " and ".join(heard[role] for role in run.expert.roles)
+    if "classes" in vocabulary:
+        classes, placed = vocabulary["classes"], vocabulary.get("threshold")
+        decided = "" if placed is None else f"\n\n`{classes[1]}` is answered where its score reaches {placed:.6g}."
+        return f"From the {needs} of a file, one of {len(classes)} classes: {some(classes)}.{decided}"
+    if "dimensions" in vocabulary:
+        scale = "a number for each" if "scale" not in vocabulary else "ratings from {:g} to {:g}".format(*vocabulary["scale"])
+        return f"From the {needs} of a file, {scale} of: {some(vocabulary['dimensions'])}."
+    spelt = f", spelt with {len(vocabulary['characters'])} characters" if "characters" in vocabulary else ""
+    return f"From the {needs} of a file, what is said in it{spelt}."
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names in one line, the first ones where they are many."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(f"`{name}`" for name in names[:MOST_NAMES]) + more
+
+
+def asked(run: TrainedRun, code: Sequence[str]) -> str:
+    """Return how a folder is asked, on the command line and in Python."""
+    reads = "text" in run.expert.roles
+    lines = ["## How it is asked", "", "In the folder that holds this file:", ""]
+    use = "".join(f" --use {file}" for file in code)
+    lines += [f"    headwater predict .{use} {'list.csv   # columns audio, text' if reads else 'my.wav'}", ""]
+    if code:
+        files = ", ".join(f"`{file}`" for file in code)
+        lines += [f"The run's user wrote {files}: read it first, it is executed where you type its path."]
+        return "\n".join(lines)
+    said = ', "what is said"' if reads else ""
+    lines += ["    import headwater", '    run = headwater.load_run(".")', f'    print(run.predict("my.wav"{said}))']
+    return "\n".join(lines)
+
+
+def onnx_words(graph: Mapping[str, Any]) -> str:
+    """Return how the graph beside it is used, and how far it is from the run."""
+    worst, output = graph["compared"]["worst_difference"], graph["output"]["name"]
+    return f"""## Without Headwater: `model.onnx`
+
+    import onnxruntime, soundfile
+    waveform, rate = soundfile.read("my.wav", dtype="float32")  # {graph["sample_rate"]} Hz, mono
+    {output} = onnxruntime.InferenceSession("model.onnx").run(None, {{"waveform": waveform[None]}})
+
+`model.json` says what the numbers are, and how long files are cut. Over made-up speech of 0.5 to 20 s
+and silence the largest difference to the run itself was {worst:.1e}."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What there is to tell of an export."""
+
+    graph: Mapping[str, Any]  # nothing, where none was asked for, or none was kept
+    no_graph: str  # why one that was asked for is not there
+    needed: Sequence[str]  # beside the folder
+    code: Sequence[str]  # of the user's own, as it is to be typed in the folder

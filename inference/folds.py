@@ -1,0 +1,154 @@
+"""Several runs of a plan asked together: the mean of the scores of its folds and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import UserError
+from ..core.run_folder import PLACED, Row, counted, mean_placed
+from ..corpus.batch import Batch
+from ..downstream.answer import names_of
+from ..upstream.base import Layers, Upstream
+from .ask import Piece, Prediction, Words, ask, ask_all, own_words
+from .trained_run import TrainedRun
+from .waveforms import Heard
+
+LoadOne = Callable[..., TrainedRun]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The runs of a plan, loaded: asked as one run is."""
+
+    folder: Path
+    runs: tuple[TrainedRun, ...]
+    vocabulary: Mapping[str, Any]  # the first run's, with the mean of the thresholds
+    said: str  # what is answered with
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What is asked for of a file: audio, text."""
+        return self.runs[0].roles
+
+    @property
+    def reads(self) -> bool:
+        """Whether a text goes with each file."""
+        return self.runs[0].reads
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """Optional roles that are left out."""
+        return self.runs[0].without
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """DEMO, UNTRAINED."""
+        return tuple(dict.fromkeys(mark for run in self.runs for mark in run.marks))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the answers."""
+        return hashlib.sha256("".join(run.fingerprint for run in self.runs).encode()).hexdigest()
+
+    def without_text(self) -> Folds:
+        """Return the runs as they answer without texts, which they must have learnt."""
+        return replace(self, runs=tuple(run.without_text() for run in self.runs))
+
+    def predict(self, what: Heard, text: str | None = None) -> Prediction:
+        """Return the prediction for a file or a 16 kHz mono waveform; what cannot be read raises UserError."""
+        return ask(self, what, text)
+
+    def predict_all(self, items: Iterable[Heard], words: Words | None = None) -> Iterator[Prediction]:
+        """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
+        return ask_all(self, items, words or own_words)
+
+    def move_to(self, device: str) -> None:
+        """Put the models on a device."""
+        for run in self.runs:
+            run.move_to(device)
+
+    def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor]:
+        """Return the answer of the mean of the runs' scores, and that mean."""
+        by_piece = [self._answers(piece.batch()) for piece in pieces]
+        scores, names = [], names_of(self.vocabulary)
+        for place, run in enumerate(self.runs):
+            windows = [(piece.seconds, answers[place]) for piece, answers in zip(pieces, by_piece, strict=True)]
+            own, found = names_of(run.vocabulary), run.expert.join(windows)[1]
+            assert found is not None, "runs without scores are refused when they are loaded"
+            scores.append(found[[own.index(name) for name in names]])  # the order of classes may be another
+        mean = torch.stack(scores).mean(dim=0)  # (class)
+        return self.runs[0].question.decide(self.vocabulary, mean.unsqueeze(0))[0], mean
+
+    @torch.no_grad()
+    def _answers(self, batch: Batch) -> list[Any]:
+        """Return what each run answers; an upstream that several of them share hears the batch once."""
+        batch = batch.to(self.runs[0].device)
+        heard: dict[int, Layers] = {}
+        answers = []
+        for run in self.runs:
+            stored = {}
+            for role in (role for role in run.roles if role not in run.without):
+                upstream = run.model.upstream(role)
+                if id(upstream) not in heard:
+                    heard[id(upstream)] = run.model.layers(role, batch)
+                stored[role] = heard[id(upstream)]
+            answers.append(run.answer(replace(batch, stored=stored)))
+        return answers
+
+
+def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOne) -> TrainedRun | Folds:
+    """Return the runs of a plan, or the one that is asked for, ready to predict; `load` loads one from its folder."""
+    chosen = [row for row in rows if fold in (None, row["fold"])]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(str(row["fold"]) for row in rows))
+        raise UserError(f"Expected a fold of '{folder}' after --fold, found {fold}. There are: {there}.")
+    frozen: MutableMapping[str, Upstream] = {}
+    runs = tuple(load(folder / row["name"], frozen=frozen) for row in chosen)
+    if len(runs) == 1:
+        return runs[0]
+    refuse_unlike(folder, runs)
+    said = f"mean of the scores of {counted(chosen)}"
+    vocabulary = dict(runs[0].vocabulary)
+    if PLACED in vocabulary:
+        vocabulary[PLACED] = mean_placed([run.vocabulary for run in runs])
+        said += f"; {PLACED} {vocabulary[PLACED]:.4f}, the mean of theirs"
+    return Folds(folder, runs, vocabulary, said)
+
+
+def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
+    """Refuse runs that have no scores, or not the same ones: of those there is no mean."""
+    first = runs[0]
+    if not names_of(first.vocabulary):
+        raise UserError(
+            f"Expected one run of '{folder}', since answers of {first.config.task} have no scores to average, found {len(runs)}. "
+            f"{one_of(runs)}"
+        )
+    for run in runs[1:]:
+        for what, here, there in (
+            ("classes", {*names_of(first.vocabulary)}, {*names_of(run.vocabulary)}),
+            ("scale", first.vocabulary.get("scale"), run.vocabulary.get("scale")),
+        ):
+            if here != there:
+                other = " against ".join(", ".join(map(str, sorted(found or ()))) for found in (here, there))
+                raise UserError(
+                    f"Expected runs with the same {what} in '{folder}', found {other} in '{run.folder}'. {one_of(runs)}"
+                )
+
+
+def one_of(runs: Sequence[TrainedRun]) -> str:
+    """Return how one of several runs is named: by its fold where that is enough."""
+    first = runs[0]
+    by_fold = f"Take one with --fold {first.config.corpus.fold}, or name" if apart_by_fold(runs) else "Name"
+    return f"{by_fold} the folder of one: {first.folder}"
+
+
+def apart_by_fold(runs: Sequence[TrainedRun]) -> bool:
+    """Return whether each run has a fold of its own."""
+    return len({run.config.corpus.fold for run in runs}) == len(runs)

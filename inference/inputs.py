@@ -1,0 +1,105 @@
+"""What a user names to predict on: audio files, folders and lists, as one list of files in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..core.errors import UserError
+from ..corpus.base import Utterance
+from ..corpus.tables import TABLES, Row, likeliest, read_table
+from ..corpus.transcription.transcripts import column_of
+
+# what soundfile reads, by ending: in a folder everything else is passed over
+AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"} | {
+    *(".aifc", ".snd", ".voc", ".mp2", ".bwf", ".avr", ".svx", ".paf", ".ircam", ".sf", ".pvf", ".htk", ".sds", ".wve")
+}
+
+
+def files_of(names: Sequence[str]) -> list[str | Utterance]:
+    """Return the files that the names stand for, in the order given; a folder's files in the order of their paths.
+
+    A list with columns start and end (seconds) stands for stretches of files; one with a column text says what is said.
+    """
+    return [file for name in names for file in _files_of(name)]
+
+
+def _files_of(name: str) -> Iterable[str | Utterance]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = sorted(_audio_below(path))
+        if not found:
+            raise UserError(f"Expected audio files below '{name}', found none ({', '.join(sorted(AUDIO))}). Check the path.")
+        return found
+    if path.suffix.lower() in TABLES:
+        return _listed(path)
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return [_beside(path, line.strip()) for line in _text_of(path).splitlines() if line.strip()]
+    return [str(path)]  # a file that is missing or broken has its own line in the answer
+
+
+def _audio_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield a folder's audio files; hidden ones are left out, and a link that leads back up ends there."""
+    own = os.path.realpath(folder)
+    if own in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            seen = [(folder / entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except PermissionError:
+        raise UserError(
+            f"Expected a folder that can be read, found no permission: '{folder}'. Grant it, or name files."
+        ) from None
+    for path, is_folder in seen:
+        if is_folder:
+            yield from _audio_below(path, (*above, own))
+        elif path.suffix.lower() in AUDIO:
+            yield str(path)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as problem:
+        raise UserError(f"Expected a list of files, one a line, in '{path}', found: {problem}. Save it as UTF-8 text.") from None
+
+
+def _listed(path: Path) -> list[str | Utterance]:
+    headers, rows = read_table(path)
+    header = likeliest("audio", headers)
+    if header is None:
+        raise UserError(f"Expected a column of audio files in '{path}', found {', '.join(headers)}. Call it 'audio'.")
+    missing = next((row.number for row in rows if not str(row.values.get(header) or "").strip()), None)
+    if missing is not None:
+        raise UserError(f"Expected a file in column '{header}', found none in row {missing} of '{path}'. Fill it in.")
+    files = [_beside(path, str(row.values[header]).strip()) for row in rows]
+    columns = {"start": likeliest("start", headers), "end": likeliest("end", headers), "text": column_of("text", headers)}
+    if not any(columns.values()):
+        return [*files]
+    return [_stretch(file, row, columns, path) for file, row in zip(files, rows, strict=True)]
+
+
+def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path) -> Utterance:
+    """Return the stretch of a file that a row of a list names, and what the row says is said there."""
+    start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
+    if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
+        raise UserError(f"Expected 0 <= start < end, found {start} and {end} in row {row.number} of '{path}'. Mend the row.")
+    cell = row.values.get(columns["text"] or "")
+    text = None if cell is None else str(cell).strip()
+    if not text and path.suffix.lower() != ".jsonl":  # an empty cell of a csv was not filled in
+        text = None
+    return Utterance(file, file, start or 0.0, None if end is None else end - (start or 0.0), text)
+
+
+def _seconds(row: Row, header: str | None, path: Path) -> float | None:
+    word = str(row.values.get(header) or "").strip() if header else ""
+    try:
+        return float(word) if word else None
+    except ValueError:
+        raise UserError(f"Expected seconds in column '{header}', found '{word}' in row {row.number} of '{path}'.") from None
+
+
+def _beside(table: Path, name: str) -> str:
+    """A relative path is meant from the list's own folder."""
+    return str(table.parent / Path(name).expanduser())

@@ -1,0 +1,45 @@
+"""A finished run, or the folds of a plan, ready to predict."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import UserError
+from ..core.run_folder import runs_of_plan
+from .trained_run import TrainedRun, load_one
+
+if TYPE_CHECKING:
+    from .folds import Folds
+
+
+def load_run(
+    folder: str | Path,
+    weights: str | None = None,
+    text_weights: str | None = None,
+    task: str | None = None,
+    fold: int | None = None,
+) -> TrainedRun | Folds:
+    """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
+
+    `task` names one of a run of several. A plan answers with the mean of its folds' and seeds' scores, or with one `fold`.
+    """
+    from .folds import load_folds
+
+    names = runs_of_plan(Path(folder).expanduser())
+    if names is None:
+        return of_fold(load_one(folder, weights, text_weights, task), fold)
+    return load_folds(
+        Path(folder).expanduser(), names, fold, partial(load_one, weights=weights, text_weights=text_weights, task=task)
+    )
+
+
+def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:
+    """Return a single run where it is the fold that was asked for."""
+    if fold not in (None, run.config.corpus.fold):
+        raise UserError(
+            f"Expected a plan of several folds for --fold {fold}, found the single run '{run.folder}' "
+            f"(fold {run.config.corpus.fold}). Leave --fold out, or name the plan's folder."
+        )
+    return run

@@ -1,0 +1,1 @@
+"""Many runs in order: folds, seeds, settings, scenarios, papers."""

@@ -1,0 +1,314 @@
+"""The runs of a plan: each after those it starts from, several at once where asked, what is done skipped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+import yaml
+
+from ..core import process as children
+from ..core.errors import UserError
+from ..core.files import made, read_json, write_text
+from ..core.options import merge, read_yaml
+from ..core.run_folder import Held, is_finished, refuse_held
+from ..core.trust import is_typed_file
+from ..plugins.code import flags_for_another_process, refuse_edited
+from ..runs.config.identity import identity_of, mtl_identity, refuse_other
+from ..runs.config.schema import MtlConfig, RunConfig, mtl_mapping, roles_of, to_mapping
+from ..runs.joint import run_tasks
+from ..runs.run import run
+from ..runs.runtime import Runtime, say
+from ..upstream.base import Modality, UpstreamConfig
+
+Result = dict[str, Any]  # what result.json holds
+SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
+ROLES = ("upstream", "text_upstream")  # sections of a config that may name another run of the plan
+STAGE, PART = "stage:", "part:"
+SINGLE = "part:single"  # in a task's init_head: the head of its single-task run
+KEPT = ("trainable", "layer", "normalize_layers")  # how an upstream is used; its other options belong to its model
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of a plan, in a folder below the plan's."""
+
+    setting: str  # of the sweep: "optimizer.lr=0.001"; "": there is none
+    seed: int
+    fold: int
+    config: RunConfig | MtlConfig  # may name other runs of the plan: `stage:NAME`, `part:NAME`
+    name: str  # folder below the plan's; ".": the plan is this one run
+    stage: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)  # such a name -> the folder of its run, below the plan's
+
+    @property
+    def own(self) -> RunConfig:
+        """The config of a part that is a run of one task."""
+        assert isinstance(self.config, RunConfig), f"'{self.name}' is a run of several tasks"
+        return self.config
+
+
+def sections_of(config: RunConfig | MtlConfig) -> Mapping[Modality, UpstreamConfig]:
+    """Return the upstreams of a run, of one task or several, by role."""
+    return {"audio": config.upstream} if isinstance(config, MtlConfig) else roles_of(config)
+
+
+def mapping_of(config: RunConfig | MtlConfig) -> dict[str, Any]:
+    """Return a resolved config as a recipe."""
+    return mtl_mapping(config) if isinstance(config, MtlConfig) else to_mapping(config)
+
+
+def named_runs(config: RunConfig | MtlConfig) -> list[str]:
+    """Return the other runs of its plan that a config names, as `stage:NAME` or `part:NAME`."""
+    return [place for place in starts_of(mapping_of(config)) if place.startswith((STAGE, PART))]
+
+
+def with_differences(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe with what is different in one part; an upstream that is a run has that run's options alone."""
+    for role in ROLES:
+        section = over.get(role)
+        if isinstance(section, Mapping) and str(section.get("name", "")).startswith((STAGE, PART)):
+            below = base.get(role) or {}
+            base = {**base, role: {key: below[key] for key in KEPT if key in below}}
+    return merge(base, over)
+
+
+def located(part: Part, folder: Path) -> RunConfig | MtlConfig:
+    """Return a part's config with the folders of the runs that it names, and what it takes from them."""
+    if not part.needs:
+        return part.config
+    config, places = part.config, {name: os.path.abspath(folder / below) for name, below in part.needs.items()}
+    if isinstance(config, MtlConfig):
+        return with_singles(config, {name.removeprefix(PART): Path(place) for name, place in places.items()})
+    audio, text = (
+        replace(section, name=places.get(section.name, section.name)) for section in (config.upstream, config.text_upstream)
+    )
+    head = places.get(config.init_head or "", config.init_head)
+    return replace(config, upstream=audio, text_upstream=text, init_head=head)
+
+
+def run_parts(
+    parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1, passed_over: Mapping[str, str] | None = None
+) -> tuple[dict[str, Result], dict[str, str]]:
+    """Run every part that is not done; return results by name, and why there is none of the others.
+
+    A part's mistake ends the plan; with `passed_over` (parts not to be run, with the reason) only that part and those that
+    start from it.
+    """
+    go_on, failed = passed_over is not None, dict(passed_over or {})
+    if jobs > 1:
+        return in_processes(parts, folder, runtime, jobs, failed, go_on=go_on)
+    results: dict[str, Result] = {}
+    numbers, waiting = (
+        {part.name: number for number, part in enumerate(parts, 1)},
+        [part for part in parts if part.name not in failed],
+    )
+    while waiting:
+        begun = len(waiting)
+        for part in waiting if "RANK" not in os.environ else waiting[:1]:
+            if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
+                continue
+            try:
+                results[part.name] = run_here(part, folder, runtime, f"run {numbers[part.name]} of {len(parts)}: {part.name}")
+            except Held as problem:  # by another machine, say, which runs the same plan: on to the next free one
+                if not go_on:
+                    raise
+                say(runtime, f"passed by: {problem}")
+            except UserError as problem:
+                if not go_on:
+                    raise
+                failed[part.name] = str(problem)
+                say(runtime, f"passed over: {problem}")
+        waiting = [part for part in waiting if part.name not in results and part.name not in failed]
+        if len(waiting) == begun:
+            time.sleep(SECONDS_TO_A_FREE_ONE)
+    return results, failed
+
+
+def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
+    """Return a part's result: at hand, or run now."""
+    if runtime.named and is_finished(folder / part.name):
+        return at_hand(part, folder)
+    say(runtime, words)
+    return run_any(located(part, folder), folder / part.name, replace(runtime, named=False))
+
+
+def run_any(config: RunConfig | MtlConfig, folder: Path, runtime: Runtime) -> Result:
+    """Return the result of a run of one task, or of several."""
+    return run_tasks(config, folder, runtime) if isinstance(config, MtlConfig) else run(config, folder, runtime)
+
+
+def with_singles(config: MtlConfig, singles: Mapping[str, Path]) -> MtlConfig:
+    """Return a run of several tasks with what single-task runs give it: the scores to gain over, and heads to start from."""
+    scores = {name: read_json(place / "result.json", ("scores",)) for name, place in singles.items()}
+    baselines = {name: result["scores"]["dev"][result["select_by"]] for name, result in scores.items()}
+    heads = {
+        name: replace(run, init_head=str(singles[name])) if run.init_head == SINGLE and name in singles else run
+        for name, run in config.runs.items()
+    }
+    return replace(config, tasks=heads, baselines=baselines if config.select == "gain" else {})
+
+
+def has_lost_its_start(part: Part, failed: dict[str, str]) -> bool:
+    """Tell whether a part cannot start since another failed, and note it among these."""
+    lost = next((name for name in part.needs.values() if name in failed), None)
+    if lost is not None:
+        failed[part.name] = f"starts from {lost}, which is not there: {failed[lost]}"
+    return lost is not None
+
+
+def in_processes(
+    parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, failed: dict[str, str], *, go_on: bool
+) -> tuple[dict[str, Result], dict[str, str]]:
+    """Run several parts at once, each in a process with its share of the cores, as soon as what it needs is there."""
+    if "RANK" in os.environ:
+        raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
+    results: dict[str, Result] = {}
+    waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
+    held: dict[str, float] = {}  # a part that another machine is at, which runs the same plan -> when to look again
+    with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as recipes:
+        pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, Path(recipes))
+        try:
+            while waiting or running:
+                waiting = [part for part in waiting if not has_lost_its_start(part, failed)]
+                now = time.monotonic()
+                ready = [part for part in waiting if {*part.needs.values()} <= {*results} and held.get(part.name, now) <= now]
+                running |= {pool.submit(start, part): part for part in ready}
+                waiting = [part for part in waiting if part not in ready]
+                for future in ended(running, waiting, held):
+                    part = running.pop(future)
+                    try:
+                        results[part.name] = future.result()
+                    except UserError as problem:
+                        if not go_on:
+                            raise
+                        if not isinstance(problem, Held):
+                            failed[part.name] = str(problem)
+                        else:  # on to the next free one
+                            waiting.append(part)
+                        if part.name not in held:
+                            say(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
+                        held[part.name] = time.monotonic() + SECONDS_TO_A_FREE_ONE
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
+    return results, failed
+
+
+def ended(running: Mapping[Future[Result], Part], waiting: Sequence[Part], held: Mapping[str, float]) -> list[Future[Result]]:
+    """Return the runs that came to an end, once there is one, or once it is time to look at a held one again."""
+    resting = any(part.name in held for part in waiting)
+    assert running or resting or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
+    if not running:
+        time.sleep(SECONDS_TO_A_FREE_ONE if waiting else 0.0)
+        return []
+    return [*wait(running, timeout=SECONDS_TO_A_FREE_ONE if resting else None, return_when=FIRST_COMPLETED).done]
+
+
+def refuse_foreign(part: Part, folder: Path) -> None:
+    """Refuse a part's folder in which a run with other options stands, finished or not."""
+    config = located(part, folder)
+    identity = mtl_identity(config) if isinstance(config, MtlConfig) else identity_of(config)
+    refuse_other(folder / part.name, {"config": identity})
+
+
+def at_hand(part: Part, folder: Path) -> Result:
+    """Return the result of a finished run, once it is found to be the one that is asked for."""
+    place = folder / part.name
+    refuse_foreign(part, folder)
+    # a folder's identity has the last part of a path alone, which runs of several parts share
+    began = starts_of(read_yaml(place / "config.yaml"))
+    for asked, found in zip(starts_of(mapping_of(part.config)), began, strict=True):
+        if asked in part.needs and not str(found).endswith(part.needs[asked]):
+            raise UserError(
+                f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
+                "Remove it, or choose another folder with -p."
+            )
+    return read_json(place / "result.json", ("tasks" if isinstance(part.config, MtlConfig) else "scores", "marks"))
+
+
+def starts_of(mapping: Mapping[str, Any]) -> list[str]:
+    """Return what a resolved recipe starts from: its upstreams and the run whose head it takes."""
+    return [*((mapping.get(role) or {}).get("name") or "" for role in ROLES), mapping.get("init_head") or ""]
+
+
+def why_stopped(name: str, told: str, place: Path) -> str:
+    """Return in one line why a process stopped, by what it told; what is no user's mistake is kept beside the run."""
+    lines = told.strip().splitlines() or ["nothing was told"]
+    mistake = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
+    if mistake is not None:
+        return f"Run '{name}' stopped: {in_one_line(lines[mistake:]).removeprefix('error: ')}"
+    write_text(place / "stopped.txt", told)
+    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {place / 'stopped.txt'})"
+
+
+def in_one_line(lines: Sequence[str]) -> str:
+    """Return a message of several lines as one."""
+    joined = ""
+    for line in (line.strip() for line in lines if line.strip()):
+        joined += ("" if not joined else " " if joined.endswith((":", ".")) else "; ") + line
+    return joined
+
+
+def flags_of_typed_files(config: RunConfig | MtlConfig) -> list[str]:
+    """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
+    section = sections_of(config).get("audio")
+    asked = section is not None and section.path and section.name.startswith("s3prl/") and is_typed_file(section.path)
+    return ["-k", str(section.path)] if asked and section is not None else []
+
+
+def devices_of(device: str, jobs: int) -> list[str]:
+    """Return where each of the runs at once computes: on GPUs in turn, where there are several and none is named."""
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return [f"cuda:{job % count}" if count > 1 else device for job in range(jobs)]
+
+
+def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path) -> Callable[[Part], Result]:
+    """Return what runs one part in a process of its own."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in devices_of(runtime.device, jobs):
+        free.put(device)
+
+    def start(part: Part) -> Result:
+        """Run one part to its end on a device that is free, and return its result."""
+        device = free.get()
+        try:
+            return run_apart(part, device)
+        finally:
+            free.put(device)
+
+    def run_apart(part: Part, device: str) -> Result:
+        """Run one part in a process of its own."""
+        place = folder / part.name
+        refuse_held(place)
+        config = located(part, folder)
+        if runtime.named and is_finished(place):  # nothing to compute: no process is worth its start
+            return at_hand(part, folder)
+        # what this process resolved is what that one runs
+        asked = recipes / f"{parts.index(part)}.yaml"
+        write_text(asked, yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True))
+        alone = isinstance(config, RunConfig)
+        verb = children.command("headwater", "downstream" if alone else "mtl")
+        flags = ["-c", str(asked), "-p", str(place), "--device", device]
+        flags += ["-v", str(part.fold), *["--share-layers"] * runtime.share_layers] if alone else ["--one"]
+        refuse_edited()
+        command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
+        done = subprocess.run(
+            command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            refuse_held(place)  # another machine was quicker
+            raise UserError(why_stopped(part.name, done.stderr, place))
+        say(runtime, f"done      {part.name}")
+        return read_json(place / "result.json")
+
+    return start

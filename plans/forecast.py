@@ -1,0 +1,221 @@
+"""What a plan will take: steps, disk and hours, as far as its finished and running runs tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..core.files import cache_folder, read_json
+from ..core.hub import is_hub_id
+from ..core.run_folder import BEST, LAST, is_finished
+from ..corpus.tables import TABLES
+from ..runs.config.schema import RunConfig
+from ..upstream.base import UpstreamConfig
+from ..upstream.load import find_upstream, load_upstream
+from .execute import PART, STAGE, Part, sections_of
+
+NUMBER = 4  # bytes
+FIRST_STEPS = 50  # after which a pace is believed
+SECONDS_BETWEEN_LOOKS = 2.0
+WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
+FRONT_END = (
+    "feature_extractor.",
+    "conv1.",
+    "conv2.",
+    "embed_positions.",
+)  # of transformers' models: convolutions, which nobody trains here
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is left of one part of a plan."""
+
+    runs: int
+    done: int
+    steps: int  # left, at most: patience may end a run before
+    size: float | None  # bytes that its checkpoints will take
+    pace: float | None  # seconds a step, dev and saving included
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that are left, at most."""
+        return None if self.pace is None else self.steps * self.pace
+
+
+def outlook(runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> Outlook:
+    """Return what is left of a part's runs; `others` are all runs of the plan by folder."""
+    open_runs = [run for run in runs if not is_finished(folder / run.name)]
+    stands = {run.name: standing(folder / run.name) for run in runs}
+    left = sum(run.config.training.steps - stands[run.name][0] for run in open_runs)
+    first = {run.name: FIRST_STEPS if run in open_runs else 1 for run in runs}
+    took = [stands[name] for name, needed in first.items() if stands[name][0] >= needed]
+    pace = sum(seconds for _, seconds in took) / sum(steps for steps, _ in took) if took else None
+    sizes = {run.stage: size_of(run, runs, folder, others) for run in open_runs}
+    known = [sizes[run.stage] for run in open_runs]
+    size = None if None in known else sum(size for size in known if size is not None)
+    return Outlook(len(runs), len(runs) - len(open_runs), left, size, pace)
+
+
+def standing(place: Path) -> tuple[int, float]:
+    """Return how many steps a run has made, and the seconds they took."""
+    if is_finished(place):
+        result = read_json(place / "result.json", ("steps", "environment"))
+        return int(result["steps"]), float(result["environment"]["seconds"])
+    try:
+        with safe_open(place / LAST, framework="pt") as file:  # the header alone is read
+            progress = json.loads(file.metadata()["facts"])["progress"]
+        return int(progress["step"]), float(progress["seconds"])
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0, 0.0  # nothing to go on from: the run itself says what is wrong with it
+
+
+def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> float | None:
+    """Return the bytes of a run's checkpoints: of one that has both, else counted; None where the model is not here."""
+    for twin in (other for other in runs if other.stage == run.stage):
+        files = [folder / twin.name / name for name in (BEST, LAST)]
+        if all(file.is_file() for file in files):
+            return float(sum(file.stat().st_size for file in files))
+    size = 0.0
+    for section in (section for section in models_of(run, others) if section.trainable):
+        counts = count_weights(section)
+        if counts is None:
+            return None
+        size += NUMBER * 2 * sum(counts)  # all in the best and the last checkpoint, Adam's two moments of what is trained
+    return size
+
+
+def models_of(run: Part, others: Mapping[str, Part]) -> list[UpstreamConfig]:
+    """Return a run's upstreams, one that is another run's as the model which that one was made from."""
+    found = []
+    for role, section in sections_of(run.config).items():
+        source = run
+        while section.name in source.needs:
+            source = others[source.needs[section.name]]
+            section = replace(sections_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
+        found.append(section)
+    return found
+
+
+def count_weights(section: UpstreamConfig) -> tuple[int, int] | None:
+    """Return how many weights a finetuned upstream has and trains, without loading any; None where nothing here says."""
+    row = find_upstream(section)
+    if row.source == "built in":
+        upstream = load_upstream(section)
+        count = sum(weight.numel() for weight in upstream.parameters())
+        return count, count - sum(weight.numel() for part in upstream.front_end() for weight in part.parameters())
+    described = described_model(section, row.source)
+    if described is None:
+        return None
+    from ..upstream.families.huggingface import class_of, configure, new_model
+
+    settings = configure(class_of(described["model_type"]).config_class.from_dict(described), section)
+    settings.num_hidden_layers = section.keep_layers or settings.num_hidden_layers
+    with torch.device("meta"):
+        weights = {name: weight.numel() for name, weight in new_model(settings).named_parameters()}
+    return sum(weights.values()), sum(count for name, count in weights.items() if not name.startswith(FRONT_END))
+
+
+def described_model(section: UpstreamConfig, source: str) -> dict[str, Any] | None:
+    """Return the config.json of a model that is on this machine; None: it is not, or does not say what it is."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = Path(section.path or section.name).expanduser()
+    found = folder / "config.json" if folder.is_dir() else None
+    if found is None and source.count("/") == 1:
+        cached = try_to_load_from_cache(source, "config.json")
+        found = Path(cached) if isinstance(cached, str) else None
+    described = read_json(found) if found is not None and found.is_file() else {}
+    return described if "model_type" in described else None
+
+
+def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
+    """Return the hub ids, by upstream, whose weights this machine lacks for a run; one finished in `folder` needs none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if folder is not None and is_finished(folder / run.name):
+        return {}
+    found: dict[str, str] = {}
+    for section in sections_of(run.config).values():
+        if section.name.startswith((PART, STAGE)) or section.path is not None:
+            continue
+        hub_id = find_upstream(section).source
+        if is_hub_id(hub_id) and not Path(hub_id).expanduser().is_dir():
+            there = (isinstance(try_to_load_from_cache(hub_id, name), str) for name in WEIGHTS)
+            found |= {} if any(there) else {section.name: hub_id}
+    return found
+
+
+def missing_transcripts(config: RunConfig) -> str:
+    """Return how a recogniser's transcripts are made, where this machine has none by it, of any corpus; else nothing."""
+    told, corpus = config.corpus.transcripts, config.corpus
+    if told is None or Path(told).suffix.lower() in TABLES or not config.text_upstream.name:
+        return ""
+    model, language = re.sub(r":[a-z]{2,}$", "", told), (re.findall(r":([a-z]{2,})$", told) or [""])[0]
+    for path in (cache_folder() / "transcripts").glob("*.jsonl"):
+        with path.open("rb") as file:
+            first = file.readline()
+        if json.loads(first).get("about", {}).get("model") == model:
+            return ""
+    where = "--demo" if corpus.demo else f"--data {corpus.data}" if corpus.data else ""
+    spoken = f" --language {language}" if language else ""
+    command = " ".join(["headwater corpus transcribe", corpus.name, *[where] * bool(where), "--model", model]) + spoken
+    return f"transcripts by {model} are not here: `{command}`"
+
+
+def watch(runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int, tell: Callable[[str], None], over: Event) -> None:
+    """Until it is over, tell once for each part how long the rest takes, as soon as one of its runs has shown its pace."""
+    first: dict[str, tuple[int, float]] = {}
+    paces: dict[str, float] = {}
+    while not over.wait(SECONDS_BETWEEN_LOOKS):
+        for name, run in ((name, run) for name, of_part in runs.items() if name not in paces for run in of_part):
+            step, now = last_step(folder / run.name / "metrics.jsonl"), time.monotonic()
+            if step is None or is_finished(folder / run.name):
+                continue
+            began, then = first.setdefault(run.name, (step, now))
+            if step - began >= FIRST_STEPS and name not in paces:
+                paces[name] = (now - then) / (step - began)
+                tell(hours_left(name, paces, runs, folder, jobs))
+
+
+def hours_left(name: str, paces: Mapping[str, float], runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int) -> str:
+    """Return how long a part and the plan take from here, by the paces measured so far."""
+    steps = {other: steps_left(of_part, folder) for other, of_part in runs.items()}
+    unknown = [other for other, left in steps.items() if left and other not in paces]
+    hours = sum(steps[other] * pace for other, pace in paces.items()) / max(1, jobs) / 3600
+    others = f", {len(unknown)} part{'s' * (len(unknown) > 1)} not measured yet" if unknown else ""
+    own = steps[name] * paces[name] / max(1, jobs) / 3600
+    return f"pace      {name}: {paces[name]:.3g} s a step, at most {own:.2g} h left of it; {hours:.2g} h of the plan{others}"
+
+
+def steps_left(runs: Sequence[Part], folder: Path) -> int:
+    """Return how many steps a part's runs still have to make, at most."""
+    left = 0
+    for run in (run for run in runs if not is_finished(folder / run.name)):
+        left += run.config.training.steps - (last_step(folder / run.name / "metrics.jsonl") or 0)
+    return left
+
+
+def last_step(path: Path) -> int | None:
+    """Return the last step that a run's metrics.jsonl tells of; None: there is none yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):  # being written, or cut at the front
+            continue
+    return None

@@ -1,0 +1,1 @@
+"""Names of tasks, upstreams and corpora: ours, typed and installed ones."""

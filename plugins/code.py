@@ -1,0 +1,225 @@
+"""Code of a user's own: a path that is typed is executed once, and known from then on by its name and the hash of its text."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..core.errors import UserError
+from .registry import ENTRIES, FLAGS, Kind
+
+FAMILY = "headwater_own_"  # what the modules of typed code are called in this process
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """What a typed path is: a task (a folder), an upstream or a corpus (a file)."""
+
+    kind: Kind
+    name: str
+    path: Path  # absolute
+    digest: str  # of all its code
+
+
+_USED: dict[Path, OwnCode] = {}  # what was typed in this process
+
+
+def is_path(word: str, kind: Kind) -> bool:
+    """Tell a typed path from a name; a separator alone is not enough where folders of models have one too."""
+    return word.endswith(".py") or (kind == "task" and os.sep in word)
+
+
+def use(word: str, kind: Kind | None = None) -> OwnCode:
+    """Execute the code at a path that the user typed, and make it known by its name; the same code is executed once."""
+    from ..downstream.load import add_task
+
+    path = located(word, kind)
+    digest = digest_of(path)
+    known = _USED.get(path) or next((code for code in _USED.values() if code.digest == digest), None)
+    if known is not None and known.digest == digest:
+        refuse_kind(known, kind, word)
+        return known
+    with _undone_on_mistake() as tables:
+        if known is not None:  # edited since: what it was is forgotten
+            tables[known.kind].pop(known.name, None)
+        before = {table: {*names} for table, names in tables.items()}
+        module = _executed(path, digest)
+        if path.is_dir():
+            add_task(getattr(module, "TASK", None), f"'{word}'")
+        found = [(table, name) for table, names in tables.items() for name in names if name not in before[table]]
+        if len(found) != 1:
+            words = ", ".join(f"{table} '{name}'" for table, name in found) or "none"
+            wanted = ENTRIES[kind] if kind else " or ".join(entry for name, entry in ENTRIES.items() if name != "task")
+            raise UserError(f"Expected {wanted} in '{word}', found {words}. CONTRIBUTING.md shows one.")
+        code = OwnCode(found[0][0], found[0][1], path, digest)
+        refuse_kind(code, kind, word)
+        if code.kind == "upstream":
+            tables["upstream"][code.name] = replace(tables["upstream"][code.name], source=str(path), code=digest)
+    _USED[path] = code
+    return code
+
+
+def used() -> list[OwnCode]:
+    """Return all that was typed in this process."""
+    return [*_USED.values()]
+
+
+def find(kind: Kind, name: str) -> OwnCode | None:
+    """Return what was typed under a name."""
+    return next((code for code in _USED.values() if (code.kind, code.name) == (kind, name)), None)
+
+
+def flags_for_another_process() -> list[str]:
+    """Return what a process that this one starts must be told, for what was typed here to be known there."""
+    return [word for code in _USED.values() for word in ("--use", str(code.path))]
+
+
+def refuse_edited() -> None:
+    """Refuse to start another process with code that was edited since this one read it: a plan would mix the two."""
+    for code in _USED.values():
+        if digest_of(code.path) != code.digest:
+            raise UserError(
+                f"Expected the code in '{code.path}' as this command began with it ({code.digest[:8]}), found it edited "
+                f"({digest_of(code.path)[:8]}). Bring the former back, or begin again with -n or -p."
+            )
+
+
+def known_as(word: str, kind: Kind, flag: str = "") -> str:
+    """Return the name behind a word of a recipe; a path is executed only where the user typed it too."""
+    if not is_path(word, kind):
+        return word
+    code = _USED.get(Path(word).expanduser().resolve())
+    if code is None or code.kind != kind:
+        raise UserError(
+            f"Expected the name of a{'n' * (kind == 'upstream')} {kind}, found the path '{word}': only a path that you type is "
+            f"executed, never one from a file. Add {flag or FLAGS[kind]} {word} (or --use {word})"
+        )
+    return code.name
+
+
+def refuse_kind(code: OwnCode, kind: Kind | None, word: str) -> None:
+    """Refuse an upstream where a corpus is asked for, and the like."""
+    if kind not in (None, code.kind):
+        raise UserError(
+            f"Expected {ENTRIES[kind]} in '{word}', found the {code.kind} '{code.name}'. Type it after {FLAGS[code.kind]}."
+        )
+
+
+def located(word: str, kind: Kind | None) -> Path:
+    """Return the folder of a task or the file of an upstream or corpus at a typed path."""
+    path = Path(word).expanduser().resolve()
+    if path.name == "expert.py" and kind in (None, "task"):
+        path = path.parent
+    if not path.exists():
+        ours = {"task": "-d emotion", "upstream": "-u fbank", "corpus": "--corpus iemocap"}
+        other = f", or name one of ours: {ours[kind]}." if kind else "."
+        raise UserError(f"Expected your own {kind or 'code'} at '{word}', found nothing there. Check the path{other}")
+    if path.is_dir() and kind in (None, "task"):
+        if not (path / "expert.py").is_file():
+            there = ", ".join(sorted(file.name for file in path.glob("*.py"))) or "no Python at all"
+            raise UserError(
+                f"Expected expert.py in the folder '{word}', found {there}. Add expert.py, ending in `TASK = Task(…)`."
+            )
+        return path
+    if kind == "task":
+        raise UserError(
+            f"Expected the folder of a task, found the file '{word}'. Put it into a folder as expert.py, and type the folder."
+        )
+    if path.is_dir() or path.suffix != ".py":
+        raise UserError(f"Expected a Python file (.py) with {ENTRIES[kind or 'upstream']}, found '{word}'. Type that file.")
+    return path
+
+
+def digest_of(path: Path) -> str:
+    """Return a hash of a file, or of all the Python below a folder and its default.yaml."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = [*path.rglob("*.py"), *path.glob("default.yaml")]
+    digest = hashlib.sha256()
+    for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
+        if not any(part.startswith(".") for part in name.split("/")):
+            digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _executed(path: Path, digest: str) -> ModuleType:
+    """Return the module at a path, executed under a name of its own, or say in one line where it stopped."""
+    short = hashlib.sha256(f"{path}\0{digest}".encode()).hexdigest()[:8]
+    name = f"{FAMILY}{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}_{short}"
+    before, prefix = {*sys.modules}, sys.pycache_prefix
+    importlib.invalidate_caches()
+    # compiled anew, elsewhere: what is executed is what was hashed, and nothing is written beside the user's files
+    with tempfile.TemporaryDirectory(prefix="headwater-") as compiled:
+        sys.pycache_prefix = compiled
+        try:
+            if path.is_file():
+                return _as_module(name, path)
+            start = path / "__init__.py"
+            _as_module(name, start if start.is_file() else None, path)
+            return importlib.import_module(f"{name}.expert")
+        except (Exception, SystemExit) as problem:
+            for module in {*sys.modules} - before:
+                if module == name or module.startswith(f"{name}."):
+                    del sys.modules[module]
+            if isinstance(problem, UserError):
+                raise
+            raise UserError(
+                f"Expected code that runs in '{path}', found {told_in_one_line(problem, path)}. Mend it."
+            ) from problem
+        finally:
+            sys.pycache_prefix = prefix
+
+
+def _as_module(name: str, file: Path | None, folder: Path | None = None) -> ModuleType:
+    """Return a file as a module, or a folder as a package, with or without an `__init__.py`."""
+    if file is None:
+        module = ModuleType(name)
+        module.__path__ = [str(folder)]
+        sys.modules[name] = module
+        return module
+    below = None if folder is None else [str(folder)]
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=below)
+    assert spec is not None, f"no way to load {file}"
+    assert spec.loader is not None, f"no loader for {file}"
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def told_in_one_line(problem: BaseException, path: Path) -> str:
+    """Return what went wrong in a user's code: the error, its file and its line."""
+    words = " ".join(str(problem).split())
+    if isinstance(problem, SyntaxError) and problem.filename:
+        return f"{type(problem).__name__}: {problem.msg} ({Path(problem.filename).name}, line {problem.lineno})"
+    own = [frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename).is_relative_to(path)]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(problem).__name__}: {words}{place}" if words else f"{type(problem).__name__}{place}"
+
+
+@contextmanager
+def _undone_on_mistake() -> Iterator[dict[Kind, dict[str, Any]]]:
+    """Give the tables of all that is registered, ours among it; a mistake leaves them as they were."""
+    from ..corpus.load import registered_corpora
+    from ..downstream.load import OWN_TASKS
+    from ..upstream.load import registered_upstreams
+
+    tables: dict[Kind, dict[str, Any]] = {"task": OWN_TASKS, "upstream": registered_upstreams(), "corpus": registered_corpora()}
+    before = {kind: dict(table) for kind, table in tables.items()}
+    try:
+        yield tables
+    except UserError:
+        for kind, table in tables.items():
+            table.clear()
+            table.update(before[kind])
+        raise

@@ -1,0 +1,81 @@
+"""Which code a run was made with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from .code import find
+from .registry import FLAGS, SECTIONS, Kind
+
+
+def identity_of_code(names: Mapping[str, str]) -> dict[str, Any]:
+    """Return `code`: by what it is there (task, audio, text), the hash of what was typed, a task's package with its version."""
+    from .registry import loaded_from
+
+    typed = {key: find("upstream" if key in SECTIONS else "task", name) for key, name in names.items()}
+    digests = {
+        key: code.digest if code is not None else "" if key in SECTIONS else loaded_from("task", names[key])
+        for key, code in typed.items()
+    }
+    told = {key: digest for key, digest in digests.items() if digest}
+    return {"code": told} if told else {}
+
+
+def refuse_other_code(
+    folder: Path, recipe: Mapping[str, Any], flags: Mapping[str, str] = FLAGS, keys: Collection[str] | None = None
+) -> None:
+    """Refuse a run of own code that was not typed, or that is not what the run was trained with.
+
+    `flags` says what to type it after, `keys` what is needed of the run (task, audio, text); None: all of it.
+    """
+    from ..core.files import read_json
+
+    identity = folder / "identity.json"
+    digests = read_json(identity).get("code", {}) if identity.is_file() else {}
+    for key, digest in digests.items():
+        if keys is not None and key.partition(".")[0] not in keys:
+            continue
+        kind: Kind = "upstream" if key in SECTIONS else "task"
+        name = _name_in(recipe, key)
+        if not re.fullmatch("[0-9a-f]{64}", str(digest)):
+            refuse_other_package(folder, name, str(digest))
+            continue
+        code, flag = find(kind, name), flags.get(key.partition(".")[0], "--use")
+        if code is None:
+            raise UserError(
+                f"Expected the code of the {kind} '{name}' that '{folder}' was trained with, found no path to it: only a path "
+                f"that you type is executed. Add {flag} PATH" + (" (or --use PATH)." if flag != "--use" else ".")
+            )
+        if code.digest != digest:
+            raise UserError(
+                f"Expected the code of the {kind} '{name}' that '{folder}' was trained with ({digest[:8]}), found other code in "
+                f"'{code.path}' ({code.digest[:8]}). Bring the former back, or train again."
+            )
+
+
+def refuse_other_package(folder: Path, task: str, package: str) -> None:
+    """Refuse a run whose task came from a package that is not here, or is here in another version."""
+    from .registry import sources
+
+    typed, there = find("task", task), sources("task").get(task, "")
+    if typed is not None or there != package:
+        found = f"that of '{typed.path}'" if typed else there or "none of that name"
+        wanted = package.replace(" ", "==")
+        raise UserError(
+            f"Expected the task '{task}' of the package {package} that '{folder}' was trained with, found {found}. "
+            f"Install it (pip install {wanted})" + (", or train again." if there else ".")
+        )
+
+
+def _name_in(recipe: Mapping[str, Any], key: str) -> str:
+    """Return what a run calls its task, one of its tasks (`task.NAME`), or the upstream of a role."""
+    if key in SECTIONS:
+        return str((recipe.get(SECTIONS[key]) or {}).get("name", ""))
+    if key == "task":
+        return str(recipe.get("task", ""))
+    name = key.partition(".")[2]
+    return str(((recipe.get("tasks") or {}).get(name) or {}).get("task", name))

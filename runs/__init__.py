@@ -1,0 +1,1 @@
+"""One run: its config, data, training and results."""

@@ -1,0 +1,341 @@
+"""Whether a run hears through the store: what it would take, filling it, and what the loop is given instead of audio."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ..core.errors import UserError
+from ..core.files import cache_folder, plain_disk_errors
+from ..corpus.batch import Batch, Example, make_batch, silent_batch
+from ..corpus.fingerprints import row_keys, text_keys
+from ..training.batches import cut_pieces, derive_seed
+from ..training.loop import ahead, shows_progress
+from ..training.source import Source
+from ..training.step import TaskData, cropped
+from ..upstream.base import Layers, Reads, Upstream
+from ..upstream.store.reading import MemoryLayers, ShardLayers, Stored
+from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
+from .config.schema import MODES, RunConfig, StoreConfig
+from .prepare import Prepared
+
+FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
+# of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
+TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}
+Say = Callable[..., None]
+
+
+class Unwritable(UserError):
+    """The store's disk is full, or may not be written."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a run asks of the store for one role."""
+
+    role: str
+    root: Path
+    examples: Mapping[str, Example]  # utterance id -> example
+    keys: Mapping[str, str]  # utterance id -> row key
+    layers: Sequence[int]
+
+
+def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_layers: bool = False) -> Prepared:
+    """Return the run with stored features where it may have them, filled; `say` is told what happens.
+
+    `share_layers`: other runs of the plan hear other layers, so that all are stored.
+    """
+    mode = prepared.config.store.mode
+    reasons = {role: refusal(prepared, role) for role in prepared.model.configs}
+    if all(reasons.values()) and mode not in ("off", "auto"):
+        found = " and ".join(dict.fromkeys(reasons.values()))
+        raise UserError(f"Expected features that can be stored for --store {mode}, found {found}. Use --store off.")
+    stored: dict[str, Stored] = {}
+    computed = prepared
+    if mode != "off" and not reasons.get("audio", "nobody listens"):
+        prepared = with_crops(prepared)
+    for role in (role for role, reason in reasons.items() if not reason and mode != "off"):
+        try:
+            layers = stored_layers(prepared, role, accelerator, say, share_layers)
+        except Unwritable as problem:
+            if mode != "auto":
+                raise
+            say(f"store     not used, so that features are computed in every step: {problem}")
+            break
+        if layers is not None:
+            stored[role] = layers
+    if "audio" not in stored:
+        prepared = computed
+    for note in prepared.notes[len(computed.notes) :]:
+        say(f"note      {note}")
+    heard = hearing(prepared, stored)
+    if mode == "check" and stored:
+        check(heard, accelerator, say)
+    return heard
+
+
+def with_crops(prepared: Prepared) -> Prepared:
+    """Return the run with as many fixed stretches of each utterance as the store keeps, where its task draws them."""
+    task, count = prepared.task, prepared.config.store.crops
+    if not task.expert.crops:
+        return prepared
+    crops: dict[str, list[Example]] = {}
+    for example in task.splits["train"]:
+        name = example.utterance.id
+        crops[name] = []
+        for number in range(count):
+            generator = torch.Generator().manual_seed(derive_seed(prepared.config.seed, "crop", name, number))
+            cut = cropped(task.expert, example, generator)
+            crops[name].append(replace(cut, utterance=replace(cut.utterance, id=f"{name}#{number}")))
+    note = f"training hears {count} fixed stretches of each utterance, those stored (--store off draws new ones)"
+    return replace(prepared, task=replace(task, crops=crops), notes=(*prepared.notes, note))
+
+
+def heard_of(task: TaskData) -> list[Example]:
+    """Return every stretch that a run hears of its splits."""
+    cuts = [example for of_one in task.crops.values() for example in of_one]
+    return [*cuts, *(example for split, rows in task.splits.items() if split != "train" or not cuts for example in rows)]
+
+
+def hearing(prepared: Prepared, stored: Mapping[str, Stored]) -> Prepared:
+    """Return the run with its source, which is a part of what it is: float16 frames are not what audio gives."""
+    source = Source(tuple(prepared.model.configs), stored)
+    return replace(prepared, task=replace(prepared.task, source=source), identity={**prepared.identity, "features": source.kind})
+
+
+def refusal(prepared: Prepared, role: str) -> str:
+    """Return why the features of a role cannot be stored; "" where they can."""
+    config = prepared.model.configs[role]
+    if config.trainable:
+        return "an upstream that is finetuned (-f)"
+    # a run folder's upstream has the padding of its own recipe
+    if config.padding != "exact" or not getattr(prepared.model.upstream(role), "exact", True):
+        return "padding s3prl: an utterance's features depend on its batch mates"
+    return ""
+
+
+def store_root(mode: str) -> Path:
+    """Return the folder that all spaces lie in: the cache's, or the one that --store names."""
+    return cache_folder() / "store" if mode in MODES else Path(mode).expanduser().absolute()
+
+
+def stored_layers(prepared: Prepared, role: str, accelerator: Accelerator, say: Say, share_layers: bool) -> Stored | None:
+    """Return what serves a role's stored rows, those that are missing computed first; None where they would take too much.
+
+    The main process decides for all: what the others see of the disk changes while it is filled.
+    """
+    root, demand, store = store_root(prepared.config.store.mode), None, None
+    with all_or_none(accelerator):
+        if accelerator.is_main_process:
+            demand = demand_of(prepared, role, root)
+            store = choose_store(prepared, demand, say, share_layers)
+    decided = [None if store is None else store.space]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(decided)
+    if decided[0] is None:
+        return None
+    with all_or_none(accelerator):
+        demand = demand or demand_of(prepared, role, root)
+        with disk_problems(root):
+            store = store or Store(root, decided[0], prepared.model.upstream(role).name)
+            fill(prepared, store, demand, accelerator, say)
+            store.touch()
+            layers = make_layers(prepared.config, store, demand)
+    return layers
+
+
+@contextmanager
+def all_or_none(accelerator: Accelerator) -> Iterator[None]:
+    """Raise on every process the user error that one of them meets, when all have come to the end."""
+    problem: UserError | None = None
+    try:
+        yield
+    except UserError as caught:
+        problem = caught
+    for met in gather_object([problem]) if accelerator.num_processes > 1 else [problem]:
+        if met is not None:
+            raise met
+
+
+@contextmanager
+def disk_problems(root: Path) -> Iterator[None]:
+    """Turn what the store's disk refuses into one line that can be told from a user's other mistakes."""
+    try:
+        yield
+    except OSError as problem:
+        try:
+            with plain_disk_errors(root):
+                raise problem
+        except UserError as line:
+            raise Unwritable(f"{line} --store off goes without, --store DIR keeps features elsewhere.") from None
+
+
+def demand_of(prepared: Prepared, role: str, root: Path) -> Demand:
+    """Return the utterances of all splits with their row keys, and the layers that are heard."""
+    with disk_problems(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and told once
+            pass
+    spec, layer = prepared.model.upstream(role).spec, prepared.model.configs[role].layer
+    examples = {row.utterance.id: row for row in heard_of(prepared.task)}
+    utterances = [row.utterance for row in examples.values()]
+    keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
+    return Demand(role, root, examples, keys, tuple(range(spec.num_layers)) if layer is None else (layer,))
+
+
+def choose_store(prepared: Prepared, demand: Demand, say: Say, share_layers: bool) -> Store | None:
+    """Return the store of the layers asked for, or of all where it holds them already; None where it would take too much."""
+    role, config = demand.role, prepared.config
+    upstream = prepared.model.upstream(role)
+    asked = space_of(
+        upstream,
+        prepared.model.configs[role],
+        layers=demand.layers,
+        pooled=prepared.task.expert.pools.get(role) == "mean",
+        precision=config.training.precision,
+        weights_hash=prepared.identity["upstreams"][role],
+    )
+    everything = replace(asked, layers=tuple(range(upstream.spec.num_layers)))
+    with disk_problems(demand.root):
+        store = None
+        if share_layers or asked == everything or (demand.root / everything.key).is_dir():
+            store = Store(demand.root, everything, upstream.name)
+            if not (share_layers or asked == everything or store.index.keys() >= {*demand.keys.values()}):
+                store = None
+        store = store or Store(demand.root, asked, upstream.name)
+        if fits(prepared, store, demand, say):
+            return store
+        store.leave()
+    return None
+
+
+def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
+    """Return row key -> example of what the store does not hold."""
+    return {key: demand.examples[name] for name, key in demand.keys.items() if key not in store.index}
+
+
+def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
+    """Say what filling will take, and return whether it may."""
+    upstream, config, pooled = prepared.model.upstream(demand.role), prepared.config.store, store.space.pooled
+    missing, what = missing_rows(store, demand).values(), "means" if pooled else "frames"
+    frames = len(missing) if pooled else sum(frames_of(upstream, row) for row in missing)
+    size, limit = frames * store.space.bytes_per_frame, limit_of(config, store.root)
+    reads = upstream.spec.modality == "text"
+    if not missing:
+        unread = "" if reads else " no audio is read,"
+        say(f"store     {len(demand.keys)} utterances are there already ({what}):{unread} in {store.folder}")
+    elif size <= limit:
+        long = f"{len(missing)} {'texts' if reads else 'utterances'}"
+        long += "" if reads else f" ({sum(row.seconds for row in missing) / 3600:.2f} h)"
+        say(f"store     {long} to compute once: {in_words(size)} of {what}, in {store.folder}")
+    else:
+        words = (
+            f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
+            f"Raise it (--store-limit {size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
+        )
+        if config.mode != "auto":
+            raise UserError(f"Expected features that fit into the store, found {words}")
+        say(f"store     not used: {words}")
+        return False
+    return True
+
+
+def frames_of(upstream: Upstream, example: Example) -> int:
+    """Return how many frames an upstream makes of an utterance: tokens, where it reads."""
+    if isinstance(upstream, Reads):
+        return upstream.num_tokens(example.utterance.text or "")
+    return upstream.spec.num_frames(int(example.seconds * upstream.spec.sample_rate))
+
+
+def limit_of(config: StoreConfig, root: Path) -> int:
+    """Return how many bytes a run may store."""
+    return parse_size(config.limit) if config.limit else default_limit(root)
+
+
+def fill(prepared: Prepared, store: Store, demand: Demand, accelerator: Accelerator, say: Say) -> None:
+    """Run the upstream over what is missing, all processes of a launch together."""
+    missing = missing_rows(store, demand)
+    if not missing:
+        return
+    prepared.model.to(accelerator.device).eval()
+    seconds = sum(example.seconds for example in missing.values())
+    with tqdm(total=round(seconds), desc="computing features", unit="s", disable=not shows_progress(accelerator)) as bar:
+        store.fill(
+            missing,
+            compute=lambda examples: compute(prepared.model.upstream(demand.role), store.space, examples, accelerator),
+            advance=lambda example: bar.update(example.seconds),
+            first_bucket=accelerator.process_index * BUCKETS // accelerator.num_processes,
+            say=say if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
+        )
+
+
+@torch.no_grad()
+def compute(
+    upstream: Upstream, space: Space, examples: Sequence[Example], accelerator: Accelerator
+) -> Iterator[tuple[int, Computed]]:
+    """Yield (position, features) for each example: one at a time on a CPU, by length on a GPU."""
+    positions = {id(example): position for position, example in enumerate(examples)}
+    on_cpu = accelerator.device.type == "cpu"
+    pieces = [[example] for example in examples] if on_cpu else cut_pieces(examples, seconds=FILL_SECONDS)
+    wanted = None if len(space.layers) == upstream.spec.num_layers else list(space.layers)
+    read = silent_batch if upstream.spec.modality == "text" else make_batch
+    for index, batch in ahead(range(len(pieces)), lambda index: read(pieces[index])):
+        with accelerator.autocast():
+            layers = upstream(batch.to(accelerator.device), layers=wanted)
+        for row, example in enumerate(pieces[index]):
+            yield positions[id(example)], computed(layers, row, space)
+
+
+def computed(layers: Layers, row: int, space: Space) -> Computed:
+    """Return one utterance's features as its row keeps them."""
+    length = layers.lengths[row]
+    frames = torch.stack([value[row, :length].float() for value in layers.values], dim=1)  # (frame, layer, dim)
+    norms = tuple(frames.norm(dim=2).mean(dim=0).tolist())
+    if space.normalized:
+        frames = F.layer_norm(frames, frames.shape[-1:])  # before the mean: the norm of a mean is another thing
+    if space.pooled:
+        frames = frames.double().mean(dim=0, keepdim=True).float()
+    return Computed(frames.cpu().numpy(), norms, length)
+
+
+def make_layers(config: RunConfig, store: Store, demand: Demand) -> Stored:
+    """Return what serves the rows: out of memory where means fit, else from their shards."""
+    kind = ("means" if store.space.pooled else "frames") + f", {store.space.precision}"
+    places = {name: store.index[key] for name, key in demand.keys.items()}
+    columns = [store.space.layers.index(layer) for layer in demand.layers]
+    shards = ShardLayers(store, places, columns, kind)
+    size = len(places) * len(columns) * store.space.dim * 4
+    in_memory = store.space.pooled and size <= parse_size(config.store.memory)
+    return MemoryLayers.of(shards) if in_memory else shards
+
+
+@torch.no_grad()
+def check(prepared: Prepared, accelerator: Accelerator, say: Say) -> None:
+    """Compare one batch from the store with the full computation, and stop at a difference."""
+    task, model = prepared.task, prepared.model.to(accelerator.device).eval()
+    rows = task.splits.get("dev") or task.splits["train"]
+    examples = sorted(rows, key=lambda example: example.seconds)[:: max(1, len(rows) // 8)][:8]
+    answers = []
+    for source in (Source(task.source.roles), task.source):
+        batch: Batch = source.batch(examples).to(accelerator.device)
+        with accelerator.autocast():
+            answers.append(model.answer(task.name, batch).values.float().cpu().numpy())
+    difference = float(np.abs(answers[0] - answers[1]).max() / max(float(np.abs(answers[0]).max()), 1e-6))
+    kinds = {layers.kind.split(",")[0] for layers in task.source.stored.values()}
+    allowed = max(TOLERANCE[kind, prepared.config.training.precision == "float32"] for kind in kinds)
+    if not difference <= allowed:
+        raise UserError(
+            f"Expected the store's answers within {allowed:g} of the full computation, found {difference:.2g}. "
+            "Remove the features with `headwater store prune --all`, or use --store off."
+        )
+    say(f"store     checked on {len(examples)} utterances: {difference:.1e} from the full computation")

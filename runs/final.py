@@ -1,0 +1,155 @@
+"""The final model: trained on all data, for as many steps as an earlier run chose on its dev split; nothing is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..core.options import differences, plain, read_yaml
+from ..core.run_folder import PLACED, Row, counted, mean_placed, run_folder, runs_of_plan
+from ..corpus.base import Corpus, Utterance
+from .config.identity import identity_of
+from .config.resolve import resolve
+from .config.schema import RunConfig
+
+# options that say for how long, which the earlier run decides
+TRAINED_FOR = {"training": ("steps", "patience", "eval_every"), "optimizer": ("schedule_steps",)}
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier run, or the folds of a plan, decided on dev."""
+
+    run: str
+    said: str  # "5 folds", or nothing
+    best_steps: tuple[int, ...]
+    total: int  # steps that it was given, and at which its schedule ends
+    placed: float | None  # a threshold
+    upstreams: Mapping[str, str]  # role -> hash of its weights
+
+    @property
+    def steps(self) -> int:
+        """For how many steps the final model is trained: the mean of the best ones."""
+        return max(1, round(sum(self.best_steps) / len(self.best_steps)))
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a user should know of it."""
+        mean = f", the mean best step of its {self.said} ({', '.join(map(str, self.best_steps))})" if self.said else ""
+        steps = f"{self.steps} steps, as {self.run} chose on dev{mean}; nothing is held out, so there will be no score"
+        placed = () if self.placed is None else (f"{PLACED} {self.placed:.4f}, as {self.run} placed it on dev",)
+        return (steps, *placed)
+
+
+def with_steps(config: RunConfig) -> RunConfig:
+    """Return a final model's config with the steps that the earlier run chose, at the same rates; the last one is the model."""
+    earlier, told, optimizer = earlier_of(config), config.training, config.optimizer
+    steps = earlier.steps
+    logged = min(told.log_every, steps)  # without dev, what is logged of training is all that can be drawn
+    training = replace(told, steps=steps, eval_every=steps, patience=None, log_every=logged)
+    falls = optimizer.schedule != "constant"
+    return replace(config, training=training, optimizer=replace(optimizer, schedule_steps=earlier.total if falls else None))
+
+
+def earlier_of(config: RunConfig) -> Earlier:
+    """Return what the run (or plan) that a final model takes its steps from decided; one of other options is refused."""
+    place = Path(config.steps_from or "")
+    rows, folders = folders_of(place)
+    best, vocabularies, total = [], [], 0
+    for folder in folders:
+        result = read_json(refuse_unfinished(folder) / "result.json", ("best_step", "select_by"))
+        there = refuse_other(config, folder)
+        best.append(int(result["best_step"]))
+        total = there.optimizer.schedule_steps or there.training.steps
+        vocabularies.append(read_json(folder / "vocabulary.json", (config.task,))[config.task])
+    placed = mean_placed(vocabularies) if PLACED in vocabularies[0] else None
+    weights = read_json(folders[0] / "identity.json", ("upstreams",))["upstreams"]
+    return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
+
+
+def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
+    """Return the rows of a plan (none of a single run), and the folders of its runs."""
+    rows = runs_of_plan(place)
+    return rows, [run_folder(place)] if rows is None else [place / row["name"] for row in rows]
+
+
+def refuse_typed(config: RunConfig, typed: Mapping[str, Any]) -> None:
+    """Refuse an option that the earlier run decides where the user typed another value: it would be passed over."""
+    folder = folders_of(Path(config.steps_from or ""))[1][0]
+    there = plain(refuse_other(config, folder))
+    for key, now in decided(typed):
+        section, name = key.split(".")
+        before = there[section][name]
+        if now != before:
+            raise UserError(
+                f"Expected {key} of '{config.steps_from}' ({before}) beside steps_from, found {now}: that run decided for how "
+                f"long the final model is trained. Leave {key} out, or train a run with it and name that after steps_from."
+            )
+
+
+def decided(typed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the options in a mapping that the earlier run decides."""
+    for section, names in TRAINED_FOR.items():
+        told = typed.get(section)
+        if isinstance(told, Mapping):
+            yield from ((f"{section}.{name}", told[name]) for name in names if name in told)
+
+
+def refuse_unfinished(folder: Path) -> Path:
+    """Return the folder of a finished run."""
+    if not (folder / "result.json").is_file():
+        raise UserError(
+            f"Expected a finished run after steps_from, found that '{folder}' is not. Repeat the command that trains it."
+        )
+    return folder
+
+
+def refuse_other(config: RunConfig, folder: Path) -> RunConfig:
+    """Return an earlier run's config; steps of one that is another but for its data were enough there, here nobody knows."""
+    mapping = read_yaml(folder / "config.yaml")
+    if "tasks" in mapping:
+        raise UserError(f"Expected a run of one task after steps_from, found '{folder}', of several. Name a single-task run.")
+    there = resolve([mapping])
+    if there.split:
+        raise UserError(
+            f"Expected a run that chose its best step on dev after steps_from, found the final model '{folder}'. "
+            f"Name the run that it took its own from: {there.steps_from}"
+        )
+    lines = differences(comparable(there), comparable(config))
+    if lines:
+        raise UserError(
+            f"Expected steps_from a run with these options, found in '{folder}' (there -> now): {'; '.join(lines[:8])}. "
+            "Give both the same options, or name another run."
+        )
+    return there
+
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """Return what two runs must have in common for the steps of one to be right for the other."""
+    identity = identity_of(replace(config, split="", steps_from=None))
+    identity["corpus"] = {key: value for key, value in identity["corpus"].items() if key != "fold"}
+    for section, names in TRAINED_FOR.items():
+        identity[section] = {key: value for key, value in identity[section].items() if key not in names}
+    return {key: value for key, value in identity.items() if key not in ("seed", "select_by")}
+
+
+def refuse_other_weights(earlier: Earlier, weights: Mapping[str, str]) -> None:
+    """Refuse an upstream that has the earlier one's name, but not its weights."""
+    other = [role for role, found in weights.items() if earlier.upstreams.get(role) != found]
+    if other:
+        raise UserError(
+            f"Expected the upstream of '{earlier.run}', which the steps come from, found other weights ({', '.join(other)}). "
+            "Name the same ones, or train that run with these."
+        )
+
+
+def everything(corpus: Corpus) -> Corpus:
+    """Return a corpus that is all one split: what every class, count and threshold is made of."""
+    rows: dict[str, Utterance] = {}
+    for split in corpus.splits.values():
+        rows |= {row.id: row for row in split if row.id not in rows}
+    told = tuple(rows[name] for name in sorted(rows))  # the same whichever fold was named
+    return replace(corpus, fold=None, splits={"train": told, "dev": told})

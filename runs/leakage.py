@@ -1,0 +1,84 @@
+"""Which utterances a run has learnt from, and those among them that another run is to be scored on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.files import read_json
+from ..core.options import read_yaml
+from ..core.run_folder import TRAINED_ON
+from ..corpus.base import Corpus, Utterance
+from ..corpus.batch import Example
+from ..plugins.registry import SECTIONS
+from .config.schema import RunConfig, roles_of
+
+
+def heard_as(corpus: str, utterance: Utterance) -> str:
+    """Return what an utterance is known by: its id, which two tables may share; there, the file and its stretch."""
+    return f"{os.path.abspath(utterance.audio)} {utterance.start:g}" if corpus == "manifest" else utterance.id
+
+
+def known_of(trained: Mapping[str, Any], corpus: str) -> set[str]:
+    """Return what a run (of one task, or of several) has heard of a corpus: utterances, or whole sessions."""
+    parts = [trained] if "heard" in trained else [*trained.values()]
+    return {name for part in parts if part["corpus"] == corpus for name in (*part["heard"], *part.get("sessions", ()))}
+
+
+def count_known(known: set[str], corpus: str, rows: Sequence[Utterance]) -> int:
+    """Return how many utterances are among those that were heard."""
+    return sum(heard_as(corpus, row) in known or row.session in known for row in rows)
+
+
+def learnt_before(config: RunConfig, corpus: Corpus, splits: Mapping[str, Sequence[Example]]) -> tuple[str, ...]:
+    """Return a note for each part that a run starts from and that has learnt from utterances which are to score the run."""
+    starts: dict[str, list[Path]] = {}
+    for role, section in roles_of(config).items():
+        starts[f"the {'text ' * (role == 'text')}upstream '{section.name}'"] = upstream_runs(section.path or section.name, role)
+    if config.init_head:
+        starts[f"the head of '{config.init_head}'"] = head_runs(config.init_head)
+    notes = []
+    for what, folders in starts.items():
+        trained = [read_json(folder / TRAINED_ON) for folder in folders if is_like(folder, corpus)]
+        known = {name for each in trained for name in known_of(each, corpus.name)}
+        tested = {split: [row.utterance for row in rows] for split, rows in splits.items() if split != "train"}
+        counts = {split: count_known(known, corpus.name, rows) for split, rows in tested.items()}
+        told = " and ".join(f"{count} of the {len(tested[split])} {split} utterances" for split, count in counts.items() if count)
+        notes += [f"{what} has learnt from {told}: their scores say little"] * bool(told)
+    return tuple(notes)
+
+
+def is_like(folder: Path, corpus: Corpus) -> bool:
+    """Return whether a run tells what it heard, and that was a demo where the corpus is one: there ids are made up."""
+    told = (folder / TRAINED_ON).is_file()
+    return told and ("DEMO" in read_json(folder / "identity.json", ("marks",))["marks"]) == corpus.demo
+
+
+def upstream_runs(name: str, role: str) -> list[Path]:
+    """Return the runs that finetuned an upstream of a role, one after the other; a frozen one learnt nothing."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+    folder = Path(name).expanduser()
+    while is_run(folder) and folder not in seen:
+        seen.add(folder)
+        section = read_yaml(folder / "config.yaml").get(SECTIONS[role]) or {}
+        found += [folder] * bool(section.get("trainable"))
+        folder = Path(section.get("path") or section.get("name") or "").expanduser()
+    return found
+
+
+def head_runs(name: str) -> list[Path]:
+    """Return the runs that trained a head, one after the other."""
+    found: list[Path] = []
+    folder = Path(name).expanduser()
+    while is_run(folder) and folder not in found:
+        found.append(folder)
+        folder = Path(read_yaml(folder / "config.yaml").get("init_head") or "").expanduser()
+    return found
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run's."""
+    return folder != Path() and all((folder / name).is_file() for name in ("config.yaml", "identity.json"))

@@ -1,0 +1,288 @@
+"""From a config to everything a run needs: corpus, examples, upstream, expert, model, identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import UserError
+from ..core.files import hash_file
+from ..core.run_folder import PLACED
+from ..core.tensors import load_tensors
+from ..corpus.base import Corpus, Utterance
+from ..corpus.batch import Example
+from ..corpus.demo.make import demo_root
+from ..corpus.load import get_reader
+from ..corpus.locate import find_root, is_demo
+from ..corpus.transcription.transcribe import with_transcripts
+from ..downstream.base import Expert, Task
+from ..downstream.load import load_task
+from ..plugins.provenance import identity_of_code
+from ..training.model import Model
+from ..training.source import Source
+from ..training.step import TaskData
+from ..upstream.base import Modality, Upstream, UpstreamConfig
+from ..upstream.load import find_upstream, load_upstream
+from .config.identity import fingerprint, identity_of
+from .config.schema import CorpusConfig, RunConfig, roles_of
+from .final import Earlier, earlier_of, everything, refuse_other_weights
+from .leakage import learnt_before
+from .usable import Chosen, usable
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start."""
+
+    config: RunConfig
+    corpus: Corpus
+    task: TaskData
+    model: Model
+    identity: Mapping[str, Any]
+    marks: tuple[str, ...]  # DEMO, UNTRAINED
+    notes: tuple[str, ...]
+    earlier: Earlier | None = None  # of a final model: what chose its steps
+
+    @property
+    def upstreams(self) -> dict[str, Upstream]:
+        """The upstreams by role."""
+        return {role: self.model.upstream(role) for role in self.model.configs}
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load and check everything that a run needs; what is missing is named in one message."""
+    upstreams, corpus = load_all(config)
+    earlier = earlier_of(config) if config.split else None
+    corpus = everything(corpus) if config.split else corpus
+    asked, config = config, resolved_layers(config, upstreams)
+    if config.training.gradient_checkpointing:
+        save_memory(config, upstreams)
+    data, notes = task_data(config.task, config, corpus, upstreams)
+    notes += learnt_before(config, corpus, data.splits)
+    model = Model(upstreams, {data.name: data.expert}, roles_of(config))
+    identity = {
+        "config": identity_of(asked),
+        "corpus": fingerprint(data.splits, read="text" in upstreams),
+        "upstreams": {role: upstream.weights_hash() for role, upstream in upstreams.items()},
+        **identity_of_code({"task": config.task} | {role: section.name for role, section in roles_of(config).items()}),
+    }
+    if earlier is not None:
+        refuse_other_weights(earlier, identity["upstreams"])
+        if earlier.placed is not None:
+            data.expert.vocabulary[PLACED] = earlier.placed
+        notes = (*earlier.notes(), *notes)
+    if config.init_head:
+        folder = Path(config.init_head).expanduser()
+        start_from(model, folder)
+        identity["init_head"] = hash_file(folder / "checkpoints" / "best.safetensors")
+    return Prepared(config, corpus, data, model, identity, marks_of([corpus.demo], upstreams), notes, earlier)
+
+
+def task_data(
+    name: str, config: RunConfig, corpus: Corpus, upstreams: Mapping[Modality, Upstream]
+) -> tuple[TaskData, tuple[str, ...]]:
+    """Return one task as the loop sees it, its head drawn from the run's seed, and what a user should know of its corpus."""
+    task = load_task(config.task)
+    question = task.question(config.expert)
+    vocabulary = question.make_vocabulary(config.expert, config.labels, corpus)
+    needed = ("train",) if config.split else ("train", "dev")  # a final model's dev is what it is trained on: of labels only
+    rows_of = {split: rows for split, rows in corpus.splits.items() if split in needed or not config.split}
+    chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in rows_of.items()}
+    expert = build_expert(config, task, vocabulary, upstreams)
+    expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
+    chosen, seconds, notes = usable(chosen, config.corpus, upstreams, writes=question.writes)
+    splits = {split: make_examples(expert, rows, seconds) for split, rows in chosen.items()}
+    splits, left_out = learnable(expert, splits)
+    for split in needed:
+        if not splits.get(split):
+            raise UserError(
+                f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
+            )
+    together = refuse_few(config, expert, splits["train"])
+    source, size = Source(tuple(upstreams)), config.training.batch_size
+    data = TaskData(name, expert, question, splits, source, config.select_by, size)
+    return data, (*corpus.notes, *notes, *left_out, *together)
+
+
+def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], Corpus]:
+    """Return upstreams by role and the corpus; where several are missing, one message says so."""
+    asked, problems, corpus = roles_of(config), [], None
+    upstreams: dict[Modality, Upstream] = {}
+    for role, section in asked.items():
+        try:  # a wrong name is told before a demo is spoken for it
+            find_upstream(section, role)
+        except UserError as problem:
+            if config.corpus.demo:
+                raise
+            problems.append(str(problem))
+    try:
+        corpus = read_corpus(config.corpus)
+    except UserError as problem:
+        problems.append(str(problem))
+    for role, section in asked.items():
+        try:
+            upstreams[role] = load_upstream(section, role)
+        except UserError as problem:
+            problems.append(str(problem))
+    if problems or corpus is None:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    return upstreams, corpus
+
+
+def read_corpus(config: CorpusConfig) -> Corpus:
+    """Return the corpus of a config, real or demo."""
+    reader = get_reader(config.name)
+    root = demo_root(reader, scale=config.demo_scale) if config.demo else find_root(reader, config.data)
+    corpus = reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
+    corpus = replace(corpus, demo=config.demo or is_demo(Path(root)))
+    told = config.transcripts and Path(root) / config.transcripts
+    if told and told.is_file():  # a table that lies in the corpus
+        config = replace(config, transcripts=str(told))
+    where = "--demo" if config.demo else f"--data {config.data}" if config.data else ""
+    return corpus if config.transcripts is None else with_transcripts(corpus, config.transcripts, where=where)
+
+
+def resolved_layers(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> RunConfig:
+    """Return the config with each role's layer checked against the layers there are."""
+    sections = {role: resolved_layer(roles_of(config)[role], upstream) for role, upstream in upstreams.items()}
+    return replace(
+        config,
+        upstream=sections.get("audio", config.upstream),
+        text_upstream=sections.get("text", config.text_upstream),
+    )
+
+
+def resolved_layer(section: UpstreamConfig, upstream: Upstream) -> UpstreamConfig:
+    """Return an upstream's section with its layer counted from the front."""
+    layer, count = section.layer, upstream.spec.num_layers
+    if layer is not None and not -count <= layer < count:
+        there = f"from 0 to {count - 1}" if count > 1 else "0"
+        raise UserError(
+            f"Expected -l {there}, a layer of '{upstream.name}', found {layer}. Leave it out for the weighted sum of all layers."
+        )
+    if section.trainable and not any(True for _ in upstream.parameters()):
+        raise UserError(f"Expected an upstream with weights for -f, found that '{upstream.name}' has none. Leave out -f.")
+    return section if layer is None else replace(section, layer=layer % count)
+
+
+def save_memory(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> None:
+    """Have finetuned upstreams keep less for the backward pass; a frozen one keeps nothing anyway."""
+    trained = [upstreams[role] for role, section in roles_of(config).items() if section.trainable]
+    if not trained:
+        raise UserError("Expected -f beside training.gradient_checkpointing, found a frozen upstream. Add -f, or leave it out.")
+    for upstream in trained:
+        upstream.recompute_blocks()
+
+
+def varies(upstream: Upstream, section: UpstreamConfig) -> bool:
+    """Return whether an upstream gives another answer each time it is asked in training."""
+    drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in upstream.modules())
+    return section.trainable and (drops or section.spec_augment)
+
+
+def refuse_few(config: RunConfig, expert: Expert, train: Sequence[Example]) -> tuple[str, ...]:
+    """Refuse steps that a loss which compares utterances cannot use, and say what it makes of pieces."""
+    size, limit = config.training.batch_size, config.training.piece_size
+    if expert.loss_needs != "whole_batch":
+        return ()
+    if not 2 <= size <= len(train):
+        raise UserError(
+            f"Expected training.batch_size from 2 to {len(train)} (the training utterances): the loss of {config.task} compares "
+            f"the utterances of a step. Found {size}. Set -o training.batch_size={max(2, min(16, len(train)))}"
+        )
+    if limit is not None and limit < size:
+        return (
+            f"training.piece_size={limit} is not applied: the loss of {config.task} compares all {size} utterances of a step, "
+            f"and pieces would leave it {limit} to compare",
+        )
+    return ()
+
+
+def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> list[Example]:
+    """Return the utterances with what training asks of them, those without readable audio left out."""
+    return [
+        Example(utterance, seconds[utterance.id], expert.target(utterance), expert.weight(utterance))
+        for utterance in utterances
+        if utterance.id in seconds
+    ]
+
+
+def learnable(expert: Expert, splits: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    """Return the splits without the training utterances that the expert cannot learn from, and a note that counts them."""
+    rows = splits.get("train", [])
+    kept = [row for row in rows if expert.learnable(row.target, row.seconds)]
+    if len(kept) == len(rows):
+        return dict(splits), ()
+    first = next(row.utterance.id for row in rows if not expert.learnable(row.target, row.seconds))
+    if not kept:
+        raise UserError(
+            f"Expected training utterances that are long enough for what is to be learnt of them, found none of {len(rows)} "
+            f"(the first: {first}). Check the table's texts, start and end, or the task's options."
+        )
+    count = f"{len(rows) - len(kept)} of {len(rows)} training utterances"
+    return {**splits, "train": kept}, (f"{count} left out: too short for what is to be learnt of them (the first: {first})",)
+
+
+def build_expert(config: RunConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]) -> Expert:
+    """Return a task's expert, new weights drawn from the run's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
+
+
+def start_from(model: Model, folder: Path, task: str = "", of: str = "") -> None:
+    """Take head and layer weights of another run as the start: of the one task there is, or of `task`, called `of` there.
+
+    A weighted sum that several tasks share starts even: each of them brings another.
+    """
+    if not (folder / "checkpoints" / "best.safetensors").is_file():
+        raise UserError(f"Expected a trained run after -i, found no checkpoint in '{folder}'. Check the path.")
+    tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")
+    own = model.trained_state()
+    if task:
+        tensors = {key.replace(f".{of}.", f".{task}.", 1): value for key, value in tensors.items() if f".{of}." in key}
+    heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
+    if model.shares_sums:
+        heads = {key: value for key, value in heads.items() if key.startswith("experts.")}
+    kept = {key: value for key, value in own.items() if key.startswith("upstreams.")}
+    if task:
+        kept = {key: value for key, value in own.items() if f".{task}." not in key}
+    model.load_trained_state({**kept, **heads}, str(folder))
+
+
+def marks_of(demos: Sequence[bool], upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
+    """Return what every table, file and picture of the run must say; `demos` tells of each corpus whether it is one."""
+    return ("DEMO",) * any(demos) + ("UNTRAINED",) * any(upstream.untrained for upstream in upstreams.values())
+
+
+def describe(prepared: Prepared, folder: Path) -> list[str]:
+    """Return the lines that a run prints before it starts."""
+    config, model = prepared.config, prepared.model
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in prepared.task.splits.items())
+    fold = f", fold {config.corpus.fold}" if prepared.corpus.fold is not None else ""
+    return [
+        *(f"{mark}: not a result to quote" for mark in prepared.marks),
+        *(f"{NOUNS[role]}{describe_upstream(model, role)}" for role in model.configs),
+        f"corpus    {prepared.corpus.name}, protocol {prepared.corpus.protocol}{fold}: {counts}",
+        f"training  {trained:,} weights, {config.training.steps} steps of {config.training.batch_size} utterances",
+        f"folder    {folder}",
+        *(f"note      {note}" for note in prepared.notes),
+    ]
+
+
+NOUNS = {"audio": "upstream  ", "text": "text      "}
+
+
+def describe_upstream(model: Model, role: str) -> str:
+    """Return what a role's upstream is, and how its layers are used."""
+    upstream, section = model.upstream(role), model.configs[role]
+    how = "finetuned" if section.trainable else "frozen"
+    count, layer = upstream.spec.num_layers, section.layer
+    use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} (of 0 to {count - 1})"
+    use += ", each normed" * section.normalize_layers
+    return f"{upstream.name} ({upstream.source}), {how}, {use}"

@@ -1,0 +1,53 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from ..core.errors import UserError
+from ..training.model import check_device
+from .config.schema import MtlConfig, RunConfig, roles_of
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a run computes; nothing here changes what it computes."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    quiet: bool = False
+    share_layers: bool = False  # other runs hear other layers of the same upstream: all are stored
+    by: tuple[str, ...] = ()  # labels whose groups are scored apart
+    named: bool = False  # the user named the run itself: what it was trained on need not be here
+
+
+def say(runtime: Runtime, *lines: str) -> None:
+    """Tell the user how it goes; results alone go to stdout."""
+    if not runtime.quiet and int(os.environ.get("RANK", "0")) == 0:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def make_accelerator(config: RunConfig | MtlConfig, runtime: Runtime) -> Accelerator:
+    """Return the device, precision and processes of a run."""
+    device = runtime.device
+    if device != "auto":
+        check_device(device)
+    if device.startswith("cuda:"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[config.training.precision]
+    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
+        raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
+    AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
+    # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
+    # and of several tasks, the heads of all but the last one
+    sections = [config.upstream] if isinstance(config, MtlConfig) else [*roles_of(config).values()]
+    trained = any(section.trainable for section in sections) or isinstance(config, MtlConfig)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=trained)
+    on_cpu = device == "cpu" or not torch.cuda.is_available()  # nothing here was tried on other accelerators
+    return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[unused])

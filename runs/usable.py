@@ -1,0 +1,67 @@
+"""Which of a corpus' utterances a run can use: those that can be heard, where it listens, and read, where it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..core.errors import UserError
+from ..core.files import cache_folder
+from ..corpus.audio import check_files
+from ..corpus.base import Utterance
+from ..corpus.transcription.transcripts import require_texts
+from ..upstream.base import Modality, Reads, Upstream
+from .config.schema import CorpusConfig
+
+SECONDS_PER_WORD = 0.4  # of speech: what a text counts for, where nobody listens
+Chosen = Mapping[str, tuple[Utterance, ...]]  # split -> the utterances that have a target
+
+
+def usable(
+    chosen: Chosen, config: CorpusConfig, upstreams: Mapping[Modality, Upstream], *, writes: bool = False
+) -> tuple[Chosen, dict[str, float], tuple[str, ...]]:
+    """Return what a run can use of the utterances, the seconds of each, and what a user should know.
+
+    `writes`: what is said is what the run answers.
+    """
+    seconds: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
+    if "audio" in upstreams:
+        seconds, notes = audible(chosen, config)
+        chosen = {name: tuple(row for row in rows if row.id in seconds) for name, rows in chosen.items()}
+    if writes:
+        chosen, note = require_texts(chosen, config.missing_text, "learns to write")
+        notes = (*notes, note) if note else notes
+    if "text" in upstreams:
+        chosen, texts = readable(chosen, config, upstreams["text"])
+        notes = (*notes, *texts)
+    return chosen, spoken_seconds(chosen) if seconds is None else seconds, notes
+
+
+def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return seconds by utterance id; broken files stop the run, or are left out where the user said so."""
+    utterances = [utterance for rows in chosen.values() for utterance in rows]
+    seconds, broken = check_files(utterances, cache_folder())
+    if broken and not config.skip_broken:
+        listed = "\n".join(f"  {entry}" for entry in broken[:5])
+        more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
+        raise UserError(
+            f"Expected readable audio for all {len(utterances)} utterances, found {len(broken)} broken:\n{listed}{more}\n"
+            "Mend or remove these files, or go on without them with --skip-broken."
+        )
+    return seconds, (f"{len(broken)} broken file{'s' * (len(broken) > 1)} left out",) if broken else ()
+
+
+def readable(chosen: Chosen, config: CorpusConfig, reader: Upstream) -> tuple[Chosen, tuple[str, ...]]:
+    """Return the utterances with a text each, as the config says what becomes of those without."""
+    chosen, note = require_texts(chosen, config.missing_text)
+    notes = [note] if note else []
+    if isinstance(reader, Reads):
+        most = reader.max_tokens
+        cut = sum(reader.num_tokens(row.text or "") > most for rows in chosen.values() for row in rows)
+        notes += [f"{cut} texts are longer than the {most} tokens that '{reader.name}' reads: their ends are cut"] if cut else []
+    return chosen, tuple(notes)
+
+
+def spoken_seconds(chosen: Mapping[str, Sequence[Utterance]]) -> dict[str, float]:
+    """Return a guess at each utterance's seconds from its text, for a run that opens no audio."""
+    return {row.id: max(1.0, SECONDS_PER_WORD * len((row.text or "").split())) for rows in chosen.values() for row in rows}

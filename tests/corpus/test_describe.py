@@ -1,0 +1,55 @@
+"""What `headwater corpus check` and `headwater corpus list` say."""
+
+from __future__ import annotations
+
+from headwater.corpus.audio import Broken
+from headwater.corpus.base import Corpus, Utterance
+from headwater.corpus.describe import describe, table_of_corpora
+from headwater.corpus.load import list_corpora
+
+
+def corpus() -> Corpus:
+    def row(name: str, speaker: str, text: str, emotion: str) -> Utterance:
+        return Utterance(name, f"/{name}.wav", text=text, speaker=speaker, labels={"emotion": emotion})
+
+    train = (row("a", "s1", "Excuse me.", "neu"), row("b", "s1", "Go!", "ang"), row("c", "s2", "No.", "odd"))
+    test = (row("d", "s2", "excuse me", "ang"), row("e", "s3", "Well", "ang"))
+    return Corpus("toy", "p", 2, {"train": train, "test": test}, {"emotion": ("neu", "ang")}, notes=("a note",))
+
+
+def test_a_check_counts_by_split_class_and_speaker() -> None:
+    text = describe(corpus(), {"a": 1800.0, "b": 1800.0, "c": 3600.0, "d": 3.0}, [])
+    assert "toy, protocol p, fold 2" in text
+    assert "train: 3 utterances, 2.00 h" in text
+    assert "emotion: neu 1, ang 1, odd 1" in text
+    assert "speakers: 2: s1 2, s2 1" in text
+    assert "note: a note" in text
+
+
+def test_a_check_names_overlaps_of_speakers_and_of_texts_without_case_and_points() -> None:
+    assert "train and test share 1 speakers, 1 texts (1 of the 2 in test)" in describe(corpus(), {}, [])
+
+
+def test_a_check_names_every_broken_file() -> None:
+    text = describe(corpus(), {}, [Broken("d", "/d.wav", "no such file"), Broken("e", "/e.wav", "no samples in it")])
+    assert "broken files: 2" in text
+    assert "d  /d.wav: no such file" in text
+    assert "e  /e.wav: no samples in it" in text
+
+
+def test_the_list_names_every_corpus_its_protocols_and_where_it_comes_from() -> None:
+    text = table_of_corpora()
+    readers = list_corpora()
+    assert len(readers) >= 5
+    for reader in readers.values():
+        assert f"{reader.name}: {reader.description}" in text
+        assert reader.where in text
+        assert all(protocol in text for protocol in reader.protocols)
+
+
+def test_the_list_marks_the_usual_corpus_of_a_task() -> None:
+    lines = [line.split() for line in table_of_corpora().splitlines()[2 : 3 + len(list_corpora())]]
+    marks = {name: dict(zip(lines[0], cells, strict=True)) for name, *cells in lines[1:]}
+    assert (marks["iemocap"]["emotion"], marks["iemocap"]["demo"]) == ("X", "demo")
+    assert (marks["manifest"]["emotion"], marks["manifest"]["demo"]) == ("x", "-")
+    assert (marks["msp_podcast"]["avd"], marks["directed"]["dsd"], marks["emodb"]["dsd"]) == ("X", "X", "-")

@@ -1,0 +1,157 @@
+"""A finished run answers about files, from the command and from Python."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import HubertConfig, HubertModel, WhisperConfig, WhisperModel
+
+import headwater as library
+from headwater.core.errors import UserError
+from headwater.core.tensors import load_tensors
+from headwater.inference.load import load_run
+from headwater.inference.waveforms import WINDOW_SECONDS, cut
+from headwater.runs.config.resolve import resolve
+from headwater.runs.run import run
+from headwater.runs.runtime import Runtime
+from headwater.upstream.base import UpstreamConfig
+from headwater.upstream.load import load_upstream
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def short_run(tones: Path, folder: Path, **upstream: object) -> Path:
+    """A run of two steps through an upstream."""
+    training = {"steps": 2, "batch_size": 4, "eval_every": 1}
+    mapping = {"task": "emotion", "upstream": upstream, "corpus": {"data": str(tones)}, "training": training}
+    run(resolve([mapping]), folder, Runtime("cpu", quiet=True))
+    return folder
+
+
+def test_a_file_has_a_label_and_scores(finished: Path, tones: Path) -> None:
+    prediction = library.load_run(finished).predict(tones.parent / "70.wav")
+    assert prediction.label == "middle"
+    assert prediction.scores is not None
+    assert sum(prediction.scores.values()) == pytest.approx(1.0, abs=1e-5)
+    assert max(prediction.scores, key=lambda name: prediction.scores[name]) == "middle"
+
+
+def test_a_prediction_is_the_one_of_the_test_csv(finished: Path, tones: Path) -> None:
+    trained = load_run(finished)
+    for row in csv.DictReader((finished / "predictions-test.csv").open()):
+        prediction = trained.predict(tones.parent / row["id"])
+        assert prediction.label == row["prediction"]
+        assert prediction.scores is not None
+        assert prediction.scores["low"] == pytest.approx(float(row["score_low"]), abs=1e-4)
+
+
+def test_a_waveform_is_answered_as_its_file_is(finished: Path, tones: Path) -> None:
+    trained = load_run(finished)
+    samples, _ = soundfile.read(tones.parent / "10.wav", dtype="float32")
+    assert trained.predict(samples).scores == trained.predict(tones.parent / "10.wav").scores
+
+
+def test_long_files_are_cut_into_equal_windows_and_joined(finished: Path, tmp_path: Path) -> None:
+    seconds = 2.5 * WINDOW_SECONDS
+    time = np.arange(int(16_000 * seconds)) / 16_000
+    soundfile.write(tmp_path / "long.wav", 0.3 * np.sin(2 * np.pi * 200 * time), 16_000)
+    assert [len(window) for window in cut(np.zeros(len(time), dtype=np.float32))] == pytest.approx([len(time) / 3] * 3, abs=1)
+    prediction = load_run(finished).predict(tmp_path / "long.wav")
+    assert prediction.seconds == pytest.approx(seconds)
+    assert prediction.label in {"low", "middle", "high"}
+
+
+@pytest.mark.parametrize("samples", [1, 100, 16_000])
+def test_silence_and_very_short_sounds_have_finite_scores(finished: Path, samples: int) -> None:
+    prediction = load_run(finished).predict(np.zeros(samples, dtype=np.float32))
+    assert prediction.scores is not None
+    assert np.isfinite(list(prediction.scores.values())).all()
+
+
+def test_other_rates_and_stereo_are_heard_as_16_khz_mono(finished: Path, tones: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(tones.parent / "12.wav")
+    doubled = np.repeat(samples, 3)  # 48 kHz, crudely
+    soundfile.write(tmp_path / "stereo.flac", np.stack([doubled, doubled], axis=1), 3 * rate)
+    assert load_run(finished).predict(tmp_path / "stereo.flac").label == load_run(finished).predict(tones.parent / "12.wav").label
+
+
+def test_the_command_answers_in_input_order_and_reports_what_is_broken(
+    finished: Path, tones: Path, tmp_path: Path, headwater: Command
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    shutil.copy(tones.parent / "03.wav", folder / "b.wav")
+    shutil.copy(tones.parent / "04.wav", folder / "below" / "a.wav")
+    (folder / "notes.md").write_text("no audio")
+    (tmp_path / "broken.wav").write_bytes(b"RIFFnonsense")
+    (tmp_path / "list.csv").write_text("wav_path,who\nfolder/b.wav,me\n")
+    names = [tones.parent / "05.wav", tmp_path / "broken.wav", folder, tmp_path / "list.csv"]
+    done = headwater("predict", finished, *names)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert done.returncode == 3
+    assert [Path(row["file"]).name for row in rows] == ["05.wav", "broken.wav", "b.wav", "a.wav", "b.wav"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False, False, False]
+    assert [*rows[0]] == ["file", "start", "end", "label", "score_high", "score_low", "score_middle", "error"]
+    assert "passed over" in done.stderr
+    out = headwater("predict", finished, *names, "--out", tmp_path / "out.csv")
+    assert (out.returncode, out.stdout) == (3, "")
+    assert (tmp_path / "out.csv").read_text().splitlines() == [*dict.fromkeys(done.stdout.splitlines())]  # one row a file
+
+
+def test_other_weights_than_the_runs_are_refused(tones: Path, tmp_path: Path) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (16,) * 7}
+    settings = HubertConfig(**shape, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2)
+    for name in ("mine", "other"):
+        HubertModel(settings).save_pretrained(tmp_path / name)
+    folder = short_run(tones, tmp_path / "run", name=str(tmp_path / "mine"))
+    assert load_run(folder).predict(np.ones(4000, dtype=np.float32)).label
+    assert load_run(folder, str(tmp_path / "mine")).predict(np.ones(4000, dtype=np.float32)).label
+    with pytest.raises(UserError, match="found others"):
+        load_run(folder, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("kind", ["hubert", "whisper"])
+def test_a_finetuned_run_predicts_without_the_model_it_started_from(tones: Path, tmp_path: Path, kind: str) -> None:
+    models = {
+        "hubert": lambda: HubertModel(
+            HubertConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, conv_dim=(16,) * 7)
+        ),
+        "whisper": lambda: WhisperModel(
+            WhisperConfig(d_model=16, encoder_layers=3, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16)
+        ),
+    }
+    start = tmp_path / "start"
+    models[kind]().save_pretrained(start)
+    folder = short_run(tones, tmp_path / "run", name=str(start), trainable=True, keep_layers=2)
+    sound = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    before = load_run(folder).predict(sound).scores
+    shutil.rmtree(start)
+    assert load_run(folder).predict(sound).scores == before
+    upstream = load_upstream(str(folder))
+    assert upstream.spec.num_layers == 3
+    tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")
+    for key, value in upstream.state_dict().items():
+        assert torch.equal(value, tensors[f"upstreams.audio.{key}"]), key
+    pruned = load_upstream(UpstreamConfig(name=str(folder), keep_layers=1))
+    assert pruned.spec.num_layers == 2
+
+
+def test_a_run_of_a_run_is_marked_as_the_first_one_was(tones: Path, tmp_path: Path) -> None:
+    first = short_run(tones, tmp_path / "first", name="test_hubert", trainable=True)
+    second = short_run(tones, tmp_path / "second", name=str(first))
+    assert json.loads((second / "result.json").read_text())["marks"] == ["UNTRAINED"]
+
+
+def test_a_plans_folder_names_its_runs(finished: Path) -> None:
+    with pytest.raises(UserError, match=r"a plan with the runs .*finished"):
+        load_run(finished.parent)

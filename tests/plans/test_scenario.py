@@ -1,0 +1,260 @@
+"""The paper's scenarios as one plan: the order, what starts from what, and going on after any kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from headwater.commands import mtl
+from headwater.core.errors import UserError
+from headwater.core.options import merge
+from headwater.core.run_folder import BEST
+from headwater.core.tensors import load_tensors
+from headwater.plans.execute import Part, located
+from headwater.plans.scenario import Scenario, plan_scenario
+from headwater.runs.config.identity import mtl_identity
+from headwater.runs.config.schema import MtlConfig
+from headwater.upstream.base import UpstreamConfig
+from headwater.upstream.load import load_upstream
+
+
+def values_of(rated: Path, *layers: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe of two tasks and few steps."""
+    corpus, quick = {"data": str(rated)}, {"steps": 2, "eval_every": 2, "save_every": 2, "log_every": 1}
+    values: dict[str, Any] = {
+        "upstream": {"name": "test_hubert", "trainable": True},
+        "tasks": {
+            "emotion": {"corpus": corpus, "batch_size": 4},
+            "dsd": {"corpus": corpus, "batch_size": 4, "labels": {"column": "directed"}},
+        },
+        "optimizer": {"lr": 1e-2, "upstream_lr": 1e-3},
+        "training": quick,
+        "single": {"training": {**quick, "batch_size": 8}},
+        "transfer": {"training": {**quick, "batch_size": 6}},
+    }
+    for layer in layers:
+        values = merge(values, layer)
+    return values
+
+
+def names(parts: list[Part] | tuple[Part, ...]) -> list[str]:
+    """Return the folders of a plan's runs."""
+    return [part.name for part in parts]
+
+
+PAPER = ["single-emotion", "single-dsd", "all", "without-emotion", "without-dsd", "transfer-emotion", "transfer-dsd"]
+
+
+@pytest.fixture
+def plan(rated: Path) -> Scenario:
+    """The paper's plan for one seed."""
+    return plan_scenario(values_of(rated), "paper", [1])
+
+
+def test_the_papers_runs_stand_in_order_each_after_what_it_starts_from(plan: Scenario) -> None:
+    assert names(plan.parts) == [f"{name}/seed1" for name in PAPER]
+    before: set[str] = set()
+    for part in plan.parts:
+        assert {*part.needs.values()} <= before, part.name
+        before.add(part.name)
+
+
+def test_a_transfer_starts_from_the_run_without_its_task(plan: Scenario) -> None:
+    needs = {part.name: [*part.needs.values()] for part in plan.parts}
+    assert needs["transfer-dsd/seed1"] == ["without-dsd/seed1"]
+    runs = {part.name: part.config for part in plan.parts}
+    joint = runs["without-dsd/seed1"]
+    assert isinstance(joint, MtlConfig)
+    assert [*joint.runs] == ["emotion"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "expected"),
+    [
+        ("single", PAPER[:2]),
+        ("all", ["all"]),
+        ("leave-one-out", PAPER[3:5]),
+        ("transfer", PAPER[3:]),
+        ("paper", PAPER),
+    ],
+)
+def test_a_scenario_has_its_runs_and_those_they_need(scenario: str, expected: list[str], rated: Path) -> None:
+    assert names(plan_scenario(values_of(rated), scenario, [1]).parts) == [f"{name}/seed1" for name in expected]
+
+
+def test_seeds_add_runs_and_change_none(rated: Path, plan: Scenario) -> None:
+    more = plan_scenario(values_of(rated), "paper", [1, 2])
+    kept = {part.name: part for part in more.parts}
+    assert all(kept[part.name] == part for part in plan.parts)
+    others = [part for part in more.parts if part.seed == 2]
+    assert len(others) == len(plan.parts)
+    for part in others:
+        assert part.config.seed == 2
+        assert all(place.endswith("/seed2") for place in part.needs.values())
+        if isinstance(part.config, MtlConfig):
+            assert {run.seed for run in part.config.runs.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["transfer-dsd"], ["single-emotion", "without-dsd", "transfer-dsd"]),
+        (["dsd"], ["single-emotion", "single-dsd", "without-dsd", "transfer-dsd"]),
+        (["all"], ["single-emotion", "single-dsd", "all"]),
+        (["single-dsd", "single-emotion"], ["single-emotion", "single-dsd"]),
+        ([], PAPER),
+    ],
+    ids=["a part", "a task", "the joint run", "two parts", "nothing"],
+)
+def test_only_takes_a_part_and_what_it_starts_from(asked: list[str], expected: list[str], plan: Scenario) -> None:
+    assert names(plan.only(asked)) == [f"{name}/seed1" for name in expected]
+
+
+def test_only_nonsense_is_refused_with_the_nearest_part(plan: Scenario) -> None:
+    with pytest.raises(UserError, match=r"found 'transfer-dsb'. Did you mean 'transfer-dsd'\?"):
+        plan.only(["transfer-dsb"])
+
+
+def test_a_balance_nobody_knows_is_refused_before_the_first_single_run(rated: Path) -> None:
+    with pytest.raises(UserError, match=r"found 'uncertain'. Did you mean 'uncertainty'\?"):
+        plan_scenario(values_of(rated, {"balance": {"method": "uncertain"}}), "paper", [1])
+
+
+def test_left_out_tasks_take_their_weights_and_baselines_along(rated: Path) -> None:
+    weights = {"balance": {"method": "fixed", "weights": {"dsd": 2.0}}}
+    found = {part.name: part.config for part in plan_scenario(values_of(rated, weights), "leave-one-out", [1]).parts}
+    joint = found["without-dsd/seed1"]
+    assert isinstance(joint, MtlConfig)
+    assert joint.balance.weights == {}
+
+
+def test_sections_of_a_kind_set_single_runs_and_transfers_apart(plan: Scenario) -> None:
+    sizes = {part.name: part.own.training.batch_size for part in plan.parts if not isinstance(part.config, MtlConfig)}
+    assert sizes == {
+        "single-emotion/seed1": 8,
+        "single-dsd/seed1": 8,
+        "transfer-emotion/seed1": 6,
+        "transfer-dsd/seed1": 6,
+    }
+
+
+def commanded(recipe: Path, folder: Path, *flags: str) -> int:
+    """Type the command in this process."""
+    return mtl.main(["-c", str(recipe), "-p", str(folder), "--device", "cpu", "--quiet", *flags])
+
+
+def recipe_of(folder: Path, values: dict[str, Any]) -> Path:
+    """Write a recipe."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's plan, run to its end, heads from the single runs; tests only read it."""
+    folder = tmp_path_factory.mktemp("paper")
+    single = {name: {"init_head": "part:single"} for name in ("emotion", "dsd")}
+    recipe = recipe_of(folder, values_of(rated, {"tasks": single, "select": "gain"}))
+    assert commanded(recipe, folder / "plan", "--scenario", "paper") == 0
+    return folder
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Return when each run was finished."""
+    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("*/seed*/result.json")}
+
+
+def test_the_plan_leaves_every_run_table_relations_and_report(done: Path) -> None:
+    assert {*stamps(done / "plan")} == {f"{name}/seed1" for name in PAPER}
+    for name in ("table1-last.md", "table1.csv", "table1-steps.md", "relations.csv", "relations.json", "report.html"):
+        assert (done / "plan" / name).is_file(), name
+
+
+def test_the_same_command_runs_nothing_twice(done: Path) -> None:
+    before, table = stamps(done / "plan"), (done / "plan" / "table1.csv").read_bytes()
+    assert commanded(done / "recipe.yaml", done / "plan", "--scenario", "paper") == 0
+    assert stamps(done / "plan") == before
+    assert (done / "plan" / "table1.csv").read_bytes() == table
+
+
+def test_a_transfer_hears_through_the_very_weights_of_the_joint_run(done: Path) -> None:
+    joint = done / "plan" / "without-dsd" / "seed1"
+    weights, _ = load_tensors(joint / BEST)
+    heard = load_upstream(UpstreamConfig(name=str(joint)), "audio").state_dict()
+    learnt = {key.removeprefix("upstreams.audio."): value for key, value in weights.items() if key.startswith("upstreams.")}
+    assert learnt
+    assert all(torch.equal(heard[key], value) for key, value in learnt.items())
+    begun = json.loads((done / "plan" / "transfer-dsd" / "seed1" / "identity.json").read_text())["upstreams"]["audio"]
+    assert begun == load_upstream(UpstreamConfig(name=str(joint)), "audio").weights_hash()
+    fresh = load_upstream(UpstreamConfig(name="test_hubert"), "audio").state_dict()
+    assert any(not torch.equal(fresh[key], value) for key, value in learnt.items())
+
+
+def test_heads_asked_from_the_single_runs_start_with_their_weights(done: Path) -> None:
+    from headwater.runs.joint import prepare_tasks
+
+    values = yaml.safe_load((done / "recipe.yaml").read_text())
+    part = next(part for part in plan_scenario(values, "paper", [1]).parts if part.name == "all/seed1")
+    config = located(part, done / "plan")
+    assert isinstance(config, MtlConfig)
+    model = prepare_tasks(config).model
+    for task in ("emotion", "dsd"):
+        head, _ = load_tensors(done / "plan" / f"single-{task}" / "seed1" / BEST)
+        own = {key: value for key, value in model.trained_state().items() if f".{task}." in key}
+        assert {key for key in head if f".{task}." in key} == {*own}
+        assert all(torch.equal(head[key], value) for key, value in own.items()), task
+
+
+def test_another_folder_gives_the_same_identities(done: Path, tmp_path: Path) -> None:
+    flags = ("--scenario", "paper", "--only", "transfer-dsd")
+    assert commanded(done / "recipe.yaml", tmp_path / "elsewhere" / "mine", *flags) == 0
+    for name in ("single-emotion", "without-dsd", "transfer-dsd"):
+        places = (done / "plan" / name / "seed1", tmp_path / "elsewhere" / "mine" / name / "seed1")
+        one, other = (json.loads((place / "identity.json").read_text()) for place in places)
+        assert one == other, name
+    assert not (tmp_path / "elsewhere" / "mine" / "all").exists()
+
+
+def test_a_plan_killed_between_its_parts_goes_on(done: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "headwater", "mtl", "-c", str(done / "recipe.yaml"), "-p", str(tmp_path / "plan")]
+    flags = ["--device", "cpu", "--quiet", "--scenario", "paper"]
+    process = subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "plan" / "single-dsd" / "seed1" / "result.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait(60)
+    before = stamps(tmp_path / "plan")
+    assert 2 <= len(before) < len(PAPER)
+    assert commanded(done / "recipe.yaml", tmp_path / "plan", "--scenario", "paper") == 0
+    after = stamps(tmp_path / "plan")
+    assert {name: after[name] for name in before} == before
+    for name in ("table1.csv", "table1-last.md", "table1-best.md", "relations.csv", "relations.json"):
+        assert (tmp_path / "plan" / name).read_bytes() == (done / "plan" / name).read_bytes(), name
+
+
+def test_what_is_chosen_by_gain_is_over_the_single_runs_dev_scores(done: Path) -> None:
+    joint = yaml.safe_load((done / "plan" / "all" / "seed1" / "config.yaml").read_text())
+    for task in ("emotion", "dsd"):
+        single = json.loads((done / "plan" / f"single-{task}" / "seed1" / "result.json").read_text())
+        assert joint["baselines"][task] == single["scores"]["dev"][single["select_by"]]
+
+
+def test_an_untrained_plan_is_marked_in_its_tables(done: Path) -> None:
+    for name in ("table1-last.md", "table1-best.md"):
+        assert (done / "plan" / name).read_text().startswith("UNTRAINED")
+    assert json.loads((done / "plan" / "relations.json").read_text())["marks"] == ["UNTRAINED"]
+
+
+def test_seeds_are_no_part_of_a_plans_folder(rated: Path) -> None:
+    one, two = (plan_scenario(values_of(rated), "all", seeds).config for seeds in ([1], [1, 2]))
+    assert mtl_identity(one) == mtl_identity(two)

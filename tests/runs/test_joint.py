@@ -1,0 +1,331 @@
+"""Several tasks on one upstream: the same numbers however they are computed, and after any kill."""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from headwater.core.errors import UserError
+from headwater.core.options import merge
+from headwater.core.run_folder import LAST
+from headwater.core.tensors import load_tensors
+from headwater.inference.load import load_run
+from headwater.runs.config.resolve import resolve_mtl
+from headwater.runs.config.schema import mtl_mapping
+from headwater.runs.joint import PreparedTasks, keep_own, prepare_tasks, refuse_tiny_steps, refuse_uneven_tasks, run_tasks
+from headwater.runs.runtime import Runtime, make_accelerator
+from headwater.training.step import Plan, TaskData, step_batches, take_step
+
+QUIET = Runtime("cpu", quiet=True)
+
+
+def three_tasks(rated: Path, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe without dropout: which tone, how it is rated, and whether the device is meant."""
+    corpus = {"data": str(rated)}
+    values: dict[str, Any] = {
+        "upstream": {"name": "test_hubert", "trainable": True, "dropout": 0.0},
+        "tasks": {
+            "emotion": {"corpus": corpus, "batch_size": 4},
+            "avd": {"corpus": corpus, "batch_size": 4, "avd": {"scale": [1, 7], "dropout": 0.0}},
+            "dsd": {"corpus": corpus, "batch_size": 4, "labels": {"column": "directed"}},
+        },
+        "optimizer": {"lr": 1e-3, "upstream_lr": 1e-4},
+        "training": {"steps": 20, "eval_every": 10, "save_every": 5, "log_every": 1, "patience": None},
+    }
+    for layer in layers:
+        values = merge(values, layer)
+    if values["upstream"]["name"] == "fbank_no_cmvn":  # has nothing to drop
+        values["upstream"].pop("dropout")
+    return values
+
+
+def write_recipe(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write a recipe in the order in which it was given."""
+    path.write_text(yaml.safe_dump(dict(values), sort_keys=False))
+    return path
+
+
+def start(recipe: Path, folder: Path, processes: int = 1) -> subprocess.Popen[str]:
+    """Start a joint run in a process of its own, or by torchrun in several."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "headwater", "mtl", "-c", str(recipe), "-p", str(folder), "--one"]
+    return subprocess.Popen([*command, "--device", "cpu", "--quiet"], stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for a run's end, which must be a good one."""
+    _, said = process.communicate(timeout=280)
+    assert process.returncode == 0, said[-3000:]
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """Return a result without what no two runs share: where and how long."""
+    result = json.loads((folder / "result.json").read_text())
+    return {key: value for key, value in result.items() if key != "environment"}
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Return what was logged."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def gradients(prepared: PreparedTasks, *, names: list[str] | None = None, summed: bool = False) -> dict[str, torch.Tensor]:
+    """Return the gradient of step 0: task by task, or of the losses' sum in one backward pass."""
+    config, model = prepared.config, prepared.model
+    accelerator = make_accelerator(config, QUIET)
+    model.train()
+    model.zero_grad()
+    plan = Plan(config.training, config.optimizer, config.seed, prepared.balancer, cosines_every=config.balance.cosines_every)
+    batches = step_batches(prepared.tasks, plan, accelerator, dict.fromkeys(names or prepared.tasks, 0))
+    if summed:
+        total = sum(
+            (model(name, batch)[0] * share for name, pieces in batches.items() for batch, share in pieces), torch.zeros(())
+        )
+        total.backward()
+    else:
+        take_step(model, batches, accelerator, plan, 0)
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def alike(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    """Return the largest difference, relative to the weight's largest gradient where that is above 1."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max() / other[name].abs().max().clamp(min=1.0)) for name in one)
+
+
+@pytest.mark.parametrize("pieces", [None, 2], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("shared", [False, True], ids=["sums apart", "one sum"])
+def test_backward_task_by_task_gives_the_gradient_of_the_summed_loss(rated: Path, pieces: int | None, shared: bool) -> None:
+    values = three_tasks(rated, {"training": {"piece_size": pieces, "piece_overhead": 100.0}, "shared_weights": shared})
+    prepared = prepare_tasks(resolve_mtl([values]))
+    found = gradients(prepared)
+    assert any(name.startswith("upstreams.") for name in found)
+    assert all(any(name.startswith(f"experts.{task}.") for name in found) for task in prepared.tasks)
+    assert alike(found, gradients(prepared, summed=True)) <= 1e-6
+
+
+def test_apart_for_cosines_and_together_the_gradient_is_the_same(rated: Path) -> None:
+    whole = gradients(prepare_tasks(resolve_mtl([three_tasks(rated)])))
+    looked = gradients(prepare_tasks(resolve_mtl([three_tasks(rated, {"balance": {"cosines_every": 1}})])))
+    unused = {name for name in looked if name not in whole}
+    assert all(not looked.pop(name).any() for name in unused)  # weights that no task hears through
+    assert alike(looked, whole) <= 1e-6
+
+
+def test_given_weights_scale_each_tasks_gradient(rated: Path) -> None:
+    weights = {"emotion": 0.5, "dsd": 3.0}
+    scaled = gradients(prepare_tasks(resolve_mtl([three_tasks(rated, {"balance": {"method": "fixed", "weights": weights}})])))
+    plain = prepare_tasks(resolve_mtl([three_tasks(rated)]))
+    of_task = {task: gradients(plain, names=[task]) for task in plain.tasks}
+    for name, found in scaled.items():
+        parts = [weights.get(task, 1.0) * grads[name] for task, grads in of_task.items() if name in grads]
+        assert (found - sum(parts)).abs().max() <= 1e-6 * found.abs().max().clamp(min=1.0), name
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes that tensors made under it hold, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+
+    def _freed(self, size: int) -> None:
+        self.now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count what it made."""
+        before = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage().data_ptr() not in before:
+                storage = leaf.untyped_storage()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, storage.nbytes())
+        return made
+
+
+@pytest.mark.parametrize("balance", ["sum", "fixed", "uncertainty", "dwa"])
+def test_a_step_of_several_tasks_holds_little_more_than_the_largest_of_them(balance: str, rated: Path) -> None:
+    sizes = {"tasks": {name: {"batch_size": size} for name, size in (("emotion", 16), ("avd", 12), ("dsd", 8))}}
+    layers = (sizes, {"balance": {"method": balance}, "training": {"piece_overhead": 100.0}})
+    prepared = prepare_tasks(resolve_mtl([three_tasks(rated, *layers)]))
+    peaks = {}
+    for names in ([*prepared.tasks], *([name] for name in prepared.tasks)):
+        gc.collect()
+        with Live() as live:
+            found = gradients(prepared, names=names)
+        peaks[len(names), names[0]] = live.peak
+        del found
+    largest = max(peak for (count, _), peak in peaks.items() if count == 1)
+    assert largest > 2e6  # activations, not only weights
+    assert peaks[3, "emotion"] <= 1.2 * largest, peaks
+    with Live() as live:
+        gradients(prepared, summed=True)
+    assert live.peak > 1.2 * largest  # one graph over all of them would not fit there
+
+
+def test_a_step_of_all_six_tasks_holds_little_more_than_the_largest_of_them() -> None:
+    pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
+    corpus = {"demo": True, "demo_scale": 0.05, "missing_text": "drop"}
+    tasks: dict[str, Any] = {name: {"batch_size": 4, "corpus": corpus} for name in ("emotion", "avd", "dsd", "ks", "sid", "asr")}
+    prepared = prepare_tasks(resolve_mtl([{"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks}]))
+    peaks = []
+    for names in ([*tasks], *([name] for name in tasks)):
+        gc.collect()
+        with Live() as live:
+            found = gradients(prepared, names=names)
+        peaks.append(live.peak)
+        del found
+    assert peaks[0] <= 1.2 * max(peaks[1:]), peaks
+
+
+BALANCES = ["sum", "torchjd:PCGrad"]  # uncertainty is that of "one task a step": each pair of processes costs ten seconds
+
+
+@pytest.fixture(scope="module")
+def single_process(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of one process stand, one for each balance; some also draw one task a step."""
+    folder = tmp_path_factory.mktemp("single")
+    for name, values in cases(rated).items():
+        run_tasks(resolve_mtl([values]), folder / name, QUIET)
+    return folder
+
+
+def cases(rated: Path) -> dict[str, dict[str, Any]]:
+    """Return the recipes that one process and two compute alike."""
+    found = {method: three_tasks(rated, {"balance": {"method": method}}) for method in BALANCES}
+    drawn = {"sampling": {"mode": "temperature"}, "balance": {"method": "uncertainty"}}
+    return found | {"one task a step": three_tasks(rated, drawn)}
+
+
+@pytest.mark.parametrize("case", [*BALANCES, "one task a step"])
+def test_two_processes_compute_what_one_does(case: str, rated: Path, single_process: Path, tmp_path: Path) -> None:
+    if case.startswith("torchjd"):
+        pytest.importorskip("torchjd")
+    finish(start(write_recipe(tmp_path / "joint.yaml", cases(rated)[case]), tmp_path / "two", processes=2))
+    one, two = logged(single_process / case), logged(tmp_path / "two")
+    assert [(line["step"], line["split"], line["task"]) for line in one] == [
+        (line["step"], line["split"], line["task"]) for line in two
+    ]
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True) if a["loss"] is not None) <= 1e-5
+    weights, others = (load_tensors(place / LAST)[0] for place in (single_process / case, tmp_path / "two"))
+    assert weights.keys() == others.keys()
+    # softmax cancels a key's bias: its gradient is rounding noise, which Adam makes as large as any other
+    learnt = [key for key in weights if not key.startswith("optimizer.") and not key.endswith("k_proj.bias")]
+    assert max(float((weights[key] - others[key]).abs().max()) for key in learnt) <= 1e-5
+
+
+def test_a_head_that_no_step_used_keeps_its_weights_and_the_optimizers_state(rated: Path, tmp_path: Path) -> None:
+    # round robin: emotion, avd, emotion …; the third task's turn never comes
+    training = {"steps": 2, "eval_every": 2, "save_every": 2}
+    config = resolve_mtl([three_tasks(rated, {"sampling": {"mode": "round_robin"}, "training": training})])
+    before = prepare_tasks(config).model.trained_state()
+    before = {key: value.clone() for key, value in before.items()}
+    run_tasks(config, tmp_path / "one", QUIET)
+    finish(start(write_recipe(tmp_path / "joint.yaml", mtl_mapping(config)), tmp_path / "two", processes=2))
+    heads = [*prepare_tasks(config).model.experts.named_parameters()]
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        after, facts = load_tensors(folder / LAST)
+        assert facts["progress"]["drawn"] == {"emotion": 1, "avd": 1}
+        for place, (name, _) in enumerate(heads):  # the optimizer's first group
+            used = not name.startswith("dsd.")
+            assert (f"optimizer.{place}.exp_avg" in after) == used, name
+            assert used != torch.equal(after[f"experts.{name}"], before[f"experts.{name}"]), name
+
+
+MOMENTS = [0.15, 0.5, 0.85]  # of what is logged
+HARD = {
+    "upstream": {"dropout": 0.1},
+    "tasks": {"avd": {"avd": {"dropout": 0.2}}},
+    "sampling": {"mode": "proportional"},
+    "balance": {"method": "uncertainty"},
+    "training": {"steps": 24, "eval_every": 8, "save_every": 5},
+}
+
+
+def test_three_kills_change_no_digit(rated: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "joint.yaml", three_tasks(rated, HARD))
+    finish(start(recipe, tmp_path / "whole"))
+    log = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    folder, killed = tmp_path / "killed", 0
+    for moment in MOMENTS:
+        process, path, deadline = start(recipe, folder), folder / "metrics.jsonl", time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if path.is_file() and len(path.read_text().splitlines()) >= moment * len(log):
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.005)
+        process.communicate(timeout=60)
+    assert killed == len(MOMENTS)
+    finish(start(recipe, folder))
+    assert numbers(folder) == numbers(tmp_path / "whole")
+    assert path.read_text().splitlines() == log
+    one, other = (load_tensors(place / LAST)[0] for place in (folder, tmp_path / "whole"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    moved = [value for key, value in one.items() if key.startswith("balancer.")]
+    assert len(moved) == 3
+    assert all(abs(float(value)) > 1e-3 for value in moved)  # the variances were learnt, and kept
+
+
+FROZEN = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}}
+
+
+def test_the_last_step_is_kept_where_patience_ends_a_run(rated: Path, tmp_path: Path) -> None:
+    gain = {"select": "gain", "baselines": {"emotion": 0.5, "avd": 0.5, "dsd": 0.5}}
+    training = {"steps": 50, "eval_every": 2, "save_every": 50, "patience": 1}
+    slow = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "optimizer": {"lr": 1e-30}}  # nothing gets better
+    result = run_tasks(resolve_mtl([three_tasks(rated, slow, gain, {"training": training})]), tmp_path, QUIET)
+    assert result["steps"] == 4
+    assert load_tensors(tmp_path / LAST)[1]["progress"]["step"] == 4
+    assert {"last", "best", "own"} <= {*result["tasks"]["dsd"]}
+
+
+def test_what_dev_decides_on_the_way_is_no_part_of_training(rated: Path) -> None:
+    # a resumed run starts without it: with it, its dev scores would be others than those of a run that was never killed
+    task = prepare_tasks(resolve_mtl([three_tasks(rated, FROZEN)])).tasks["dsd"]
+
+    def tested(task: TaskData, place: str) -> dict[str, Any]:
+        """Place the operating point, as a test on dev does."""
+        task.expert.vocabulary = {**task.expert.vocabulary, "threshold": 0.9}
+        return {"place": place}
+
+    keep_own(tested, task)
+    assert task.expert.vocabulary["threshold"] == 0.5
+
+
+def test_one_task_of_a_joint_run_is_asked_by_its_name(rated: Path, tmp_path: Path) -> None:
+    small = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "training": {"steps": 4, "eval_every": 4}}
+    run_tasks(resolve_mtl([three_tasks(rated, small)]), tmp_path, QUIET)
+    sound = str(rated.with_name("00.wav"))
+    assert load_run(tmp_path, task="emotion").predict(sound).label in {"low", "middle", "high"}
+    assert load_run(tmp_path, task="dsd").predict(sound).label in {"other", "directed"}
+    with pytest.raises(UserError, match="Add --task emotion or avd or dsd"):
+        load_run(tmp_path)
+
+
+def test_a_step_that_the_processes_cannot_share_is_refused(rated: Path) -> None:
+    config = resolve_mtl([three_tasks(rated, FROZEN)])
+    with pytest.raises(UserError, match="one utterance of 'emotion' in a step for each of 5 processes, found batch_size=4"):
+        refuse_tiny_steps(config, 5)
+    refuse_tiny_steps(config, 4)
+    tasks = prepare_tasks(config).tasks
+    with pytest.raises(UserError, match=r"batch_size of 'avd' that 3 processes share evenly .* -o tasks.avd.batch_size=3"):
+        refuse_uneven_tasks(tasks, 3)
+    refuse_uneven_tasks(tasks, 2)

@@ -1,0 +1,1 @@
+"""The upstreams, a file for each family of models."""

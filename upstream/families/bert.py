@@ -1,0 +1,144 @@
+"""Text encoders: BERT, DistilBERT, RoBERTa and GPT-2, whose frames are tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...corpus.batch import Batch
+from ..base import Layers, Upstream, UpstreamSpec, named_layers, run_block
+from ..exact_padding import mask_if_padded
+from .tokenizer import plain_tokenizer
+
+BLOCKS = {"bert": "encoder.layer", "distilbert": "transformer.layer", "roberta": "encoder.layer", "gpt2": "h"}  # by model_type
+
+
+class TextEncoder(Upstream):
+    """A transformers text model; layer i is the input of block i, the last one the model's output.
+
+    Every token is a frame, those that the tokenizer adds ([CLS], [SEP]) among them; longer texts are cut to `max_tokens`.
+    An empty text is what the tokenizer makes of it; GPT-2's makes nothing, and it gets the one token that starts a text.
+    """
+
+    family = ("headwater.upstream.text", "TextEncoder")
+
+    model: Any  # transformers' model
+
+    def __init__(self, model: Any, tokenizer: str) -> None:
+        super().__init__()
+        self.model = model
+        self.config: Any = model.config
+        self.tokenizer = plain_tokenizer(tokenizer)
+        self.tokenizer_hash = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
+        self.recomputes = False
+        # RoBERTa counts positions from behind the padding's number
+        self.first_position = self.config.pad_token_id + 1 if self.config.model_type == "roberta" else 0
+        self.max_tokens = self.config.max_position_embeddings - self.first_position
+        self.added_tokens = self.tokenizer.num_special_tokens_to_add(False)
+        self.causal = self.config.model_type == "gpt2" or getattr(self.config, "is_decoder", False)
+        self.spec = UpstreamSpec(
+            modality="text",
+            num_layers=len(self.blocks()) + 1,
+            dim=self.config.hidden_size,
+            sample_rate=0,
+            num_frames=no_samples,
+        )
+
+    def forward(
+        self,
+        batch: Batch | Sequence[Tensor | np.ndarray | str],
+        *,
+        views: int = 1,
+        masked: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Layers:
+        """Return the layers of each utterance's text."""
+        if masked is not None:
+            raise ValueError("Expected a model with a mask embedding; a text encoder has none here. Leave `masked` out.")
+        wanted = named_layers(layers, self.spec.num_layers)
+        device = next(self.parameters()).device
+        rows = [torch.tensor(self._tokens(text)) for text in texts_of(batch)]
+        copies = views if self.training else 1
+        lengths = tuple(len(row) for row in rows) * copies
+        # (batch, token); what stands behind an end is never attended to
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.config.pad_token_id or 0).to(device)
+        values = self._encode(tokens.repeat(copies, 1), lengths, last=max(wanted))
+        return Layers([values[index] for index in wanted], lengths)
+
+    def num_tokens(self, text: str) -> int:
+        """Return the tokens of a text; where they are more than `max_tokens`, the text is cut."""
+        return max(len(self.tokenizer.encode(text, add_special_tokens=False)) + self.added_tokens, 1)
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the model's config and its tokenizer."""
+        return {"model": self.config.to_dict(), "tokenizer": self.tokenizer.to_str()}
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the transformer blocks in order."""
+        return list(blocks_of(self.model))
+
+    def recompute_blocks(self) -> None:
+        """From now on keep nothing inside a block in training: the backward pass runs it again."""
+        self.recomputes = True
+
+    def weights_hash(self) -> str:
+        """Return a hash of every weight and of the tokenizer: the same weights under other numbers read something else."""
+        return hashlib.sha256(f"{super().weights_hash()} {self.tokenizer_hash}".encode()).hexdigest()
+
+    def _tokens(self, text: str) -> list[int]:
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        encoding.truncate(self.max_tokens - self.added_tokens)
+        return self.tokenizer.post_process(encoding).ids or [self.config.bos_token_id or 0]
+
+    def _encode(self, tokens: Tensor, lengths: Sequence[int], *, last: int) -> list[Tensor]:
+        """Return the layers up to the last one named, running no block behind it."""
+        hidden = self._embed(tokens)  # (batch, token, dim)
+        mask = None
+        if not self.causal:  # nothing that precedes an end attends behind it
+            valid = mask_if_padded(lengths, tokens.shape[1], tokens.device)
+            mask = None if valid is None else valid[:, None, None, :]  # broadcasts over (batch, head, query, key)
+        values = [hidden]
+        for block in blocks_of(self.model)[:last]:
+            hidden = run_block(block, hidden, self.recomputes, attention_mask=mask)
+            values.append(hidden)
+        if len(values) == self.spec.num_layers and self.config.model_type == "gpt2":
+            values[-1] = self.model.ln_f(values[-1])
+        return values
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Return the input of the first block (batch, token, dim)."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0) + self.first_position
+        if self.config.model_type == "gpt2":
+            return self.model.drop(self.model.wte(tokens) + self.model.wpe(positions))
+        return self.model.embeddings(input_ids=tokens, position_ids=positions)
+
+
+def blocks_of(model: Any) -> nn.ModuleList:
+    """Return the transformer blocks of a text model."""
+    return model.get_submodule(BLOCKS[model.config.model_type])
+
+
+def texts_of(batch: Batch | Sequence[Tensor | np.ndarray | str]) -> tuple[str, ...]:
+    """Return the texts of a batch, or of a list of them."""
+    if isinstance(batch, Batch):
+        texts = tuple(text for text in batch.texts if text is not None)
+        assert len(texts) == len(batch), f"{len(batch) - len(texts)} of {len(batch)} utterances without a transcript came through"
+        return texts
+    if isinstance(batch, str):
+        raise ValueError(f"Expected a list of texts, found the text '{batch[:40]}'. Put it into a list.")
+    if not batch:
+        raise ValueError("Expected at least one text, found an empty list.")
+    for index, text in enumerate(batch):
+        if not isinstance(text, str):
+            raise ValueError(f"Expected texts, found a {type(text).__name__} at position {index}. Give a list of str.")
+    return tuple(str(text) for text in batch)
+
+
+def no_samples(num_samples: int) -> int:
+    """Refuse to tell a text's frames from the samples of its audio."""
+    raise ValueError(f"Expected a text, whose frames are its tokens, found {num_samples} samples. Ask `num_tokens(text)`.")

@@ -1,0 +1,175 @@
+"""Kaldi's fbank and mfcc with deltas and normalisation: SUPERB's baseline, without a download."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...corpus.batch import Batch, as_batch
+from ..base import (
+    Layers,
+    Upstream,
+    UpstreamConfig,
+    UpstreamSpec,
+    checked_waveforms,
+    named_layers,
+    register_upstream,
+    valid_positions,
+)
+
+_SAMPLE_RATE = 16000
+_WINDOW, _SHIFT, _FFT = 400, 160, 512  # samples: 25 ms, 10 ms, the next power of two
+_LOWEST_HZ = 20.0
+_PREEMPHASIS = 0.97
+_SMALLEST = torch.finfo(torch.float32).eps  # floor under the logarithm
+_MFCC_BINS, _CEPSTRA, _LIFTER = 23, 13, 22.0
+_DELTA_REACH = 2  # frames to each side: a window of five
+
+
+class Spectrogram(Upstream):
+    """Log-mel energies, or cepstra made of them, with first and second deltas; one layer, nothing to train."""
+
+    family = ("headwater.upstream.spectrogram", "Spectrogram")
+
+    window: Tensor  # (sample)
+    mel: Tensor  # (frequency, bin)
+    cosines: Tensor | None  # (bin, cepstrum)
+
+    def __init__(
+        self, *, num_mel_bins: int, num_cepstra: int | None = None, normalize: bool = True, padding: str = "exact"
+    ) -> None:
+        super().__init__()
+        self.normalize, self.exact = normalize, padding == "exact"
+        hann = torch.hann_window(_WINDOW, periodic=False, dtype=torch.float64)
+        self.register_buffer("window", hann.pow(0.85).float())  # Kaldi's "povey" window
+        self.register_buffer("mel", mel_filters(num_mel_bins))
+        self.register_buffer("cosines", None if num_cepstra is None else cepstral_transform(num_mel_bins, num_cepstra))
+        self.spec = UpstreamSpec(
+            modality="audio",
+            num_layers=1,
+            dim=3 * (num_cepstra or num_mel_bins),
+            sample_rate=_SAMPLE_RATE,
+            num_frames=lambda num_samples: self._length(num_samples, frames_of(num_samples)),
+            centred=normalize,
+        )
+
+    def forward(
+        self,
+        batch: Batch | Sequence[Tensor | np.ndarray],
+        *,
+        views: int = 1,
+        masked: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Layers:
+        """Return the one layer of each utterance; nothing is random, so that all views are alike."""
+        if masked is not None:
+            raise ValueError("Expected a model with a mask embedding; a spectrogram has none. Leave `masked` out.")
+        wanted = named_layers(layers, 1)
+        waveforms, num_samples = checked_waveforms(as_batch(batch), self.window.device)
+        lengths = tuple(frames_of(length) for length in num_samples)
+        with torch.autocast(waveforms.device.type, enabled=False):  # energies span too many orders for bf16
+            features = self._energies(F.pad(waveforms, (0, max(_WINDOW - waveforms.shape[1], 0))))
+            if self.cosines is not None:
+                features = features @ self.cosines
+        first = deltas(features, lengths)
+        features = torch.cat([features, first, deltas(first, lengths)], dim=2)  # (batch, frame, dim)
+        if self.normalize:
+            features = normalize_over_time(features, lengths)
+        if not self.exact:
+            features = features * valid_positions(lengths, features.shape[1], features.device).unsqueeze(2)
+            lengths = tuple(self._length(length, features.shape[1]) for length in num_samples)
+        copies = views if self.training else 1
+        return Layers([features.repeat(copies, 1, 1) for _ in wanted], lengths * copies)
+
+    def _length(self, num_samples: int, num_frames: int) -> int:
+        # s3prl's featurizer rounds: shorter utterances of a batch end in up to two frames of zeros
+        return frames_of(num_samples) if self.exact else max(min(round(num_samples / _SHIFT), num_frames), 1)
+
+    def _energies(self, waveforms: Tensor) -> Tensor:
+        """Return the log-mel energies (batch, frame, bin) as Kaldi computes them, without dither."""
+        frames = waveforms.unfold(1, _WINDOW, _SHIFT)  # (batch, frame, sample)
+        frames = frames - frames.mean(dim=2, keepdim=True)
+        before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
+        frames = (frames - _PREEMPHASIS * before) * self.window
+        power = torch.fft.rfft(frames, n=_FFT).abs().square()
+        return (power @ self.mel).clamp(min=_SMALLEST).log()
+
+
+def frames_of(num_samples: int) -> int:
+    """Return how many whole windows an utterance has; one shorter than a window is padded to it."""
+    return 1 + (max(num_samples, _WINDOW) - _WINDOW) // _SHIFT
+
+
+def mel_filters(num_bins: int) -> Tensor:
+    """Return Kaldi's triangles (frequency, bin), equally spaced and straight-sided on the mel scale."""
+
+    def mel(hertz: Tensor) -> Tensor:
+        return 1127.0 * torch.log1p(hertz / 700.0)
+
+    ends = mel(torch.tensor([_LOWEST_HZ, _SAMPLE_RATE / 2], dtype=torch.float64))
+    edges = torch.linspace(float(ends[0]), float(ends[1]), num_bins + 2, dtype=torch.float64)
+    points = mel(torch.arange(_FFT // 2 + 1, dtype=torch.float64) * _SAMPLE_RATE / _FFT).unsqueeze(1)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    triangles = torch.minimum((points - left) / (centre - left), (right - points) / (right - centre)).clamp(min=0.0)
+    triangles[-1] = 0.0  # Kaldi leaves the Nyquist frequency out
+    return triangles.float()
+
+
+def cepstral_transform(num_bins: int, num_cepstra: int) -> Tensor:
+    """Return the matrix (bin, cepstrum) of Kaldi's cosine transform and lifter."""
+    bins = torch.arange(num_bins, dtype=torch.float64).unsqueeze(1)
+    orders = torch.arange(num_cepstra, dtype=torch.float64)
+    cosines = torch.cos(math.pi / num_bins * (bins + 0.5) * orders) * math.sqrt(2.0 / num_bins)
+    cosines[:, 0] = math.sqrt(1.0 / num_bins)
+    lifter = 1.0 + 0.5 * _LIFTER * torch.sin(math.pi * orders / _LIFTER)
+    return (cosines * lifter).float()
+
+
+def deltas(features: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return the slopes over five frames (batch, frame, dim); an utterance's own first and last frame go on beyond its ends."""
+    frames = torch.arange(features.shape[1], device=features.device)
+    last = torch.tensor(lengths, device=features.device).unsqueeze(1) - 1
+    slope = torch.zeros_like(features)
+    for reach in range(1, _DELTA_REACH + 1):
+        ahead, behind = torch.minimum(frames + reach, last), torch.minimum((frames - reach).clamp(min=0), last)
+        slope = slope + reach * (_frames_at(features, ahead) - _frames_at(features, behind))
+    return slope / (2 * sum(reach**2 for reach in range(1, _DELTA_REACH + 1)))
+
+
+def _frames_at(features: Tensor, index: Tensor) -> Tensor:
+    """Return the frames (batch, frame, dim) at the positions (batch, frame)."""
+    return features.gather(1, index.unsqueeze(2).expand(-1, -1, features.shape[2]))
+
+
+def normalize_over_time(features: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return each utterance's features with mean zero and deviation one over its frames, zeros behind."""
+    valid = valid_positions(lengths, features.shape[1], features.device).unsqueeze(2)
+    count = torch.tensor(lengths, device=features.device).view(-1, 1, 1)
+    # less the first frame: what never changes (silence) becomes exact zeros instead of rounding noise blown up
+    shifted = (features - features[:, :1]) * valid
+    centred = (shifted - shifted.sum(dim=1, keepdim=True) / count) * valid
+    deviation = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    return centred / (deviation + 1e-10)
+
+
+@register_upstream(options=["padding"])
+def fbank(config: UpstreamConfig) -> Upstream:
+    """80 log-mel energies with deltas, normalised over each utterance: SUPERB's FBANK."""
+    return Spectrogram(num_mel_bins=80, padding=config.padding)
+
+
+@register_upstream(options=["padding"])
+def fbank_no_cmvn(config: UpstreamConfig) -> Upstream:
+    """80 log-mel energies with deltas, not normalised."""
+    return Spectrogram(num_mel_bins=80, normalize=False, padding=config.padding)
+
+
+@register_upstream(options=["padding"])
+def mfcc(config: UpstreamConfig) -> Upstream:
+    """13 cepstra with deltas, normalised over each utterance."""
+    return Spectrogram(num_mel_bins=_MFCC_BINS, num_cepstra=_CEPSTRA, padding=config.padding)

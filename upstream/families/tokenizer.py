@@ -1,0 +1,103 @@
+"""Tokenizers: the files they come from, and a text cut into the numbers that a model reads."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import UserError
+from ...core.hub import fetch_tokenizer, first_line
+
+# model_type -> transformers' module and class, and the files that stand in for a tokenizer.json
+_CLASSES = {
+    "bert": ("transformers.models.bert.tokenization_bert", "BertTokenizer"),
+    "distilbert": ("transformers.models.distilbert.tokenization_distilbert", "DistilBertTokenizer"),
+    "roberta": ("transformers.models.roberta.tokenization_roberta", "RobertaTokenizer"),
+    "gpt2": ("transformers.models.gpt2.tokenization_gpt2", "GPT2Tokenizer"),
+}
+_WORD_PIECES, _BYTE_PAIRS = ("vocab.txt",), ("vocab.json", "merges.txt")
+_FILES = {"bert": _WORD_PIECES, "distilbert": _WORD_PIECES, "roberta": _BYTE_PAIRS, "gpt2": _BYTE_PAIRS}
+_BERT, _BERT_VOCABULARY = "google-bert/bert-base-uncased", 30522  # TinyBERT reads with it, and may come without it
+
+
+def read_tokenizer(folder: Path, settings: Any, source: str) -> str:
+    """Return the tokenizer of a model's folder as json; one that only the hub has yet is fetched from there."""
+    kind = settings.model_type
+    if not _is_there(folder, kind):
+        folder = fetch_tokenizer(source) or folder
+    if not _is_there(folder, kind) and _is_tinybert(settings, source):
+        folder = _tokenizer_of_bert(source)
+    if not _is_there(folder, kind):
+        files = " and ".join(_FILES[kind])
+        raise UserError(
+            f"Expected a tokenizer in '{folder}' (tokenizer.json, or {files}), found none of these files. "
+            "Copy them from where the model was trained."
+        )
+    tokenizer = _read(folder, kind)
+    size = tokenizer.get_vocab_size(with_added_tokens=False)
+    if size > settings.vocab_size:
+        raise UserError(
+            f"Expected a tokenizer of at most {settings.vocab_size} tokens (vocab_size of config.json) in '{folder}', found "
+            f"{size}. Take the tokenizer's files from the same model."
+        )
+    return tokenizer.to_str()
+
+
+def tokenizer_class(model_type: str) -> Any:
+    """Return transformers' tokenizer of a family, imported now."""
+    module, name = _CLASSES[model_type]
+    return getattr(importlib.import_module(module), name)
+
+
+def plain_tokenizer(described: str) -> Any:
+    """Return the tokenizer of a json that neither cuts nor pads: a model's own length decides, and its batches."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(described)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _is_there(folder: Path, kind: str) -> bool:
+    return (folder / "tokenizer.json").is_file() or all((folder / name).is_file() for name in _FILES[kind])
+
+
+def _is_tinybert(settings: Any, source: str) -> bool:
+    """Tell a TinyBERT (4 layers of 312 without a name for it, others by name) from a BERT with words of its own."""
+    named = "tinybert" in source.lower() or settings.hidden_size == 312
+    return settings.model_type == "bert" and settings.vocab_size == _BERT_VOCABULARY and named
+
+
+def _tokenizer_of_bert(source: str) -> Path:
+    """Return the folder of BERT's tokenizer for a model that comes without one, and say so."""
+    try:
+        folder = fetch_tokenizer(_BERT)
+    except UserError as error:
+        raise UserError(
+            f"Expected a tokenizer.json or vocab.txt in '{source}', found none, and that of {_BERT}, which TinyBERT reads with, "
+            f"neither here nor on the hub. Copy its vocab.txt into the model's folder."
+        ) from error
+    assert folder is not None, f"{_BERT} is a hub id"
+    _say(f"note      '{source}' has no tokenizer of its own: it reads with that of {_BERT}, as TinyBERT was trained")
+    return folder
+
+
+@functools.cache  # once in a process
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def _read(folder: Path, kind: str) -> Any:
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return plain_tokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        made = tokenizer_class(kind).from_pretrained(folder, local_files_only=True)
+        return plain_tokenizer(made.backend_tokenizer.to_str())
+    except Exception as error:  # the tokenizers package raises no other class
+        raise UserError(
+            f"Expected a whole tokenizer in '{folder}', found: {first_line(error)}. Fetch its files again."
+        ) from error

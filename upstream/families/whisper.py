@@ -1,0 +1,144 @@
+"""Whisper's encoder: log-mel windows of 30 s, of which the valid frames are returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...corpus.batch import Batch, as_batch
+from ..base import Layers, Upstream, UpstreamSpec, checked_waveforms, named_layers, run_block
+from ..exact_padding import mask_if_padded
+
+_SAMPLES_PER_FRAME = 320
+
+
+class WhisperEncoder(Upstream):
+    """Whisper's encoder; layer i is the input of block i, the last one the output after the final norm.
+
+    Each utterance is padded to 30 s as in training and all positions attend; `attend="valid"` departs from that.
+    """
+
+    family = ("headwater.upstream.whisper", "WhisperEncoder")
+
+    model: Any  # transformers' encoder
+
+    def __init__(self, model: Any, extractor: Any, *, attend: Literal["all", "valid"] = "all") -> None:
+        super().__init__()
+        self.model = model
+        self.config: Any = model.config
+        self.extractor = extractor
+        self.attend = attend
+        self.recomputes = False
+        self.spec = UpstreamSpec(
+            modality="audio",
+            num_layers=len(self.blocks()) + 1,
+            dim=self.config.d_model,
+            sample_rate=extractor.sampling_rate,
+            num_frames=frames_of,
+        )
+
+    def forward(
+        self,
+        batch: Batch | Sequence[Tensor | np.ndarray],
+        *,
+        views: int = 1,
+        masked: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Layers:
+        """Return the layers of each utterance; longer ones go through in windows whose valid frames are joined."""
+        if masked is not None:
+            raise ValueError("Expected a model with a mask embedding; Whisper has none. Leave `masked` out.")
+        wanted = named_layers(layers, self.spec.num_layers)
+        waveforms, lengths = checked_waveforms(as_batch(batch), next(self.parameters()).device)
+        windows, counts = self._windows(waveforms, lengths)
+        features = self._features(windows)
+        copies = views if self.training else 1
+        valid = [frames_of(len(window)) for window in windows] * copies
+        values = self._encode(features.repeat(copies, 1, 1), valid, last=max(wanted))
+        return Layers([_join(values[index], valid, counts * copies) for index in wanted], _totals(valid, counts * copies))
+
+    def front_end(self) -> list[nn.Module]:
+        """Return the convolutions over the log-mel spectrogram, and the table of positions: both are fixed."""
+        return [self.model.conv1, self.model.conv2, self.model.embed_positions]
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the encoder's config, how its spectrogram is made, and what attends."""
+        return {"model": self.config.to_dict(), "extractor": self.extractor.to_dict(), "heard": {"attend": self.attend}}
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the transformer blocks in order."""
+        return list(self.model.layers)
+
+    def recompute_blocks(self) -> None:
+        """From now on keep nothing inside a block in training: the backward pass runs it again."""
+        self.recomputes = True
+
+    def _windows(self, waveforms: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+        """Return the windows of all utterances in order, and the number of each."""
+        split = [list(row[:length].split(self.extractor.n_samples)) for row, length in zip(waveforms, lengths, strict=True)]
+        return [window for windows in split for window in windows], [len(windows) for windows in split]
+
+    @torch.no_grad()  # the front end is frozen in every protocol
+    def _features(self, windows: Sequence[Tensor]) -> Tensor:
+        """Return the convolutions' output (window, frame, dim) of every window, padded to 30 s."""
+        device = windows[0].device
+        arrays = [window.cpu().numpy() for window in windows]
+        rate = self.extractor.sampling_rate
+        with torch.autocast(device.type, enabled=False):  # transformers cannot take a spectrogram in bf16
+            mels = self.extractor(arrays, sampling_rate=rate, return_tensors="pt", device=str(device)).input_features
+        hidden = F.gelu(self.model.conv1(mels.to(device)))  # (window, dim, mel frame)
+        return F.gelu(self.model.conv2(hidden)).transpose(1, 2)
+
+    def _encode(self, features: Tensor, valid: Sequence[int], *, last: int) -> list[Tensor]:
+        """Return the layers up to the last one named, running no block behind it."""
+        model = self.model
+        hidden = features + model.embed_positions.weight.detach()  # sinusoids: a table, not weights
+        mask = None
+        if self.attend == "valid":  # what no valid frame attends to need not be computed
+            hidden = hidden[:, : max(valid)]
+            padded = mask_if_padded(valid, hidden.shape[1], hidden.device)
+            mask = None if padded is None else padded[:, None, None, :]
+        hidden = F.dropout(hidden, p=model.dropout, training=self.training)
+        values = [hidden]
+        for block in model.layers[:last]:
+            hidden = run_block(block, hidden, self.recomputes, attention_mask=mask)
+            values.append(hidden)
+        if len(values) == self.spec.num_layers:
+            values[-1] = model.layer_norm(values[-1])
+        return values
+
+
+def frames_of(num_samples: int) -> int:
+    """Return the frames that hold so many samples; the last one may hold padding too."""
+    return -(-num_samples // _SAMPLES_PER_FRAME)
+
+
+def feature_extractor(settings: Any, folder: Path | None, described: dict[str, Any] | None = None) -> Any:
+    """Return transformers' log-mel extractor as described, or as the folder says, else with the config's number of bins."""
+    from transformers import WhisperFeatureExtractor
+
+    if described is not None:
+        return WhisperFeatureExtractor.from_dict(described)
+    if folder is not None and (folder / "preprocessor_config.json").is_file():
+        return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    return WhisperFeatureExtractor(feature_size=settings.num_mel_bins)
+
+
+def _totals(valid: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
+    """Return each utterance's frames from those of its windows."""
+    ends = np.cumsum(counts)
+    return tuple(sum(valid[end - count : end]) for end, count in zip(ends, counts, strict=True))
+
+
+def _join(values: Tensor, valid: Sequence[int], counts: Sequence[int]) -> Tensor:
+    """Return the valid frames of each utterance's windows (window, frame, dim) as (batch, frame, dim)."""
+    windows = [value[:length] for value, length in zip(values, valid, strict=True)]
+    starts = np.cumsum([0, *counts[:-1]])
+    rows = [torch.cat(windows[start : start + count]) for start, count in zip(starts, counts, strict=True)]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)

@@ -1,0 +1,1 @@
+"""Upstreams and checkpoints of s3prl."""

@@ -1,0 +1,394 @@
+"""The store: a frozen upstream is run once for each utterance, and never again by any run that uses the same one."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ...core.errors import UserError
+from ...core.file_cache import FileKey, FileMemory, file_key
+from ..base import Upstream, UpstreamConfig
+from .shards import Row, Shard, ShardWriter, open_shard, recover_parts
+
+FORMAT = 2  # of the files; raised when their layout changes
+FEATURES = 1  # raised by hand when any upstream's output changes
+BUCKETS = 16  # rows are claimed by bucket: so many processes can fill at once
+USED, LOCKS, HELD = "used", "locks", "held"
+_HALF, _FULL = np.dtype("<f2"), np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What all rows of one folder share; whatever differs here lies elsewhere."""
+
+    upstream: str  # hash of weights, architecture, options and class
+    layers: tuple[int, ...]
+    dim: int
+    pooled: bool  # rows are means over time
+    normalized: bool  # each layer of each frame was normed before the mean
+    padding: str
+    normalize_waveform: str
+    attend: str
+    precision: str  # of the computation
+    format: int = FORMAT
+    features: int = FEATURES
+
+    @property
+    def key(self) -> str:
+        """The name of the space's folder."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """What one row of frames takes: means in float32, frames in float16."""
+        return len(self.layers) * self.dim * (4 if self.pooled else 2)
+
+
+def space_of(
+    upstream: Upstream,
+    config: UpstreamConfig,
+    *,
+    layers: Sequence[int],
+    pooled: bool,
+    precision: str,
+    weights_hash: str | None = None,
+) -> Space:
+    """Return the space of an upstream as a run uses it."""
+    return Space(
+        upstream=fingerprint(upstream, weights_hash),
+        layers=tuple(layers),
+        dim=upstream.spec.dim,
+        pooled=pooled,
+        normalized=pooled and config.normalize_layers,
+        padding=config.padding,
+        normalize_waveform=config.normalize_waveform,
+        attend=config.attend,
+        precision=precision,
+    )
+
+
+def fingerprint(upstream: Upstream, weights_hash: str | None = None) -> str:
+    """Return a hash of all that decides an upstream's output: weights, architecture, options, class and promises.
+
+    Where its name or folder lies does not matter, except for an upstream that only its name describes. Hashing the weights
+    of a large model takes seconds: whoever knows the hash gives it.
+    """
+    spec, architecture = upstream.spec, upstream.architecture()
+    promises = [spec.num_layers, spec.dim, spec.sample_rate, spec.normalize, spec.centred]
+    named = upstream.name if architecture is None else ""
+    described = [_class_of(upstream), named, promises, _options(upstream), _stable(architecture or {})]
+    weights = upstream.weights_hash() if weights_hash is None else weights_hash
+    return hashlib.sha256((json.dumps(described, sort_keys=True) + weights).encode()).hexdigest()
+
+
+def _class_of(upstream: Upstream) -> list[str]:
+    """Name the class; where it is not ours, no FEATURES is raised when its code changes, so that the code counts."""
+    kind = type(upstream)
+    if family := vars(kind).get("family"):  # not inherited: a user's class that extends ours is theirs
+        return [*family]
+    named = [kind.__module__, kind.__qualname__]
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if file is None:
+        return named
+    return [*named, hashlib.sha256(Path(file).read_bytes()).hexdigest()]
+
+
+def _options(upstream: Upstream) -> dict[str, Any]:
+    """Return what the upstream was told when it was built, which a run folder's upstream has from its own recipe."""
+    passing = {"name", "source", "untrained", "training"}
+    plain = (bool, int, float, str, tuple, type(None))
+    return {
+        key: repr(value)
+        for key, value in vars(upstream).items()
+        if key not in passing and not key.startswith("_") and isinstance(value, plain)
+    }
+
+
+def _stable(architecture: Any) -> Any:
+    """Leave out what transformers writes about files and versions."""
+    if isinstance(architecture, Mapping):
+        passing = {"transformers_version", "architectures", "dtype", "torch_dtype"}
+        named = {str(key): value for key, value in architecture.items()}
+        return {key: _stable(value) for key, value in named.items() if key not in passing and not key.startswith("_")}
+    return architecture
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row and the shard that holds it."""
+
+    row: Row
+    shard: Shard
+
+    def values(self) -> np.ndarray:
+        """Return the row's numbers: (frame, layer, dim)."""
+        return self.shard.values[self.row.start : self.row.start + self.row.frames]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What an upstream made of one utterance."""
+
+    values: np.ndarray  # (frame, layer, dim), float32
+    norms: tuple[float, ...]  # mean L2 norm of its frames, layer by layer
+    frames: int  # before pooling
+
+
+Compute = Callable[[Sequence[Any]], Iterator[tuple[int, Computed]]]  # items -> (position, features), in any order
+
+
+class Store:
+    """One space on disk, held as long as the object lives: nothing that is held is pruned."""
+
+    def __init__(self, root: Path, space: Space, name: str) -> None:
+        self.root, self.space = root, space
+        self.folder = root / space.key
+        self.index: dict[str, Place] = {}
+        self._seen: set[str] = set()
+        self.held = hold(self.folder)
+        described = self.folder / "space.json"
+        if not described.is_file():
+            aside = described.with_name(f".space.{os.getpid()}.tmp")
+            aside.write_text(json.dumps({"name": name, **asdict(space)}, indent=2) + "\n", encoding="utf-8")
+            os.replace(aside, described)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what was written since; a shard that is cut or altered is removed, and its rows are missing again."""
+        fresh = [path for path in sorted(self.folder.glob("*.safetensors")) if path.name not in self._seen]
+        if not fresh:
+            return
+        for path, shard in sound_shards(self.root, fresh):
+            if shard is None or shard.shape[1:] != (len(self.space.layers), self.space.dim):
+                print(f"note      {path} is damaged: removed, its rows are computed again", file=sys.stderr)
+                path.unlink(missing_ok=True)
+            else:
+                self._take(shard)
+
+    def fill(
+        self,
+        wanted: Mapping[str, Any],
+        compute: Compute,
+        advance: Callable[[Any], None],
+        first_bucket: int = 0,
+        say: Callable[[str], None] = print,
+    ) -> int:
+        """Compute what is missing of `wanted` (row key -> item) and return how many rows this process computed.
+
+        Rows are claimed by bucket under a lock: what another process computes is waited for, never done twice.
+        """
+        buckets: dict[int, list[str]] = {}
+        for key in wanted:
+            buckets.setdefault(int(key[:4], 16) % BUCKETS, []).append(key)
+        pending = sorted(buckets, key=lambda bucket: (bucket - first_bucket) % BUCKETS)
+        count, wait = 0, False
+        while pending:
+            left = []
+            for bucket in pending:
+                with self._claimed(bucket, wait, say) as claimed:
+                    if claimed:
+                        count += self._fill_bucket(bucket, {key: wanted[key] for key in buckets[bucket]}, compute, advance)
+                    else:
+                        left.append(bucket)
+                wait = False
+            wait = len(left) == len(pending)  # all are held by others: wait for one of them
+            pending = left
+        return count
+
+    @contextmanager
+    def _claimed(self, bucket: int, wait: bool, say: Callable[[str], None]) -> Iterator[bool]:
+        path = self.folder / LOCKS / f"{bucket:02d}"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    yield False
+                    return
+                say(f"store     waiting for {_holder(file)}, which computes the same features")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield True
+
+    def _fill_bucket(self, bucket: int, wanted: Mapping[str, Any], compute: Compute, advance: Callable[[Any], None]) -> int:
+        recover_parts(self.folder, f"{bucket:02d}")  # the lock is ours: whoever wrote them is gone
+        self.refresh()
+        missing = [key for key in wanted if key not in self.index]
+        for key in wanted.keys() - {*missing}:
+            advance(wanted[key])
+        writers: dict[np.dtype, ShardWriter] = {}
+        try:
+            for position, computed in compute([wanted[key] for key in missing]):
+                self._append(writers, bucket, missing[position], computed, len(missing))
+                advance(wanted[missing[position]])
+        finally:  # interrupted or not: what was computed stays
+            for writer in writers.values():
+                self._seal(writer)
+        return len(missing)
+
+    def _append(self, writers: dict[np.dtype, ShardWriter], bucket: int, key: str, computed: Computed, count: int) -> None:
+        dtype = _FULL if self.space.pooled or not fits_half(computed.values) else _HALF
+        if dtype in writers and writers[dtype].is_full:
+            self._seal(writers.pop(dtype))
+        if dtype not in writers:
+            writers[dtype] = ShardWriter(self.folder, f"{bucket:02d}", dtype, len(self.space.layers), self.space.dim, count)
+        writers[dtype].append(key, computed.values, computed.norms, computed.frames)
+
+    def _seal(self, writer: ShardWriter) -> None:
+        shard = writer.finish()
+        if shard is not None:
+            with checked_shards(self.root) as memory:
+                memory.keep(file_key(shard.path), True)
+            self._take(shard)
+
+    def _take(self, shard: Shard) -> None:
+        self._seen.add(shard.path.name)
+        self.index.update({row.key: Place(row, shard) for row in shard.rows})
+
+    def leave(self) -> None:
+        """Give up the store; an empty one leaves no folder behind."""
+        self.held.close()
+        if not self.index:
+            remove(self.folder)
+
+    def touch(self) -> None:
+        """Remember that the space was used: `prune` takes the longest unused first."""
+        (self.folder / USED).touch()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Give whether no process holds a space; while the block lasts, none can."""
+    try:
+        file = (folder / LOCKS / HELD).open("a+", encoding="utf-8")
+    except FileNotFoundError:  # pruned by another process
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        # pruned, and perhaps made anew, since it was opened: this lock is of a file that nobody else sees
+        yield is_that_file(folder / LOCKS / HELD, file)
+
+
+def is_that_file(path: Path, file: IO[str]) -> bool:
+    """Return whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def remove(folder: Path) -> bool:
+    """Remove a space and return True; False where a process holds it."""
+    with alone(folder) as free:
+        if free:
+            gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")
+            os.replace(folder, gone)  # at once: whoever opens the space now makes a new one
+            shutil.rmtree(gone)
+        return free
+
+
+def hold(folder: Path) -> IO[str]:
+    """Return an open file that keeps a space from being pruned until it is closed, however this process ends."""
+    while True:
+        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        try:
+            file = (folder / LOCKS / HELD).open("a+", encoding="utf-8")
+        except FileNotFoundError:  # pruned between two lines
+            continue
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # pruned while we waited
+
+
+def checked_shards(root: Path) -> FileMemory:
+    """Return the memory of shards whose checksums were right."""
+    return FileMemory(root / "verified-1.sqlite", "Shards are checked again in every run")
+
+
+def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Iterator[tuple[Path, Shard | None]]:
+    """Yield shards, None where one is damaged; checksums are compared once for each file as it is now, or `anew`."""
+    from tqdm import tqdm
+
+    with checked_shards(root) as memory:
+        keys: dict[Path, FileKey] = {}
+        for path in paths:
+            with suppress(FileNotFoundError):  # pruned or removed by another process
+                keys[path] = file_key(path)
+        known = {} if anew else memory.recall(keys.values())
+        bar = tqdm(total=len(keys) - len(known), desc="checking shards", unit="shard", leave=False, disable=None)
+        for path, key in keys.items():
+            try:
+                shard = open_shard(path)
+                if shard is not None and key not in known:
+                    shard = shard if shard.is_sound() else None
+                    bar.update()
+            except FileNotFoundError:
+                continue
+            if shard is not None and key not in known:
+                memory.keep(key, True)
+            yield path, shard
+        bar.close()
+
+
+def fits_half(values: np.ndarray) -> bool:
+    """Return whether float16 holds the values: those beyond its range are kept in float32."""
+    return bool(np.abs(values).max(initial=0.0) <= np.finfo(np.float16).max)
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "another process"
+
+
+def default_limit(root: Path) -> int:
+    """Return how much a run may store unasked: the smaller of 50 GB and a quarter of the free disk."""
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    return min(50 * 10**9, shutil.disk_usage(existing).free // 4)
+
+
+_UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Return `20GB`, `500MB` or `1.5TB` in bytes; a bare number is in GB.
+
+    >>> parse_size("1.5GB")
+    1500000000
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B|)", text.strip().upper())
+    if match is None:
+        raise UserError(f"Expected a size such as 20GB, found '{text}'. Write a number and KB, MB, GB or TB.")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def in_words(size: float) -> str:
+    """Return bytes as a person reads them.
+
+    >>> in_words(3_590_000_000)
+    '3.6 GB'
+    """
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{int(size)} B"
