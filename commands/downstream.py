@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import reduce
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UserError
 from ..plugins.code import known_as
 from ..plugins.provenance import refuse_other_code
+from .common.console import print_note, print_result
 from .common.naming import folder_of
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 from .s3prl.flags import told, translated
@@ -101,8 +100,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
     words = translated(arguments)
     flags = make_parser(prog).parse_args(words)
-    if (line := told(arguments, words, prog)) and int(os.environ.get("RANK", "0")) == 0:
-        print(line, file=sys.stderr)
+    print_note(*told(arguments, words, prog))
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, summary_table
@@ -113,28 +111,22 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
-        answer(result_table(evaluate(flags, runtime)))
+        print_result(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
     try:
         result = run_plan(parts, folder, runtime, flags.jobs)
     except KeyboardInterrupt:
-        print("the same command goes on where it was", file=sys.stderr)
+        print_note("the same command goes on where it was")
         raise
     table = result_table(result) if "runs" not in result else summary_table(result)
-    answer(table, *footnotes(config, folder, parts))
+    print_result(table, *footnotes(config, folder, parts))
     return 0
 
 
 def split_words(text: str | None) -> tuple[str, ...]:
     """Return `device,lang` as words."""
     return tuple(filter(None, (word.strip() for word in (text or "").split(","))))
-
-
-def answer(*lines: str) -> None:
-    """Print the result once, however many processes there are."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(*lines, sep="\n")
 
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .common.console import print_note
 from .common.shell import Parser
 
 HELP = "a finished run as a folder that needs neither network nor cache, or as an ONNX graph"
@@ -31,19 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(flags.folder)
     if exported.graph:
         worst, sounds = exported.graph["compared"]["worst_difference"], len(exported.graph["compared"]["seconds"])
-        tell(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
+        print_note(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
     if exported.needed:
-        tell(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
+        print_note(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
     use = "".join(f" --use {folder / file}" for file in exported.code)
-    tell(f"written to {folder}: headwater predict {folder}{use} my.wav")
+    print_note(f"written to {folder}: headwater predict {folder}{use} my.wav")
     if exported.no_graph:
-        tell(f"no {FILE}: {exported.no_graph}")
+        print_note(f"no {FILE}: {exported.no_graph}")
     return WITHOUT_GRAPH if exported.no_graph else 0
-
-
-def tell(line: str) -> None:
-    """Print what is no answer."""
-    print(line, file=sys.stderr)
 
 
 def make_parser() -> Parser:

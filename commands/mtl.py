@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
+from ..core.process import in_launch, is_main
+from .common.console import print_result
 from .common.plan_view import outlook_rows, run_watched
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     plan = plan_scenario(values, flags.scenario, seeds)
     folder = folder_of(flags, plan)
     wanted = by_part(plan.only(split_words(flags.only)))
-    answer(plan_text(plan, wanted, folder))
+    print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
     lacking = run_watched(wanted, folder, flags, {})
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
 
 def refuse_jobs_in_a_launch(flags: Namespace) -> None:
     """Refuse several runs at once inside of a launch that gives all processes to one run."""
-    if flags.jobs > 1 and "RANK" in os.environ:
+    if flags.jobs > 1 and in_launch():
         raise UserError(
             f"Expected one run at a time under torchrun, found --jobs {flags.jobs}. Either `torchrun --nproc_per_node N "
             f"run_mtl.py …` without --jobs (each run on all processes), or `python run_mtl.py … --jobs {flags.jobs}` (each on "
@@ -252,20 +253,8 @@ def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
     from ..analysis.relations.joint_tables import folders_of, report_table
     from ..analysis.report.report import report
 
-    print("", report_table(plan, folder), sep="\n")
-    for name, reason in lacking.items():
-        print(f"missing   {name}: {reason}")
+    missing = (f"missing   {name}: {reason}" for name, reason in lacking.items())
+    print_result("", report_table(plan, folder), *missing)
     if folders_of(plan, folder):
         report([folder], folder / "report.html")
-    print(f"written to {folder}")
-
-
-def is_main() -> bool:
-    """Tell whether this process is the one that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def answer(text: str) -> None:
-    """Print once, however many processes there are."""
-    if is_main():
-        print(text, flush=True)
+    print_result(f"written to {folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
+from .common.console import print_note, print_result
 from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
@@ -39,17 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt, flags.task, fold)
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
-    tell(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
-    tell(*heard_before(flags, run))
+    print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
+    print_note(*heard_before(flags, run))
     lines, words = FORMATS[flags.format](run.vocabulary), words_of(flags, run)
     broken = print_all(files, run, lines, words) if flags.out is None else write_all(flags, files, run, lines, words)
     return BROKEN if broken else 0
-
-
-def tell(*lines: str) -> None:
-    """Print what is no answer."""
-    for line in lines:
-        print(line, file=sys.stderr)
 
 
 def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
@@ -69,14 +63,14 @@ def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, word
     from ..inference.csv_journal import csv_line
 
     broken = 0
-    print(csv_line(lines.header), flush=True)
+    print_result(csv_line(lines.header))
     for prediction in run.predict_all(files, words):
         if prediction.error:
             broken += 1
-            tell(f"passed over: {prediction.error}")
+            print_note(f"passed over: {prediction.error}")
         row = lines.row(prediction)
         if row:
-            print(csv_line(row), flush=True)
+            print_result(csv_line(row))
     return broken
 
 
@@ -89,17 +83,17 @@ def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, 
     listens = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:
         todo = table.todo(files, partial(version_of, listens=listens, reads=run.reads))
-        tell(*table.notes)
+        print_note(*table.notes)
         try:
             answers = tqdm(run.predict_all(todo, words), total=len(todo), desc="predicting", unit="file", disable=None)
             for item, prediction in zip(todo, answers, strict=True):
                 table.add(item, lines.row(prediction), failed=bool(prediction.error))
                 if prediction.error:
-                    tell(f"passed over: {prediction.error}")
+                    print_note(f"passed over: {prediction.error}")
         except KeyboardInterrupt:
-            tell("the same command goes on where it was")
+            print_note("the same command goes on where it was")
             raise
-    tell(table.told(listens=listens))
+    print_note(table.told(listens=listens))
     return table.broken
 
 

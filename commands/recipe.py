@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
+from ..core.process import is_main
+from .common.console import print_result
 from .common.plan_view import outlook_rows, run_watched
 from .common.shell import Parser, split_pairs
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(flags.expdir) if flags.expdir else Path("result") / "recipes" / name_of(path)
     names = plan.only([name for name in (flags.only or "").split(",") if name])
     missing = missing_corpora(plan, folder)
-    answer(plan_table(plan, names, find_runs(plan, folder), missing))
+    print_result(plan_table(plan, names, find_runs(plan, folder), missing))
     if flags.plan:
         return 0
     missing |= with_advice(run_watched({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if is_main():
         from ..analysis.papers.figures import report
 
-        print("", report(plan, folder, missing), f"written to {folder}", sep="\n")
+        print_result("", report(plan, folder, missing), f"written to {folder}")
     return 3 if {*missing} & {*names} else 0
 
 
@@ -177,14 +178,3 @@ def foreign_parts(plan: PaperPlan, found: Found) -> dict[str, str]:
     """Return the parts in whose folders stand runs that the recipe does not ask for, with the reason."""
     there = {name: [found.foreign[run.name] for run in runs if run.name in found.foreign] for name, runs in plan.runs.items()}
     return {name: reasons[0] for name, reasons in there.items() if reasons}
-
-
-def is_main() -> bool:
-    """Tell whether this process is the one that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def answer(text: str) -> None:
-    """Print once, however many processes there are."""
-    if is_main():
-        print(text, flush=True)

@@ -15,6 +15,7 @@ from ...core.errors import UserError, nearest
 from ...core.trust import take_file
 from ...plugins.code import is_path, use
 from ...plugins.registry import Kind
+from .console import print_error, print_note
 
 
 class TypedPath(argparse.Action):
@@ -106,11 +107,10 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered
         return code
     except UserError as problem:
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            print(f"error: {problem}", file=sys.stderr)
+        print_error(problem)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print_note("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away: `headwater … | head`
         close_stdout()
@@ -120,7 +120,7 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
             raise
         close_stdout()
         place = problem.filename or "the output"
-        print(f"error: Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.", file=sys.stderr)
+        print_error(f"Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.")
         return 2
 
 
