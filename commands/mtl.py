@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UserError
 from ..core.process import in_launch, is_main
 from .common.console import print_result
+from .common.hints import MTL
 from .common.plan_view import outlook_rows, run_watched
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
@@ -27,9 +28,9 @@ EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper -
 def make_parser(prog: str) -> Parser:
     """Return the flags."""
     words = "One upstream, several tasks: single runs, all together, all but one, transfer to the one left out."
-    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog))
+    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog), MTL)
     add = parser.add_argument
-    words = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
+    words = "a name of `headwater list upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
     add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
     words = "the tasks: folders of downstream/, or of your own (./my_task)"
@@ -39,7 +40,6 @@ def make_parser(prog: str) -> Parser:
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
     add("--data", action="append", default=[], metavar="CORPUS=PATH", help="where a corpus lies")
     add("--demo", action="store_true", help="the tasks' miniature corpora")
-    add("--demo-scale", type=float, help="size of the miniatures (default 1)")
     add("--shared-weights", action="store_true", help="one weighted sum of the layers for all tasks, as in the paper")
     add("--balance", metavar="HOW", help="sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or ks=2,asr=0.5")
     add("--sampling", metavar="HOW", help="all (default: every task in every step), round_robin, proportional, temperature")
@@ -57,7 +57,7 @@ def make_parser(prog: str) -> Parser:
     add("-p", "--expdir", metavar="DIR", help="folder of the plan, as it is")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print plan and tables only")
-    add("--one", action="store_true", help="the recipe is one joint run of a plan, in the folder -p")
+    add("--one", action="store_true", help=SUPPRESS)  # a plan passes it: the recipe is one joint run, in the folder -p
     return parser
 
 
@@ -124,7 +124,7 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     for name in (name for name in values["tasks"] if names and name not in names):
         raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
     if not values["upstream"].get("name"):
-        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater upstreams`.")
+        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
@@ -165,8 +165,6 @@ def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
         usual = corpus.get("name") or usual_corpus(task)
         if flags.demo:
             corpus["demo"] = True
-        if flags.demo_scale is not None:
-            corpus["demo_scale"] = flags.demo_scale
         for key in (key for key in (name, usual) if key in data):
             corpus["data"] = data[key]
             used.add(key)

@@ -47,8 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..runs.config.recipes import find_recipe
 
     if not flags.recipe:
-        print(listed())
-        return 0
+        raise UserError(f"Expected a recipe, found none. `headwater list recipes` lists ours. For instance: {EXAMPLE}")
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     path = find_recipe(flags.recipe)
@@ -66,16 +65,6 @@ def main(arguments: Sequence[str]) -> int:
 
         print_result("", report(plan, folder, missing), f"written to {folder}")
     return 3 if {*missing} & {*names} else 0
-
-
-def listed() -> str:
-    """Return the recipes that come with Headwater, a line each."""
-    from ..plans.recipe import list_recipes
-
-    rows = {name: " ".join(str(mapping.get("paper", "")).split()) for name, mapping in list_recipes().items()}
-    width = max(map(len, rows), default=0)
-    lines = [f"{name:<{width}}  {paper}".rstrip() for name, paper in rows.items()]
-    return "\n".join([*lines, "headwater recipe NAME --plan: what a recipe would run"])
 
 
 def plan_of(flags: Namespace, path: Path) -> PaperPlan:

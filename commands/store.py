@@ -62,7 +62,7 @@ def status(_: Namespace, root: Path) -> int:
         print_result("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
     count = f"{len(spaces)} space{'s' * (len(spaces) != 1)}"
     print_result(f"{in_words(sum(space.size for space in spaces))} in {count}, in {root}")
-    print_result(f"a run adds at most {in_words(default_limit(root))} unasked (--store-limit)")
+    print_result(f"a run adds at most {in_words(default_limit(root))} by itself (raise it with -o store.limit=SIZE)")
     return 0
 
 
