@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", help="folder of the corpus, or its table")
     parser.add_argument("--fold", type=int, default=1, help="the fold whose splits are used (default: 1)")
     parser.add_argument("--demo", action="store_true", help="check or transcribe the miniature")
-    words = "options of the corpus: corpus.protocol=…, corpus.demo_scale=0.2, corpus.options.columns='{label: emotion}'"
+    words = "options of the corpus: corpus.protocol=…, corpus.demo_scale=0.2, corpus.options.columns.label=emotion"
     parser.add_argument("-o", "--override", nargs="+", action="extend", default=[], metavar="corpus.KEY=VALUE", help=words)
     own = parser.add_argument_group("transcribe")
     own.add_argument("--model", help="the recogniser: whisper_tiny, whisper_base (default), …, a hub id or a folder")

@@ -204,8 +204,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def option_text(key: str, value: Any) -> str:
     """Return `key=value` as a user types it after -o in a shell.
 
-    >>> option_text("corpus.options.columns", {"label": "emotion"})
-    "corpus.options.columns='{label: emotion}'"
+    >>> option_text("labels.keep", ["neu", "hap"])
+    "labels.keep='[neu, hap]'"
     """
     if isinstance(value, str):
         text = value if _is_plain(value) else json.dumps(value, ensure_ascii=False)

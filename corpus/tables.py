@@ -135,7 +135,7 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
     for key, header in columns.items():
         if key not in SYNONYMS:
             raise UserError(
-                f"Expected corpus.options.columns='{{NAME: HEADER}}', found the name '{key}'.{nearest(key, SYNONYMS)} "
+                f"Expected corpus.options.columns.NAME=HEADER, found the name '{key}'.{nearest(key, SYNONYMS)} "
                 f"Known: {', '.join(SYNONYMS)}."
             )
         if header not in headers:
@@ -167,6 +167,8 @@ def _suggestion(free: list[str], columns: Mapping[str, str], missing: Sequence[s
 
 def columns_option(columns: Mapping[str, str]) -> str:
     """Return the option that says which column of a table is which, as it is typed after -o."""
+    if len(columns) == 1:
+        return next(option_text(f"corpus.options.columns.{key}", header) for key, header in columns.items())
     return option_text("corpus.options.columns", dict(columns))
 
 

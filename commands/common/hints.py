@@ -77,25 +77,27 @@ class Retired:
 
     option: str
     is_switch: bool = False
-    is_mapping: bool = False  # its value was `OURS=THEIRS,…`
+    is_columns: bool = False  # its value was `OURS=THEIRS,…`
 
     def typed(self, value: str | None) -> str:
         """Return the option as it is typed after -o, with the value that stood behind the flag."""
-        from ...core.options import option_text  # where yaml is missing, `headwater check` has to say so
+        # where yaml is missing, `headwater check` has to say so
+        from ...core.options import option_text
+        from ...corpus.tables import columns_option
 
         if self.is_switch:
             return option_text(self.option, True)
-        if not self.is_mapping:
+        if not self.is_columns:
             return f"{self.option}=VALUE" if value is None else option_text(self.option, value)
         pairs = [part.partition("=") for part in (value or "").split(",")]
         given = all(equals and key and header for key, equals, header in pairs)
         names = {key.strip(): header.strip() for key, _, header in pairs} if given else {"audio": "HEADER", "label": "HEADER"}
-        return option_text(self.option, names)
+        return columns_option(names)
 
 
 CORPUS = {
     "--protocol": Retired("corpus.protocol"),
-    "--columns": Retired("corpus.options.columns", is_mapping=True),
+    "--columns": Retired("corpus.options.columns", is_columns=True),
     "--audio-root": Retired("corpus.options.audio_root"),
     "--demo-scale": Retired("corpus.demo_scale"),
 }

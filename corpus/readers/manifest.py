@@ -69,7 +69,7 @@ def read(
     return Corpus("manifest", chosen, number, splits, label_order=order, notes=notes)
 
 
-_HINT = " Add rows of another class, or name another column: -o corpus.options.columns='{label: HEADER}'"
+_HINT = " Add rows of another class, or name another column: -o corpus.options.columns.label=HEADER"
 
 
 _RATINGS = ("arousal", "valence", "dominance")
@@ -197,7 +197,7 @@ def _split(
         missing = next(row.number for utterance, row in zip(utterances, rows, strict=True) if not utterance.speaker)
         raise UserError(
             f"Expected a speaker in every row for protocol speaker5, found none in row {missing} of {path}. "
-            "Name the column (-o corpus.options.columns='{speaker: HEADER}'), or choose -o corpus.protocol=random5."
+            "Name the column (-o corpus.options.columns.speaker=HEADER), or choose -o corpus.protocol=random5."
         )
     if len(speakers) < 5:
         raise UserError(
@@ -213,7 +213,7 @@ def _own_split(
     if "split" not in names:
         raise UserError(
             f"Expected a column of splits in {path} for protocol split, found none. "
-            "Name it: -o corpus.options.columns='{split: HEADER}'"
+            "Name it: -o corpus.options.columns.split=HEADER"
         )
     splits: dict[str, list[Utterance]] = {}
     for utterance, row in zip(utterances, rows, strict=True):

@@ -33,7 +33,7 @@ def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequenc
         hint = " ".join(note for note in corpus.notes if "corpus.options.columns" in note)
         raise UserError(
             f"Expected transcripts in {corpus.name}, since asr learns to write them, found none. In your own table they stand "
-            "in a column 'text' (or -o corpus.options.columns='{text: HEADER}'); --transcripts takes them from elsewhere."
+            "in a column 'text' (or -o corpus.options.columns.text=HEADER); --transcripts takes them from elsewhere."
             f"{' Note: ' * bool(hint)}{hint}"
         )
     for split in splits:

@@ -69,8 +69,7 @@ def words_of(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
     )
     if not found:
         raise UserError(
-            f"Expected a label '{key}' in {corpus.name}, found none. "
-            "Name its column: -o corpus.options.columns='{label: HEADER}'"
+            f"Expected a label '{key}' in {corpus.name}, found none. Name its column: -o corpus.options.columns.label=HEADER"
         )
     return key, found
 
