@@ -101,7 +101,7 @@ def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], spli
     if seen and split != "train":
         raise UserError(
             f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)} in split '{split}'. "
-            "Test the run's own fold and protocol (leave out -v and --protocol), or look at -t train."
+            "Test the run's own fold and protocol (leave out -v and corpus.protocol), or look at -t train."
         )
 
 

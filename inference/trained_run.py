@@ -117,7 +117,7 @@ class TrainedRun:
 
 
 SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role
-FLAGS = {"audio": "-k", "text": "--text-upstream-ckpt"}
+FLAGS = {"audio": "-k", "text": "-o text_upstream.path"}
 
 
 def load_one(

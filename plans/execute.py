@@ -114,7 +114,7 @@ def run_parts(
     )
     while waiting:
         begun = len(waiting)
-        for part in waiting if "RANK" not in os.environ else waiting[:1]:
+        for part in waiting[:1] if children.in_launch() else waiting:
             if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
                 continue
             try:
@@ -170,7 +170,7 @@ def in_processes(
     parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, failed: dict[str, str], *, go_on: bool
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Run several parts at once, each in a process with its share of the cores, as soon as what it needs is there."""
-    if "RANK" in os.environ:
+    if children.in_launch():
         raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from ..core.errors import UserError, nearest
 from ..core.files import read_json, write_json
 from ..core.options import merge, parse_override
+from ..core.process import is_main
 from ..corpus.load import get_reader
 from ..downstream import metrics
 from ..downstream.base import Outcome
@@ -120,7 +120,7 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     results, _ = run_parts(parts, folder, runtime, jobs)
     reported = [part for part in parts if part.stage == parts[-1].stage]
     summary = summarise(reported, [results[part.name] for part in reported], folder)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main():
         write_json(folder / "result.json", summary)
     return summary if len(reported) > 1 else results[reported[0].name]
 

@@ -70,7 +70,7 @@ class UpstreamConfig:
     path: str | None = None  # -k: a folder with the weights of the named model
     trainable: bool = False  # -f
     layer: int | None = None  # -l: one layer instead of the weighted sum
-    normalize_layers: bool = False  # --normalize-layers: layer norm of each layer before the sum
+    normalize_layers: bool = False  # layer norm of each layer before the sum
     keep_layers: int | None = None  # only the first so many transformer blocks
     padding: Literal["exact", "s3prl"] = "exact"
     normalize_waveform: Literal["auto", "yes", "no"] = "auto"  # auto: as the checkpoint was trained

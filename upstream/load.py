@@ -99,10 +99,10 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if "/" in config.name or config.name.startswith("."):
         raise UserError(
             f"Expected a folder with config.json and weights (or a run folder) at '{config.name}', found nothing there. "
-            "Check the path, or give a name from `headwater upstreams`."
+            "Check the path, or give a name from `headwater list upstreams`."
         )
     close = nearest(config.name, registered)
-    others = "See `headwater upstreams`, or give a hub id, a folder, or s3prl/NAME."
+    others = "See `headwater list upstreams`, or give a hub id, a folder, or s3prl/NAME."
     raise UserError(f"There is no upstream '{config.name}'.{close} {others}")
 
 
@@ -112,7 +112,7 @@ def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | 
     verbs, flags = {"audio": "listens", "text": "reads"}, {"audio": "-u", "text": "--text-upstream"}
     raise UserError(
         f"Expected an upstream that {verbs[expected]} for {flags[expected]}, found '{config.name}', which {verbs[found]}. "
-        f"Give it to {flags[found]}; `headwater upstreams` tells them apart."
+        f"Give it to {flags[found]}; `headwater list upstreams` tells them apart."
     )
 
 

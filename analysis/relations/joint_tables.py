@@ -170,7 +170,7 @@ def cells_of(found: Found, row: str, label: str, kept: str, *, marked_up: bool =
 
 
 def save_rows(plan: Scenario, found: Found, folder: Path) -> None:
-    """Write every score unrounded, and the table that `headwater relations` reads."""
+    """Write every score unrounded, and the table that `headwater plot relations` reads."""
     lines = [
         (row, kept, column.name, column.metric, seed, value)
         for (row, kept), tasks in found.scores.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
+
+from .console import print_note
 
 if TYPE_CHECKING:
     from ...plans.execute import Part
@@ -56,7 +57,7 @@ def run_watched(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str
         everything = [run for of_part in runs.values() for run in of_part]
         _, failed = run_parts(everything, folder, runtime, flags.jobs, failed_before)
     except KeyboardInterrupt:
-        print("the same command goes on where it was", file=sys.stderr)
+        print_note("the same command goes on where it was")
         raise
     finally:
         over.set()

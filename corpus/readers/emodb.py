@@ -77,6 +77,7 @@ register_corpus(
     Reader(
         name="emodb",
         read=read,
+        has_layout=_has_files,
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},

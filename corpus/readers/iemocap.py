@@ -149,6 +149,7 @@ register_corpus(
     Reader(
         name="iemocap",
         read=read,
+        has_layout=_has_sessions,
         tasks=("emotion", "avd"),
         default_for=("emotion",),
         protocols=PROTOCOLS,

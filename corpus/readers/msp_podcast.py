@@ -285,6 +285,7 @@ register_corpus(
     Reader(
         name="msp_podcast",
         read=read,
+        has_layout=_has_layout,
         tasks=("avd", "emotion"),
         default_for=("avd",),
         protocols=PROTOCOLS,

@@ -109,7 +109,7 @@ def held_section(run: TrainedRun, role: Modality, section: UpstreamConfig) -> Up
     if inner.name.startswith("s3prl/") or not (find_upstream(inner).source == "built in" or find("upstream", inner.name)):
         raise UserError(
             f"Expected an upstream that a folder can hold, found '{inner.name}' in '{run.folder}', which only {made_by(inner)} "
-            "can build. Train on a model of `headwater upstreams`, or predict with the run itself."
+            "can build. Train on a model of `headwater list upstreams`, or predict with the run itself."
         )
     trainable, layer, normed = section.trainable, section.layer, section.normalize_layers
     return replace(inner, path=None, trainable=trainable, layer=layer, normalize_layers=normed)

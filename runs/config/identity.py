@@ -94,5 +94,5 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
             listed = "\n".join("  " + re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", line) for line in of_code)
             advice = "The code is not what the run there began with: bring that back, or choose another folder with -n or -p."
         if all(line.startswith("features:") for line in lines):
-            advice = "Hear as before: --store off for computed, --store on (with a --store-limit) for stored features."
+            advice = "Hear as before: --store off for computed, --store on (with -o store.limit=SIZE) for stored features."
         raise UserError(f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n{advice}")

@@ -276,7 +276,7 @@ def test_a_reader_that_went_away_and_a_full_disk_behind_the_output(target: str, 
     else:
         writer = os.open(target, os.O_WRONLY)
     ended = subprocess.run(
-        [sys.executable, "-m", "headwater", "upstreams"],
+        [sys.executable, "-m", "headwater", "list", "upstreams"],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,

@@ -264,7 +264,7 @@ def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs
 
 def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('executed')\n")
-    command = children.command("headwater", "upstreams", "fbank")
+    command = children.command("headwater", "list", "upstreams", "fbank")
     done = subprocess.run(command, cwd=tmp_path, env=children.environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "fbank" in done.stdout) == (0, True), done.stderr
 

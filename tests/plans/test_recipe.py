@@ -388,11 +388,9 @@ def test_a_runs_recipe_is_answered_with_its_command() -> None:
         command.main(["superb/emotion"])
 
 
-def test_without_a_name_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("turbo/paper") and "Turbo" in line for line in lines)
-    assert not any(line.startswith("superb/emotion") for line in lines)
+def test_without_a_name_the_command_that_lists_recipes_is_named() -> None:
+    with pytest.raises(UserError, match=r"a recipe, found none\. `headwater list recipes` lists ours"):
+        command.main([])
 
 
 @pytest.mark.parametrize(
