@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def stopped(self) -> Path:
+        """What a process of a plan printed before it stopped without a result."""
+        return self.path / "stopped.txt"
+
+    @property
     def lock(self) -> Path:
         """The file that a process holds while it is at work here."""
         return self.path / ".lock"
