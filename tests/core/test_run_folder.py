@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import headwater
 from headwater.core.errors import UserError
 from headwater.core.run_folder import Held, RunFolder, counted
 
@@ -19,6 +23,36 @@ ROWS = [
     {"name": "seed2", "setting": "lr=1", "seed": 2, "fold": 1},
     {"name": "other", "setting": "lr=2", "seed": 1, "fold": 1},
 ]
+
+ROOT = Path(headwater.__path__[0])
+NO_ROOMS = {"tests", "benchmarks", "docs", "examples", "build", "dist"}
+JSONS = "identity|vocabulary|trained_on|result|layer_weights|upstream|text_upstream"
+FILE_NAMES = re.compile(
+    rf"(?<![\w-])(config\.yaml|({JSONS})\.json|metrics\.jsonl|(best|last)\.safetensors)(?!\w)"
+    r"|^(predictions|outcome)-|(^|/)(checkpoints|plots|tensorboard|evaluations)(/|$)|^stopped\.txt$"
+)
+
+
+def strings(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the strings of a file with their lines, those of an f-string piece by piece; no docstrings, no comments."""
+    nodes = [*ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    told = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.lineno, node.value
+
+
+def spelled_names(root: Path) -> list[str]:
+    """Return where a file of the library spells the name of a run folder's file; a command's help, a sentence, may."""
+    files = sorted(path for path in root.rglob("*.py") if not NO_ROOMS & {*path.relative_to(root).parts[:1]})
+    found = []
+    for file in files:
+        place = file.relative_to(root).as_posix()
+        for line, text in strings(file) if place != "core/run_folder.py" else ():
+            is_help = place.startswith("commands/") and " " in text.strip()
+            if FILE_NAMES.search(text) and not is_help:
+                found.append(f"{place}:{line}: {text!r}")
+    return found
 
 
 def whole(folder: Path) -> RunFolder:
@@ -186,3 +220,30 @@ def test_what_was_written_is_json_that_a_person_can_read(tmp_path: Path) -> None
     run = RunFolder(tmp_path)
     run.write(identity={"marks": ["ä"]})
     assert run.identity.read_text(encoding="utf-8") == json.dumps({"marks": ["ä"]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_no_other_file_of_the_library_spells_the_name_of_a_run_folders_file() -> None:
+    assert len([*strings(ROOT / "core" / "run_folder.py")]) > 20, "the strings were not found"
+    assert not spelled_names(ROOT), "take the path from RunFolder"
+
+
+SPELLED = [
+    'folder / "result.json"',
+    'place / f"predictions-{split}.csv"',
+    'glob("predictions-*.csv")',
+    'folder.rglob("config.yaml")',
+    'folder / "plots" / "curves.png"',
+    'BEST = "checkpoints/best.safetensors"',
+    'UserError(f"Expected a run at {folder}, found no result.json in it.")',
+    'folder / "tensorboard"',
+]
+
+
+@pytest.mark.parametrize("code", SPELLED)
+def test_a_name_that_is_spelled_elsewhere_is_found(tmp_path: Path, code: str) -> None:
+    (tmp_path / "runs").mkdir()
+    text = f'"""What result.json says."""\n\nfound = {code}  # config.yaml\n'
+    (tmp_path / "runs" / "new.py").write_text(text, encoding="utf-8")
+    found = spelled_names(tmp_path)
+    assert found
+    assert all(row.startswith("runs/new.py:3: ") for row in found)
