@@ -269,7 +269,7 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
 def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:
     """Return the run after -e with its config; flags may change what is allowed, and where it reads, but not what it is."""
     from ..core.options import differences, parse_override, read_yaml
-    from ..core.run_folder import run_folder
+    from ..core.run_folder import RunFolder
     from ..runs.config.identity import identity_of
     from ..runs.config.recipes import find_recipe
     from ..runs.config.resolve import resolve
@@ -285,8 +285,8 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     }
     for flag in (flag for flag, value in others.items() if value):
         raise UserError(f"Expected -e to name the one run, found {flag} beside it. Leave {flag} out.")
-    folder = run_folder(flags.past_exp)
-    recipe = read_yaml(folder / "config.yaml")
+    run = RunFolder.open(flags.past_exp)
+    folder, recipe = run.path, run.read().config()
     refuse_other_code(folder, recipe)
     elsewhere = "corpus" in allowed and bool(flags.corpus or flags.data)
     trained = resolve([recipe], heard=not elsewhere)

@@ -64,6 +64,7 @@ def make_parser(prog: str) -> Parser:
 def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     """Print the plan, run what is left of it, print its tables."""
     flags = make_parser(prog).parse_args(arguments)
+    from ..core.run_folder import RunFolder
     from ..plans.scenario import plan_scenario
 
     if flags.jobs < 1:
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     if flags.plan:
         return 0
     lacking = run_watched(wanted, folder, flags, {})
-    if lacking and not any((folder / run.name / "result.json").is_file() for runs in wanted.values() for run in runs):
+    if lacking and not any(RunFolder(folder / run.name).result.is_file() for runs in wanted.values() for run in runs):
         raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
     if is_main():
         finish(plan, folder, lacking)

@@ -31,14 +31,14 @@ BROKEN = 3  # exit code where some files were passed over
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
-    from ..core.run_folder import runs_of_plan
+    from ..core.run_folder import RunFolder
     from ..inference.folds import Folds
     from ..inference.load import load_run
 
     refuse_mixtures(flags)
     files = files_asked(flags)
     # of a single run, --fold is the corpus' alone
-    fold = None if flags.corpus and runs_of_plan(Path(flags.run).expanduser()) is None else flags.fold
+    fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
     run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold)
     run = run.without_text() if flags.no_text else run

@@ -98,13 +98,13 @@ def name_of(path: Path) -> str:
 
 def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     """Return the parts with runs left whose corpus is not on this machine, with a line that says how to bring it."""
-    from ..core.run_folder import is_finished
+    from ..core.run_folder import RunFolder
     from ..corpus.load import get_reader
     from ..corpus.locate import find_root
 
     missing, wrong = dict[str, str](), list[str]()
     for name, config in plan.configs.items():
-        if all(is_finished(folder / run.name) for run in plan.runs[name]):
+        if all(RunFolder(folder / run.name).is_finished for run in plan.runs[name]):
             continue
         corpus, reader = config.corpus, get_reader(config.corpus.name)
         try:

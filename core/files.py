@@ -82,14 +82,23 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
-            raise ValueError(f"not all of {', '.join(needed)}")
-        return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
     except ValueError as problem:
-        mend = "Remove the file: the command that trained the run writes it again."
-        raise UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}") from None
+        raise _damaged_json(path, str(problem)) from None
+    refuse_without(path, content, needed)
+    return content
+
+
+def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
+    """Refuse the content of a run's json that is no mapping with the keys needed, where they are named."""
+    if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+        raise _damaged_json(path, f"not all of {', '.join(needed)}")
+
+
+def _damaged_json(path: Path, problem: str) -> UserError:
+    mend = "Remove the file: the command that trained the run writes it again."
+    return UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from .errors import UserError, nearest
+from .files import write_text
 from .trust import suspect_paths
 
 
@@ -182,6 +183,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
     suspect_paths(content)
     return content
+
+
+def write_yaml(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Write a recipe, whole or not at all."""
+    write_text(path, yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True))
 
 
 def yaml_mistake(problem: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.run_folder import runs_of_plan
+from ..core.run_folder import RunFolder
 from .trained_run import TrainedRun, load_one
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def load_run(
     """
     from .folds import load_folds
 
-    names = runs_of_plan(Path(folder).expanduser())
+    names = RunFolder(Path(folder).expanduser()).runs()
     if names is None:
         return of_fold(load_one(folder, weights, text_weights, task), fold)
     return load_folds(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..core.files import cache_folder, read_json
 from ..core.hub import is_hub_id
-from ..core.run_folder import BEST, LAST, is_finished
+from ..core.run_folder import RunFolder
 from ..corpus.tables import TABLES
 from ..runs.config.schema import RunConfig
 from ..upstream.base import UpstreamConfig
@@ -54,7 +54,7 @@ class Outlook:
 
 def outlook(runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> Outlook:
     """Return what is left of a part's runs; `others` are all runs of the plan by folder."""
-    open_runs = [run for run in runs if not is_finished(folder / run.name)]
+    open_runs = [run for run in runs if not RunFolder(folder / run.name).is_finished]
     stands = {run.name: standing(folder / run.name) for run in runs}
     left = sum(run.config.training.steps - stands[run.name][0] for run in open_runs)
     first = {run.name: FIRST_STEPS if run in open_runs else 1 for run in runs}
@@ -68,11 +68,12 @@ def outlook(runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> O
 
 def standing(place: Path) -> tuple[int, float]:
     """Return how many steps a run has made, and the seconds they took."""
-    if is_finished(place):
-        result = read_json(place / "result.json", ("steps", "environment"))
+    there = RunFolder(place)
+    if there.is_finished:
+        result = there.read().result("steps", "environment")
         return int(result["steps"]), float(result["environment"]["seconds"])
     try:
-        with safe_open(place / LAST, framework="pt") as file:  # the header alone is read
+        with safe_open(there.last, framework="pt") as file:  # the header alone is read
             progress = json.loads(file.metadata()["facts"])["progress"]
         return int(progress["step"]), float(progress["seconds"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
@@ -82,7 +83,8 @@ def standing(place: Path) -> tuple[int, float]:
 def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> float | None:
     """Return the bytes of a run's checkpoints: of one that has both, else counted; None where the model is not here."""
     for twin in (other for other in runs if other.stage == run.stage):
-        files = [folder / twin.name / name for name in (BEST, LAST)]
+        there = RunFolder(folder / twin.name)
+        files = [there.best, there.last]
         if all(file.is_file() for file in files):
             return float(sum(file.stat().st_size for file in files))
     size = 0.0
@@ -142,7 +144,7 @@ def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
     """Return the hub ids, by upstream, whose weights this machine lacks for a run; one finished in `folder` needs none."""
     from huggingface_hub import try_to_load_from_cache
 
-    if folder is not None and is_finished(folder / run.name):
+    if folder is not None and RunFolder(folder / run.name).is_finished:
         return {}
     found: dict[str, str] = {}
     for section in sections_of(run.config).values():
@@ -178,8 +180,9 @@ def watch(runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int, tell: Cal
     paces: dict[str, float] = {}
     while not over.wait(SECONDS_BETWEEN_LOOKS):
         for name, run in ((name, run) for name, of_part in runs.items() if name not in paces for run in of_part):
-            step, now = last_step(folder / run.name / "metrics.jsonl"), time.monotonic()
-            if step is None or is_finished(folder / run.name):
+            there = RunFolder(folder / run.name)
+            step, now = last_step(there.metrics), time.monotonic()
+            if step is None or there.is_finished:
                 continue
             began, then = first.setdefault(run.name, (step, now))
             if step - began >= FIRST_STEPS and name not in paces:
@@ -200,8 +203,10 @@ def hours_left(name: str, paces: Mapping[str, float], runs: Mapping[str, Sequenc
 def steps_left(runs: Sequence[Part], folder: Path) -> int:
     """Return how many steps a part's runs still have to make, at most."""
     left = 0
-    for run in (run for run in runs if not is_finished(folder / run.name)):
-        left += run.config.training.steps - (last_step(folder / run.name / "metrics.jsonl") or 0)
+    for run in runs:
+        there = RunFolder(folder / run.name)
+        if not there.is_finished:
+            left += run.config.training.steps - (last_step(there.metrics) or 0)
     return left
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import UserError, nearest
+from ..core.run_folder import RunFolder
 from ..plugins.code import known_as, use
 from ..plugins.registry import FLAGS, load_all, load_offered
 from .base import _REGISTERED, Registered, Upstream, UpstreamConfig
@@ -85,7 +86,7 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if config.name.startswith("s3prl/"):
         return Registered(config.name, s3prl_bridge.build, "s3prl", "", options=s3prl_bridge.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
-    if (folder / "config.yaml").is_file():
+    if RunFolder(folder).config.is_file():
         from . import run_folder
 
         build = partial(run_folder.build, modality=modality)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ...core import process as children
 from ...core.errors import UserError
-from ...core.files import plain_disk_errors, read_json
+from ...core.files import plain_disk_errors
+from ...core.run_folder import RunFolder
 from ...plugins.code import OwnCode, digest_of, find, told_in_one_line, use
 from ...plugins.registry import SECTIONS, loaded_from
 from ..waveforms import SAMPLE_RATE
@@ -88,7 +89,7 @@ def needed(names: Mapping[str, str]) -> list[str]:
 
 def own_files(folder: Path) -> list[str]:
     """Return what an exported folder holds of its user's own code, as it is to be typed there."""
-    digests = read_json(folder / "identity.json").get("code", {})
+    digests = RunFolder(folder).read().identity().get("code", {})
     there = [path for role in sorted(digests) for path in sorted((folder / OWN / role).glob("*"))]
     return [str(path.relative_to(folder)) for path in there if digest_of(path) == digests[path.parent.name]]
 

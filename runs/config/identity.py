@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
-from ...core.files import read_json
 from ...core.options import differences
-from ...core.run_folder import LAST
+from ...core.run_folder import RunFolder
 from ...core.tensors import load_tensors
 from ...corpus.batch import Example
 from ...downstream.load import load_task
@@ -79,12 +78,10 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> 
 
 def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder in which another run stands, with each difference; one that learnt nothing yet gives way."""
-    if not any((folder / name).is_file() for name in (LAST, "result.json")):
+    run = RunFolder(folder)
+    if not (run.last.is_file() or run.result.is_file()):
         return
-    if (folder / "identity.json").is_file():
-        there = read_json(folder / "identity.json", [*identity])
-    else:
-        there = load_tensors(folder / LAST)[1]["identity"]
+    there = run.read().identity(*identity) if run.identity.is_file() else load_tensors(run.last)[1]["identity"]
     lines = differences({key: value for key, value in there.items() if key in identity}, identity)
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])

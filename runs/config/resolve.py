@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
-from ...core.options import bind, convert, merge, options_of_sections, plain, read_yaml
+from ...core.options import bind, convert, merge, options_of_sections, plain
+from ...core.run_folder import RunFolder
 from ...corpus.base import Reader
 from ...corpus.load import default_corpus, get_reader, registered_corpora
 from ...corpus.locate import recognise
@@ -232,7 +233,7 @@ def config_of(folder: Path, task: str | None, *, only_task: bool = False) -> tup
 
     `only_task`: nothing will be computed, so that of own code none but the task's is needed, after --use.
     """
-    mapping = read_yaml(folder / "config.yaml")
+    mapping = RunFolder(folder).read().config()
     if only_task:
         refuse_other_code(folder, mapping, flags={}, keys={"task"})
     else:

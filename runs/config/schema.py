@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ...core.options import ABOVE_0, SEED, plain
+from ...core.run_folder import RunFolder
 from ...downstream.labels import LabelsConfig
 from ...training.balance import BalanceConfig
 from ...training.config import OptimizerConfig, TrainingConfig
@@ -129,6 +130,4 @@ def section_of(run: RunConfig) -> dict[str, Any]:
 
 def is_mtl(folder: Path) -> bool:
     """Return whether a run folder holds a run of several tasks."""
-    from ...core.options import read_yaml
-
-    return "tasks" in read_yaml(folder / "config.yaml")
+    return "tasks" in RunFolder(folder).read().config()
