@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         task=flags.task,
         fold=flags.fold,
         onnx=flags.onnx,
+        extra=flags.extra,
     )
     folder = Path(flags.folder)
     if exported.graph:
@@ -51,6 +52,8 @@ def make_parser() -> Parser:
     add("run", metavar="RUN", help="a run folder, or a plan's with --fold")
     add("folder", metavar="DIR", help="the folder to write; it may not be there yet, or is empty")
     add("--onnx", action="store_true", help="also as a graph for onnxruntime, kept where it answers as the run does")
+    own = "a file or folder that your own code reads: it goes along beside the code (repeatable)"
+    add("--with", dest="extra", action="append", default=[], metavar="FILE", help=own)
     add("--task", help="which task, of a run of several")
     add("--fold", type=int, help="which fold, of a plan of several")
     add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")

@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..core.process import in_launch, is_main
 from .common.console import print_result
 from .common.hints import MTL
-from .common.plan_view import outlook_rows, run_watched
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
-    lacking = run_watched(wanted, folder, flags, {})
+    lacking = run_left(wanted, folder, flags, {})
     if lacking and not any(RunFolder(folder / run.name).result.is_file() for runs in wanted.values() for run in runs):
         raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
     if is_main():
@@ -226,7 +226,7 @@ def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> st
     if plan.missing:
         lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 

@@ -17,8 +17,8 @@ from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
     from ..inference.ask import Prediction, Words
-    from ..inference.csv_journal import Item
     from ..inference.folds import Folds
+    from ..inference.inputs import Item
     from ..inference.trained_run import TrainedRun
 
 
@@ -82,7 +82,8 @@ def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, 
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
-    from ..inference.csv_journal import growing, version_of
+    from ..inference.csv_journal import growing
+    from ..inference.inputs import version_of
 
     listens = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
@@ -26,7 +23,6 @@ from .execute import PART, STAGE, Part, sections_of
 
 NUMBER = 4  # bytes
 FIRST_STEPS = 50  # after which a pace is believed
-SECONDS_BETWEEN_LOOKS = 2.0
 WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 FRONT_END = (
     "feature_extractor.",
@@ -172,55 +168,3 @@ def missing_transcripts(config: RunConfig) -> str:
     spoken = f" --language {language}" if language else ""
     command = " ".join(["headwater corpus transcribe", corpus.name, *[where] * bool(where), "--model", model]) + spoken
     return f"transcripts by {model} are not here: `{command}`"
-
-
-def watch(runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int, tell: Callable[[str], None], over: Event) -> None:
-    """Until it is over, tell once for each part how long the rest takes, as soon as one of its runs has shown its pace."""
-    first: dict[str, tuple[int, float]] = {}
-    paces: dict[str, float] = {}
-    while not over.wait(SECONDS_BETWEEN_LOOKS):
-        for name, run in ((name, run) for name, of_part in runs.items() if name not in paces for run in of_part):
-            there = RunFolder(folder / run.name)
-            step, now = last_step(there.metrics), time.monotonic()
-            if step is None or there.is_finished:
-                continue
-            began, then = first.setdefault(run.name, (step, now))
-            if step - began >= FIRST_STEPS and name not in paces:
-                paces[name] = (now - then) / (step - began)
-                tell(hours_left(name, paces, runs, folder, jobs))
-
-
-def hours_left(name: str, paces: Mapping[str, float], runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int) -> str:
-    """Return how long a part and the plan take from here, by the paces measured so far."""
-    steps = {other: steps_left(of_part, folder) for other, of_part in runs.items()}
-    unknown = [other for other, left in steps.items() if left and other not in paces]
-    hours = sum(steps[other] * pace for other, pace in paces.items()) / max(1, jobs) / 3600
-    others = f", {len(unknown)} part{'s' * (len(unknown) > 1)} not measured yet" if unknown else ""
-    own = steps[name] * paces[name] / max(1, jobs) / 3600
-    return f"pace      {name}: {paces[name]:.3g} s a step, at most {own:.2g} h left of it; {hours:.2g} h of the plan{others}"
-
-
-def steps_left(runs: Sequence[Part], folder: Path) -> int:
-    """Return how many steps a part's runs still have to make, at most."""
-    left = 0
-    for run in runs:
-        there = RunFolder(folder / run.name)
-        if not there.is_finished:
-            left += run.config.training.steps - (last_step(there.metrics) or 0)
-    return left
-
-
-def last_step(path: Path) -> int | None:
-    """Return the last step that a run's metrics.jsonl tells of; None: there is none yet."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):  # being written, or cut at the front
-            continue
-    return None

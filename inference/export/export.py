@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ...upstream.run_folder import folder_of, section_of
 from ..load import load_run
 from ..trained_run import SECTIONS, TrainedRun
 from . import onnx as onnx_export
-from .code import copy_own, needed, own_files, refuse_silent
+from .code import copy_own, needed_package, own_files, try_out, typed_code
 from .readme import Exported, readme
 
 _FROM = re.compile(r"(?P<run>.+) \(from (?P<model>.+)\)")  # the source of an upstream that is a run's
@@ -38,8 +38,12 @@ def export_run(
     task: str | None = None,
     fold: int | None = None,
     onnx: bool = False,
+    extra: Sequence[str | Path] = (),
 ) -> Exported:
-    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it."""
+    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it.
+
+    `extra` are files and folders that the user's own code reads.
+    """
     source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
     chosen, fold = one_of(source, fold)
@@ -53,10 +57,10 @@ def export_run(
     if onnx:
         trained = onnx_export.listening(trained)
     with folder_aside(place, fills_empty=True) as aside:
-        names = write_whole(trained, aside, sections, task)
-        refuse_silent(aside)
+        names = write_whole(trained, aside, sections, task, extra)
+        elsewhere = try_out(aside)
         told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
-        exported = Exported(told, no_graph, needed(names), own_files(aside))
+        exported = Exported(told, no_graph, [*needed_package(names), *elsewhere], own_files(aside))
         write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
     return exported
 
@@ -137,7 +141,9 @@ def plain_source(source: str) -> str:
     return f"{Path(found['run']).name} (from {plain_name(found['model'])})" if found else plain_name(source)
 
 
-def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None) -> dict[str, str]:
+def write_whole(
+    run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None, extra: Sequence[str | Path]
+) -> dict[str, str]:
     """Write all files of a run folder that answering needs; return what is named there, by role."""
     config = exported_config(run.config, sections)
     stored, target = RunFolder(run.folder).read(), RunFolder(folder)
@@ -155,7 +161,7 @@ def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, Upstr
     target.best.chmod(target.config.stat().st_mode)  # safetensors writes for its owner's eyes only
     names: dict[str, str] = {"task": name, **{role: section.name for role, section in sections.items()}}
     code = identity_of_code(names)
-    copy_own(folder, names)
+    copy_own(folder, typed_code(names), extra)
     kept = {key: value for key, value in identity.items() if key != "code"}
     layers = stored.layer_weights("layers")
     own = {key: value for key, value in layers["layers"].items() if task is None or key.split("/")[0] in (task, SHARED)}
