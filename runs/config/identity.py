@@ -16,6 +16,16 @@ from ...corpus.batch import Example
 from ...downstream.load import load_task
 from .schema import TASK_KEYS, MtlConfig, RunConfig, mtl_mapping, to_mapping
 
+_UPSTREAM = {"front_end": "frozen", "front_end_gradient": 1.0, "layerdrop": 0.0, "dropout_of": "all"}
+# options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "optimizer": {"schedule_steps": None},
+    "training": {"eval_piece_size": None, "bucket_steps": None},
+    "upstream": _UPSTREAM,
+    "text_upstream": _UPSTREAM,
+    "task": {"modality_dropout": 0, "mask_fill": "mean"},
+}
+
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
     """Return the part of a config that decides the numbers: no path, no published value, no plan, no log."""
@@ -30,8 +40,6 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
         mapping["corpus"]["transcripts"] = Path(mapping["corpus"]["transcripts"]).name
     options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
     mapping["corpus"]["options"] = options
-    if mapping["optimizer"]["schedule_steps"] is None:  # as above
-        mapping["optimizer"].pop("schedule_steps")
     told = {"log_every", "save_every"}  # what is told on the way
     mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in told}
     for key, section in (("upstream", config.upstream), ("text_upstream", config.text_upstream)):
@@ -40,8 +48,10 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     if not config.text_upstream.name:
         mapping.pop("text_upstream")
     mapping["init_head"] = config.init_head and Path(config.init_head).name
-    if mapping[config.task].get("modality_dropout") == 0:  # as above
-        mapping[config.task] = {key: value for key, value in mapping[config.task].items() if key != "modality_dropout"}
+    for part, idle in ADDED.items():
+        key = config.task if part == "task" else part
+        if key in mapping:
+            mapping[key] = {name: value for name, value in mapping[key].items() if name not in idle or value != idle[name]}
     return mapping
 
 
