@@ -281,7 +281,7 @@ def version_of(item: Item, *, listens: bool, reads: bool) -> Version:
         found += state
     if reads:
         told = item.text if isinstance(item, Utterance) else None
-        beside = stat_of(str(Path(name).expanduser().with_suffix(".txt"))) if told is None else None
+        beside = stat_of(str(Path(os.path.expanduser(name)).with_suffix(".txt"))) if told is None else None
         found.append(beside if told is None else hashlib.sha256(told.encode()).hexdigest()[:16])
     return found
 
