@@ -96,12 +96,16 @@ def prune(flags: Namespace, root: Path) -> int:
     down_to = parse_size(flags.to) if flags.to else None
     if not flags.dry_run:
         clear_remains(root)
-    removed, held = prune_spaces(list_spaces(root), unused_since=since, down_to=down_to, dry_run=flags.dry_run)
+    spaces = list_spaces(root)
+    removed, held = prune_spaces(spaces, unused_since=since, down_to=down_to, dry_run=flags.dry_run)
     word = "would go" if flags.dry_run else "removed"
     for space in removed:
         print_result(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
     for space in held:
         print_note(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it")
+    for space in spaces:
+        if not space.is_known:
+            print_note(f"kept     {in_words(space.size)}  {space.folder}: no space.json says that the store made it")
     print_result(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
     return 0
 

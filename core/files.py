@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -134,9 +135,46 @@ def folder_aside(folder: Path, *, fills_empty: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def expanded(name: str | Path) -> Path:
+    """Return a path with `~` as the user's home; `~nobody` stays as it is, and no file is found there."""
+    return Path(os.path.expanduser(name))
+
+
+def obstacle(path: str | Path) -> str | None:
+    """Return why nothing can be read at a path; None where an ordinary file lies that holds something.
+
+    A pipe or a device is not opened: whoever reads it may wait for ever.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as problem:
+        return _ABSENT.get(problem.errno or 0, problem.strerror or "no file")
+    except ValueError:  # a NUL in it, or half a character
+        return "a name that no file can have"
+    if stat.S_ISDIR(state.st_mode):
+        return "a folder"
+    if not stat.S_ISREG(state.st_mode):
+        return NO_FILE
+    if not os.access(path, os.R_OK):
+        return "no permission to read it"
+    return None if state.st_size else "an empty file (0 bytes)"
+
+
+NO_FILE = "a pipe, a socket or a device"  # that would be waited for
+_ABSENT: dict[int, str] = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.ELOOP: "a link that leads back to itself",
+    errno.EACCES: "no permission to read it",
+    errno.ENAMETOOLONG: "a name that is too long",
+}
+
+
 def hash_file(path: str | Path) -> str:
     """Return the hash of a file's bytes."""
     digest = hashlib.sha256()
+    if obstacle(path) == NO_FILE:
+        raise UserError(f"Expected readable audio, found {NO_FILE}: {path}. Replace the file, or leave it out.")
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.files import expanded
 from ..corpus.base import Utterance
 from ..corpus.tables import TABLES, Row, likeliest, read_table
 from ..corpus.transcription.transcripts import column_of
@@ -27,21 +29,22 @@ def files_of(names: Sequence[str]) -> list[str | Utterance]:
     """Return the files that the names stand for, in the order given; a folder's files in the order of their paths.
 
     A list with columns start and end (seconds) stands for stretches of files; one with a column text says what is said.
+    What cannot be read, and a stretch whose seconds are no finite numbers, has its own line in the answer.
     """
     return [file for name in names for file in _files_of(name)]
 
 
 def _files_of(name: str) -> Iterable[str | Utterance]:
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = expanded(name)
+    if os.path.isdir(path):  # asks of a name that is too long, too
         found = sorted(_audio_below(path))
         if not found:
             raise UserError(f"Expected audio files below '{name}', found none ({', '.join(sorted(AUDIO))}). Check the path.")
         return found
     if path.suffix.lower() in TABLES:
         return _listed(path)
-    if path.suffix.lower() == ".txt" and path.is_file():
-        return [_beside(path, line.strip()) for line in _text_of(path).splitlines() if line.strip()]
+    if path.suffix.lower() == ".txt" and os.path.isfile(path):
+        return [_beside(path, line.strip()) for line in _text_of(path).split("\n") if line.strip()]
     return [str(path)]  # a file that is missing or broken has its own line in the answer
 
 
@@ -52,7 +55,7 @@ def _audio_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
         return
     try:
         with os.scandir(folder) as entries:
-            seen = [(folder / entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            seen = [(folder / entry.name, os.path.isdir(entry.path)) for entry in entries if not entry.name.startswith(".")]
     except PermissionError:
         raise UserError(
             f"Expected a folder that can be read, found no permission: '{folder}'. Grant it, or name files."
@@ -89,9 +92,11 @@ def _listed(path: Path) -> list[str | Utterance]:
 def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path) -> Utterance:
     """Return the stretch of a file that a row of a list names, and what the row says is said there."""
     start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
+    if not math.isfinite(start or 0.0) or not math.isfinite(end or 0.0):
+        return Utterance(file, file, math.inf)  # read_audio refuses it; NaN would be no key: it is not equal to itself
     if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
         raise UserError(f"Expected 0 <= start < end, found {start} and {end} in row {row.number} of '{path}'. Mend the row.")
-    cell = row.values.get(columns["text"] or "")
+    cell = None if columns["text"] is None else row.values.get(columns["text"])  # "" is a header, too
     text = None if cell is None else str(cell).strip()
     if not text and path.suffix.lower() != ".jsonl":  # an empty cell of a csv was not filled in
         text = None
@@ -108,7 +113,7 @@ def _seconds(row: Row, header: str | None, path: Path) -> float | None:
 
 def _beside(table: Path, name: str) -> str:
     """A relative path is meant from the list's own folder."""
-    return str(table.parent / Path(name).expanduser())
+    return str(table.parent / expanded(name))
 
 
 def key_of(item: Item) -> str:
@@ -156,7 +161,7 @@ def version_of(item: Item, *, listens: bool, reads: bool) -> Version:
         found += state
     if reads:
         told = item.text if isinstance(item, Utterance) else None
-        beside = stat_of(str(Path(name).expanduser().with_suffix(".txt"))) if told is None else None
+        beside = stat_of(str(Path(os.path.expanduser(name)).with_suffix(".txt"))) if told is None else None
         found.append(beside if told is None else hashlib.sha256(told.encode()).hexdigest()[:16])
     return found
 
