@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
 from ..plugins.code import OwnCode, find, use
-from ..plugins.registry import Kind
+from ..plugins.registry import Kind, Registry
 from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
@@ -52,20 +52,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def named(word: str) -> tuple[Kind, str]:
     """Return what a word stands for: the code at a path, which is executed, or what is registered under a name."""
-    from ..corpus.load import registered_corpora
-    from ..downstream.load import list_tasks
-    from ..plugins.registry import offered
-    from ..upstream.load import registered_upstreams
+    from ..corpus.base import CORPORA
+    from ..downstream.base import TASKS
+    from ..upstream.base import UPSTREAMS
 
     if "/" in word or word.endswith(".py"):
         code: OwnCode = use(word)
         return code.kind, code.name
-    tables: dict[Kind, Iterable[str]] = {
-        "task": list_tasks(),
-        "upstream": {*registered_upstreams(), *offered("upstream")},  # one that is broken is told where it is loaded
-        "corpus": {*registered_corpora(), *offered("corpus")},
-    }
-    kind = next((kind for kind, names in tables.items() if word in names), None)
+    registries: tuple[Registry, ...] = (TASKS, UPSTREAMS, CORPORA)
+    kind = next((registry.kind for registry in registries if word in registry.names()), None)
     if kind is None:
         advice = f"The folder there is ./{word}" if Path(word).is_dir() else "Check the word, or type a path"
         raise UserError(

@@ -69,12 +69,13 @@ def list_all(flags: Namespace) -> int:
 
 def from_packages() -> list[str]:
     """Return which tasks and corpora come from packages of somebody else's, and which of them cannot be had."""
-    from ..downstream.load import broken_tasks
-    from ..plugins.registry import sources
+    from ..corpus.base import CORPORA
+    from ..downstream.base import TASKS
 
-    offers = [f"{name} ({kind} of {source})" for kind in ("task", "corpus") for name, source in sources(kind).items()]
+    offers = [f"{name} (task of {source})" for name, source in TASKS.offered().items()]
+    offers += [f"{name} (corpus of {source})" for name, source in CORPORA.offered().items()]
     lines = [f"\nfrom packages: {', '.join(offers)}"] if offers else []
-    return [*lines, *(f"passed over: {problem}" for problem in broken_tasks())]
+    return [*lines, *(f"passed over: {problem}" for problem in TASKS.broken())]
 
 
 def check(flags: Namespace) -> int:

@@ -6,12 +6,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
 from .common.shell import Parser
 
+if TYPE_CHECKING:
+    from ..upstream.base import Registered
+
 HELP = "versions, device, caches, weights and corpora of this machine, and what to do about what is missing"
 EXAMPLE = "headwater doctor --json doctor.json"
+
+
+def list_upstreams() -> list[Registered]:
+    """Return the upstreams; on a broken installation torch, and with it this import, fails."""
+    from ..upstream import load
+
+    return load.list_upstreams()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     from ..checks.machine import examine
 
-    found = examine()
+    found = examine(list_upstreams)
     content = {section: [asdict(finding) for finding in findings] for section, findings in found.items()}
     if flags.json == "-":
         print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -19,10 +19,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--modality", choices=("audio", "text"), help="those that listen, or those that read")
     flags = parser.parse_args(arguments)
     from ..core.errors import UserError, nearest
-    from ..upstream.load import broken_upstreams, list_upstreams
+    from ..upstream.base import UPSTREAMS
+    from ..upstream.load import list_upstreams
 
     rows = list_upstreams(flags.pattern, flags.modality)
-    for problem in broken_upstreams(flags.pattern):
+    for problem in UPSTREAMS.broken(flags.pattern):
         print(f"passed over: {problem}", file=sys.stderr)
     if not rows:
         known = [row.name for row in list_upstreams()]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 
 from .errors import UserError, nearest
-from .trust import suspect_paths
+from .trust import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
-    suspect_paths(content)
+    CHECKPOINTS.suspect(content)
     return content
 
 

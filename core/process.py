@@ -1,9 +1,25 @@
-"""How a process that this one starts finds the same code, and nothing else."""
+"""How a process that this one starts finds the same code, and nothing else; and which code that is."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
+
+
+def commit() -> str | None:
+    """Return the commit of the clone that this code runs from; None for an installed package."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except OSError:  # no git on this machine
+        return None
+    return answer.stdout.strip() or None
 
 
 def command(module: str, *words: str) -> list[str]:

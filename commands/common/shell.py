@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ...core.errors import UserError, nearest
-from ...core.trust import take_file
+from ...core.trust import CHECKPOINTS
 from ...plugins.code import is_path, use
 from ...plugins.registry import Kind
 
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"Expected a value {before}, found an empty word. Is a variable of your shell unset?")
         found, rest = super().parse_known_args(words, namespace)
         if getattr(found, "upstream_ckpt", None):
-            take_file(found.upstream_ckpt)
+            CHECKPOINTS.take(found.upstream_ckpt)
         return found, rest
 
     def error(self, message: str) -> NoReturn:

@@ -14,8 +14,11 @@ import numpy as np
 from ...core import process as children
 from ...core.errors import UserError
 from ...core.files import plain_disk_errors, read_json
+from ...downstream.base import TASKS
 from ...plugins.code import OwnCode, digest_of, find, told_in_one_line, use
-from ...plugins.registry import SECTIONS, loaded_from
+from ...plugins.registry import SECTIONS
+from ..load import load_run
+from ..trained_run import TrainedRun
 from ..waveforms import SAMPLE_RATE
 
 OWN = "code"  # the folder for what a run has of its user's own code
@@ -76,8 +79,8 @@ def strings_of(file: Path) -> tuple[set[str], set[str]]:
 
 def needed(names: Mapping[str, str]) -> list[str]:
     """Return what a run needs beside its folder: the package of its task, and files that its own code names by a whole path."""
-    package = loaded_from("task", names["task"])
-    found = [f"the package {package}"] if package else []
+    origin = TASKS.origin(names["task"])
+    found = [f"the package {origin.place}"] if origin is not None and origin.kind == "installed" else []
     for code in typed_code(names).values():
         files = sorted(code.path.rglob("*.py")) if code.path.is_dir() else [code.path]
         for file in files:
@@ -110,9 +113,6 @@ def refuse_silent(folder: Path) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Ask an exported folder once, with its own code; what stops it is told in one line."""
-    from ..load import load_run
-    from ..trained_run import TrainedRun
-
     folder = Path(words[0])
     try:
         for path in words[1:]:

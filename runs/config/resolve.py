@@ -11,8 +11,8 @@ from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
 from ...core.options import bind, convert, merge, plain, read_yaml
-from ...corpus.base import Reader
-from ...corpus.load import default_corpus, get_reader, registered_corpora
+from ...corpus.base import CORPORA, Reader
+from ...corpus.load import default_corpus, get_reader
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
 from ...plugins.code import known_as
@@ -43,7 +43,7 @@ def resolve(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> RunCo
     config = bind(RunConfig, values, "", errors, spelled={"expert": task.name})
     section = {} if config.expert is None else config.expert
     config = dataclasses.replace(config, expert=bind(task.options, section, task.name, errors))
-    if heard or config.corpus.name in registered_corpora():
+    if heard or config.corpus.name in CORPORA.loaded():
         config = _complete(config, task, errors)
     if errors:
         raise UserError("\n".join(errors))
