@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
+from ..core.files import in_words
 from .common.console import print_note, print_result
 from .common.shell import Parser
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 def status(_: Namespace, root: Path) -> int:
     """Print each space, the total, and how much a run may add unasked."""
     from ..upstream.store.maintenance import list_spaces
-    from ..upstream.store.store import default_limit, in_words
+    from ..upstream.store.store import default_limit
 
     spaces = list_spaces(root)
     lines: list[tuple[str, ...]] = [("upstream", "layers", "rows are", "precision", "rows", "size", "last used", "folder")]
@@ -68,8 +69,6 @@ def status(_: Namespace, root: Path) -> int:
 
 def described(space: StoredSpace) -> tuple[str, ...]:
     """Return a space as a line of the table."""
-    from ..upstream.store.store import in_words
-
     layers = space.described.get("layers", [])
     day = time.strftime("%Y-%m-%d", time.localtime(space.used))
     return (
@@ -88,7 +87,7 @@ def prune(flags: Namespace, root: Path) -> int:
     """Remove what the flags choose, and say what was freed."""
     from ..upstream.store.maintenance import clear_remains, list_spaces, parse_age
     from ..upstream.store.maintenance import prune as prune_spaces
-    from ..upstream.store.store import in_words, parse_size
+    from ..upstream.store.store import parse_size
 
     if sum(map(bool, (flags.all, flags.unused, flags.to))) != 1:
         raise UserError("Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes.")

@@ -170,6 +170,18 @@ _ABSENT: dict[int, str] = {
 }
 
 
+def in_words(size: float) -> str:
+    """Return bytes as a person reads them.
+
+    >>> in_words(3_590_000_000)
+    '3.6 GB'
+    """
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{int(size)} B"
+
+
 def hash_file(path: str | Path) -> str:
     """Return the hash of a file's bytes."""
     digest = hashlib.sha256()

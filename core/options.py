@@ -16,7 +16,7 @@ import yaml
 
 from .errors import UserError, nearest
 from .files import write_text
-from .trust import suspect_paths
+from .trust import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +181,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
-    suspect_paths(content)
+    CHECKPOINTS.suspect(content)
     return content
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
-from ..core.trust import take_file
+from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Question
 from ..downstream.load import load_task
@@ -164,7 +164,7 @@ def moved(config: RunConfig, role: str, path: str) -> RunConfig:
     if role not in roles_of(config):
         raise UserError(f"Expected a run with an upstream of {role} for weights at '{path}', found none. Leave them out.")
     field = SECTIONS[role]
-    take_file(path)
+    CHECKPOINTS.take(path)
     return replace(config, **{field: replace(getattr(config, field), path=path)})
 
 
@@ -186,7 +186,7 @@ def upstream_of(folder: Path, role: Modality, section: UpstreamConfig, identity:
     if holds(folder, section, role):
         if section.path is not None and "exported" in identity:
             raise UserError(f"Expected no {FLAGS[role]} for '{folder}', which holds its upstream's weights. Leave it out.")
-        return finetuned(folder, section, role)
+        return finetuned(folder, section, role, load_upstream)
     upstream = load_upstream(section, role)
     if upstream.weights_hash() != identity["upstreams"][role]:
         raise UserError(

@@ -20,7 +20,7 @@ from ..core.errors import UserError
 from ..core.files import made, write_text
 from ..core.options import merge, write_yaml
 from ..core.run_folder import Held, RunFolder
-from ..core.trust import is_typed_file
+from ..core.trust import CHECKPOINTS
 from ..plugins.code import flags_for_another_process, refuse_edited
 from ..runs.config.identity import identity_of, mtl_identity, refuse_other
 from ..runs.config.schema import MtlConfig, RunConfig, mtl_mapping, roles_of, to_mapping
@@ -261,7 +261,7 @@ def in_one_line(lines: Sequence[str]) -> str:
 def flags_of_typed_files(config: RunConfig | MtlConfig) -> list[str]:
     """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
     section = sections_of(config).get("audio")
-    asked = section is not None and section.path and section.name.startswith("s3prl/") and is_typed_file(section.path)
+    asked = section is not None and section.path and section.name.startswith("s3prl/") and CHECKPOINTS.allows(section.path)
     return ["-k", str(section.path)] if asked and section is not None else []
 
 

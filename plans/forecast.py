@@ -13,17 +13,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..core.files import cache_folder, read_json
-from ..core.hub import is_hub_id
+from ..core.hub import WEIGHTS, is_hub_id
 from ..core.run_folder import RunFolder
 from ..corpus.tables import TABLES
 from ..runs.config.schema import RunConfig
 from ..upstream.base import UpstreamConfig
+from ..upstream.families.huggingface import class_of, configure, new_model
 from ..upstream.load import find_upstream, load_upstream
 from .execute import PART, STAGE, Part, sections_of
 
 NUMBER = 4  # bytes
 FIRST_STEPS = 50  # after which a pace is believed
-WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 FRONT_END = (
     "feature_extractor.",
     "conv1.",
@@ -114,8 +114,6 @@ def count_weights(section: UpstreamConfig) -> tuple[int, int] | None:
     described = described_model(section, row.source)
     if described is None:
         return None
-    from ..upstream.families.huggingface import class_of, configure, new_model
-
     settings = configure(class_of(described["model_type"]).config_class.from_dict(described), section)
     settings.num_hidden_layers = section.keep_layers or settings.num_hidden_layers
     with torch.device("meta"):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..core.errors import UserError
-from ..core.files import cache_folder, plain_disk_errors
+from ..core.files import cache_folder, in_words, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
@@ -25,7 +25,7 @@ from ..training.source import Source
 from ..training.step import TaskData, cropped
 from ..upstream.base import Layers, Reads, Upstream
 from ..upstream.store.reading import MemoryLayers, ShardLayers, Stored
-from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
+from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, parse_size, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
 from .prepare import Prepared
 

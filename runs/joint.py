@@ -34,6 +34,7 @@ from .config.schema import MtlConfig, RunConfig, mtl_mapping
 from .layer_norms import layer_norms
 from .leakage import heard_as, learnt_before
 from .log import logged
+from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import describe_upstream, marks_of, read_corpus, resolved_layer, start_from, task_data
 from .results import environment, split_results, write_outcome, write_predictions
 from .run import outcomes_of
@@ -347,8 +348,6 @@ def result_of_tasks(
 
 def write_tasks(folder: Path, prepared: PreparedTasks, result: dict[str, Any]) -> None:
     """Write layer weights, pictures, and last the result that makes the run finished."""
-    from .pictures import confusion_plot, cosines_plot, curves_plot
-
     there = RunFolder(folder)
     there.write(vocabulary={name: task.expert.vocabulary for name, task in prepared.tasks.items()})
     layers: dict[str, Any] = {}

@@ -7,7 +7,6 @@ import io
 import math
 import platform
 import resource
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import torch
 
 from ..core.errors import UserError, nearest
 from ..core.files import write_text
+from ..core.process import commit
 from ..core.tensors import save_tensors
 from ..corpus.base import Utterance
 from ..corpus.batch import Example
@@ -187,17 +187,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def commit() -> str | None:
-    """Return the commit of the clone that this code runs from; None for an installed package."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except OSError:  # no git on this machine
-        return None
-    return answer.stdout.strip() or None

@@ -28,6 +28,7 @@ from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import heard_as
 from .log import logged, told
+from .pictures import confusion_plot, curves_plot
 from .prepare import Prepared, describe, prepare
 from .results import environment, split_results, write_outcome, write_predictions
 from .runtime import Runtime, make_accelerator, say
@@ -218,8 +219,6 @@ def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
 
 def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome], result: dict[str, Any]) -> None:
     """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
-    from .pictures import confusion_plot, curves_plot
-
     task, marks, there = prepared.task, prepared.marks, RunFolder(folder)
     vocabulary = task.expert.vocabulary
     there.write(vocabulary={task.name: vocabulary})  # with what dev decided

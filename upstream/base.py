@@ -1,4 +1,4 @@
-"""Upstreams: what each one promises, and the table of all that are registered."""
+"""Upstreams: what each one promises, and all that are registered by name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
 from ..corpus.batch import Batch
+from ..plugins.registry import Registry, origin_now
 
 Modality = Literal["audio", "text"]
 
@@ -162,7 +163,7 @@ class Registered:
     code: str = ""  # of a user's own its hash, of a package's its version; "": one of ours
 
 
-_REGISTERED: dict[str, Registered] = {}  # public name -> its line
+UPSTREAMS: Registry[Registered] = Registry("upstream", "headwater.upstream.families")
 
 
 def register_upstream(
@@ -178,15 +179,12 @@ def register_upstream(
     """Register a function as an upstream; its name is the public name, its docstring the description."""
 
     def register(function: Callable[[UpstreamConfig], Upstream]) -> Callable[[UpstreamConfig], Upstream]:
-        """Add the function to the table."""
-        public = name or function.__name__
+        """Add the function to the upstreams."""
+        public, origin = name or function.__name__, origin_now()
         words = description or (function.__doc__ or "").strip().split("\n")[0]
-        if public in _REGISTERED:
-            places = [getattr(known, "__module__", "headwater") for known in (_REGISTERED[public].build, function)]
-            raise UserError(
-                f"Expected another name for an upstream than '{public}', found it in {places[0]} and in {places[1]}. Rename one."
-            )
-        _REGISTERED[public] = Registered(public, function, source, words, modality, untrained, frozenset(options))
+        place = origin.place or source
+        row = Registered(public, function, place, words, modality, untrained, frozenset(options), origin.code)
+        UPSTREAMS.register(row, getattr(function, "__module__", "headwater"))
         return function
 
     return register if build is None else register(build)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import hash_file
+from ..core.options import bind
 from ..core.run_folder import RunFolder
+from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
 from .base import Upstream, UpstreamConfig
 from .families import huggingface
-from .load import load_upstream
 
 OPTIONS = frozenset({"keep_layers"})
+Load = Callable[..., Upstream]  # load_upstream, which stands above this file
 
 
-def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for."""
+def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) -> Upstream:
+    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for.
+
+    `load` is `load_upstream`: what the run was made with may be any upstream, a run's among them.
+    """
     folder = folder_of(config)
     role, trained = section_of(folder, modality)
     if not holds(folder, trained, role):
-        upstream = load_upstream(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
+        upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
     else:
-        upstream = finetuned(folder, trained, role)
+        upstream = finetuned(folder, trained, role, load)
         if config.keep_layers is not None:
             pruned = replace(trained, keep_layers=config.keep_layers)
             upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
@@ -43,8 +48,6 @@ def folder_of(config: UpstreamConfig) -> Path:
 
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
     """Return the role and the config of a run's upstream, of two the one that is asked for."""
-    from ..core.options import bind
-
     mapping, errors = RunFolder(folder).read().config(), list[str]()
     sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
     if errors:
@@ -72,10 +75,8 @@ def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
         raise UserError(f"Expected the weights that were exported in '{path}', found others: it is damaged. Export it again.")
 
 
-def finetuned(folder: Path, trained: UpstreamConfig, role: str = "audio") -> Upstream:
+def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:
     """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
-    from ..core.tensors import load_tensors
-
     run = RunFolder(folder)
     path = run.best
     prefix = f"upstreams.{role}."
@@ -85,7 +86,7 @@ def finetuned(folder: Path, trained: UpstreamConfig, role: str = "audio") -> Ups
         # its config is that of the pruned model already
         upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
     else:
-        upstream = load_upstream(trained)
+        upstream = load(trained)
     missing = sorted({*upstream.state_dict()} ^ {*weights})
     if missing:
         raise UserError(f"Expected the weights of '{trained.name}' in '{path}', found a mismatch at '{missing[0]}'. Train again.")

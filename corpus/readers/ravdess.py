@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -89,7 +90,7 @@ register_corpus(
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
-        make_demo=make_ravdess,
+        make_demo=partial(make_ravdess, texts=TEXTS),
         description="English, 24 actors, 2 sentences, 8 emotions, 1,440 speech files",
         where="Audio_Speech_Actors_01-24.zip from https://zenodo.org/records/1188976 (CC BY-NC-SA 4.0)",
     )

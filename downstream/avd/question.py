@@ -15,6 +15,7 @@ from ...corpus.base import Corpus, Utterance
 from .. import metrics
 from ..base import Outcome, Question
 from ..labels import LabelsConfig
+from .plot import agreement_plot
 
 DIMENSIONS = ("arousal", "valence", "dominance")  # always in this order
 _MEASURES = {"ccc": metrics.concordance, "pearson": metrics.pearson, "rmse": metrics.rmse}
@@ -151,8 +152,6 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw predictions over references, a panel for each dimension."""
-    from .plot import agreement_plot
-
     path = stem.with_name(f"agreement-{stem.name}.png")
     agreement_plot(outcome.references, outcome.predictions, vocabulary["dimensions"], vocabulary["scale"], path, marks=marks)
 

@@ -17,6 +17,7 @@ from ...corpus.base import Corpus
 from .. import classification, metrics
 from ..base import Outcome, Question
 from ..labels import Classes, LabelsConfig, check_words, label_key, require_trainable
+from .plot import det_plot
 
 CLASSES = ("other", "directed")
 WORDS = {
@@ -172,8 +173,6 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw misses over false alarms, with the operating point."""
-    from .plot import det_plot
-
     truth, scores = answers_of(outcome)
     if 0 < truth.sum() < len(truth):
         det_plot(truth, scores, vocabulary["threshold"], stem.with_name(f"det-{stem.name}.png"), marks=marks)

@@ -18,8 +18,11 @@ from ...core import process as children
 from ...core.errors import UserError
 from ...core.files import plain_disk_errors
 from ...core.run_folder import RunFolder
+from ...downstream.base import TASKS
 from ...plugins.code import OwnCode, digest_of, find, told_in_one_line, use
-from ...plugins.registry import SECTIONS, loaded_from
+from ...plugins.registry import SECTIONS
+from ..load import load_run
+from ..trained_run import TrainedRun
 from ..waveforms import SAMPLE_RATE
 
 OWN = "code"  # the folder for what a run has of its user's own code
@@ -59,8 +62,8 @@ def copied(path: Path, place: Path) -> None:
 
 def needed_package(names: Mapping[str, str]) -> list[str]:
     """Return the package that a run's task comes from."""
-    package = loaded_from("task", names["task"])
-    return [f"the package {package}"] if package else []
+    origin = TASKS.origin(names["task"])
+    return [f"the package {origin.place}"] if origin is not None and origin.kind == "installed" else []
 
 
 def own_files(folder: Path) -> list[str]:
@@ -91,9 +94,6 @@ def try_out(folder: Path) -> list[str]:
 
 def main(words: Sequence[str]) -> int:
     """Ask an exported folder once, with its own code; what stops it is told in one line, else what it read elsewhere."""
-    from ..load import load_run
-    from ..trained_run import TrainedRun
-
     folder = Path(words[0])
     read: dict[str, None] = {}
     sys.addaudithook(partial(note_elsewhere, folder, read))

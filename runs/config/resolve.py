@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 from ...core.errors import UserError, nearest
 from ...core.options import bind, convert, merge, options_of_sections, plain
 from ...core.run_folder import RunFolder
-from ...corpus.base import Reader
-from ...corpus.load import default_corpus, get_reader, registered_corpora
+from ...corpus.base import CORPORA, Reader
+from ...corpus.load import default_corpus, get_reader
 from ...corpus.locate import recognise
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
@@ -47,7 +47,7 @@ def resolve(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> RunCo
     config = dataclasses.replace(
         config, expert=bind(task.options, section, task.name, errors, elsewhere=options_of_sections(RunConfig))
     )
-    if heard or config.corpus.name in registered_corpora():
+    if heard or config.corpus.name in CORPORA.loaded():
         config = _complete(config, task, errors)
     if errors:
         raise UserError("\n".join(errors))

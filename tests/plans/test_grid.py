@@ -16,10 +16,9 @@ import pytest
 import yaml
 
 from headwater.core import process as children
-from headwater.core import trust
 from headwater.core.errors import UserError
 from headwater.core.run_folder import Held, RunFolder
-from headwater.core.trust import suspect_paths, take_file
+from headwater.core.trust import CHECKPOINTS
 from headwater.inference.evaluate import evaluate_run
 from headwater.plans.execute import Part, devices_of, flags_of_typed_files, run_parts
 from headwater.plans.grid import expand, run_plan, summarise
@@ -270,16 +269,15 @@ def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Pa
 
 
 def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(trust, "_FILES", set())
-    monkeypatch.setattr(trust, "_SUSPECT", set())
     file = str(tmp_path / "hubert.pt")
     named = resolve([{"task": "emotion", "upstream": {"name": "s3prl/hubert_local", "path": file}}])
-    suspect_paths({"parts": [{"upstream": {"path": file}}]})
-    assert flags_of_typed_files(named) == []
-    take_file(file)
-    assert flags_of_typed_files(named) == ["-k", file]
+    with CHECKPOINTS.isolated():
+        CHECKPOINTS.suspect({"parts": [{"upstream": {"path": file}}]})
+        assert flags_of_typed_files(named) == []
+        CHECKPOINTS.take(file)
+        assert flags_of_typed_files(named) == ["-k", file]
 
 
 def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:

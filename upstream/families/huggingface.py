@@ -15,6 +15,7 @@ from ..base import Modality, Upstream, UpstreamConfig, register_upstream
 from .bert import BLOCKS, TextEncoder, blocks_of
 from .hubert import HubertFamily
 from .tokenizer import read_tokenizer
+from .whisper import WhisperEncoder, feature_extractor
 
 __all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "new_model", "options_of", "rebuild", "wrap"]
 
@@ -231,8 +232,6 @@ def wrap(
     if modality_of(settings.model_type) == "text":
         return TextEncoder(model, described["tokenizer"])
     if settings.model_type == "whisper":
-        from .whisper import WhisperEncoder, feature_extractor
-
         extractor = feature_extractor(settings, folder, described.get("extractor"))
         return WhisperEncoder(model, extractor, attend=heard.get("attend", config.attend))
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from headwater.core.errors import UserError
+from headwater.core.files import in_words
 from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_key, row_keys
 from headwater.upstream.base import Upstream, UpstreamConfig
@@ -31,7 +32,6 @@ from headwater.upstream.store.store import (
     alone,
     default_limit,
     fingerprint,
-    in_words,
     parse_size,
     remove,
     space_of,
