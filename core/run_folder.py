@@ -81,7 +81,6 @@ def _take(file: TextIO, folder: Path) -> None:
         ) from None
 
 
-PLACED = "threshold"  # what dev placed, in a vocabulary: of several runs, the mean
 Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
 
 
@@ -100,11 +99,6 @@ def counted(rows: Sequence[Row]) -> str:
     """Return `5 folds`, `3 seeds`, or both."""
     counts = {key: len({row[key] for row in rows}) for key in ("fold", "seed")}
     return " x ".join(f"{count} {key}s" for key, count in counts.items() if count > 1) or f"{len(rows)} runs"
-
-
-def mean_placed(vocabularies: Sequence[Mapping[str, Any]]) -> float:
-    """Return the mean of what dev placed in each of several runs."""
-    return sum(vocabulary[PLACED] for vocabulary in vocabularies) / len(vocabularies)
 
 
 def refuse_plan(folder: Path) -> None:

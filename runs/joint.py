@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from ..core.files import plain_disk_errors, read_json, write_json, write_text
 from ..core.run_folder import ARCHITECTURES, BEST, LAST, TRAINED_ON, held, is_finished, refuse_plan
 from ..core.tensors import load_tensors
 from ..corpus.base import Corpus
-from ..downstream.base import Outcome
 from ..plugins.provenance import identity_of_code
 from ..training.balance import Balancer, make_balancer
 from ..training.loop import Hooks, train
@@ -36,7 +35,7 @@ from .layer_norms import layer_norms
 from .leakage import heard_as, learnt_before
 from .log import logged
 from .prepare import describe_upstream, marks_of, read_corpus, resolved_layer, start_from, task_data
-from .results import environment, split_results, write_outcome, write_predictions
+from .results import environment, split_results, write_split
 from .run import outcomes_of
 from .runtime import Runtime, make_accelerator, say
 from .state import make_optimizer, resume, save, save_last
@@ -259,7 +258,7 @@ def finish_tasks(folder: Path, prepared: PreparedTasks, accelerator: Accelerator
         )
         progress = train(ready, [*prepared.tasks.values()], optimizer, accelerator, plan, progress, hooks)
     accelerator.wait_for_everyone()
-    found = tested_kept(folder, prepared, progress, tested)
+    prepared, found = tested_kept(folder, prepared, progress, tested)
     result = result_of_tasks(prepared, found, progress, accelerator)
     if accelerator.is_main_process:
         write_tasks(folder, prepared, result)
@@ -268,10 +267,17 @@ def finish_tasks(folder: Path, prepared: PreparedTasks, accelerator: Accelerator
     return result
 
 
+Tested = Callable[[TaskData, str], tuple[TaskData, dict[str, Any]]]
+
+
 def tested_kept(
-    folder: Path, prepared: PreparedTasks, progress: Progress, tested: Callable[[TaskData, str], dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return each task's scores with the last weights, the best and its own best; those of one step are tested once."""
+    folder: Path, prepared: PreparedTasks, progress: Progress, tested: Tested
+) -> tuple[PreparedTasks, dict[str, dict[str, Any]]]:
+    """Return each task's scores with the last weights, the best and its own best; those of one step are tested once.
+
+    The tasks are returned with what dev decided for the best weights.
+    """
+    calibrated: dict[str, TaskData] = {}
     found: dict[str, dict[str, Any]] = {name: {} for name in prepared.tasks}
     steps = {"last": progress.step, "best": progress.best_step}
     for kept, path in (("last", LAST), ("best", BEST)):
@@ -281,34 +287,33 @@ def tested_kept(
             state = {key: value for key, value in tensors.items() if not key.startswith(("optimizer.", "balancer."))}
             prepared.model.load_trained_state(state, str(folder / path))
         for name, task in prepared.tasks.items():
-            found[name][kept] = found[name]["last"] if again else tested(task, f"{kept}/{name}")
+            if again:
+                found[name][kept] = found[name]["last"]
+            else:
+                calibrated[name], found[name][kept] = tested(task, f"{kept}/{name}")
     for name in prepared.tasks:
         found[name]["own"] = read_json(folder / "tasks" / "own" / name / "result.json", ("scores",))
-    return found
+    return replace(prepared, tasks=calibrated), found
 
 
-def keep_own(tested: Callable[[TaskData, str], dict[str, Any]], task: TaskData) -> None:
-    """Test a task with the weights of now, which were never as good for it on dev."""
-    before = task.expert.vocabulary
+def keep_own(tested: Tested, task: TaskData) -> None:
+    """Test a task with the weights of now, which were never as good for it on dev; what dev decides is no part of training."""
     tested(task, f"own/{task.name}")
-    task.expert.vocabulary = before  # what dev decided for these weights is no part of training: a resumed run starts without
 
 
 def tested_task(
     folder: Path, prepared: PreparedTasks, model: torch.nn.Module, accelerator: Accelerator, task: TaskData, place: str
-) -> dict[str, Any]:
-    """Return a task's scores with the weights of now, and leave them with its predictions below the run's folder."""
-    outcomes: dict[str, Outcome] = outcomes_of(model, task, prepared.config.training, accelerator)
-    vocabulary = task.expert.vocabulary
-    result = split_results(task.question, vocabulary, outcomes, task.splits)
+) -> tuple[TaskData, dict[str, Any]]:
+    """Return a task with what dev decides, and its scores with the weights of now, which are left below the run's folder."""
+    task, outcomes = outcomes_of(model, task, prepared.config.training, accelerator)
+    result = split_results(task, outcomes)
     below = folder / "tasks" / place
     if accelerator.is_main_process:
         for split, outcome in outcomes.items():
-            write_predictions(below / f"predictions-{split}.csv", outcome, task.splits[split], vocabulary)
-            write_outcome(below / f"outcome-{split}.safetensors", outcome, prepared.marks)
+            write_split(below, split, outcome, task, prepared.marks)
         write_json(below / "result.json", result)
     accelerator.wait_for_everyone()
-    return result
+    return task, result
 
 
 def result_of_tasks(
