@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from .common.sections import read_corpus_of, sections_of, text_weights_of
 from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
+    from ..downstream.answer import Answer
     from ..inference.ask import Prediction, Words
     from ..inference.folds import Folds
     from ..inference.inputs import Item
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     run.move_to(flags.device)
     print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
     print_note(*heard_before(flags, run))
-    lines, words = FORMATS[flags.format](run.vocabulary), words_of(flags, run)
+    lines, words = FORMATS[flags.format](run.answer), words_of(flags, run)
     broken = print_all(files, run, lines, words) if flags.out is None else write_all(flags, files, run, lines, words)
     return BROKEN if broken else 0
 
@@ -200,12 +201,10 @@ class Lines:
     row: Callable[[Prediction], list[str]]
 
 
-def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
+def plain_lines(answer: Answer) -> Lines:
     """Return the columns of everybody: file, start, end, a label (ratings have none), scores (a text has none), error."""
-    from ..downstream.answer import names_of
-
-    named = [] if "dimensions" in vocabulary else ["label"]
-    answers = [*named, *(f"score_{name}" for name in names_of(vocabulary))]
+    named = [] if answer.column is None else [answer.column]
+    answers = [*named, *(f"score_{name}" for name in answer.score_names)]
 
     def row(prediction: Prediction) -> list[str]:
         """Return a file's fields, its error last."""
@@ -213,21 +212,21 @@ def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
             return [prediction.file, "", "", *([""] * len(answers)), prediction.error]
         heard = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
         numbers = [f"{value:.6f}" for value in (prediction.scores or {}).values()]
-        return [prediction.file, *heard, *([str(prediction.label)] if named else []), *numbers, ""]
+        return [prediction.file, *heard, *(answer.write(prediction.label) if named else []), *numbers, ""]
 
     return Lines(["file", "start", "end", *answers, "error"], row)
 
 
-def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
+def challenge_lines(answer: Answer) -> Lines:
     """Return the columns of MSP-Podcast's challenge; a file without an answer has no line, and is told."""
     from ..corpus.readers.msp_podcast import LETTERS, RATINGS
 
-    columns = {name: column for name, column in RATINGS.items() if name in vocabulary.get("dimensions", ())}
-    classes = vocabulary.get("classes", ["texts"])
-    if "dimensions" not in vocabulary and not {*classes} <= {*LETTERS}:
+    rated = answer.column is None
+    columns = {name: column for name, column in RATINGS.items() if rated and name in answer.score_names}
+    if not rated and not {*(answer.classes or [answer.kind])} <= {*LETTERS}:
         raise UserError(
             f"Expected a run on MSP-Podcast's emotions or ratings for --format msp-challenge, found one on "
-            f"{', '.join(classes)}. Leave --format out."
+            f"{', '.join(answer.classes or [answer.kind])}. Leave --format out."
         )
 
     def row(prediction: Prediction) -> list[str]:
@@ -240,4 +239,4 @@ def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
     return Lines(["FileName", *(columns.values() or ["EmoClass"])], row)
 
 
-FORMATS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}
+FORMATS: dict[str, Callable[[Answer], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}

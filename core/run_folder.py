@@ -117,6 +117,10 @@ class RunFolder:
         """Return where a split's scores and embeddings stand."""
         return self.path / f"outcome-{split}.safetensors"
 
+    def tables(self, split: str) -> Path:
+        """Return where the corpus' tables stand that a split is scored with; of most tasks there are none."""
+        return self.path / f"tables-{split}.json"
+
     def splits(self) -> list[str]:
         """Return the splits that have predictions here."""
         before, after = self.predictions("*").name.split("*")

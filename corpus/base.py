@@ -36,9 +36,14 @@ class Corpus:
     label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label key -> its classes in fixed order
     label_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # label key -> the protocol's merge and keep
     notes: tuple[str, ...] = ()  # what a user should know: counts that differ, lines passed over
-    tables: Mapping[str, Any] = field(default_factory=dict)  # trial lists, lexicon, rttm …
+    tables: Mapping[str, Any] = field(default_factory=dict)  # of the whole corpus: a lexicon …
     scale: tuple[float, float] | None = None  # of ratings
     demo: bool = False  # a miniature, however it was named
+    split_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # split -> its own: trial lists, rttm …
+
+    def tables_of(self, split: str) -> dict[str, Any]:
+        """Return the tables that hold for a split: its own, and those of the whole corpus."""
+        return {**self.tables, **self.split_tables.get(split, {})}
 
 
 @dataclass(frozen=True)

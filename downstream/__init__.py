@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.faces import public_name, public_names
 
 if TYPE_CHECKING:
+    from .answer import Answer, OneClass, Ratings, Text, mean_by_seconds
     from .base import Expert, Outcome, Output, Question, Task
-    from .classification import build_classifier, mean_by_seconds, question_of_classes
+    from .classification import build_classifier, question_of_classes
     from .heads import Pooled, masked_mean
     from .labels import Classes
     from .load import list_tasks, load_task
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 FACE = {
     "base": "Expert Outcome Output Question Task",
-    "classification": "build_classifier mean_by_seconds question_of_classes",
+    "answer": "Answer OneClass Ratings Text mean_by_seconds",
+    "classification": "build_classifier question_of_classes",
     "heads": "Pooled masked_mean",
     "labels": "Classes",
     "load": "list_tasks load_task",

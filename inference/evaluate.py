@@ -12,11 +12,12 @@ from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..downstream.labels import LabelsConfig
 from ..downstream.load import load_task
+from ..downstream.tables import tables_of
 from ..runs.config.identity import fingerprint
 from ..runs.config.schema import CorpusConfig, roles_of
 from ..runs.leakage import count_known, known_of
 from ..runs.prepare import make_examples, read_corpus
-from ..runs.results import environment, split_results, write_outcome, write_predictions
+from ..runs.results import environment, split_results, write_split
 from ..runs.runtime import Runtime, make_accelerator, say
 from ..runs.usable import usable
 from ..training.loop import evaluate
@@ -48,11 +49,11 @@ def evaluate_run(
     refuse_trained_on(folder, heard.name, rows, split)
     upstreams = {role: trained.model.upstream(role) for role in roles_of(config)}
     chosen, seconds, notes = usable({split: tuple(rows)}, corpus, upstreams, writes=question.writes)
-    expert = task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
-    examples = make_examples(expert, chosen[split], seconds)
+    examples = make_examples(question, vocabulary, chosen[split], seconds, trained.expert)
     if not examples:
         raise UserError(f"Expected utterances with the run's labels in split '{split}' of {heard.name}, found none.")
-    data = TaskData(config.task, trained.expert, question, {split: examples}, Source(tuple(upstreams)), config.select_by, 1)
+    tables, source = {split: tables_of(question, tested, split)}, Source(tuple(upstreams))
+    data = TaskData(config.task, trained.expert, question, {split: examples}, source, config.select_by, 1, tables=tables)
     outcome = evaluate(trained.model, data, split, accelerator, config.training)
     marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if heard.demo else ())]))
     result = {
@@ -64,7 +65,7 @@ def evaluate_run(
         "fold": heard.fold,
         "marks": list(marks),
         "transcripts": heard.tables.get("transcripts", {"source": heard.name, "wer": None}),
-        **split_results(question, trained.expert.vocabulary, {split: outcome}, data.splits, runtime.by),
+        **split_results(data, {split: outcome}, runtime.by),
         "notes": [said, *heard.notes, *notes],
         "fingerprint": fingerprint(data.splits, read="text" in upstreams),
         "environment": environment(accelerator.device, 0.0),
@@ -73,8 +74,7 @@ def evaluate_run(
     name = "-".join([heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
     place = RunFolder(folder).evaluation(name)
     if accelerator.is_main_process:
-        write_predictions(place.predictions(split), outcome, examples, trained.expert.vocabulary)
-        write_outcome(place.outcome(split), outcome, marks)
+        write_split(place, split, outcome, data, marks)
         place.write(result=result)
         notes = tuple(f"note      {note}" for note in result["notes"])
         say(runtime, *notes, f"written to {place.path}")

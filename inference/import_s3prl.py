@@ -18,6 +18,7 @@ from ..core.files import folder_aside, hash_file
 from ..core.options import read_yaml
 from ..core.run_folder import RunFolder
 from ..core.tensors import save_tensors
+from ..downstream.emotion.question import QUESTION
 from ..downstream.load import load_task
 from ..runs.config.identity import identity_of
 from ..runs.config.recipes import find_recipe
@@ -280,9 +281,9 @@ def result_of(found: Downstream, config: RunConfig, model: Model, marks: Sequenc
         "steps": found.step,
         "best_step": found.step,
         "select_by": config.select_by,
-        "metrics": dict(load_task("emotion").question(config.expert).metrics),
+        "metrics": dict(QUESTION.metrics),
         **{key: {} for key in ("scores", "intervals", "num_speakers", "num_utterances")},
-        "classes": list(model.expert("emotion").vocabulary["classes"]),
+        "classes": list(QUESTION.answer(model.expert("emotion").vocabulary).classes),
         "imported": {"file": found.path.name, "sha256": digest},
         "notes": [f"trained by s3prl on IEMOCAP without session {config.corpus.fold}; no score is in its checkpoint"],
         "environment": environment(torch.device("cpu"), 0.0),

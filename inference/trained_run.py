@@ -16,6 +16,7 @@ from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
+from ..downstream.answer import Answer
 from ..downstream.base import Expert, Question
 from ..downstream.load import load_task
 from ..runs.config.resolve import config_of
@@ -62,6 +63,11 @@ class TrainedRun:
         return self.expert.vocabulary
 
     @property
+    def answer(self) -> Answer:
+        """The kind of answer."""
+        return self.question.answer(self.vocabulary)
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """What is asked for of a file: audio, text."""
         return self.expert.roles
@@ -79,7 +85,7 @@ class TrainedRun:
 
     def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
         """Return one answer, and its scores if there are any, from the pieces of a file."""
-        return self.expert.join([(piece.seconds, self.answer(piece.batch())) for piece in pieces])
+        return self.answer.joined([(piece.seconds, self.decode(piece.batch())) for piece in pieces])
 
     def move_to(self, device: str) -> None:
         """Put the model on a device."""
@@ -105,14 +111,13 @@ class TrainedRun:
         return next(self.model.experts.parameters()).device
 
     @torch.no_grad()
-    def answer(self, batch: Batch) -> Any:
-        """Return a window's scores, or what is answered where there are none.
+    def decode(self, batch: Batch) -> Any:
+        """Return what the answer to a window is decided from: its scores, or the answer itself where there are none.
 
         One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
         """
         output = self.model.answer(self.config.task, batch.to(self.device), self.without)
-        answers, scores = self.expert.decode(output)
-        return answers[0] if scores is None else scores[0]
+        return self.expert.decode(output)[0]
 
 
 SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role

@@ -20,7 +20,7 @@ from ..downstream.load import load_task
 from ..runs.config.resolve import resolve
 from ..runs.config.schema import RunConfig, roles_of, to_mapping
 from ..runs.prepare import read_corpus
-from ..runs.results import finite, intervals_of, read_predictions
+from ..runs.results import finite, intervals_of, read_predictions, read_tables
 from ..runs.run import references, run
 from ..runs.runtime import Runtime, say
 from .execute import STAGE, Part, Result, named_runs, run_parts, with_differences
@@ -186,25 +186,19 @@ def means(results: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
 
 def pooled(folders: Sequence[Path], split: str, config: RunConfig) -> dict[str, Any]:
     """Return the scores of all runs' predictions for a split taken together, with intervals over their speakers."""
-    question, outcomes, speakers = load_task(config.task).question(config.expert), [], []
-    places = [RunFolder(folder) for folder in folders]
-    for path in (place.predictions(split) for place in places):
-        if path.is_file():
-            outcome, who = read_predictions(path)
-            outcomes.append(outcome)
-            speakers += who
-    if not outcomes:
+    places = [place for place in map(RunFolder, folders) if place.predictions(split).is_file()]
+    if not places:
         return {}
-    vocabulary = places[0].read().vocabulary()[config.task]
-    joined = Outcome.join(outcomes)
-
-    def score(outcome: Outcome) -> dict[str, float]:
-        """Return every metric of all runs' answers."""
-        return question.score(vocabulary, outcome)
-
+    question, outcomes, speakers = load_task(config.task).question(config.expert), [], []
+    vocabulary = RunFolder(folders[0]).read().vocabulary()[config.task]
+    for place in places:
+        outcome, who = read_predictions(place.predictions(split), question.answer(vocabulary))
+        outcomes.append(outcome)
+        speakers += who
+    joined, tables = Outcome.join(outcomes), read_tables(places, split)
     return {
-        "scores": finite(score(joined)),
-        "intervals": intervals_of(score, [*question.metrics], joined, speakers),
+        "scores": finite(question.score(vocabulary, joined, tables)),
+        "intervals": intervals_of(question, vocabulary, joined, speakers, tables),
         "num_speakers": len({*speakers} - {""}),
         "num_utterances": len({*joined.ids}),  # of several seeds each utterance counts once
     }

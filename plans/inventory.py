@@ -88,8 +88,7 @@ def corpus_key(config: RunConfig, word: str) -> list[Any]:
     identity, question = identity_of(config), load_task(config.task).question(config.expert)
     corpus = {key: value for key, value in identity["corpus"].items() if key not in ("transcripts", "missing_text")}
     left_out = bool(config.text_upstream.name) and config.corpus.missing_text == "drop"
-    dimensions = identity[config.task].get("dimensions")
-    return [word, corpus, question.name, identity["labels"], dimensions, left_out]
+    return [word, corpus, question.name, identity["labels"], [*question.metrics], left_out]
 
 
 def _key(kind: str, value: Any) -> str:

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.options import differences, plain
 from ..core.run_folder import Row, RunFolder, counted
 from ..corpus.base import Corpus, Utterance
-from ..downstream.threshold import THRESHOLD, mean_threshold
+from ..downstream.load import load_task
 from .config.identity import identity_of
 from .config.resolve import resolve
 from .config.schema import RunConfig
@@ -28,7 +28,7 @@ class Earlier:
     said: str  # "5 folds", or nothing
     best_steps: tuple[int, ...]
     total: int  # steps that it was given, and at which its schedule ends
-    placed: float | None  # a threshold
+    placed: Mapping[str, float]  # a threshold
     upstreams: Mapping[str, str]  # role -> hash of its weights
 
     @property
@@ -40,8 +40,7 @@ class Earlier:
         """Return what a user should know of it."""
         mean = f", the mean best step of its {self.said} ({', '.join(map(str, self.best_steps))})" if self.said else ""
         steps = f"{self.steps} steps, as {self.run} chose on dev{mean}; nothing is held out, so there will be no score"
-        placed = () if self.placed is None else (f"{THRESHOLD} {self.placed:.4f}, as {self.run} placed it on dev",)
-        return (steps, *placed)
+        return (steps, *(f"{name} {value:.4f}, as {self.run} placed it on dev" for name, value in self.placed.items()))
 
 
 def with_steps(config: RunConfig) -> RunConfig:
@@ -66,7 +65,7 @@ def earlier_of(config: RunConfig) -> Earlier:
         best.append(int(result["best_step"]))
         total = there.optimizer.schedule_steps or there.training.steps
         vocabularies.append(stored.vocabulary(config.task)[config.task])
-    placed = mean_threshold(vocabularies) if THRESHOLD in vocabularies[0] else None
+    placed = load_task(config.task).question(config.expert).mean_placed(vocabularies)
     weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
     return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
 

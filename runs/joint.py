@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from ..core.files import plain_disk_errors
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..corpus.base import Corpus
-from ..downstream.base import Outcome
 from ..plugins.provenance import identity_of_code
 from ..training.balance import Balancer, make_balancer
 from ..training.loop import Hooks, train
@@ -36,7 +35,7 @@ from .leakage import heard_as, learnt_before
 from .log import logged
 from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import describe_upstream, marks_of, read_corpus, resolved_layer, start_from, task_data
-from .results import environment, split_results, write_outcome, write_predictions
+from .results import environment, split_results, write_split
 from .run import outcomes_of
 from .runtime import Runtime, make_accelerator, say
 from .state import make_optimizer, resume, save, save_last
@@ -260,7 +259,7 @@ def finish_tasks(folder: Path, prepared: PreparedTasks, accelerator: Accelerator
         )
         progress = train(ready, [*prepared.tasks.values()], optimizer, accelerator, plan, progress, hooks)
     accelerator.wait_for_everyone()
-    found = tested_kept(folder, prepared, progress, tested)
+    prepared, found = tested_kept(folder, prepared, progress, tested)
     result = result_of_tasks(prepared, found, progress, accelerator)
     if accelerator.is_main_process:
         write_tasks(folder, prepared, result)
@@ -269,10 +268,17 @@ def finish_tasks(folder: Path, prepared: PreparedTasks, accelerator: Accelerator
     return result
 
 
+Tested = Callable[[TaskData, str], tuple[TaskData, dict[str, Any]]]
+
+
 def tested_kept(
-    folder: Path, prepared: PreparedTasks, progress: Progress, tested: Callable[[TaskData, str], dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return each task's scores with the last weights, the best and its own best; those of one step are tested once."""
+    folder: Path, prepared: PreparedTasks, progress: Progress, tested: Tested
+) -> tuple[PreparedTasks, dict[str, dict[str, Any]]]:
+    """Return each task's scores with the last weights, the best and its own best; those of one step are tested once.
+
+    The tasks are returned with what dev decided for the best weights.
+    """
+    calibrated: dict[str, TaskData] = {}
     found: dict[str, dict[str, Any]] = {name: {} for name in prepared.tasks}
     steps = {"last": progress.step, "best": progress.best_step}
     for kept, path in (("last", RunFolder(folder).last), ("best", RunFolder(folder).best)):
@@ -282,34 +288,33 @@ def tested_kept(
             state = {key: value for key, value in tensors.items() if not key.startswith(("optimizer.", "balancer."))}
             prepared.model.load_trained_state(state, str(path))
         for name, task in prepared.tasks.items():
-            found[name][kept] = found[name]["last"] if again else tested(task, kept)
+            if again:
+                found[name][kept] = found[name]["last"]
+            else:
+                calibrated[name], found[name][kept] = tested(task, kept)
     for name in prepared.tasks:
         found[name]["own"] = RunFolder(folder).task("own", name).read().result("scores")
-    return found
+    return replace(prepared, tasks=calibrated), found
 
 
-def keep_own(tested: Callable[[TaskData, str], dict[str, Any]], task: TaskData) -> None:
-    """Test a task with the weights of now, which were never as good for it on dev."""
-    before = task.expert.vocabulary
+def keep_own(tested: Tested, task: TaskData) -> None:
+    """Test a task with the weights of now, which were never as good for it on dev; what dev decides is no part of training."""
     tested(task, "own")
-    task.expert.vocabulary = before  # what dev decided for these weights is no part of training: a resumed run starts without
 
 
 def tested_task(
     folder: Path, prepared: PreparedTasks, model: torch.nn.Module, accelerator: Accelerator, task: TaskData, kept: str
-) -> dict[str, Any]:
-    """Return a task's scores with the weights of now, and leave them with its predictions below the run's folder."""
-    outcomes: dict[str, Outcome] = outcomes_of(model, task, prepared.config.training, accelerator)
-    vocabulary = task.expert.vocabulary
-    result = split_results(task.question, vocabulary, outcomes, task.splits)
+) -> tuple[TaskData, dict[str, Any]]:
+    """Return a task with what dev decides, and its scores with the weights of now, which are left below the run's folder."""
+    task, outcomes = outcomes_of(model, task, prepared.config.training, accelerator)
+    result = split_results(task, outcomes)
     below = RunFolder(folder).task(kept, task.name)
     if accelerator.is_main_process:
         for split, outcome in outcomes.items():
-            write_predictions(below.predictions(split), outcome, task.splits[split], vocabulary)
-            write_outcome(below.outcome(split), outcome, prepared.marks)
+            write_split(below, split, outcome, task, prepared.marks)
         below.write(result=result)
     accelerator.wait_for_everyone()
-    return result
+    return task, result
 
 
 def result_of_tasks(

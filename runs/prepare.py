@@ -19,9 +19,9 @@ from ..corpus.demo.make import demo_root
 from ..corpus.load import get_reader
 from ..corpus.locate import find_root, is_demo
 from ..corpus.transcription.transcribe import with_transcripts
-from ..downstream.base import Expert, Task
+from ..downstream.base import Expert, Question, Task
 from ..downstream.load import load_task
-from ..downstream.threshold import THRESHOLD
+from ..downstream.tables import tables_of
 from ..plugins.provenance import identity_of_code
 from ..training.model import Model
 from ..training.source import Source
@@ -73,8 +73,7 @@ def prepare(config: RunConfig) -> Prepared:
     }
     if earlier is not None:
         refuse_other_weights(earlier, identity["upstreams"])
-        if earlier.placed is not None:
-            data.expert.vocabulary[THRESHOLD] = earlier.placed
+        data = data.with_vocabulary({**data.expert.vocabulary, **earlier.placed})
         notes = (*earlier.notes(), *notes)
     if config.init_head:
         folder = Path(config.init_head).expanduser()
@@ -96,7 +95,7 @@ def task_data(
     expert = build_expert(config, task, vocabulary, upstreams)
     expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
     chosen, seconds, notes = usable(chosen, config.corpus, upstreams, writes=question.writes)
-    splits = {split: make_examples(expert, rows, seconds) for split, rows in chosen.items()}
+    splits = {split: make_examples(question, vocabulary, rows, seconds, expert) for split, rows in chosen.items()}
     splits, left_out = learnable(expert, splits)
     for split in needed:
         if not splits.get(split):
@@ -105,7 +104,8 @@ def task_data(
             )
     together = refuse_few(config, expert, splits["train"])
     source, size = Source(tuple(upstreams)), config.training.batch_size
-    data = TaskData(name, expert, question, splits, source, config.select_by, size)
+    tables = {split: tables_of(question, corpus, split) for split in splits if split != "train"}
+    data = TaskData(name, expert, question, splits, source, config.select_by, size, tables=tables)
     return data, (*corpus.notes, *notes, *left_out, *together)
 
 
@@ -203,10 +203,16 @@ def refuse_few(config: RunConfig, expert: Expert, train: Sequence[Example]) -> t
     return ()
 
 
-def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> list[Example]:
+def make_examples(
+    question: Question,
+    vocabulary: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    seconds: Mapping[str, float],
+    expert: Expert,
+) -> list[Example]:
     """Return the utterances with what training asks of them, those without readable audio left out."""
     return [
-        Example(utterance, seconds[utterance.id], expert.target(utterance), expert.weight(utterance))
+        Example(utterance, seconds[utterance.id], question.target(vocabulary, utterance), expert.weight(utterance))
         for utterance in utterances
         if utterance.id in seconds
     ]

@@ -30,7 +30,7 @@ from .leakage import heard_as
 from .log import logged, told
 from .pictures import confusion_plot, curves_plot
 from .prepare import Prepared, describe, prepare
-from .results import environment, split_results, write_outcome, write_predictions
+from .results import environment, split_results, write_split
 from .runtime import Runtime, make_accelerator, say
 from .state import load_best, make_optimizer, resume, save, save_last
 
@@ -137,7 +137,8 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
         progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
     accelerator.wait_for_everyone()
     load_best(folder, prepared)
-    outcomes = outcomes_of(ready, prepared.task, config.training, accelerator)
+    task, outcomes = outcomes_of(ready, prepared.task, config.training, accelerator)
+    prepared = replace(prepared, task=task)
     result = result_of(prepared, outcomes, progress, accelerator.device, runtime.by)
     if accelerator.is_main_process:
         write_all(folder, prepared, outcomes, result)
@@ -146,17 +147,19 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     return result
 
 
-def outcomes_of(model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator) -> dict[str, Outcome]:
-    """Return the answers on every split but train; what dev decides, a threshold say, holds for all of them."""
+def outcomes_of(
+    model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator
+) -> tuple[TaskData, dict[str, Outcome]]:
+    """Return the task with what dev decides, a threshold say, and the answers on every split but train that follow from it."""
     if not task.splits.get("dev"):  # a final model
-        return {}
+        return task, {}
     dev = evaluate(model, task, "dev", accelerator, training)
-    before = dict(task.expert.vocabulary)
-    task.expert.calibrate(dev)
+    before = task.expert.vocabulary
+    task = task.with_vocabulary(task.question.calibrate(before, dev))
     if task.expert.vocabulary != before and dev.scores is not None:
-        dev = replace(dev, predictions=task.question.decide(task.expert.vocabulary, dev.scores))
+        dev = replace(dev, predictions=task.answer.decide(dev.scores))
     splits = [name for name, rows in task.splits.items() if name not in ("train", "dev") and rows]
-    return {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
+    return task, {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
 
 
 def result_of(
@@ -177,7 +180,7 @@ def result_of(
         "best_step": progress.best_step,
         "select_by": config.select_by,
         "metrics": dict(task.question.metrics),
-        **split_results(task.question, task.expert.vocabulary, outcomes, task.splits, by),
+        **split_results(task, outcomes, by),
         "notes": list(prepared.notes),
         "environment": environment(device, progress.seconds),
     }
@@ -223,12 +226,11 @@ def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome],
     vocabulary = task.expert.vocabulary
     there.write(vocabulary={task.name: vocabulary})  # with what dev decided
     for split, outcome in outcomes.items():
-        write_predictions(there.predictions(split), outcome, task.splits[split], vocabulary)
-        write_outcome(there.outcome(split), outcome, marks)
+        write_split(there, split, outcome, task, marks)
     there.write(layer_weights=layer_weights(prepared))
     with plain_disk_errors(folder):
         for split, counts in result.get("confusion", {}).items():
-            confusion_plot(counts, vocabulary["classes"], there.plots / f"confusion-{split}.png", marks=marks)
+            confusion_plot(counts, result["classes"], there.plots / f"confusion-{split}.png", marks=marks)
         if task.question.draw is not None:
             for split, outcome in outcomes.items():
                 task.question.draw(vocabulary, outcome, there.plots / split, marks)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..corpus.batch import Batch, Example
-from ..downstream.base import Expert, Question
+from ..downstream.answer import Answer
+from ..downstream.base import Expert, Outcome, Question, Tables
 from .balance import Balancer, cosines
 from .batches import deal, derive_seed, draw, draw_of_like_length, sampling_weights
 from .config import OptimizerConfig, TrainingConfig
@@ -37,11 +39,25 @@ class TaskData:
     select_by: str  # of its metrics: the one that dev is looked at by
     batch_size: int  # utterances of a step, over all pieces and processes
     crops: Mapping[str, Sequence[Example]] = field(default_factory=dict)  # utterance id -> the stretches that are stored of it
+    tables: Mapping[str, Tables] = field(default_factory=dict)  # split -> what its score takes beside the answers
 
     @cached_property
     def sampling_weights(self) -> Tensor | None:
         """How often each training example is drawn; None: all alike."""
         return sampling_weights(self.splits["train"])
+
+    @property
+    def answer(self) -> Answer:
+        """The kind of answer, with what dev has decided."""
+        return self.question.answer(self.expert.vocabulary)
+
+    def with_vocabulary(self, vocabulary: Mapping[str, Any]) -> TaskData:
+        """Return the task with another vocabulary: what dev decided, a threshold say."""
+        return replace(self, expert=self.expert.with_vocabulary(vocabulary))
+
+    def score(self, split: str, outcome: Outcome) -> dict[str, float]:
+        """Return every metric of a whole split."""
+        return self.question.score(self.expert.vocabulary, outcome, self.tables.get(split, {}))
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
 from ...core.run_folder import RunFolder
+from ...downstream.answer import Answer
 from ...downstream.base import Outcome, Question
 from ...downstream.load import load_task
 from ...runs.config.resolve import config_of
@@ -49,9 +50,9 @@ class Side:
     vocabulary: Mapping[str, Any]
 
     @property
-    def classes(self) -> list[str]:
-        """What its answers are among, where they are classes or dimensions."""
-        return list(self.vocabulary.get("classes") or self.vocabulary.get("dimensions") or ())
+    def answer(self) -> Answer:
+        """The kind of answer."""
+        return self.question.answer(self.vocabulary)
 
 
 def read_side(folder: Path, task: str | None = None, weights: str | None = None) -> Side:
@@ -142,16 +143,16 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
     return Part(there.task(kept, name).path, home, seed, {**shared, **said, **said[kept]})
 
 
-def read_answers(places: Sequence[Path], split: str) -> tuple[Outcome, list[str]]:
+def read_answers(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
     """Return the answers of a seed's folds to a split, pooled, and who spoke."""
     outcomes, speakers = [], []
-    for place in places:
+    for place in side.seeds[seed]:
         path = RunFolder(place).predictions(split)
         if not path.is_file():
             raise UserError(
                 f"Expected '{path.name}' in '{place}', found none. Test the run there: -m evaluate -t {split} -e RUN."
             )
-        outcome, who = read_predictions(path)
+        outcome, who = read_predictions(path, side.answer)
         outcomes.append(outcome)
         speakers += who
     return Outcome.join(outcomes), speakers

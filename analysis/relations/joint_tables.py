@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ...downstream.base import Question
 from ...downstream.load import load_task
 from ...plans.scenario import ALL, ALONE, BUT, MOVED, Scenario
 from ...runs.joint import KEPT
-from ...runs.results import read_predictions
+from ...runs.results import read_predictions, read_tables
 from ..table import number, render, spread
 from .graphs import draw
 from .relations import Interval, Relations, relations_of, relations_text
@@ -230,21 +229,22 @@ def paired_intervals(plan: Scenario, found: Found, folder: Path) -> dict[tuple[s
     for source in plan.tasks:
         for column in found.columns:
             runs = [RunFolder(folder / row / seed) for row in (ALL, BUT + source)]
-            paths = [run.task("last", column.name).predictions(column.split) for run in runs]
+            places = [run.task("last", column.name) for run in runs]
+            paths = [place.predictions(column.split) for place in places]
             if source == column.name or not all(path.is_file() for path in paths):
                 continue
             vocabulary = runs[0].read().vocabulary()[column.name]
-            (every, groups), (without, _) = (read_predictions(path) for path in paths)
+            answer, tables = column.question.answer(vocabulary), read_tables(places[:1], column.split)
+            (every, groups), (without, _) = (read_predictions(path, answer) for path in paths)
             if every.ids != without.ids:
                 continue
             sign = 1.0 if column.direction == "higher" else -1.0
-            score = partial(column.question.score, vocabulary)
 
             def change(rows: np.ndarray) -> float:
                 """Return the relative change of one draw."""
                 chosen = rows.tolist()
-                base = score(every.take(chosen))[column.metric]  # noqa: B023 (called at once)
-                other = score(without.take(chosen))[column.metric]  # noqa: B023
+                base = column.question.score(vocabulary, every.take(chosen), tables)[column.metric]  # noqa: B023 (called at once)
+                other = column.question.score(vocabulary, without.take(chosen), tables)[column.metric]  # noqa: B023
                 return sign * (other - base) / abs(base) if base else float("nan")  # noqa: B023
 
             interval = metrics.bootstrap_interval(change, groups, repeats=REPEATS) if all(groups) else None

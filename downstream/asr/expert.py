@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from ...core.errors import UserError
 from ...core.options import ABOVE_0, AT_LEAST_0, SHARE
-from ...corpus.base import Utterance
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
-from ..base import Expert, Outcome, Output, Task
+from ..base import Expert, Output, Task
 from . import question
 from .masks import Fill, mask_dimensions, mask_time
 from .recurrent import Recurrent, put_side_by_side
@@ -52,10 +51,6 @@ class Asr(Expert):
         self.projector = nn.Linear(spec.dim * options.downsample, options.projector_dim)
         self.recurrent = Recurrent(options.projector_dim, options.hidden_dim, options.layers, options.dropout)
         self.classifier = nn.Linear(self.recurrent.output_dim, 1 + len(self.characters))  # blank first
-
-    def target(self, utterance: Utterance) -> str:
-        """Return what is said, in the form that is learnt: its characters get their numbers in the loss."""
-        return question.reference_of(self.vocabulary, utterance)
 
     def learnable(self, target: str, seconds: float) -> bool:
         """Return whether an utterance of so many seconds has the frames that its text takes."""
@@ -98,18 +93,10 @@ class Asr(Expert):
                     "Lower asr.downsample, mend its text, or let such utterances teach nothing: -o asr.zero_infinity=true"
                 )
 
-    def decode(self, output: Output) -> tuple[tuple[str, ...], None]:
+    def decode(self, output: Output) -> tuple[str, ...]:
         """Return the text that the best character of each frame spells."""
         best = output.values.detach().argmax(dim=2).cpu().tolist()
-        return tuple(decode(self.characters, row[:length]) for row, length in zip(best, output.lengths, strict=True)), None
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        """Return the word and the character error rate."""
-        return question.score(self.vocabulary, outcome)
-
-    def join(self, windows: Sequence[tuple[float, str]]) -> tuple[str, None]:
-        """Return the text of a long file: those of its windows, one after the other."""
-        return " ".join(text for _, text in windows if text), None
+        return tuple(decode(self.characters, row[:length]) for row, length in zip(best, output.lengths, strict=True))
 
 
 def build(options: AsrConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Asr:

@@ -19,6 +19,7 @@ from headwater.core import process as children
 from headwater.core.errors import UserError
 from headwater.core.run_folder import Held, RunFolder
 from headwater.core.trust import CHECKPOINTS
+from headwater.downstream.answer import OneClass
 from headwater.inference.evaluate import evaluate_run
 from headwater.plans.execute import Part, devices_of, flags_of_typed_files, run_parts
 from headwater.plans.grid import expand, run_plan, summarise
@@ -53,7 +54,11 @@ def test_folds_are_pooled_and_speakers_resampled(folds: RunConfig, tmp_path: Pat
     pooled = summary["pooled"]["test"]
     assert (pooled["num_utterances"], pooled["num_speakers"]) == (72, 12)
     assert pooled["intervals"]["ua"][0] <= pooled["scores"]["ua"] <= pooled["intervals"]["ua"][1]
-    ids = [name for fold in range(1, 6) for name in read_predictions(tmp_path / f"fold{fold}" / "predictions-test.csv")[0].ids]
+    ids = [
+        name
+        for fold in range(1, 6)
+        for name in read_predictions(tmp_path / f"fold{fold}" / "predictions-test.csv", OneClass(()))[0].ids
+    ]
     assert len({*ids}) == 72
     assert summary["mean"]["test"]["ua"]["runs"] == 5
     assert json.loads((tmp_path / "result.json").read_text()) == summary

@@ -20,6 +20,7 @@ import yaml
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
+from headwater.downstream.answer import OneClass
 from headwater.runs import features as stored
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
@@ -112,7 +113,7 @@ def features_of(folder: Path) -> str | None:
 
 def predictions(folder: Path) -> tuple[tuple, np.ndarray]:
     """Predictions and scores on the test split."""
-    outcome, _ = read_predictions(folder / "predictions-test.csv")
+    outcome, _ = read_predictions(folder / "predictions-test.csv", OneClass(()))
     assert outcome.scores is not None
     return outcome.predictions, outcome.scores.numpy()
 

@@ -301,12 +301,16 @@ def test_what_dev_decides_on_the_way_is_no_part_of_training(rated: Path) -> None
     # a resumed run starts without it: with it, its dev scores would be others than those of a run that was never killed
     task = prepare_tasks(resolve_mtl([three_tasks(rated, FROZEN)])).tasks["dsd"]
 
-    def tested(task: TaskData, place: str) -> dict[str, Any]:
+    places = []
+
+    def tested(task: TaskData, place: str) -> tuple[TaskData, dict[str, Any]]:
         """Place the operating point, as a test on dev does."""
-        task.expert.vocabulary = {**task.expert.vocabulary, "threshold": 0.9}
-        return {"place": place}
+        placed = task.with_vocabulary({**task.expert.vocabulary, "threshold": 0.9})
+        places.append((place, placed.expert.vocabulary["threshold"]))
+        return placed, {}
 
     keep_own(tested, task)
+    assert places == [("own/dsd", 0.9)]
     assert task.expert.vocabulary["threshold"] == 0.5
 
 
