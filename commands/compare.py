@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import UserError
+from .common.console import print_note, print_result
 from .common.shell import Parser
 
 HELP = "compare runs or plans on the same utterances: difference, interval, p-values, a verdict"
@@ -36,14 +37,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected a file of its own after --json, found '{out}', which is a run's. Choose another name.")
     compared = compare(runs, metric=flags.metric, split=flags.split, task=flags.task, weights=flags.weights)
     if flags.json == "-":
-        import json
-
-        json.dump(as_json(compared), sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_result(json.dumps(as_json(compared), indent=2, ensure_ascii=False))
         return 0
     if flags.json:
         write_json(out, as_json(compared))
-    print(compared_text(compared, markdown=flags.markdown))
+    print_result(compared_text(compared, markdown=flags.markdown))
     if flags.json:
-        print(f"written to {out}", file=sys.stderr)
+        print_note(f"written to {out}")
     return 0

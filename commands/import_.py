@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from .common.console import print_result
 from .common.shell import Parser
 
 HELP = "make a run of s3prl's emotion checkpoint, or a transformers folder of its HuBERT, wav2vec 2.0, data2vec, WavLM"
@@ -37,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(content, Mapping) and {*content} >= PARTS:
         classes = [word.strip() for word in flags.classes.split(",")] if flags.classes else None
         config = import_head(recognise_head(path, content), folder, flags.upstream, flags.upstream_ckpt, classes)
-        print(f"emotion on {config.upstream.name}, fold {config.corpus.fold} of IEMOCAP: written to {folder}")
-        print(f"headwater predict {folder} my.wav")
+        print_result(f"emotion on {config.upstream.name}, fold {config.corpus.fold} of IEMOCAP: written to {folder}")
+        print_result(f"headwater predict {folder} my.wav")
         return 0
     given = {"-u": flags.upstream, "-k": flags.upstream_ckpt, "--classes": flags.classes}
     for flag in (flag for flag, value in given.items() if value):
@@ -53,7 +54,7 @@ def import_model(path: Path, content: Any, folder: Path) -> None:
 
     model = recognise(path, content)
     left_out = sorted({name.split(".")[0] for name in write_folder(model, folder)})
-    print(f"{model.family.title}: written to {folder}")
+    print_result(f"{model.family.title}: written to {folder}")
     if left_out:
-        print(f"left out, since no layer needs it: {', '.join(left_out)}")
-    print(f"headwater downstream -u {stem_of(model.family.model_type)} -k {folder} -d emotion --demo")
+        print_result(f"left out, since no layer needs it: {', '.join(left_out)}")
+    print_result(f"headwater downstream -u {stem_of(model.family.model_type)} -k {folder} -d emotion --demo")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from .common.plan_view import outlook_rows, run_watched
+from ..core.process import in_launch, is_main
+from .common.console import print_result
+from .common.hints import MTL
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper -
 def make_parser(prog: str) -> Parser:
     """Return the flags."""
     words = "One upstream, several tasks: single runs, all together, all but one, transfer to the one left out."
-    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog))
+    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog), MTL)
     add = parser.add_argument
-    words = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
+    words = "a name of `headwater list upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
     add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
     words = "the tasks: folders of downstream/, or of your own (./my_task)"
@@ -38,7 +40,6 @@ def make_parser(prog: str) -> Parser:
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
     add("--data", action="append", default=[], metavar="CORPUS=PATH", help="where a corpus lies")
     add("--demo", action="store_true", help="the tasks' miniature corpora")
-    add("--demo-scale", type=float, help="size of the miniatures (default 1)")
     add("--shared-weights", action="store_true", help="one weighted sum of the layers for all tasks, as in the paper")
     add("--balance", metavar="HOW", help="sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or ks=2,asr=0.5")
     add("--sampling", metavar="HOW", help="all (default: every task in every step), round_robin, proportional, temperature")
@@ -56,13 +57,14 @@ def make_parser(prog: str) -> Parser:
     add("-p", "--expdir", metavar="DIR", help="folder of the plan, as it is")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print plan and tables only")
-    add("--one", action="store_true", help="the recipe is one joint run of a plan, in the folder -p")
+    add("--one", action="store_true", help=SUPPRESS)  # a plan passes it: the recipe is one joint run, in the folder -p
     return parser
 
 
 def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     """Print the plan, run what is left of it, print its tables."""
     flags = make_parser(prog).parse_args(arguments)
+    from ..core.run_folder import RunFolder
     from ..plans.scenario import plan_scenario
 
     if flags.jobs < 1:
@@ -75,11 +77,11 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     plan = plan_scenario(values, flags.scenario, seeds)
     folder = folder_of(flags, plan)
     wanted = by_part(plan.only(split_words(flags.only)))
-    answer(plan_text(plan, wanted, folder))
+    print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
-    lacking = run_watched(wanted, folder, flags, {})
-    if lacking and not any((folder / run.name / "result.json").is_file() for runs in wanted.values() for run in runs):
+    lacking = run_left(wanted, folder, flags, {})
+    if lacking and not any(RunFolder(folder / run.name).result.is_file() for runs in wanted.values() for run in runs):
         raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
     if is_main():
         finish(plan, folder, lacking)
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
 
 def refuse_jobs_in_a_launch(flags: Namespace) -> None:
     """Refuse several runs at once inside of a launch that gives all processes to one run."""
-    if flags.jobs > 1 and "RANK" in os.environ:
+    if flags.jobs > 1 and in_launch():
         raise UserError(
             f"Expected one run at a time under torchrun, found --jobs {flags.jobs}. Either `torchrun --nproc_per_node N "
             f"run_mtl.py …` without --jobs (each run on all processes), or `python run_mtl.py … --jobs {flags.jobs}` (each on "
@@ -123,7 +125,7 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     for name in (name for name in values["tasks"] if names and name not in names):
         raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
     if not values["upstream"].get("name"):
-        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater upstreams`.")
+        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
@@ -164,8 +166,6 @@ def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
         usual = corpus.get("name") or usual_corpus(task)
         if flags.demo:
             corpus["demo"] = True
-        if flags.demo_scale is not None:
-            corpus["demo_scale"] = flags.demo_scale
         for key in (key for key in (name, usual) if key in data):
             corpus["data"] = data[key]
             used.add(key)
@@ -226,7 +226,7 @@ def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> st
     if plan.missing:
         lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 
@@ -252,20 +252,8 @@ def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
     from ..analysis.relations.joint_tables import folders_of, report_table
     from ..analysis.report.report import report
 
-    print("", report_table(plan, folder), sep="\n")
-    for name, reason in lacking.items():
-        print(f"missing   {name}: {reason}")
+    missing = (f"missing   {name}: {reason}" for name, reason in lacking.items())
+    print_result("", report_table(plan, folder), *missing)
     if folders_of(plan, folder):
         report([folder], folder / "report.html")
-    print(f"written to {folder}")
-
-
-def is_main() -> bool:
-    """Tell whether this process is the one that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def answer(text: str) -> None:
-    """Print once, however many processes there are."""
-    if is_main():
-        print(text, flush=True)
+    print_result(f"written to {folder}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from .common.plan_view import outlook_rows, run_watched
+from ..core.process import is_main
+from .common.console import print_result
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..runs.config.recipes import find_recipe
 
     if not flags.recipe:
-        print(listed())
-        return 0
+        raise UserError(f"Expected a recipe, found none. `headwater list recipes` lists ours. For instance: {EXAMPLE}")
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     path = find_recipe(flags.recipe)
@@ -55,26 +55,16 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(flags.expdir) if flags.expdir else Path("result") / "recipes" / name_of(path)
     names = plan.only([name for name in (flags.only or "").split(",") if name])
     missing = missing_corpora(plan, folder)
-    answer(plan_table(plan, names, find_runs(plan, folder), missing))
+    print_result(plan_table(plan, names, find_runs(plan, folder), missing))
     if flags.plan:
         return 0
-    missing |= with_advice(run_watched({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
+    missing |= with_advice(run_left({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
     missing = {**foreign_parts(plan, find_runs(plan, folder)), **missing}
     if is_main():
         from ..analysis.papers.figures import report
 
-        print("", report(plan, folder, missing), f"written to {folder}", sep="\n")
+        print_result("", report(plan, folder, missing), f"written to {folder}")
     return 3 if {*missing} & {*names} else 0
-
-
-def listed() -> str:
-    """Return the recipes that come with Headwater, a line each."""
-    from ..plans.recipe import list_recipes
-
-    rows = {name: " ".join(str(mapping.get("paper", "")).split()) for name, mapping in list_recipes().items()}
-    width = max(map(len, rows), default=0)
-    lines = [f"{name:<{width}}  {paper}".rstrip() for name, paper in rows.items()]
-    return "\n".join([*lines, "headwater recipe NAME --plan: what a recipe would run"])
 
 
 def plan_of(flags: Namespace, path: Path) -> PaperPlan:
@@ -108,13 +98,13 @@ def name_of(path: Path) -> str:
 
 def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     """Return the parts with runs left whose corpus is not on this machine, with a line that says how to bring it."""
-    from ..core.run_folder import is_finished
+    from ..core.run_folder import RunFolder
     from ..corpus.load import get_reader
     from ..corpus.locate import find_root
 
     missing, wrong = dict[str, str](), list[str]()
     for name, config in plan.configs.items():
-        if all(is_finished(folder / run.name) for run in plan.runs[name]):
+        if all(RunFolder(folder / run.name).is_finished for run in plan.runs[name]):
             continue
         corpus, reader = config.corpus, get_reader(config.corpus.name)
         try:
@@ -148,7 +138,7 @@ def plan_table(plan: PaperPlan, names: Sequence[str], found: Found, missing: Map
     foreign = [found.foreign[run.name] for name in names for run in plan.runs[name] if run.name in found.foreign]
     lines += [f"other     {in_one_line(reason.splitlines())}" for reason in foreign]
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 
@@ -177,14 +167,3 @@ def foreign_parts(plan: PaperPlan, found: Found) -> dict[str, str]:
     """Return the parts in whose folders stand runs that the recipe does not ask for, with the reason."""
     there = {name: [found.foreign[run.name] for run in runs if run.name in found.foreign] for name, runs in plan.runs.items()}
     return {name: reasons[0] for name, reasons in there.items() if reasons}
-
-
-def is_main() -> bool:
-    """Tell whether this process is the one that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def answer(text: str) -> None:
-    """Print once, however many processes there are."""
-    if is_main():
-        print(text, flush=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import UserError
+from .common.console import print_result
 from .common.shell import Parser
 
 HELP = "one html file of runs, plans or recipes: tables, curves, layers, confusions, relations, settings"
@@ -23,5 +24,5 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected a page's name that ends in .html after --out, found '{out}'. Add .html.")
     from ..analysis.report.report import report
 
-    print(report([Path(folder) for folder in flags.results], out))
+    print_result(report([Path(folder) for folder in flags.results], out))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
 from ..core.files import in_words
+from .common.console import print_note, print_result
 from .common.shell import Parser
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if not root.is_dir():
         if flags.store:
             raise UserError(f"Expected a store in '{root}', found no folder. Check the path.")
-        print(f"nothing is stored in {root}")
+        print_result(f"nothing is stored in {root}")
         return 0
     with plain_disk_errors(root):
         return {"status": status, "prune": prune, "verify": verify}[flags.action](flags, root)
@@ -60,10 +60,10 @@ def status(_: Namespace, root: Path) -> int:
     lines += [described(space) for space in spaces]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines if spaces else []:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        print_result("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
     count = f"{len(spaces)} space{'s' * (len(spaces) != 1)}"
-    print(f"{in_words(sum(space.size for space in spaces))} in {count}, in {root}")
-    print(f"a run adds at most {in_words(default_limit(root))} unasked (--store-limit)")
+    print_result(f"{in_words(sum(space.size for space in spaces))} in {count}, in {root}")
+    print_result(f"a run adds at most {in_words(default_limit(root))} by itself (raise it with -o store.limit=SIZE)")
     return 0
 
 
@@ -95,13 +95,17 @@ def prune(flags: Namespace, root: Path) -> int:
     down_to = parse_size(flags.to) if flags.to else None
     if not flags.dry_run:
         clear_remains(root)
-    removed, held = prune_spaces(list_spaces(root), unused_since=since, down_to=down_to, dry_run=flags.dry_run)
+    spaces = list_spaces(root)
+    removed, held = prune_spaces(spaces, unused_since=since, down_to=down_to, dry_run=flags.dry_run)
     word = "would go" if flags.dry_run else "removed"
     for space in removed:
-        print(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
+        print_result(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
     for space in held:
-        print(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it", file=sys.stderr)
-    print(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
+        print_note(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it")
+    for space in spaces:
+        if not space.is_known:
+            print_note(f"kept     {in_words(space.size)}  {space.folder}: no space.json says that the store made it")
+    print_result(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
     return 0
 
 
@@ -112,9 +116,9 @@ def verify(_: Namespace, root: Path) -> int:
 
     files, changed = changed_audio(root, cache_folder())
     for path in changed:
-        print(f"changed  {path}: its bytes are others, with size and time as before; its features are computed anew")
+        print_result(f"changed  {path}: its bytes are others, with size and time as before; its features are computed anew")
     shards, damaged = damaged_shards(root)
     for shard in damaged:
-        print(f"damaged  {shard}: removed, its rows are computed again")
-    print(f"{files} audio files, {len(changed)} changed; {shards} shards, {len(damaged)} damaged, in {root}")
+        print_result(f"damaged  {shard}: removed, its rows are computed again")
+    print_result(f"{files} audio files, {len(changed)} changed; {shards} shards, {len(damaged)} damaged, in {root}")
     return 3 if changed or damaged else 0

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,14 +83,23 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
-            raise ValueError(f"not all of {', '.join(needed)}")
-        return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
     except ValueError as problem:
-        mend = "Remove the file: the command that trained the run writes it again."
-        raise UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}") from None
+        raise _damaged_json(path, str(problem)) from None
+    refuse_without(path, content, needed)
+    return content
+
+
+def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
+    """Refuse the content of a run's json that is no mapping with the keys needed, where they are named."""
+    if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+        raise _damaged_json(path, f"not all of {', '.join(needed)}")
+
+
+def _damaged_json(path: Path, problem: str) -> UserError:
+    mend = "Remove the file: the command that trained the run writes it again."
+    return UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}")
 
 
 @contextmanager
@@ -125,6 +135,41 @@ def folder_aside(folder: Path, *, fills_empty: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def expanded(name: str | Path) -> Path:
+    """Return a path with `~` as the user's home; `~nobody` stays as it is, and no file is found there."""
+    return Path(os.path.expanduser(name))
+
+
+def obstacle(path: str | Path) -> str | None:
+    """Return why nothing can be read at a path; None where an ordinary file lies that holds something.
+
+    A pipe or a device is not opened: whoever reads it may wait for ever.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as problem:
+        return _ABSENT.get(problem.errno or 0, problem.strerror or "no file")
+    except ValueError:  # a NUL in it, or half a character
+        return "a name that no file can have"
+    if stat.S_ISDIR(state.st_mode):
+        return "a folder"
+    if not stat.S_ISREG(state.st_mode):
+        return NO_FILE
+    if not os.access(path, os.R_OK):
+        return "no permission to read it"
+    return None if state.st_size else "an empty file (0 bytes)"
+
+
+NO_FILE = "a pipe, a socket or a device"  # that would be waited for
+_ABSENT: dict[int, str] = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.ELOOP: "a link that leads back to itself",
+    errno.EACCES: "no permission to read it",
+    errno.ENAMETOOLONG: "a name that is too long",
+}
+
+
 def in_words(size: float) -> str:
     """Return bytes as a person reads them.
 
@@ -140,6 +185,8 @@ def in_words(size: float) -> str:
 def hash_file(path: str | Path) -> str:
     """Return the hash of a file's bytes."""
     digest = hashlib.sha256()
+    if obstacle(path) == NO_FILE:
+        raise UserError(f"Expected readable audio, found {NO_FILE}: {path}. Replace the file, or leave it out.")
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..plugins.registry import Registry
@@ -53,6 +54,7 @@ class Reader:
     select_by: Mapping[str, str] = field(default_factory=dict)  # task -> metric that chooses the best step
     make_demo: Callable[..., None] | None = None  # make_demo(folder, *, seed, scale): a miniature in the official layout
     where: str = ""  # where the data come from, and what to do to get them
+    has_layout: Callable[[Path], bool] | None = None  # whether a folder looks like this corpus
     is_file: bool = False  # the root is a file (a manifest), not a folder
     test: str = "test"  # the split that a table of several tasks is about
 

@@ -1,4 +1,4 @@
-"""What `headwater corpus check` and `headwater corpus list` say."""
+"""The texts of `headwater corpus check` and `headwater list corpora`."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
-from ..core.run_folder import TRAINED_ON
+from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..downstream.labels import LabelsConfig
 from ..downstream.load import load_task
@@ -72,13 +71,13 @@ def evaluate_run(
     }
     fold = [f"fold{heard.fold}"] if heard.fold is not None else []
     name = "-".join([heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
-    place = folder / "evaluations" / name
+    place = RunFolder(folder).evaluation(name)
     if accelerator.is_main_process:
-        write_predictions(place / f"predictions-{split}.csv", outcome, examples, trained.expert.vocabulary)
-        write_outcome(place / f"outcome-{split}.safetensors", outcome, marks)
-        write_json(place / "result.json", result)
+        write_predictions(place.predictions(split), outcome, examples, trained.expert.vocabulary)
+        write_outcome(place.outcome(split), outcome, marks)
+        place.write(result=result)
         notes = tuple(f"note      {note}" for note in result["notes"])
-        say(runtime, *notes, f"written to {place}")
+        say(runtime, *notes, f"written to {place.path}")
     return result
 
 
@@ -91,7 +90,7 @@ def read_for_test(config: CorpusConfig) -> Corpus:
 
 def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], split: str) -> None:
     """Refuse to call a test what the run has learnt from: another fold of its own corpus, say."""
-    trained = read_json(folder / TRAINED_ON, ("corpus", "heard"))
+    trained = RunFolder(folder).read().trained_on("corpus", "heard")
     seen = count_known(known_of(trained, corpus), corpus, rows)
     if seen and trained.get("all"):
         raise UserError(
@@ -101,10 +100,10 @@ def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], spli
     if seen and split != "train":
         raise UserError(
             f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)} in split '{split}'. "
-            "Test the run's own fold and protocol (leave out -v and --protocol), or look at -t train."
+            "Test the run's own fold and protocol (leave out -v and corpus.protocol), or look at -t train."
         )
 
 
 def trained_result(folder: Path) -> Mapping[str, Any]:
     """Return the result of a finished run."""
-    return read_json(folder / "result.json", ("task", "source", "best_step"))
+    return RunFolder(folder).read().result("task", "source", "best_step")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.run_folder import PLACED, Row, counted, mean_placed
+from ..core.run_folder import Row, counted
 from ..corpus.batch import Batch
 from ..downstream.answer import names_of
+from ..downstream.threshold import THRESHOLD, mean_threshold
 from ..upstream.base import Layers, Upstream
 from .ask import Piece, Prediction, Words, ask, ask_all, own_words
 from .trained_run import TrainedRun
@@ -116,9 +117,9 @@ def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOn
     refuse_unlike(folder, runs)
     said = f"mean of the scores of {counted(chosen)}"
     vocabulary = dict(runs[0].vocabulary)
-    if PLACED in vocabulary:
-        vocabulary[PLACED] = mean_placed([run.vocabulary for run in runs])
-        said += f"; {PLACED} {vocabulary[PLACED]:.4f}, the mean of theirs"
+    if THRESHOLD in vocabulary:
+        vocabulary[THRESHOLD] = mean_threshold([run.vocabulary for run in runs])
+        said += f"; {THRESHOLD} {vocabulary[THRESHOLD]:.4f}, the mean of theirs"
     return Folds(folder, runs, vocabulary, said)
 
 

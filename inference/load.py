@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.run_folder import runs_of_plan
+from ..core.run_folder import RunFolder
 from .folds import Folds, load_folds
 from .trained_run import TrainedRun, load_one
 
@@ -22,7 +22,7 @@ def load_run(
 
     `task` names one of a run of several. A plan answers with the mean of its folds' and seeds' scores, or with one `fold`.
     """
-    names = runs_of_plan(Path(folder).expanduser())
+    names = RunFolder(Path(folder).expanduser()).runs()
     if names is None:
         return of_fold(load_one(folder, weights, text_weights, task), fold)
     return load_folds(

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.files import read_json
-from ..core.run_folder import run_folder
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
@@ -90,7 +89,7 @@ class TrainedRun:
     @property
     def fingerprint(self) -> str:
         """A hash of everything that decides its answers: weights, vocabulary, how layers are used."""
-        known = read_json(self.folder / "identity.json", ("upstreams",))["upstreams"]
+        known = RunFolder(self.folder).read().identity("upstreams")["upstreams"]
         heard = []
         for role, section in roles_of(self.config).items():
             weights = self.model.upstream(role).weights_hash() if section.trainable else known[role]
@@ -117,7 +116,7 @@ class TrainedRun:
 
 
 SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role
-FLAGS = {"audio": "-k", "text": "--text-upstream-ckpt"}
+FLAGS = {"audio": "-k", "text": "-o text_upstream.path"}
 
 
 def load_one(
@@ -128,23 +127,23 @@ def load_one(
     frozen: MutableMapping[str, Upstream] | None = None,
 ) -> TrainedRun:
     """Return a single finished run; what `frozen` holds of its upstreams is not loaded again, and what is loaded is added."""
-    folder = run_folder(folder)
-    if not (folder / "result.json").is_file():
+    run = RunFolder.open(folder)
+    folder, stored = run.path, run.read()
+    if not run.result.is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
     config, name, shares = config_of(folder, task)
     for role, path in (("audio", weights), ("text", text_weights)):
         if path is not None:
             config = moved(config, role, path)
-    identity = read_json(folder / "identity.json", ("upstreams", "marks"))
+    identity = stored.identity("upstreams", "marks")
     loaded = {} if frozen is None else frozen
     upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
     kind = load_task(config.task)
-    vocabulary = read_json(folder / "vocabulary.json", (name,))[name]
+    vocabulary = stored.vocabulary(name)[name]
     expert = build_expert(config, kind, vocabulary, upstreams)
     model = Model(upstreams, {config.task: expert}, roles_of(config), shares_sums=shares)
-    best = folder / "checkpoints" / "best.safetensors"
-    tensors, _ = load_tensors(best)
-    model.load_trained_state(of_task(tensors, name, config.task), str(best))
+    tensors, _ = load_tensors(run.best)
+    model.load_trained_state(of_task(tensors, name, config.task), str(run.best))
     return TrainedRun(folder, config, model.eval(), expert, kind.question(config.expert), tuple(identity["marks"]))
 
 

@@ -14,13 +14,12 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-import yaml
 
 from ..core import process as children
 from ..core.errors import UserError
-from ..core.files import made, read_json, write_text
-from ..core.options import merge, read_yaml
-from ..core.run_folder import Held, is_finished, refuse_held
+from ..core.files import made, write_text
+from ..core.options import merge, write_yaml
+from ..core.run_folder import Held, RunFolder
 from ..core.trust import CHECKPOINTS
 from ..plugins.code import flags_for_another_process, refuse_edited
 from ..runs.config.identity import identity_of, mtl_identity, refuse_other
@@ -114,7 +113,7 @@ def run_parts(
     )
     while waiting:
         begun = len(waiting)
-        for part in waiting if "RANK" not in os.environ else waiting[:1]:
+        for part in waiting[:1] if children.in_launch() else waiting:
             if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
                 continue
             try:
@@ -136,7 +135,7 @@ def run_parts(
 
 def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
     """Return a part's result: at hand, or run now."""
-    if runtime.named and is_finished(folder / part.name):
+    if runtime.named and RunFolder(folder / part.name).is_finished:
         return at_hand(part, folder)
     say(runtime, words)
     return run_any(located(part, folder), folder / part.name, replace(runtime, named=False))
@@ -149,7 +148,7 @@ def run_any(config: RunConfig | MtlConfig, folder: Path, runtime: Runtime) -> Re
 
 def with_singles(config: MtlConfig, singles: Mapping[str, Path]) -> MtlConfig:
     """Return a run of several tasks with what single-task runs give it: the scores to gain over, and heads to start from."""
-    scores = {name: read_json(place / "result.json", ("scores",)) for name, place in singles.items()}
+    scores = {name: RunFolder(place).read().result("scores") for name, place in singles.items()}
     baselines = {name: result["scores"]["dev"][result["select_by"]] for name, result in scores.items()}
     heads = {
         name: replace(run, init_head=str(singles[name])) if run.init_head == SINGLE and name in singles else run
@@ -170,7 +169,7 @@ def in_processes(
     parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, failed: dict[str, str], *, go_on: bool
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Run several parts at once, each in a process with its share of the cores, as soon as what it needs is there."""
-    if "RANK" in os.environ:
+    if children.in_launch():
         raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
@@ -222,17 +221,17 @@ def refuse_foreign(part: Part, folder: Path) -> None:
 
 def at_hand(part: Part, folder: Path) -> Result:
     """Return the result of a finished run, once it is found to be the one that is asked for."""
-    place = folder / part.name
+    place, stored = folder / part.name, RunFolder(folder / part.name).read()
     refuse_foreign(part, folder)
     # a folder's identity has the last part of a path alone, which runs of several parts share
-    began = starts_of(read_yaml(place / "config.yaml"))
+    began = starts_of(stored.config())
     for asked, found in zip(starts_of(mapping_of(part.config)), began, strict=True):
         if asked in part.needs and not str(found).endswith(part.needs[asked]):
             raise UserError(
                 f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
                 "Remove it, or choose another folder with -p."
             )
-    return read_json(place / "result.json", ("tasks" if isinstance(part.config, MtlConfig) else "scores", "marks"))
+    return stored.result("tasks" if isinstance(part.config, MtlConfig) else "scores", "marks")
 
 
 def starts_of(mapping: Mapping[str, Any]) -> list[str]:
@@ -246,8 +245,9 @@ def why_stopped(name: str, told: str, place: Path) -> str:
     mistake = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
     if mistake is not None:
         return f"Run '{name}' stopped: {in_one_line(lines[mistake:]).removeprefix('error: ')}"
-    write_text(place / "stopped.txt", told)
-    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {place / 'stopped.txt'})"
+    kept = RunFolder(place).stopped
+    write_text(kept, told)
+    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {kept})"
 
 
 def in_one_line(lines: Sequence[str]) -> str:
@@ -289,13 +289,14 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
     def run_apart(part: Part, device: str) -> Result:
         """Run one part in a process of its own."""
         place = folder / part.name
-        refuse_held(place)
+        there = RunFolder(place)
+        there.refuse_held()
         config = located(part, folder)
-        if runtime.named and is_finished(place):  # nothing to compute: no process is worth its start
+        if runtime.named and there.is_finished:  # nothing to compute: no process is worth its start
             return at_hand(part, folder)
         # what this process resolved is what that one runs
         asked = recipes / f"{parts.index(part)}.yaml"
-        write_text(asked, yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True))
+        write_yaml(asked, mapping_of(config))
         alone = isinstance(config, RunConfig)
         verb = children.command("headwater", "downstream" if alone else "mtl")
         flags = ["-c", str(asked), "-p", str(place), "--device", device]
@@ -306,9 +307,9 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
             command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            refuse_held(place)  # another machine was quicker
+            there.refuse_held()  # another machine was quicker
             raise UserError(why_stopped(part.name, done.stderr, place))
         say(runtime, f"done      {part.name}")
-        return read_json(place / "result.json")
+        return there.read().result()
 
     return start

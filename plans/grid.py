@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from ..core.files import read_json, write_json
 from ..core.options import merge, parse_override
+from ..core.process import is_main
+from ..core.run_folder import RunFolder
 from ..corpus.load import get_reader
 from ..downstream import metrics
 from ..downstream.base import Outcome
@@ -108,20 +108,20 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
         return run(parts[0].own, folder, runtime)
-    if (folder / "identity.json").is_file():
+    if RunFolder(folder).identity.is_file():
         raise UserError(
             f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
         )
     refuse_missing_fold(parts)
     heard = {part.own.upstream.layer for part in parts}
     runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
-    done = sum((folder / part.name / "result.json").is_file() for part in parts)
+    done = sum(RunFolder(folder / part.name).result.is_file() for part in parts)
     say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
     results, _ = run_parts(parts, folder, runtime, jobs)
     reported = [part for part in parts if part.stage == parts[-1].stage]
     summary = summarise(reported, [results[part.name] for part in reported], folder)
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(folder / "result.json", summary)
+    if is_main():
+        RunFolder(folder).write(result=summary)
     return summary if len(reported) > 1 else results[reported[0].name]
 
 
@@ -187,14 +187,15 @@ def means(results: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
 def pooled(folders: Sequence[Path], split: str, config: RunConfig) -> dict[str, Any]:
     """Return the scores of all runs' predictions for a split taken together, with intervals over their speakers."""
     question, outcomes, speakers = load_task(config.task).question(config.expert), [], []
-    for folder in folders:
-        if (folder / f"predictions-{split}.csv").is_file():
-            outcome, who = read_predictions(folder / f"predictions-{split}.csv")
+    places = [RunFolder(folder) for folder in folders]
+    for path in (place.predictions(split) for place in places):
+        if path.is_file():
+            outcome, who = read_predictions(path)
             outcomes.append(outcome)
             speakers += who
     if not outcomes:
         return {}
-    vocabulary = read_json(folders[0] / "vocabulary.json")[config.task]
+    vocabulary = places[0].read().vocabulary()[config.task]
     joined = Outcome.join(outcomes)
 
     def score(outcome: Outcome) -> dict[str, float]:

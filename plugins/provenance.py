@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.run_folder import RunFolder
 from .code import find
 from .registry import FLAGS, REGISTRIES, SECTIONS, Kind, points_of, sources_of
 
@@ -41,8 +41,8 @@ def refuse_other_code(
 
     `flags` says what to type it after, `keys` what is needed of the run (task, audio, text); None: all of it.
     """
-    identity = folder / "identity.json"
-    digests = read_json(identity).get("code", {}) if identity.is_file() else {}
+    run = RunFolder(folder)
+    digests = run.read().identity().get("code", {}) if run.identity.is_file() else {}
     for key, digest in digests.items():
         if keys is not None and key.partition(".")[0] not in keys:
             continue

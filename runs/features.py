@@ -241,7 +241,7 @@ def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
     else:
         words = (
             f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
-            f"Raise it (--store-limit {size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
+            f"Raise it (-o store.limit={size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
         )
         if config.mode != "auto":
             raise UserError(f"Expected features that fit into the store, found {words}")

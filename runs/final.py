@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
-from ..core.options import differences, plain, read_yaml
-from ..core.run_folder import PLACED, Row, counted, mean_placed, run_folder, runs_of_plan
+from ..core.options import differences, plain
+from ..core.run_folder import Row, RunFolder, counted
 from ..corpus.base import Corpus, Utterance
+from ..downstream.threshold import THRESHOLD, mean_threshold
 from .config.identity import identity_of
 from .config.resolve import resolve
 from .config.schema import RunConfig
@@ -40,7 +40,7 @@ class Earlier:
         """Return what a user should know of it."""
         mean = f", the mean best step of its {self.said} ({', '.join(map(str, self.best_steps))})" if self.said else ""
         steps = f"{self.steps} steps, as {self.run} chose on dev{mean}; nothing is held out, so there will be no score"
-        placed = () if self.placed is None else (f"{PLACED} {self.placed:.4f}, as {self.run} placed it on dev",)
+        placed = () if self.placed is None else (f"{THRESHOLD} {self.placed:.4f}, as {self.run} placed it on dev",)
         return (steps, *placed)
 
 
@@ -60,20 +60,21 @@ def earlier_of(config: RunConfig) -> Earlier:
     rows, folders = folders_of(place)
     best, vocabularies, total = [], [], 0
     for folder in folders:
-        result = read_json(refuse_unfinished(folder) / "result.json", ("best_step", "select_by"))
+        stored = RunFolder(refuse_unfinished(folder)).read()
+        result = stored.result("best_step", "select_by")
         there = refuse_other(config, folder)
         best.append(int(result["best_step"]))
         total = there.optimizer.schedule_steps or there.training.steps
-        vocabularies.append(read_json(folder / "vocabulary.json", (config.task,))[config.task])
-    placed = mean_placed(vocabularies) if PLACED in vocabularies[0] else None
-    weights = read_json(folders[0] / "identity.json", ("upstreams",))["upstreams"]
+        vocabularies.append(stored.vocabulary(config.task)[config.task])
+    placed = mean_threshold(vocabularies) if THRESHOLD in vocabularies[0] else None
+    weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
     return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
 
 
 def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
     """Return the rows of a plan (none of a single run), and the folders of its runs."""
-    rows = runs_of_plan(place)
-    return rows, [run_folder(place)] if rows is None else [place / row["name"] for row in rows]
+    rows = RunFolder(place).runs()
+    return rows, [RunFolder.open(place).path] if rows is None else [place / row["name"] for row in rows]
 
 
 def refuse_typed(config: RunConfig, typed: Mapping[str, Any]) -> None:
@@ -100,7 +101,7 @@ def decided(typed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def refuse_unfinished(folder: Path) -> Path:
     """Return the folder of a finished run."""
-    if not (folder / "result.json").is_file():
+    if not RunFolder(folder).result.is_file():
         raise UserError(
             f"Expected a finished run after steps_from, found that '{folder}' is not. Repeat the command that trains it."
         )
@@ -109,7 +110,7 @@ def refuse_unfinished(folder: Path) -> Path:
 
 def refuse_other(config: RunConfig, folder: Path) -> RunConfig:
     """Return an earlier run's config; steps of one that is another but for its data were enough there, here nobody knows."""
-    mapping = read_yaml(folder / "config.yaml")
+    mapping = RunFolder(folder).read().config()
     if "tasks" in mapping:
         raise UserError(f"Expected a run of one task after steps_from, found '{folder}', of several. Name a single-task run.")
     there = resolve([mapping])

@@ -14,12 +14,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import yaml
 from accelerate import Accelerator
 
 from ..core.errors import UserError
-from ..core.files import plain_disk_errors, read_json, write_json, write_text
-from ..core.run_folder import ARCHITECTURES, BEST, LAST, TRAINED_ON, held, is_finished, refuse_plan
+from ..core.files import plain_disk_errors
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..corpus.base import Corpus
 from ..downstream.base import Outcome
@@ -68,14 +67,14 @@ def run_tasks(config: MtlConfig, folder: Path, runtime: Runtime) -> dict[str, An
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
     refuse_tiny_steps(config, accelerator.num_processes)
-    refuse_plan(folder)
+    RunFolder(folder).refuse_plan()
     refuse_other(folder, {"config": mtl_identity(config)})
-    with held(folder) if accelerator.is_main_process else nullcontext():
-        if is_finished(folder):
+    with RunFolder(folder).held() if accelerator.is_main_process else nullcontext():
+        if RunFolder(folder).is_finished:
             if not runtime.named:
                 refuse_other(folder, prepare_tasks(config).identity)
             say(runtime, f"{folder} is finished: nothing is trained")
-            return read_json(folder / "result.json", ("tasks",))
+            return RunFolder(folder).read().result("tasks")
         prepared = prepare_tasks(config)
         refuse_uneven_tasks(prepared.tasks, accelerator.num_processes)
         if accelerator.is_main_process:
@@ -166,7 +165,7 @@ def of_task(name: str, run: RunConfig, problem: UserError) -> str:
 
 def head_hash(folder: Path) -> str:
     """Return a hash of a run's weights; its file also says how long they took."""
-    tensors, _ = load_tensors(folder / BEST)
+    tensors, _ = load_tensors(RunFolder(folder).best)
     return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
 
 
@@ -215,17 +214,18 @@ def describe_tasks(prepared: PreparedTasks, folder: Path) -> list[str]:
 
 def begin(folder: Path, prepared: PreparedTasks) -> None:
     """Write what makes a folder this run's, before the first step."""
-    write_text(folder / "config.yaml", yaml.safe_dump(mtl_mapping(prepared.config), sort_keys=False, allow_unicode=True))
     heard = {}
     for name, task in prepared.tasks.items():
         corpus = prepared.corpora[name].name
         heard[name] = {"corpus": corpus, "heard": [heard_as(corpus, row.utterance) for row in task.splits["train"]]}
-    write_json(folder / TRAINED_ON, heard)
-    write_json(folder / "vocabulary.json", {name: task.expert.vocabulary for name, task in prepared.tasks.items()})
-    architecture = prepared.model.upstream("audio").architecture()
-    if prepared.config.upstream.trainable and architecture is not None:
-        write_json(folder / ARCHITECTURES["audio"], architecture)
-    write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
+    architecture = prepared.model.upstream("audio").architecture() if prepared.config.upstream.trainable else None
+    RunFolder(folder).write(
+        config=mtl_mapping(prepared.config),
+        trained_on=heard,
+        vocabulary={name: task.expert.vocabulary for name, task in prepared.tasks.items()},
+        architectures={} if architecture is None else {"audio": architecture},
+        identity={**prepared.identity, "marks": list(prepared.marks)},
+    )
 
 
 def finish_tasks(folder: Path, prepared: PreparedTasks, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def finish_tasks(folder: Path, prepared: PreparedTasks, accelerator: Accelerator
         hooks = Hooks(
             log=log if sys.stderr.isatty() else told_tasks(log, config, partial(say, runtime)),
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator, prepared.balancer),
-            save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
+            save_best=lambda now: save(RunFolder(folder).best, prepared, now, accelerator),
             task_best=lambda task: keep_own(tested, task),
         )
         progress = train(ready, [*prepared.tasks.values()], optimizer, accelerator, plan, progress, hooks)
@@ -275,39 +275,39 @@ def tested_kept(
     """Return each task's scores with the last weights, the best and its own best; those of one step are tested once."""
     found: dict[str, dict[str, Any]] = {name: {} for name in prepared.tasks}
     steps = {"last": progress.step, "best": progress.best_step}
-    for kept, path in (("last", LAST), ("best", BEST)):
+    for kept, path in (("last", RunFolder(folder).last), ("best", RunFolder(folder).best)):
         again = kept == "best" and steps["best"] == steps["last"]
         if not again:
-            tensors, _ = load_tensors(folder / path)
+            tensors, _ = load_tensors(path)
             state = {key: value for key, value in tensors.items() if not key.startswith(("optimizer.", "balancer."))}
-            prepared.model.load_trained_state(state, str(folder / path))
+            prepared.model.load_trained_state(state, str(path))
         for name, task in prepared.tasks.items():
-            found[name][kept] = found[name]["last"] if again else tested(task, f"{kept}/{name}")
+            found[name][kept] = found[name]["last"] if again else tested(task, kept)
     for name in prepared.tasks:
-        found[name]["own"] = read_json(folder / "tasks" / "own" / name / "result.json", ("scores",))
+        found[name]["own"] = RunFolder(folder).task("own", name).read().result("scores")
     return found
 
 
 def keep_own(tested: Callable[[TaskData, str], dict[str, Any]], task: TaskData) -> None:
     """Test a task with the weights of now, which were never as good for it on dev."""
     before = task.expert.vocabulary
-    tested(task, f"own/{task.name}")
+    tested(task, "own")
     task.expert.vocabulary = before  # what dev decided for these weights is no part of training: a resumed run starts without
 
 
 def tested_task(
-    folder: Path, prepared: PreparedTasks, model: torch.nn.Module, accelerator: Accelerator, task: TaskData, place: str
+    folder: Path, prepared: PreparedTasks, model: torch.nn.Module, accelerator: Accelerator, task: TaskData, kept: str
 ) -> dict[str, Any]:
     """Return a task's scores with the weights of now, and leave them with its predictions below the run's folder."""
     outcomes: dict[str, Outcome] = outcomes_of(model, task, prepared.config.training, accelerator)
     vocabulary = task.expert.vocabulary
     result = split_results(task.question, vocabulary, outcomes, task.splits)
-    below = folder / "tasks" / place
+    below = RunFolder(folder).task(kept, task.name)
     if accelerator.is_main_process:
         for split, outcome in outcomes.items():
-            write_predictions(below / f"predictions-{split}.csv", outcome, task.splits[split], vocabulary)
-            write_outcome(below / f"outcome-{split}.safetensors", outcome, prepared.marks)
-        write_json(below / "result.json", result)
+            write_predictions(below.predictions(split), outcome, task.splits[split], vocabulary)
+            write_outcome(below.outcome(split), outcome, prepared.marks)
+        below.write(result=result)
     accelerator.wait_for_everyone()
     return result
 
@@ -348,20 +348,21 @@ def result_of_tasks(
 
 def write_tasks(folder: Path, prepared: PreparedTasks, result: dict[str, Any]) -> None:
     """Write layer weights, pictures, and last the result that makes the run finished."""
-    write_json(folder / "vocabulary.json", {name: task.expert.vocabulary for name, task in prepared.tasks.items()})
+    there = RunFolder(folder)
+    there.write(vocabulary={name: task.expert.vocabulary for name, task in prepared.tasks.items()})
     layers: dict[str, Any] = {}
     for task in prepared.tasks.values():
         layers |= layer_norms(prepared.model, task, prepared.config.training)
     upstream = prepared.model.upstream("audio").name
-    write_json(folder / "layer_weights.json", {"upstream": upstream, "marks": list(prepared.marks), "layers": layers})
+    there.write(layer_weights={"upstream": upstream, "marks": list(prepared.marks), "layers": layers})
     with plain_disk_errors(folder):
         for name, task in result["tasks"].items():
             for split, counts in task["best"].get("confusion", {}).items():
-                path = folder / "plots" / f"confusion-{name}-{split}.png"
+                path = there.plots / f"confusion-{name}-{split}.png"
                 confusion_plot(counts, task["best"]["classes"], path, marks=prepared.marks)
-        curves_plot(folder / "metrics.jsonl", folder / "plots" / "curves.png", marks=prepared.marks)
-        cosines_plot(folder / "metrics.jsonl", folder / "plots" / "cosines.png", marks=prepared.marks)
-    write_json(folder / "result.json", result)
+        curves_plot(there.metrics, there.plots / "curves.png", marks=prepared.marks)
+        cosines_plot(there.metrics, there.plots / "cosines.png", marks=prepared.marks)
+    there.write(result=result)
 
 
 def told_tasks(log: Any, config: MtlConfig, tell: Any) -> Any:

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.files import read_json
-from ..core.options import read_yaml
-from ..core.run_folder import TRAINED_ON
+from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
 from ..plugins.registry import SECTIONS
@@ -41,7 +39,7 @@ def learnt_before(config: RunConfig, corpus: Corpus, splits: Mapping[str, Sequen
         starts[f"the head of '{config.init_head}'"] = head_runs(config.init_head)
     notes = []
     for what, folders in starts.items():
-        trained = [read_json(folder / TRAINED_ON) for folder in folders if is_like(folder, corpus)]
+        trained = [RunFolder(folder).read().trained_on() for folder in folders if is_like(folder, corpus)]
         known = {name for each in trained for name in known_of(each, corpus.name)}
         tested = {split: [row.utterance for row in rows] for split, rows in splits.items() if split != "train"}
         counts = {split: count_known(known, corpus.name, rows) for split, rows in tested.items()}
@@ -52,8 +50,8 @@ def learnt_before(config: RunConfig, corpus: Corpus, splits: Mapping[str, Sequen
 
 def is_like(folder: Path, corpus: Corpus) -> bool:
     """Return whether a run tells what it heard, and that was a demo where the corpus is one: there ids are made up."""
-    told = (folder / TRAINED_ON).is_file()
-    return told and ("DEMO" in read_json(folder / "identity.json", ("marks",))["marks"]) == corpus.demo
+    run = RunFolder(folder)
+    return run.trained_on.is_file() and ("DEMO" in run.read().identity("marks")["marks"]) == corpus.demo
 
 
 def upstream_runs(name: str, role: str) -> list[Path]:
@@ -63,7 +61,7 @@ def upstream_runs(name: str, role: str) -> list[Path]:
     folder = Path(name).expanduser()
     while is_run(folder) and folder not in seen:
         seen.add(folder)
-        section = read_yaml(folder / "config.yaml").get(SECTIONS[role]) or {}
+        section = RunFolder(folder).read().config().get(SECTIONS[role]) or {}
         found += [folder] * bool(section.get("trainable"))
         folder = Path(section.get("path") or section.get("name") or "").expanduser()
     return found
@@ -75,10 +73,11 @@ def head_runs(name: str) -> list[Path]:
     folder = Path(name).expanduser()
     while is_run(folder) and folder not in found:
         found.append(folder)
-        folder = Path(read_yaml(folder / "config.yaml").get("init_head") or "").expanduser()
+        folder = Path(RunFolder(folder).read().config().get("init_head") or "").expanduser()
     return found
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run's."""
-    return folder != Path() and all((folder / name).is_file() for name in ("config.yaml", "identity.json"))
+    run = RunFolder(folder)
+    return folder != Path() and run.config.is_file() and run.identity.is_file()

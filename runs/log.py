@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ..core.files import plain_disk_errors, write_text
+from ..core.run_folder import RunFolder
 from ..training.model import Model
 from ..training.step import Progress
 from .config.schema import RunConfig
@@ -27,11 +28,11 @@ def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Mo
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    path = folder / "metrics.jsonl"
+    path = RunFolder(folder).metrics
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     write_text(path, "".join(line + "\n" for line in lines if is_before(line, progress.step)))
     with plain_disk_errors(folder):
-        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+        writer = SummaryWriter(str(RunFolder(folder).tensorboard), purge_step=progress.step + 1)
 
     def log(line: dict[str, Any]) -> None:
         """Log one line."""

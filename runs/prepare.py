@@ -11,7 +11,7 @@ import torch
 
 from ..core.errors import UserError
 from ..core.files import hash_file
-from ..core.run_folder import PLACED
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
@@ -21,6 +21,7 @@ from ..corpus.locate import find_root, is_demo
 from ..corpus.transcription.transcribe import with_transcripts
 from ..downstream.base import Expert, Task
 from ..downstream.load import load_task
+from ..downstream.threshold import THRESHOLD
 from ..plugins.provenance import identity_of_code
 from ..training.model import Model
 from ..training.source import Source
@@ -73,12 +74,12 @@ def prepare(config: RunConfig) -> Prepared:
     if earlier is not None:
         refuse_other_weights(earlier, identity["upstreams"])
         if earlier.placed is not None:
-            data.expert.vocabulary[PLACED] = earlier.placed
+            data.expert.vocabulary[THRESHOLD] = earlier.placed
         notes = (*earlier.notes(), *notes)
     if config.init_head:
         folder = Path(config.init_head).expanduser()
         start_from(model, folder)
-        identity["init_head"] = hash_file(folder / "checkpoints" / "best.safetensors")
+        identity["init_head"] = hash_file(RunFolder(folder).best)
     return Prepared(config, corpus, data, model, identity, marks_of([corpus.demo], upstreams), notes, earlier)
 
 
@@ -239,9 +240,10 @@ def start_from(model: Model, folder: Path, task: str = "", of: str = "") -> None
 
     A weighted sum that several tasks share starts even: each of them brings another.
     """
-    if not (folder / "checkpoints" / "best.safetensors").is_file():
+    best = RunFolder(folder).best
+    if not best.is_file():
         raise UserError(f"Expected a trained run after -i, found no checkpoint in '{folder}'. Check the path.")
-    tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")
+    tensors, _ = load_tensors(best)
     own = model.trained_state()
     if task:
         tensors = {key.replace(f".{of}.", f".{task}.", 1): value for key, value in tensors.items() if f".{of}." in key}

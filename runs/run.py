@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 
 from ..core.errors import UserError
-from ..core.files import plain_disk_errors, read_json, write_json, write_text
-from ..core.run_folder import ARCHITECTURES, BEST, TRAINED_ON, held, is_finished, refuse_plan
+from ..core.files import plain_disk_errors
+from ..core.run_folder import RunFolder
 from ..downstream.base import Outcome
 from ..training.balance import Balancer
 from ..training.config import TrainingConfig
@@ -39,16 +38,16 @@ from .state import load_best, make_optimizer, resume, save, save_last
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
-    if config.split and not (runtime.named and is_finished(folder)):
+    if config.split and not (runtime.named and RunFolder(folder).is_finished):
         refuse_groups(runtime)
         config = with_steps(config)
     refuse_tiny_steps(config, accelerator.num_processes)
-    refuse_plan(folder)
+    RunFolder(folder).refuse_plan()
     refuse_other(folder, {"config": identity_of(config)})
-    if is_finished(folder):
+    if RunFolder(folder).is_finished:
         return finished(config, folder, runtime)
-    with held(folder) if accelerator.is_main_process else nullcontext():
-        if is_finished(folder):  # by the process that held it
+    with RunFolder(folder).held() if accelerator.is_main_process else nullcontext():
+        if RunFolder(folder).is_finished:  # by the process that held it
             return finished(config, folder, runtime)
         prepared = prepare(config)
         refuse_uneven_steps(prepared, accelerator.num_processes)
@@ -65,7 +64,7 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
 
 def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return a finished run's result, once corpus and weights are found to be those that it was trained on."""
-    result = read_json(folder / "result.json", ("scores",))
+    result = RunFolder(folder).read().result("scores")
     if not runtime.named:
         refuse_other(folder, prepare(config).identity)
     lacking = [name for name in runtime.by if name not in next(iter(result.get("by", {}).values()), {})]
@@ -103,17 +102,17 @@ def refuse_uneven_steps(prepared: Prepared, processes: int) -> None:
 def begin(folder: Path, prepared: Prepared) -> None:
     """Write what makes a folder this run's, before the first step."""
     expert = prepared.task.expert
-    write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
     name, train = prepared.corpus.name, prepared.task.splits["train"]
     heard = [heard_as(name, example.utterance) for example in train]
     whole = {"all": True} if prepared.config.split else {}
-    write_json(folder / TRAINED_ON, {"corpus": name, "heard": heard, **whole})
-    write_json(folder / "vocabulary.json", {prepared.task.name: expert.vocabulary})
-    for role, upstream in prepared.upstreams.items():
-        architecture = upstream.architecture()
-        if prepared.model.configs[role].trainable and architecture is not None:
-            write_json(folder / ARCHITECTURES[role], architecture)
-    write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
+    trainable = {role: one.architecture() for role, one in prepared.upstreams.items() if prepared.model.configs[role].trainable}
+    RunFolder(folder).write(
+        config=to_mapping(prepared.config),
+        trained_on={"corpus": name, "heard": heard, **whole},
+        vocabulary={prepared.task.name: expert.vocabulary},
+        architectures={str(role): described for role, described in trainable.items() if described is not None},
+        identity={**prepared.identity, "marks": list(prepared.marks)},
+    )
 
 
 def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
         hooks = Hooks(
             log=log if sys.stderr.isatty() else told(log, config, progress.step, partial(say, runtime)),
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
-            save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
+            save_best=lambda now: save(RunFolder(folder).best, prepared, now, accelerator),
         )
         criterion = "last" if config.split else "metric"
         plan = Plan(config.training, config.optimizer, config.seed, Balancer([prepared.task.name]), criterion=criterion)
@@ -220,21 +219,21 @@ def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
 
 def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome], result: dict[str, Any]) -> None:
     """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
-    task, marks = prepared.task, prepared.marks
+    task, marks, there = prepared.task, prepared.marks, RunFolder(folder)
     vocabulary = task.expert.vocabulary
-    write_json(folder / "vocabulary.json", {task.name: vocabulary})  # with what dev decided
+    there.write(vocabulary={task.name: vocabulary})  # with what dev decided
     for split, outcome in outcomes.items():
-        write_predictions(folder / f"predictions-{split}.csv", outcome, task.splits[split], vocabulary)
-        write_outcome(folder / f"outcome-{split}.safetensors", outcome, marks)
-    write_json(folder / "layer_weights.json", layer_weights(prepared))
+        write_predictions(there.predictions(split), outcome, task.splits[split], vocabulary)
+        write_outcome(there.outcome(split), outcome, marks)
+    there.write(layer_weights=layer_weights(prepared))
     with plain_disk_errors(folder):
         for split, counts in result.get("confusion", {}).items():
-            confusion_plot(counts, vocabulary["classes"], folder / "plots" / f"confusion-{split}.png", marks=marks)
+            confusion_plot(counts, vocabulary["classes"], there.plots / f"confusion-{split}.png", marks=marks)
         if task.question.draw is not None:
             for split, outcome in outcomes.items():
-                task.question.draw(vocabulary, outcome, folder / "plots" / split, marks)
-        curves_plot(folder / "metrics.jsonl", folder / "plots" / "curves.png", marks=marks)
-    write_json(folder / "result.json", result)
+                task.question.draw(vocabulary, outcome, there.plots / split, marks)
+        curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
+    there.write(result=result)
 
 
 def layer_weights(prepared: Prepared) -> dict[str, Any]:

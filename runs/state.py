@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..core.run_folder import BEST, LAST
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
 from ..training.model import Model
@@ -53,12 +53,13 @@ class Trainable(Protocol):
 
 def resume(folder: Path, prepared: Trainable, optimizer: torch.optim.Optimizer, balancer: Balancer | None = None) -> Progress:
     """Return where the run stands, weights, optimizer and balancer put back; a new run stands at the start."""
-    path = folder / LAST
+    run = RunFolder(folder)
+    path = run.last
     if not path.is_file():
         return Progress()
     tensors, facts = load_tensors(path)
     progress = Progress(**facts["progress"])
-    if progress.best_step and not (folder / BEST).is_file():  # somebody took away a damaged one
+    if progress.best_step and not run.best.is_file():  # somebody took away a damaged one
         return Progress()
     state = {key: value for key, value in tensors.items() if not key.startswith(("optimizer.", BALANCER))}
     prepared.model.load_trained_state(state, str(path))
@@ -90,12 +91,12 @@ def save_last(
         remembered = {} if balancer is None else {BALANCER + key: value for key, value in balancer.state_dict().items()}
         tensors = {**prepared.model.trained_state(), **checkpoint.optimizer_tensors(optimizer), **remembered}
         facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
-        save_tensors(folder / LAST, tensors, facts)
+        save_tensors(RunFolder(folder).last, tensors, facts)
 
 
 def load_best(folder: Path, prepared: Trainable) -> None:
     """Put the best step's weights into the model."""
-    path = folder / BEST
+    path = RunFolder(folder).best
     tensors, _ = load_tensors(path)
     prepared.model.load_trained_state(tensors, str(path))
 

@@ -157,7 +157,7 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     plain: Model = accelerator.unwrap_model(model)
     plain.eval()
     examples = task.splits[split]
-    pieces = task.source.pieces(examples, config)
+    pieces = task.source.pieces(examples, config.without_training())
     mine = pieces[accelerator.process_index :: accelerator.num_processes]
     bar = tqdm(total=len(mine), desc=split, leave=False, disable=not shows_progress(accelerator))
     steps = []

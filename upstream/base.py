@@ -71,12 +71,16 @@ class UpstreamConfig:
     path: str | None = None  # -k: a folder with the weights of the named model
     trainable: bool = False  # -f
     layer: int | None = None  # -l: one layer instead of the weighted sum
-    normalize_layers: bool = False  # --normalize-layers: layer norm of each layer before the sum
+    normalize_layers: bool = False  # layer norm of each layer before the sum
     keep_layers: int | None = None  # only the first so many transformer blocks
     padding: Literal["exact", "s3prl"] = "exact"
     normalize_waveform: Literal["auto", "yes", "no"] = "auto"  # auto: as the checkpoint was trained
     dropout: float | None = None  # None: as in the checkpoint's config
+    dropout_of: Literal["all", "hidden"] = "all"  # what `dropout` sets: attention and activations too, or hidden units alone
+    layerdrop: float | None = 0.0  # share of transformer blocks that a training step skips; None: as in the checkpoint's config
     spec_augment: bool = False
+    front_end: Literal["frozen", "trained"] = "frozen"  # of a finetuned upstream: its convolutions
+    front_end_gradient: float = 1.0  # by which the gradient of trained convolutions is multiplied
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
 
 
@@ -106,7 +110,7 @@ class Upstream(nn.Module, ABC):
         """
 
     def front_end(self) -> list[nn.Module]:
-        """Return the parts that no protocol here trains (the convolutions)."""
+        """Return the parts that are trained where `front_end: trained` says so (the convolutions)."""
         return []
 
     def blocks(self) -> list[nn.Module]:

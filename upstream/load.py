@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import UserError, nearest
+from ..core.run_folder import RunFolder
 from ..plugins.code import known_as, use
 from ..plugins.registry import FLAGS
 from . import run_folder
@@ -62,7 +63,7 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if config.name.startswith("s3prl/"):
         return Registered(config.name, bridge.build, "s3prl", "", options=bridge.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
-    if (folder / "config.yaml").is_file():
+    if RunFolder(folder).config.is_file():
         build = partial(run_folder.build, modality=modality, load=load_upstream)
         return Registered(config.name, build, str(folder), "", None, options=run_folder.OPTIONS)
     if folder.is_file():
@@ -74,10 +75,10 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if "/" in config.name or config.name.startswith("."):
         raise UserError(
             f"Expected a folder with config.json and weights (or a run folder) at '{config.name}', found nothing there. "
-            "Check the path, or give a name from `headwater upstreams`."
+            "Check the path, or give a name from `headwater list upstreams`."
         )
     close = nearest(config.name, UPSTREAMS.loaded())
-    others = "See `headwater upstreams`, or give a hub id, a folder, or s3prl/NAME."
+    others = "See `headwater list upstreams`, or give a hub id, a folder, or s3prl/NAME."
     raise UserError(f"There is no upstream '{config.name}'.{close} {others}")
 
 
@@ -87,7 +88,7 @@ def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | 
     verbs, flags = {"audio": "listens", "text": "reads"}, {"audio": "-u", "text": "--text-upstream"}
     raise UserError(
         f"Expected an upstream that {verbs[expected]} for {flags[expected]}, found '{config.name}', which {verbs[found]}. "
-        f"Give it to {flags[found]}; `headwater upstreams` tells them apart."
+        f"Give it to {flags[found]}; `headwater list upstreams` tells them apart."
     )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import hash_file, read_json
-from ..core.options import bind, read_yaml
-from ..core.run_folder import ARCHITECTURES, BEST
+from ..core.files import hash_file
+from ..core.options import bind
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
@@ -36,7 +36,7 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
             pruned = replace(trained, keep_layers=config.keep_layers)
             upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
     upstream.source = f"{folder} (from {trained.name})"
-    marks = read_json(folder / "identity.json", ("marks",))["marks"]
+    marks = RunFolder(folder).read().identity("marks")["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
 
@@ -48,7 +48,7 @@ def folder_of(config: UpstreamConfig) -> Path:
 
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
     """Return the role and the config of a run's upstream, of two the one that is asked for."""
-    mapping, errors = read_yaml(folder / "config.yaml"), list[str]()
+    mapping, errors = RunFolder(folder).read().config(), list[str]()
     sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
     if errors:
         raise UserError("\n".join(errors))
@@ -65,24 +65,24 @@ def section_of(folder: Path, modality: str | None = None) -> tuple[str, Upstream
 
 def holds(folder: Path, section: UpstreamConfig, role: str) -> bool:
     """Return whether a run's folder holds the weights of its upstream: finetuned ones, and those of an exported run."""
-    return section.trainable or (folder / ARCHITECTURES[role]).is_file()
+    return section.trainable or RunFolder(folder).architecture(role).is_file()
 
 
 def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse an exported folder whose weights are not those that were written: nothing else holds them."""
-    told, path = identity.get("exported"), folder / BEST
+    told, path = identity.get("exported"), RunFolder(folder).best
     if told is not None and path.is_file() and hash_file(path) != told:
         raise UserError(f"Expected the weights that were exported in '{path}', found others: it is damaged. Export it again.")
 
 
 def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:
     """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
-    path = folder / BEST
+    run = RunFolder(folder)
+    path = run.best
     prefix = f"upstreams.{role}."
     weights = {key.removeprefix(prefix): value for key, value in load_tensors(path)[0].items() if key.startswith(prefix)}
-    described = folder / ARCHITECTURES[role]
-    if described.is_file():
-        architecture = read_json(described)
+    if run.architecture(role).is_file():
+        architecture = run.read().architecture(role)
         # its config is that of the pruned model already
         upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
     else:

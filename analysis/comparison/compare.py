@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError, nearest
+from ...core.run_folder import RunFolder
 from ...corpus.load import list_corpora
 from ...downstream.base import Outcome, Question
 from ..report.report import titles_of
@@ -104,7 +105,7 @@ def known_metric(metric: str, question: Question) -> str:
 def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
     """Return a name for each folder, that of its run, told from the others; one named twice is numbered."""
     places = [folder.resolve() for folder in folders]
-    runs = {place: place.parents[1] if place.parent.name == "evaluations" else place for place in places}
+    runs = {place: RunFolder(place).home.path for place in places}
     titles = titles_of([*dict.fromkeys(runs.values())])
     names: list[str] = []
     for place in places:

@@ -236,6 +236,6 @@ def translated(words: Sequence[str]) -> list[str]:
     return ours
 
 
-def told(before: Sequence[str], after: Sequence[str], prog: str) -> str:
-    """Return the command in our words, in one line; nothing where they are the same."""
-    return "" if [*before] == [*after] else f"run as    {prog} {shlex.join(after)}"
+def told(before: Sequence[str], after: Sequence[str], prog: str) -> list[str]:
+    """Return the line that shows a translated command; none where nothing was translated."""
+    return [] if [*before] == [*after] else [f"run as    {prog} {shlex.join(after)}"]

@@ -87,6 +87,7 @@ register_corpus(
     Reader(
         name="cremad",
         read=read,
+        has_layout=_has_files,
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},

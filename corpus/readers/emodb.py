@@ -78,6 +78,7 @@ register_corpus(
     Reader(
         name="emodb",
         read=read,
+        has_layout=_has_files,
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},

@@ -36,7 +36,7 @@ def read(root: str | Path, *, protocol: str = "v1", fold: int | None = None) -> 
     Where that set does not lie beside the folder, test is the testing list with noise of its own.
     """
     check_fold("speech_commands", PROTOCOLS, protocol, fold)
-    folder = find_inside(root, lambda place: (place / NOISE).is_dir(), "Speech Commands", f"folders of words and {NOISE}")
+    folder = find_inside(root, _has_noise, "Speech Commands", f"folders of words and {NOISE}")
     if (folder / "backward").is_dir():
         raise UserError(
             f"Expected the 30 words of Speech Commands v0.01 in {folder}, found 'backward', a word of v0.02. "
@@ -75,6 +75,10 @@ def split_of(speaker: str) -> str:
     most = 2**27 - 1
     percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (most + 1) * (100.0 / most)
     return "dev" if percent < 10 else "test" if percent < 20 else "train"
+
+
+def _has_noise(folder: Path) -> bool:
+    return (folder / NOISE).is_dir()
 
 
 def _clips(folder: Path) -> tuple[list[Utterance], int]:
@@ -155,6 +159,7 @@ register_corpus(
     Reader(
         name="speech_commands",
         read=read,
+        has_layout=_has_noise,
         tasks=("ks",),
         default_for=("ks",),
         protocols=PROTOCOLS,

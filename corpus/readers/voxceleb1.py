@@ -84,6 +84,7 @@ register_corpus(
     Reader(
         name="voxceleb1",
         read=read,
+        has_layout=_has_speakers,
         tasks=("sid",),
         default_for=("sid",),
         protocols=PROTOCOLS,

@@ -37,7 +37,8 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
         known = ", ".join(sorted({key for row in rows for key in row.labels})) or "none"
         raise UserError(
             f"Expected ratings of {', '.join(dimensions)} in {corpus.name}, found none (labels there: {known}). "
-            "A table of your own names its columns with --columns arousal=HEADER,valence=HEADER,dominance=HEADER"
+            "A table of your own names its columns with "
+            "-o corpus.options.columns='{arousal: HEADER, valence: HEADER, dominance: HEADER}'"
         )
     scale = scale_of(options.scale, corpus, rated, dimensions)
     for split in ("train", "dev"):

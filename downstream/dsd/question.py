@@ -58,7 +58,7 @@ def require_both(classes: Classes, corpus: Corpus) -> None:
     if len(found) < len(CLASSES):
         raise UserError(
             f"Expected both classes in split 'dev' of {corpus.name}, which places the operating point, "
-            f"found {', '.join(found)} only. See `headwater corpus check`, or choose another --protocol."
+            f"found {', '.join(found)} only. See `headwater corpus check`, or choose another protocol with -o corpus.protocol=…"
         )
 
 
@@ -69,7 +69,9 @@ def words_of(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
         str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) not in (None, "")
     )
     if not found:
-        raise UserError(f"Expected a label '{key}' in {corpus.name}, found none. Name its column: --columns label=HEADER")
+        raise UserError(
+            f"Expected a label '{key}' in {corpus.name}, found none. Name its column: -o corpus.options.columns.label=HEADER"
+        )
     return key, found
 
 

@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
-from ...core.files import read_json
 from ...core.options import differences
-from ...core.run_folder import LAST
+from ...core.run_folder import RunFolder
 from ...core.tensors import load_tensors
 from ...corpus.batch import Example
 from ...downstream.load import load_task
 from .schema import TASK_KEYS, MtlConfig, RunConfig, mtl_mapping, to_mapping
+
+_UPSTREAM = {"front_end": "frozen", "front_end_gradient": 1.0, "layerdrop": 0.0, "dropout_of": "all"}
+# options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "optimizer": {"schedule_steps": None},
+    "training": {"eval_piece_size": None, "bucket_steps": None},
+    "upstream": _UPSTREAM,
+    "text_upstream": _UPSTREAM,
+    "task": {"modality_dropout": 0, "mask_fill": "mean"},
+}
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
@@ -31,8 +40,6 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
         mapping["corpus"]["transcripts"] = Path(mapping["corpus"]["transcripts"]).name
     options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
     mapping["corpus"]["options"] = options
-    if mapping["optimizer"]["schedule_steps"] is None:  # as above
-        mapping["optimizer"].pop("schedule_steps")
     told = {"log_every", "save_every"}  # what is told on the way
     mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in told}
     for key, section in (("upstream", config.upstream), ("text_upstream", config.text_upstream)):
@@ -41,8 +48,10 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     if not config.text_upstream.name:
         mapping.pop("text_upstream")
     mapping["init_head"] = config.init_head and Path(config.init_head).name
-    if mapping[config.task].get("modality_dropout") == 0:  # as above
-        mapping[config.task] = {key: value for key, value in mapping[config.task].items() if key != "modality_dropout"}
+    for part, idle in ADDED.items():
+        key = config.task if part == "task" else part
+        if key in mapping:
+            mapping[key] = {name: value for name, value in mapping[key].items() if name not in idle or value != idle[name]}
     return mapping
 
 
@@ -79,12 +88,10 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> 
 
 def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder in which another run stands, with each difference; one that learnt nothing yet gives way."""
-    if not any((folder / name).is_file() for name in (LAST, "result.json")):
+    run = RunFolder(folder)
+    if not (run.last.is_file() or run.result.is_file()):
         return
-    if (folder / "identity.json").is_file():
-        there = read_json(folder / "identity.json", [*identity])
-    else:
-        there = load_tensors(folder / LAST)[1]["identity"]
+    there = run.read().identity(*identity) if run.identity.is_file() else load_tensors(run.last)[1]["identity"]
     lines = differences({key: value for key, value in there.items() if key in identity}, identity)
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
@@ -94,5 +101,5 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
             listed = "\n".join("  " + re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", line) for line in of_code)
             advice = "The code is not what the run there began with: bring that back, or choose another folder with -n or -p."
         if all(line.startswith("features:") for line in lines):
-            advice = "Hear as before: --store off for computed, --store on (with a --store-limit) for stored features."
+            advice = "Hear as before: --store off for computed, --store on (with -o store.limit=SIZE) for stored features."
         raise UserError(f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n{advice}")

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
-from ...core.options import bind, convert, merge, plain, read_yaml
+from ...core.options import bind, convert, merge, options_of_sections, plain
+from ...core.run_folder import RunFolder
 from ...corpus.base import CORPORA, Reader
 from ...corpus.load import default_corpus, get_reader
+from ...corpus.locate import recognise
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
 from ...plugins.code import known_as
@@ -42,7 +44,9 @@ def resolve(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> RunCo
     values["reference"] = values.get("reference") or []
     config = bind(RunConfig, values, "", errors, spelled={"expert": task.name})
     section = {} if config.expert is None else config.expert
-    config = dataclasses.replace(config, expert=bind(task.options, section, task.name, errors))
+    config = dataclasses.replace(
+        config, expert=bind(task.options, section, task.name, errors, elsewhere=options_of_sections(RunConfig))
+    )
     if heard or config.corpus.name in CORPORA.loaded():
         config = _complete(config, task, errors)
     if errors:
@@ -79,6 +83,8 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
     errors += [*idle_options(config), *final_mistakes(config), *schedule_mistakes(config)]
     if config.split:  # one run on all of it: folds are no more
         config = dataclasses.replace(config, folds=[], steps_from=_absolute(config.steps_from))
+    if reader.has_layout and not corpus.name and corpus.data:
+        errors += other_layouts(reader, Path(corpus.data).expanduser(), question.name)
     mode = config.store.mode
     if mode not in MODES and os.sep not in mode and not Path(mode).is_dir():
         folder = f"For a folder of that name write ./{mode}."
@@ -87,6 +93,19 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
     if select_by not in question.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
     return dataclasses.replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
+
+
+def other_layouts(usual: Reader, folder: Path, question: str) -> list[str]:
+    """Return what is wrong with a folder without --corpus: it has the layout of another corpus than the task's usual one."""
+    found = recognise(folder) if folder.is_dir() else []
+    if not found or usual.name in found:
+        return []
+    serving = [name for name in found if question in get_reader(name).tasks]
+    advice = f"Add --corpus {' or --corpus '.join(serving)}." if serving else f"It does not serve task '{question}'."
+    return [
+        f"Expected the folder of {usual.name}, the usual corpus of '{question}', at {folder}, found the layout of "
+        f"{' and '.join(found)}. {advice}"
+    ]
 
 
 def idle_options(config: RunConfig) -> list[str]:
@@ -101,7 +120,7 @@ def idle_options(config: RunConfig) -> list[str]:
             other = next(key for key in sections if key != name)
             flag = {"upstream": "-u", "text_upstream": "--text-upstream"}[name]
             idle.append(
-                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l, -s and --normalize-layers are of -u), found a run without. "
+                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l and -s are of -u), found a run without. "
                 f"Name that upstream, or write -o {other}.{told[0]}=…"
             )
     return idle
@@ -117,7 +136,7 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
         folds = reader.protocols[protocol]
         errors.append(f"Expected 'corpus.fold' between 1 and {folds} (protocol {protocol}), found {corpus.fold}.")
     if corpus.demo and reader.make_demo is None:
-        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater corpus list`."
+        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater list corpora`."
         errors.append(f"Corpus '{reader.name}' has no demo. {with_demo}")
     options, hints = {}, get_type_hints(reader.read)
     for key, value in corpus.options.items():
@@ -214,7 +233,7 @@ def config_of(folder: Path, task: str | None, *, only_task: bool = False) -> tup
 
     `only_task`: nothing will be computed, so that of own code none but the task's is needed, after --use.
     """
-    mapping = read_yaml(folder / "config.yaml")
+    mapping = RunFolder(folder).read().config()
     if only_task:
         refuse_other_code(folder, mapping, flags={}, keys={"task"})
     else:

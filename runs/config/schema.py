@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ...core.options import ABOVE_0, SEED, plain, read_yaml
+from ...core.options import ABOVE_0, SEED, plain
+from ...core.run_folder import RunFolder
 from ...downstream.labels import LabelsConfig
 from ...training.balance import BalanceConfig
 from ...training.config import OptimizerConfig, TrainingConfig
@@ -129,4 +130,4 @@ def section_of(run: RunConfig) -> dict[str, Any]:
 
 def is_mtl(folder: Path) -> bool:
     """Return whether a run folder holds a run of several tasks."""
-    return "tasks" in read_yaml(folder / "config.yaml")
+    return "tasks" in RunFolder(folder).read().config()

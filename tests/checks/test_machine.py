@@ -1,4 +1,4 @@
-"""`headwater doctor`: it tells what is here and what to do, on a broken installation too, and never who asks."""
+"""`headwater check`: it tells what is here and what to do, on a broken installation too, and never who asks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from headwater.checks import machine as doctor
 from headwater.checks.machine import Finding, anonymous, examine
-from headwater.commands import doctor as command
+from headwater.commands import check as command
 from headwater.corpus.load import list_corpora
 from headwater.upstream.load import list_upstreams
 
@@ -96,7 +96,7 @@ def test_a_torch_that_cannot_load_is_told_and_the_rest_goes_on(tmp_path: Path) -
     (tmp_path / "torch.py").write_text('raise OSError("libcudart.so.12: cannot open shared object file")\n')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "headwater", "doctor"], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [sys.executable, "-m", "headwater", "check"], capture_output=True, text=True, env=environment, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "which cannot be imported: OSError: libcudart.so.12: cannot open shared object file" in done.stdout

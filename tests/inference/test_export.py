@@ -312,15 +312,25 @@ def test_two_files_of_one_name_both_go_along(rated: Path, tmp_path: Path, forget
         assert (tmp_path / "out" / "code" / role / "up.py").read_bytes() == original.read_bytes()
 
 
-@pytest.mark.parametrize("place", ["HERE = Path(__file__).parent / 'w.pt'", "HERE = Path(__file__).parent / 'w' / 'w.pt'"])
-def test_weights_beside_a_users_own_code_go_along(place: str, rated: Path, tmp_path: Path, forget: Callable[[], None]) -> None:
-    code = written(tmp_path / "mine", ("WINDOW, BANDS", f"from pathlib import Path\n{place}\nWINDOW, BANDS"), WEIGHTS)
+READ = {  # what the code reads -> what is typed for it
+    "Path(__file__).parent / 'w.pt'": "mine/w.pt",
+    "Path(__file__).parent / 'w' / 'w.pt'": "mine/w",
+    "Path(__file__).with_name('v.pt')": "v.pt",
+}
+
+
+@pytest.mark.parametrize(("place", "extra"), READ.items())
+def test_files_that_a_users_own_code_reads_go_along(
+    place: str, extra: str, rated: Path, tmp_path: Path, forget: Callable[[], None]
+) -> None:
+    code = written(tmp_path / "mine", ("WINDOW, BANDS", f"from pathlib import Path\nHERE = {place}\nWINDOW, BANDS"), WEIGHTS)
     (tmp_path / "mine" / "w").mkdir()
-    for folder in (tmp_path / "mine", tmp_path / "mine" / "w"):
-        torch.save(torch.ones(2), folder / "w.pt")
+    for name in ("mine/w.pt", "mine/w/w.pt", "mine/v.pt", "v.pt"):
+        torch.save(torch.ones(2), tmp_path / name)
     (tmp_path / "mine" / "diary.txt").write_text("mine")
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
-    exported = export_run(folder, tmp_path / "out")
+    exported = export_run(folder, tmp_path / "out", extra=[tmp_path / extra])
+    assert exported.needed == []
     answer = load_run(folder).predict(sound_of(rated))
     assert not [*(tmp_path / "out").rglob("diary.txt")]
     shutil.rmtree(tmp_path / "mine")
@@ -340,6 +350,7 @@ def test_own_code_that_does_not_answer_from_the_folder_is_refused(
         export_run(folder, tmp_path / "out")
     assert "own code that answers from a folder of its own, found that it does not (FileNotFoundError:" in str(raised.value)
     assert "w.pt" in str(raised.value)
+    assert "add --with FILE for each file that it reads" in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
     forget()

@@ -17,7 +17,7 @@ import yaml
 
 from headwater.core import process as children
 from headwater.core.errors import UserError
-from headwater.core.run_folder import Held, held, refuse_held
+from headwater.core.run_folder import Held, RunFolder
 from headwater.core.trust import CHECKPOINTS
 from headwater.inference.evaluate import evaluate_run
 from headwater.plans.execute import Part, devices_of, flags_of_typed_files, run_parts
@@ -263,7 +263,7 @@ def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs
 
 def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('executed')\n")
-    command = children.command("headwater", "upstreams", "fbank")
+    command = children.command("headwater", "list", "upstreams", "fbank")
     done = subprocess.run(command, cwd=tmp_path, env=children.environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "fbank" in done.stdout) == (0, True), done.stderr
 
@@ -281,13 +281,13 @@ def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_type
 
 
 def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:
-    refuse_held(tmp_path / "none")
-    with held(tmp_path / "run"):
+    RunFolder(tmp_path / "none").refuse_held()
+    with RunFolder(tmp_path / "run").held():
         before = (tmp_path / "run" / ".lock").read_bytes()
         with pytest.raises(Held, match="found that process"):
-            refuse_held(tmp_path / "run")
+            RunFolder(tmp_path / "run").refuse_held()
         assert (tmp_path / "run" / ".lock").read_bytes() == before
-    refuse_held(tmp_path / "run")
+    RunFolder(tmp_path / "run").refuse_held()
 
 
 def test_every_split_that_was_evaluated_is_summed_up(config: RunConfig, tmp_path: Path) -> None:

@@ -179,7 +179,18 @@ def test_an_own_task_takes_the_labels_of_one_of_our_corpora() -> None:
 
 
 def test_runs_in_other_processes_are_told_the_path(desk: Path, tones: Path) -> None:
-    command = ["-d", "./my_task", "-u", "./my_upstream.py", "--data", str(tones), "--protocol", "speaker5", "--folds", "1,2"]
+    command = [
+        "-d",
+        "./my_task",
+        "-u",
+        "./my_upstream.py",
+        "--data",
+        str(tones),
+        "-o",
+        "corpus.protocol=speaker5",
+        "--folds",
+        "1,2",
+    ]
     assert downstream([*command, "--jobs", "2", "-p", "plan", *QUICK]) == 0
     assert (desk / "plan" / "fold2" / "result.json").is_file()
 
@@ -217,7 +228,7 @@ def test_a_regression_of_ones_own(desk: Path, tones: Path, capsys: pytest.Captur
     assert check(["./my_regression", "--data", str(table)]) == 0
     typed = ["-d", "./my_regression", "-u", "fbank_no_cmvn", "--data", str(table), *QUICK]
     assert downstream([*typed, "-p", "aged"]) == 0
-    assert downstream([*typed, "-p", "plan", "--protocol", "speaker5", "--folds", "1,2"]) == 0
+    assert downstream([*typed, "-p", "plan", "-o", "corpus.protocol=speaker5", "--folds", "1,2"]) == 0
     for run in ("aged", "plan"):
         capsys.readouterr()
         assert predict([run, str(tones.with_name("70.wav")), "-d", "./my_regression"]) == 0

@@ -12,8 +12,7 @@ import pytest
 
 import headwater as library
 from headwater.commands import check as check_command
-from headwater.commands import corpus as corpus_command
-from headwater.commands import upstreams as upstreams_command
+from headwater.commands import list_ as list_command
 from headwater.core.errors import UserError
 from headwater.corpus.base import CORPORA
 from headwater.corpus.describe import table_of_corpora
@@ -94,22 +93,22 @@ def test_a_broken_package_is_one_line_that_names_it_and_kills_no_other_name(
     assert "the upstream 'my_upstream' of the package theirs 1.2, found that it cannot be loaded" in str(problem.value)
     assert "No module named 'nothing_of_the_kind'" in str(problem.value)
     assert "\n" not in str(problem.value)
-    assert upstreams_command.main(["*bank*"]) == 0
+    assert list_command.main(["upstreams", "*bank*"]) == 0
     assert "theirs" not in capsys.readouterr().err
-    assert upstreams_command.main([]) == 0
+    assert list_command.main(["upstreams"]) == 0
     listed = capsys.readouterr()
     assert "fbank_no_cmvn" in listed.out
     assert listed.err.count("passed over: ") == 1
-    assert corpus_command.main(["list"]) == 0
+    assert list_command.main(["corpora"]) == 0
     assert "passed over: Expected the task 'my_task' of the package theirs 1.2" in capsys.readouterr().out
 
 
 def test_what_is_installed_is_listed_with_where_it_comes_from(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     points = ["tasks my_task = theirs.my_task.expert:TASK", "corpora my_corpus = theirs.my_corpus"]
     install("theirs", "upstreams my_upstream = theirs.my_upstream", *points)
-    upstreams_command.main(["my_*"])
+    list_command.main(["upstreams", "my_*"])
     assert capsys.readouterr().out.startswith("my_upstream  audio  theirs 1.2  Loudness of 20 bands")
-    corpus_command.main(["list"])
+    list_command.main(["corpora"])
     out = capsys.readouterr().out
     assert "from packages: my_task (task of theirs 1.2), my_corpus (corpus of theirs 1.2)" in out
     assert "\nmy_corpus: a folder for each class" in out

@@ -158,7 +158,7 @@ def test_a_table_without_texts_is_answered_with_the_column_that_would_serve(tone
 def test_a_column_of_texts_by_another_name_is_named(spoken: Path) -> None:
     path = spoken.with_name("other.csv")
     path.write_text(spoken.read_text().replace("audio,text", "audio,transcript"))
-    with pytest.raises(UserError, match=r"--columns text=transcript"):
+    with pytest.raises(UserError, match=r"corpus.options.columns.text=transcript"):
         prepare(config_of(path))
     found = prepare(config_of(path, {"corpus": {"options": {"columns": {"text": "transcript"}}}}))
     assert found.task.splits["train"][0].utterance == Utterance(

@@ -168,7 +168,8 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what was written since; a shard that is cut or altered is removed, and its rows are missing again."""
-        fresh = [path for path in sorted(self.folder.glob("*.safetensors")) if path.name not in self._seen]
+        shards = (path for path in sorted(self.folder.glob("*.safetensors")) if path.is_file())
+        fresh = [path for path in shards if path.name not in self._seen]
         if not fresh:
             return
         for path, shard in sound_shards(self.root, fresh):
@@ -298,7 +299,9 @@ def is_that_file(path: Path, file: IO[str]) -> bool:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a space and return True; False where a process holds it."""
+    """Remove a space and return True; False where a process holds it, and where the user linked it from elsewhere."""
+    if folder.is_symlink():
+        return False
     with alone(folder) as free:
         if free:
             gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")

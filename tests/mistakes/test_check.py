@@ -1,4 +1,4 @@
-"""Mistakes with `headwater doctor`."""
+"""Mistakes with `headwater check`."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_place_that_cannot_be_written_and_an_unknown_flag_are_one_line(
     answer: Callable[..., str], typed: str, said: str
 ) -> None:
-    assert said in answer(f"headwater doctor {typed}")
+    assert said in answer(f"headwater check {typed}")
