@@ -30,7 +30,7 @@ def claimants(task: str) -> list[str]:
 
     What a package says changes no bare command of ours, and nothing of it is loaded for one.
     """
-    ours = {name: reader for name, reader in CORPORA.loaded().items() if not CORPORA.origins()[name].place}
+    ours = {name: reader for name, reader in CORPORA.loaded().items() if not place_of(name)}
     return _claiming(task, ours) or _claiming(task, list_corpora())
 
 
@@ -38,13 +38,17 @@ def _claiming(task: str, readers: Mapping[str, Reader]) -> list[str]:
     return sorted(name for name, reader in readers.items() if task in reader.default_for)
 
 
+def place_of(name: str) -> str:
+    """Return the path or the package that a corpus comes from; nothing of one of ours."""
+    origin = CORPORA.origin(name)
+    return "" if origin is None else origin.place
+
+
 def usual_corpus(task: str) -> str:
     """Return the name of a task's usual corpus; nothing where it has none."""
     names = claimants(task)
     if len(names) > 1:
-        origins = CORPORA.origins()
-        packages = {name: origins[name].place if origins[name].kind == "installed" else "typed" for name in names}
-        places = " and ".join(f"'{name}' ({package})" for name, package in packages.items())
+        places = " and ".join(f"'{name}' ({place_of(name) or 'typed'})" for name in names)
         raise UserError(f"Expected one usual corpus of task '{task}', found {places}. Choose one with --corpus.")
     return names[0] if names else ""
 

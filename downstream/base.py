@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
-from ..plugins.registry import Registry, origin_now
+from ..plugins.registry import ADDING, Registry
 from ..upstream.base import Frames, UpstreamSpec
 from .answer import Answer, Rows
 
@@ -221,7 +221,7 @@ def task_of(thing: Any, where: str) -> Task:
         found = "none" if task is None else type(task).__name__
         raise UserError(f"Expected `TASK = Task(…)` at the end of expert.py in {where}, found {found}. Add it.")
     there = TASKS.origin(task.name)
-    if there not in (None, origin_now()):
+    if there not in (None, ADDING.get()):
         raise UserError(
             f"Expected a new name for the task of {where}, found '{task.name}', which is one of "
             f"{there.place or 'Headwater'} already. Rename it: Task(name=…)."

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..core.errors import UserError
-from .registry import ENTRIES, FLAGS, REGISTRIES, Kind, Origin, adding, undone_on_mistake, with_article
+from .registry import ENTRIES, FLAGS, REGISTRIES, Kind, Origin, adding, undone_on_mistake
 
 FAMILY = "headwater_own_"  # what the modules of typed code are called in this process
 
@@ -66,12 +66,8 @@ def use(word: str, kind: Kind | None = None) -> OwnCode:
 
 def used() -> list[OwnCode]:
     """Return all that was typed in this process."""
-    return [
-        OwnCode(kind, name, Path(origin.place), origin.code)
-        for kind, registry in REGISTRIES.items()
-        for name, origin in registry.origins().items()
-        if origin.kind == "typed"
-    ]
+    rows = ((kind, name, registry.origin(name)) for kind, registry in REGISTRIES.items() for name in registry.loaded())
+    return [OwnCode(kind, name, Path(row.place), row.code) for kind, name, row in rows if row and row.kind == "typed"]
 
 
 def find(kind: Kind, name: str) -> OwnCode | None:
@@ -102,7 +98,7 @@ def known_as(word: str, kind: Kind, flag: str = "") -> str:
     code = next((code for code in used() if (code.kind, code.path) == (kind, path)), None)
     if code is None:
         raise UserError(
-            f"Expected the name of {with_article(kind)}, found the path '{word}': only a path that you type is "
+            f"Expected the name of a{'n' * (kind == 'upstream')} {kind}, found the path '{word}': only a path that you type is "
             f"executed, never one from a file. Add {flag or FLAGS[kind]} {word} (or --use {word})"
         )
     return code.name

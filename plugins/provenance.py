@@ -65,7 +65,7 @@ def refuse_other_code(
 
 def refuse_other_package(folder: Path, task: str, package: str) -> None:
     """Refuse a run whose task came from a package that is not here, or is here in another version."""
-    typed, there = find("task", task), sources_of(points_of("task").get(task, []))
+    typed, there = find("task", task), " and ".join(sources_of(points_of("task").get(task, [])))
     if typed is not None or there != package:
         found = f"that of '{typed.path}'" if typed else there or "none of that name"
         wanted = package.replace(" ", "==")

@@ -38,8 +38,8 @@ class Origin:
 
 BUILT_IN = Origin("built in")
 SESSION = Origin("session")  # registered by a script or a notebook, neither typed nor installed
-# one for all kinds: a registry may come to be while the code that registers with it is executed
-_ADDING: ContextVar[Origin] = ContextVar("adding", default=SESSION)
+# of what is registered now, whatever its kind: a registry may come to be while the code that registers with it is executed
+ADDING: ContextVar[Origin] = ContextVar("adding", default=SESSION)
 
 
 class Named(Protocol):
@@ -77,14 +77,14 @@ class Registry(Generic[T]):
 
     def register(self, item: T, module: str, *, replaces: bool = False) -> T:
         """Add an item under a name that is free; with `replaces` what the same module registered before gives way."""
-        origin = _ADDING.get()
+        origin = ADDING.get()
         if origin is not BUILT_IN:
             self._scan()
         known = self._entries.get(item.name)
         if known is not None and not (replaces and known.module == module):
             raise UserError(
-                f"Expected another name for {with_article(self.kind)} than '{item.name}', found it in {known.module} and in "
-                f"{module}. Rename one."
+                f"Expected another name for a{'n' * (self.kind == 'upstream')} {self.kind} than '{item.name}', found it in "
+                f"{known.module} and in {module}. Rename one."
             )
         self._entries[item.name] = Entry(item, origin, module)
         return item
@@ -139,10 +139,6 @@ class Registry(Generic[T]):
         source = self.offered().get(name)
         return None if source is None else Origin("installed", source, source)
 
-    def origins(self) -> dict[str, Origin]:
-        """Return where each loaded name comes from."""
-        return {name: entry.origin for name, entry in self._entries.items()}
-
     def forget(self, name: str) -> None:
         """Take a name away: its code was edited, and is to be executed again."""
         del self._entries[name]
@@ -156,7 +152,7 @@ class Registry(Generic[T]):
 
     def offered(self) -> dict[str, str]:
         """Return which distributions offer each name; nothing of it is loaded."""
-        return {name: sources_of(points) for name, points in sorted(points_of(self.kind).items())}
+        return {name: " and ".join(sources_of(points)) for name, points in sorted(points_of(self.kind).items())}
 
     def broken(self, pattern: str = "*") -> list[str]:
         """Load all that packages offer under names that match; return a line for each that cannot be loaded."""
@@ -172,20 +168,16 @@ class Registry(Generic[T]):
     def isolated(self) -> Iterator[None]:
         """For tests: inside only ours are known, and what is added there is forgotten."""
         before = dict(self._entries)
-        self.restore({})
+        self._restore({})
         try:
             yield
         finally:
-            self.restore(before)
+            self._restore(before)
 
-    def restore(self, entries: Mapping[str, Entry[T]]) -> None:
+    def _restore(self, entries: Mapping[str, Entry[T]]) -> None:
         """Bring former entries back; ours, whose modules are imported only once, all stay."""
         ours = {name: entry for name, entry in self._entries.items() if entry.origin is BUILT_IN}
         self._entries = {**ours, **entries}
-
-    def snapshot(self) -> dict[str, Entry[T]]:
-        """Return all entries, for `restore`."""
-        return dict(self._entries)
 
     def _scan(self) -> None:
         if self.find_in is None:
@@ -194,10 +186,11 @@ class Registry(Generic[T]):
     def _load(self, name: str) -> None:
         """Load what a package offers under a name, if one does; its other names come along."""
         points, entry = points_of(self.kind).get(name, []), self._entries.get(name)
-        source = sources_of(points)
+        sources = sources_of(points)
+        source = " and ".join(sources)
         if not points or (entry is not None and entry.origin.place == source):
             return
-        if len({*map(source_of, points)}) > 1:
+        if len(sources) > 1:
             raise UserError(f"Expected one {self.kind} called '{name}', found it in {source}. Uninstall one of them.")
         if entry is not None or name in self.built_in():
             raise UserError(
@@ -222,30 +215,25 @@ class Registry(Generic[T]):
 REGISTRIES: dict[Kind, Registry] = {}  # each kind's base.py makes its own: nothing here knows what they hold
 
 
-def origin_now() -> Origin:
-    """Return where that comes from which is registered now."""
-    return _ADDING.get()
-
-
 @contextmanager
 def adding(origin: Origin) -> Iterator[None]:
     """What is registered inside comes from there."""
-    token = _ADDING.set(origin)
+    token = ADDING.set(origin)
     try:
         yield
     finally:
-        _ADDING.reset(token)
+        ADDING.reset(token)
 
 
 @contextmanager
 def undone_on_mistake() -> Iterator[None]:
     """Leave every registry as it was where something inside goes wrong."""
-    before = {kind: registry.snapshot() for kind, registry in REGISTRIES.items()}
+    before = {kind: dict(registry._entries) for kind, registry in REGISTRIES.items()}
     try:
         yield
     except BaseException:
         for kind, registry in REGISTRIES.items():
-            registry.restore(before.get(kind, {}))
+            registry._restore(before.get(kind, {}))
         raise
 
 
@@ -264,16 +252,7 @@ def points_of(kind: Kind) -> dict[str, list[EntryPoint]]:
     return found
 
 
-def source_of(point: EntryPoint) -> str:
-    """Return which distribution an entry point belongs to."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
-
-
-def sources_of(points: Iterable[EntryPoint]) -> str:
-    """Return which distributions offer one name."""
-    return " and ".join(dict.fromkeys(map(source_of, points)))
-
-
-def with_article(kind: Kind) -> str:
-    """Return `a task`, `an upstream`, `a corpus`."""
-    return f"a{'n' * (kind == 'upstream')} {kind}"
+def sources_of(points: Iterable[EntryPoint]) -> list[str]:
+    """Return which distributions entry points belong to."""
+    names = (f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value for point in points)
+    return list(dict.fromkeys(names))

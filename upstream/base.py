@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
 from ..corpus.batch import Batch
-from ..plugins.registry import Registry, origin_now
+from ..plugins.registry import ADDING, Registry
 
 Modality = Literal["audio", "text"]
 
@@ -180,7 +180,7 @@ def register_upstream(
 
     def register(function: Callable[[UpstreamConfig], Upstream]) -> Callable[[UpstreamConfig], Upstream]:
         """Add the function to the upstreams."""
-        public, origin = name or function.__name__, origin_now()
+        public, origin = name or function.__name__, ADDING.get()
         words = description or (function.__doc__ or "").strip().split("\n")[0]
         place = origin.place or source
         row = Registered(public, function, place, words, modality, untrained, frozenset(options), origin.code)

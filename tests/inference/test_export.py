@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import headwater as library
 from headwater.core.errors import UserError
 from headwater.core.options import merge, read_yaml
-from headwater.downstream.base import TASKS
+from headwater.inference.export import code as export_code
 from headwater.inference.export import export
 from headwater.inference.export.export import export_run
 from headwater.inference.load import load_run
@@ -358,7 +359,8 @@ def test_own_code_that_does_not_answer_from_the_folder_is_refused(
 def test_what_a_folder_does_not_hold_is_told(
     runs: Mapping[str, Path], rated: Path, tmp_path: Path, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TASKS, "origin", lambda name: Origin("installed", f"{name}_task_package 1.0", "1.0"))
+    installed = SimpleNamespace(origin=lambda name: Origin("installed", f"{name}_task_package 1.0"))
+    monkeypatch.setattr(export_code, "TASKS", installed)
     exported = export_run(runs["built_in"], tmp_path / "out")
     assert exported.needed == ["the package emotion_task_package 1.0"]
     said = (tmp_path / "out" / "README.md").read_text()
