@@ -116,7 +116,7 @@ def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     for name, config in plan.configs.items():
         if all(is_finished(folder / run.name) for run in plan.runs[name]):
             continue
-        corpus, reader = config.corpus, get_reader(config.corpus.name)
+        corpus, reader = config.only.corpus, get_reader(config.only.corpus.name)
         try:
             if not corpus.demo:
                 find_root(reader, corpus.data)

@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -32,16 +32,24 @@ SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch 
 DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
-def bind(cls: type, values: Any, where: str, errors: list[str], spelled: Mapping[str, str] | None = None) -> Any:
+def bind(
+    cls: type,
+    values: Any,
+    where: str,
+    errors: list[str],
+    spelled: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+) -> Any:
     """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place.
 
-    `spelled` gives fields that a user knows by another word.
+    `spelled` gives fields that a user knows by another word, `without` those that have no word here.
     """
     if not isinstance(values, Mapping):
         errors.append(f"Expected a mapping at '{where}', found {values!r}. Write `key: value` lines below it, or leave it out.")
         return cls()
     hints = get_type_hints(cls, include_extras=True)
-    fields = {(spelled or {}).get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+    names = [field.name for field in dataclasses.fields(cls) if field.name not in without]
+    fields = {(spelled or {}).get(name, name): name for name in names}
     bound = {}
     for key, value in values.items():
         place = f"{where}.{key}" if where else str(key)

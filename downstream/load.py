@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,9 @@ def add_task(task: Any, where: str, name: str | None = None) -> None:
 
 def refuse_name(name: str, where: str) -> None:
     """Refuse a name that cannot stand for a task in a recipe, where other sections stand, and in a checkpoint."""
-    from ..runs.config.schema import RunConfig
+    from ..runs.config.schema import RECIPE_WORDS
 
-    sections = {field.name for field in fields(RunConfig)}
-    if not re.fullmatch(r"[A-Za-z]\w*", name) or hasattr(nn.ModuleDict(), name) or name in sections | {"all"}:
+    if not re.fullmatch(r"[A-Za-z]\w*", name) or hasattr(nn.ModuleDict(), name) or name in RECIPE_WORDS | {"all"}:
         raise UserError(
             f"Expected letters, digits and _ in the name of the task in {where}, and no word that a recipe has for itself, "
             f"found '{name}'. Rename it: Task(name=…)."

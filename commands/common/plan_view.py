@@ -38,17 +38,16 @@ def outlook_rows(
     return rows
 
 
-def run_watched(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str]) -> dict[str, str]:
+def run_watched(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str], by: Sequence[str] = ()) -> dict[str, str]:
     """Run what is left and can be run, telling the hours once they can be known; return what lacks a run, with the reason."""
     from ...plans.execute import run_parts
     from ...plans.forecast import watch
-    from ...runs.config.schema import MtlConfig
     from ...runs.runtime import Runtime, say
 
     failed_before = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
     configs = [run.config for of_part in runs.values() for run in of_part]
-    layers = {config.upstream.layer for config in configs if not isinstance(config, MtlConfig)}
-    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, named=True)
+    layers = {config.upstream.layer for config in configs if not config.is_joint}
+    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, by=tuple(by), named=True)
     over, wanted = Event(), {name: of_part for name, of_part in runs.items() if name not in missing}
     watcher = Thread(target=watch, args=(wanted, folder, flags.jobs, lambda line: say(runtime, line), over), daemon=True)
     watcher.start()

@@ -19,6 +19,7 @@ from ...core.tensors import save_tensors
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
+from ...runs.evaluation import task_result
 from ...training.model import SHARED
 from ...upstream.base import Modality, UpstreamConfig
 from ...upstream.load import find_upstream
@@ -56,7 +57,7 @@ def export_run(
     if onnx:
         trained = onnx_export.listening(trained)
     with folder_aside(place, fills_empty=True) as aside:
-        names = write_whole(trained, aside, sections, task)
+        names = write_whole(trained, aside, sections)
         refuse_silent(aside)
         told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
         exported = Exported(told, no_graph, needed(names), own_files(aside))
@@ -140,10 +141,10 @@ def plain_source(source: str) -> str:
     return f"{Path(found['run']).name} (from {plain_name(found['model'])})" if found else plain_name(source)
 
 
-def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None) -> dict[str, str]:
+def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig]) -> dict[str, str]:
     """Write all files of a run folder that answering needs; return what is named there, by role."""
     config = exported_config(run.config, sections)
-    name, identity = config.task, read_json(run.folder / "identity.json", ("upstreams", "marks"))
+    name, identity = config.only.task, read_json(run.folder / "identity.json", ("upstreams", "marks"))
     write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
     write_json(folder / "vocabulary.json", {name: run.expert.vocabulary})
     tensors = dict(run.model.trained_state())
@@ -162,8 +163,8 @@ def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, Upstr
     kept = {key: value for key, value in identity.items() if key != "code"}
     write_json(folder / "identity.json", {**kept, **code, "exported": hash_file(folder / BEST)})
     layers = read_json(run.folder / "layer_weights.json", ("layers",))
-    own = {key: value for key, value in layers["layers"].items() if task is None or key.split("/")[0] in (task, SHARED)}
-    result = result_of(read_json(run.folder / "result.json"), task)
+    own = {key: value for key, value in layers["layers"].items() if key.split("/")[0] in (run.name, SHARED)}
+    result = task_result(read_json(run.folder / "result.json"), run.name)
     told = {"upstream": " + ".join(section.name for section in sections.values())}
     write_json(folder / "layer_weights.json", {**layers, **told, "layers": {key: {**row, **told} for key, row in own.items()}})
     source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
@@ -173,24 +174,15 @@ def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, Upstr
 
 def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfig]) -> RunConfig:
     """Return the config without what only the machine of the training knows."""
-    options = {key: value for key, value in config.corpus.options.items() if key != "audio_root"}
-    told = config.corpus.transcripts
-    corpus = replace(config.corpus, data=None, options=options, transcripts=told and Path(told).name)
+    task = config.only
+    options = {key: value for key, value in task.corpus.options.items() if key != "audio_root"}
+    texts = task.corpus.transcripts
+    corpus = replace(task.corpus, data=None, options=options, transcripts=texts and Path(texts).name)
     named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
-    head = config.init_head and Path(config.init_head).name
-    return replace(config, **named, corpus=corpus, init_head=head, store=StoreConfig(), folds=[], stages={})
+    task = replace(task, corpus=corpus, init_head=task.init_head and Path(task.init_head).name)
+    return replace(config.with_only(task), **named, store=StoreConfig(), folds=[], stages={})
 
 
 def alone(key: str, task: str) -> str:
     """Return a weight's name in a run of one task: a weighted sum that several tasks share is its own."""
     return key.replace(f"sums.{SHARED}.", f"sums.{task}.", 1) if key.startswith(f"sums.{SHARED}.") else key
-
-
-def result_of(result: Mapping[str, Any], task: str | None) -> dict[str, Any]:
-    """Return a run's result; of a run of several tasks that of the one, with the weights that are exported."""
-    if "tasks" not in result or task is None:
-        return dict(result)
-    own = result["tasks"][task]
-    whole = {key: value for key, value in result.items() if key not in ("tasks", "balance", "select")}
-    facts = {key: value for key, value in own.items() if key not in ("last", "best", "own", "own_step")}
-    return {**whole, **facts, **own["best"]}

@@ -98,7 +98,7 @@ def write(run: TrainedRun, folder: Path) -> dict[str, Any]:
 
 def traced(run: TrainedRun, path: Path) -> None:
     """Write the graph of a run, for waveforms of any length."""
-    graph = AsGraph(run.model, run.config.task, run.expert.vocabulary).eval()
+    graph = AsGraph(run.model, run.config.only.task, run.expert.vocabulary).eval()
     example = torch.from_numpy(speech_like(EXAMPLE_SECONDS)).unsqueeze(0)
     length = torch.export.Dim("samples", min=SHORTEST, max=longest_of(run.model.upstream("audio")))
     with quiet(), torch.no_grad():
@@ -178,7 +178,7 @@ def compare(run: TrainedRun, path: Path) -> Compared:
 @torch.no_grad()
 def answer_of(run: TrainedRun, waveform: np.ndarray) -> np.ndarray:
     """Return what the run itself answers: scores, or logits where the answer is a sequence."""
-    output = run.model.answer(run.config.task, as_batch([waveform]).to(run.device), run.without)
+    output = run.model.answer(run.config.only.task, as_batch([waveform]).to(run.device), run.without)
     scores: Tensor | None = run.expert.decode(output)[1]
     return (output.values.cpu() if scores is None else scores).numpy()
 
@@ -203,7 +203,7 @@ def description(run: TrainedRun, compared: Compared) -> dict[str, Any]:
     known: dict[str, Any] = {key: vocabulary[key] for key in wanted if key in vocabulary}
     longest = longest_of(run.model.upstream("audio"))
     return {
-        "task": run.config.task,
+        "task": run.config.only.task,
         "marks": list(run.marks),
         **known,
         "answer": answers(vocabulary),
