@@ -57,7 +57,7 @@ def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
 
     if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
         return []
-    trained = [member.config.corpus for member in run.runs]
+    trained = [member.config.only.corpus for member in run.runs]
     if trained[0].name != flags.corpus or len({corpus.fold for corpus in trained}) == 1:
         return []
     return [f"note: other folds of {flags.run} have learnt from this split of {flags.corpus}; --fold N asks the one that has not"]

@@ -106,7 +106,7 @@ def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     for name, config in plan.configs.items():
         if all(RunFolder(folder / run.name).is_finished for run in plan.runs[name]):
             continue
-        corpus, reader = config.corpus, get_reader(config.corpus.name)
+        corpus, reader = config.only.corpus, get_reader(config.only.corpus.name)
         try:
             if not corpus.demo:
                 find_root(reader, corpus.data)

@@ -8,7 +8,7 @@ import json
 import math
 import shlex
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -42,16 +42,19 @@ def bind(
     errors: list[str],
     spelled: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
 ) -> Any:
     """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place.
 
-    `spelled` gives fields that a user knows by another word, `elsewhere` the full names of options in other sections.
+    `spelled` gives fields that a user knows by another word, `without` those that have no word here, `elsewhere` the full
+    names of options in other sections.
     """
     if not isinstance(values, Mapping):
         errors.append(f"Expected a mapping at '{where}', found {values!r}. Write `key: value` lines below it, or leave it out.")
         return cls()
     hints = get_type_hints(cls, include_extras=True)
-    fields = {(spelled or {}).get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+    names = [field.name for field in dataclasses.fields(cls) if field.name not in without]
+    fields = {(spelled or {}).get(name, name): name for name in names}
     elsewhere = elsewhere or options_of_sections(cls)
     bound = {}
     for key, value in values.items():

@@ -232,7 +232,7 @@ def import_head(
         asked = replace(asked, layer=None)
     config = run_config(found, asked)
     vocabulary = {"classes": list(names), "merge": {"exc": "hap"} if names == CLASSES else {}, "key": "emotion", "counts": {}}
-    expert = build_expert(config, load_task("emotion"), vocabulary, {"audio": upstream})
+    expert = build_expert(config.seed, config.only, load_task("emotion"), vocabulary, {"audio": upstream})
     model = Model({"audio": upstream}, {"emotion": expert}, {"audio": config.upstream})
     logits = torch.zeros(1) if found.logits is None else found.logits
     given = {**{ours: found.head[theirs] for theirs, ours in HEAD.items()}, LAYER_WEIGHTS: logits}
@@ -250,7 +250,7 @@ def import_head(
             config=to_mapping(config),
             vocabulary={"emotion": vocabulary},
             identity={**identity, "marks": list(marks)},
-            trained_on={"corpus": config.corpus.name, "heard": [], "sessions": sessions},
+            trained_on={"corpus": config.only.corpus.name, "heard": [], "sessions": sessions},
             architectures={} if architecture is None else {"audio": architecture},
             layer_weights={"upstream": upstream.name, "marks": list(marks), "layers": layers},
             result=result_of(found, config, model, marks, digest),
@@ -273,18 +273,18 @@ def result_of(found: Downstream, config: RunConfig, model: Model, marks: Sequenc
         "source": upstream.source,
         "trainable": config.upstream.trainable,
         "weights": {"audio": weights_of(upstream), "head": weights_of(model.experts) + weights_of(model.sums)},
-        "corpus": config.corpus.name,
-        "protocol": config.corpus.protocol,
-        "fold": config.corpus.fold,
+        "corpus": config.only.corpus.name,
+        "protocol": config.only.corpus.protocol,
+        "fold": config.only.corpus.fold,
         "seed": config.seed,
         "marks": list(marks),
         "steps": found.step,
         "best_step": found.step,
-        "select_by": config.select_by,
+        "select_by": config.only.select_by,
         "metrics": dict(QUESTION.metrics),
         **{key: {} for key in ("scores", "intervals", "num_speakers", "num_utterances")},
         "classes": list(QUESTION.answer(model.expert("emotion").vocabulary).classes),
         "imported": {"file": found.path.name, "sha256": digest},
-        "notes": [f"trained by s3prl on IEMOCAP without session {config.corpus.fold}; no score is in its checkpoint"],
+        "notes": [f"trained by s3prl on IEMOCAP without session {config.only.corpus.fold}; no score is in its checkpoint"],
         "environment": environment(torch.device("cpu"), 0.0),
     }

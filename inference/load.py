@@ -32,9 +32,9 @@ def load_run(
 
 def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:
     """Return a single run where it is the fold that was asked for."""
-    if fold not in (None, run.config.corpus.fold):
+    if fold not in (None, run.config.only.corpus.fold):
         raise UserError(
             f"Expected a plan of several folds for --fold {fold}, found the single run '{run.folder}' "
-            f"(fold {run.config.corpus.fold}). Leave --fold out, or name the plan's folder."
+            f"(fold {run.config.only.corpus.fold}). Leave --fold out, or name the plan's folder."
         )
     return run

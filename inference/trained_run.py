@@ -22,7 +22,7 @@ from ..downstream.load import load_task
 from ..runs.config.resolve import config_of
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.prepare import build_expert
-from ..training.model import SHARED, Model, check_device
+from ..training.model import Model, check_device, weights_of_task
 from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged
@@ -40,6 +40,7 @@ class TrainedRun:
     expert: Expert
     question: Question
     marks: tuple[str, ...]
+    name: str  # of the task in the run, which may have several
     without: tuple[str, ...] = ()  # optional roles that are left out
 
     @property
@@ -100,7 +101,7 @@ class TrainedRun:
         for role, section in roles_of(self.config).items():
             weights = self.model.upstream(role).weights_hash() if section.trainable else known[role]
             heard.append((role, weights, replace(section, name="", path=None)))
-        digest = hashlib.sha256(repr([self.vocabulary, self.config.expert, heard]).encode())
+        digest = hashlib.sha256(repr([self.vocabulary, self.config.only.expert, heard]).encode())
         for _, value in sorted(self.model.experts.state_dict().items()) + sorted(self.model.sums.state_dict().items()):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -116,7 +117,7 @@ class TrainedRun:
 
         One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
         """
-        output = self.model.answer(self.config.task, batch.to(self.device), self.without)
+        output = self.model.answer(self.config.only.task, batch.to(self.device), self.without)
         return self.expert.decode(output)[0]
 
 
@@ -143,25 +144,13 @@ def load_one(
     identity = stored.identity("upstreams", "marks")
     loaded = {} if frozen is None else frozen
     upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
-    kind = load_task(config.task)
+    kind = load_task(config.only.task)
     vocabulary = stored.vocabulary(name)[name]
-    expert = build_expert(config, kind, vocabulary, upstreams)
-    model = Model(upstreams, {config.task: expert}, roles_of(config), shares_sums=shares)
+    expert = build_expert(config.seed, config.only, kind, vocabulary, upstreams)
+    model = Model(upstreams, {config.only.task: expert}, roles_of(config), shares_sums=shares)
     tensors, _ = load_tensors(run.best)
-    model.load_trained_state(of_task(tensors, name, config.task), str(run.best))
-    return TrainedRun(folder, config, model.eval(), expert, kind.question(config.expert), tuple(identity["marks"]))
-
-
-def of_task(tensors: Mapping[str, Tensor], name: str, called: str) -> dict[str, Tensor]:
-    """Return what a checkpoint holds of the upstreams and one task, by the name that the task has alone."""
-    kept = {}
-    for key, value in tensors.items():
-        kind, owner, rest = (*key.split(".", 2), "", "")[:3]
-        if kind == "upstreams" or owner == SHARED:
-            kept[key] = value
-        elif owner == name:
-            kept[f"{kind}.{called}.{rest}"] = value
-    return kept
+    model.load_trained_state(weights_of_task(tensors, name, config.only.task), str(run.best))
+    return TrainedRun(folder, config, model.eval(), expert, kind.question(config.only.expert), tuple(identity["marks"]), name)
 
 
 def moved(config: RunConfig, role: str, path: str) -> RunConfig:

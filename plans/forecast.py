@@ -16,11 +16,11 @@ from ..core.files import cache_folder, read_json
 from ..core.hub import WEIGHTS, is_hub_id
 from ..core.run_folder import RunFolder
 from ..corpus.tables import TABLES
-from ..runs.config.schema import RunConfig
+from ..runs.config.schema import RunConfig, roles_of
 from ..upstream.base import UpstreamConfig
 from ..upstream.families.huggingface import class_of, configure, new_model
 from ..upstream.load import find_upstream, load_upstream
-from .execute import PART, STAGE, Part, sections_of
+from .execute import PART, STAGE, Part
 
 NUMBER = 4  # bytes
 FIRST_STEPS = 50  # after which a pace is believed
@@ -95,11 +95,11 @@ def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, 
 def models_of(run: Part, others: Mapping[str, Part]) -> list[UpstreamConfig]:
     """Return a run's upstreams, one that is another run's as the model which that one was made from."""
     found = []
-    for role, section in sections_of(run.config).items():
+    for role, section in roles_of(run.config).items():
         source = run
         while section.name in source.needs:
             source = others[source.needs[section.name]]
-            section = replace(sections_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
+            section = replace(roles_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
         found.append(section)
     return found
 
@@ -141,7 +141,7 @@ def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
     if folder is not None and RunFolder(folder / run.name).is_finished:
         return {}
     found: dict[str, str] = {}
-    for section in sections_of(run.config).values():
+    for section in roles_of(run.config).values():
         if section.name.startswith((PART, STAGE)) or section.path is not None:
             continue
         hub_id = find_upstream(section).source
@@ -153,7 +153,8 @@ def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
 
 def missing_transcripts(config: RunConfig) -> str:
     """Return how a recogniser's transcripts are made, where this machine has none by it, of any corpus; else nothing."""
-    told, corpus = config.corpus.transcripts, config.corpus
+    corpus = config.only.corpus
+    told = corpus.transcripts
     if told is None or Path(told).suffix.lower() in TABLES or not config.text_upstream.name:
         return ""
     model, language = re.sub(r":[a-z]{2,}$", "", told), (re.findall(r":([a-z]{2,})$", told) or [""])[0]

@@ -71,12 +71,14 @@ def mixed(plan: PaperPlan, folder: Path, results: Mapping[str, Result]) -> dict[
 
 def comparisons(plan: PaperPlan, part: str, run: Part) -> list[tuple[str, Twin]]:
     """Return what a run must have in common with others: by a key that these share, how two of them are compared."""
-    config = run.own
+    config = run.config
     heard = corpus_key(config, plan.words[part])
     read = bool(config.text_upstream.name)
-    exact = [heard, [*roles_of(config)], read and config.corpus.transcripts]
+    exact = [heard, [*roles_of(config)], read and config.only.corpus.transcripts]
     found: list[tuple[str, Twin]] = [(_key("answers", heard), other_answers)]
-    if not load_task(config.task).question(config.expert).writes:  # what such a run can learn from depends on its frames
+    if (
+        not load_task(config.only.task).question(config.only.expert).writes
+    ):  # what such a run can learn from depends on its frames
         found.append((_key("corpus", exact), other_corpus))
     if not any(section.name.startswith((PART, STAGE)) for section in roles_of(config).values()):
         found.append((_key("upstreams", [part, run.stage]), other_upstreams))
@@ -85,9 +87,9 @@ def comparisons(plan: PaperPlan, part: str, run: Part) -> list[tuple[str, Twin]]
 
 def corpus_key(config: RunConfig, word: str) -> list[Any]:
     """Return what decides which utterances a run is tested on, but for where they lie."""
-    identity, question = identity_of(config), load_task(config.task).question(config.expert)
+    identity, question = identity_of(config), load_task(config.only.task).question(config.only.expert)
     corpus = {key: value for key, value in identity["corpus"].items() if key not in ("transcripts", "missing_text")}
-    left_out = bool(config.text_upstream.name) and config.corpus.missing_text == "drop"
+    left_out = bool(config.text_upstream.name) and config.only.corpus.missing_text == "drop"
     return [word, corpus, question.name, identity["labels"], [*question.metrics], left_out]
 
 

@@ -83,7 +83,9 @@ def is_before(line: str, step: int) -> bool:
         return False
 
 
-def told(log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, tell: Callable[..., None]) -> Callable[..., None]:
+def printing(
+    log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, tell: Callable[..., None]
+) -> Callable[..., None]:
     """Return a log that also tells of each evaluation, with the time left: where no bar is seen, in a job's output."""
     began = time.monotonic()
 
@@ -91,8 +93,10 @@ def told(log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, t
         """Log one line, and tell it where it is an evaluation."""
         log(line)
         if line["split"] == "dev":
-            step, steps, metric = line["step"], config.training.steps, config.select_by
+            step, steps, metric = line["step"], config.training.steps, config.tasks[line["task"]].select_by
             left = (steps - step) * (time.monotonic() - began) / max(1, step - first) / 60
-            tell(f"step {step} of {steps}: dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}; at most {left:.0f} min left")
+            task = f"{line['task']} " * config.is_joint
+            score = f"{task}dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}"
+            tell(f"step {step} of {steps}: {score}; at most {left:.0f} min left")
 
     return log_and_tell

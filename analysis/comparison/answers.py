@@ -14,6 +14,7 @@ from ...downstream.answer import Answer
 from ...downstream.base import Outcome, Question
 from ...downstream.load import load_task
 from ...runs.config.resolve import config_of
+from ...runs.evaluation import task_place
 from ...runs.results import read_predictions
 
 KEPT = ("best", "last", "own")  # which weights of a joint run were tested; the first is the step that its recipe chose
@@ -72,7 +73,7 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
         tuple(dict.fromkeys(mark for part in parts for mark in part.said["marks"])),
         tuple(split for split in first.splits if all(split in part.splits for part in parts)),
         seeds,
-        load_task(config.task).question(config.expert),
+        load_task(config.only.task).question(config.only.expert),
         RunFolder(first.home).read().vocabulary(name)[name],
     )
 
@@ -140,7 +141,7 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
         known = " and ".join(kept for kept in KEPT if kept in said)
         raise UserError(f"Expected --weights {kept} to be kept in '{folder}', found {known}. Choose of these.")
     shared = {key: value for key, value in result.items() if key != "tasks"}
-    return Part(there.task(kept, name).path, home, seed, {**shared, **said, **said[kept]})
+    return Part(task_place(folder, kept, name), home, seed, {**shared, **said, **said[kept]})
 
 
 def read_answers(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:

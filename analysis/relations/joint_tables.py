@@ -19,7 +19,7 @@ from ...downstream import metrics
 from ...downstream.base import Question
 from ...downstream.load import load_task
 from ...plans.scenario import ALL, ALONE, BUT, MOVED, Scenario
-from ...runs.joint import KEPT
+from ...runs.evaluation import KEPT
 from ...runs.results import read_predictions, read_tables
 from ..table import number, render, spread
 from .graphs import draw
@@ -94,7 +94,7 @@ def results_in(result: Mapping[str, Any], row: str) -> list[tuple[str, str, Mapp
 
 def column_of(plan: Scenario, name: str) -> Column:
     """Return a task's column: the metric that chooses its step, on its corpus' test."""
-    run = plan.config.runs[name]
+    run = plan.config.tasks[name]
     question = load_task(run.task).question(run.expert)
     return Column(name, run.select_by, get_reader(run.corpus.name).test, question.metrics[run.select_by], question)
 

@@ -44,14 +44,16 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
 
     # other data or weights under the same words are another command
     sections = roles_of(config).values()
-    places = [config.corpus.data, config.init_head, config.corpus.transcripts]
+    tasks = config.tasks.values()
+    places = [place for task in tasks for place in (task.corpus.data, task.init_head, task.corpus.transcripts)]
     places += [config.steps_from] * bool(config.split)
     places += [place for section in sections for place in (section.path, section.name) if place and is_folder(place)]
     names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
     upstream = "+".join(names)
     typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
-    asked = json.dumps([*typed, *(identity_of(part.own) for part in parts)], sort_keys=True)
-    return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+    asked = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
+    corpora = "+".join(dict.fromkeys(task.corpus.name for task in tasks))
+    return f"{'+'.join(config.tasks)}-{upstream}-{corpora}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
 
 
 def is_folder(name: str) -> bool:
@@ -63,7 +65,9 @@ def expected_marks(config: RunConfig) -> list[str]:
     """Return the marks that a run will have, before its upstreams are loaded."""
     from ...runs.config.schema import roles_of
 
-    return ["DEMO"] * config.corpus.demo + ["UNTRAINED"] * any(is_untrained(row.name) for row in roles_of(config).values())
+    return ["DEMO"] * any(task.corpus.demo for task in config.tasks.values()) + ["UNTRAINED"] * any(
+        is_untrained(row.name) for row in roles_of(config).values()
+    )
 
 
 def is_untrained(upstream: str) -> bool:

@@ -38,16 +38,15 @@ def outlook_rows(
     return rows
 
 
-def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str]) -> dict[str, str]:
+def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str], by: Sequence[str] = ()) -> dict[str, str]:
     """Run what is left and can be run; return what lacks a run, with the reason."""
     from ...plans.execute import run_parts
-    from ...runs.config.schema import MtlConfig
     from ...runs.runtime import Runtime
 
     failed_before = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
     everything = [run for of_part in runs.values() for run in of_part]
-    layers = {run.config.upstream.layer for run in everything if not isinstance(run.config, MtlConfig)}
-    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, named=True)
+    layers = {run.config.upstream.layer for run in everything if not run.config.is_joint}
+    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, by=tuple(by), named=True)
     try:
         _, failed = run_parts(everything, folder, runtime, flags.jobs, failed_before)
     except KeyboardInterrupt:

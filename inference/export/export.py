@@ -16,6 +16,7 @@ from ...core.tensors import save_tensors
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
+from ...runs.evaluation import task_result
 from ...training.model import SHARED
 from ...upstream.base import Modality, UpstreamConfig
 from ...upstream.load import find_upstream
@@ -57,7 +58,7 @@ def export_run(
     if onnx:
         trained = onnx_export.listening(trained)
     with folder_aside(place, fills_empty=True) as aside:
-        names = write_whole(trained, aside, sections, task, extra)
+        names = write_whole(trained, aside, sections, extra)
         elsewhere = try_out(aside)
         told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
         exported = Exported(told, no_graph, [*needed_package(names), *elsewhere], own_files(aside))
@@ -142,12 +143,12 @@ def plain_source(source: str) -> str:
 
 
 def write_whole(
-    run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None, extra: Sequence[str | Path]
+    run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], extra: Sequence[str | Path]
 ) -> dict[str, str]:
-    """Write all files of a run folder that answering needs; return what is named there, by role."""
+    """Write all files of a run folder that predicting needs; return what is named there, by role."""
     config = exported_config(run.config, sections)
     stored, target = RunFolder(run.folder).read(), RunFolder(folder)
-    name, identity = config.task, stored.identity("upstreams", "marks")
+    name, identity = config.only.task, stored.identity("upstreams", "marks")
     tensors, architectures = dict(run.model.trained_state()), dict[str, Any]()
     for role in sections:
         upstream, architecture = run.model.upstream(role), run.model.upstream(role).architecture()
@@ -164,8 +165,8 @@ def write_whole(
     copy_own(folder, typed_code(names), extra)
     kept = {key: value for key, value in identity.items() if key != "code"}
     layers = stored.layer_weights("layers")
-    own = {key: value for key, value in layers["layers"].items() if task is None or key.split("/")[0] in (task, SHARED)}
-    result = result_of(stored.result(), task)
+    own = {key: value for key, value in layers["layers"].items() if key.split("/")[0] in (run.name, SHARED)}
+    result = task_result(stored.result(), run.name)
     told = {"upstream": " + ".join(section.name for section in sections.values())}
     source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
     target.write(
@@ -178,24 +179,15 @@ def write_whole(
 
 def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfig]) -> RunConfig:
     """Return the config without what only the machine of the training knows."""
-    options = {key: value for key, value in config.corpus.options.items() if key != "audio_root"}
-    told = config.corpus.transcripts
-    corpus = replace(config.corpus, data=None, options=options, transcripts=told and Path(told).name)
+    task = config.only
+    options = {key: value for key, value in task.corpus.options.items() if key != "audio_root"}
+    texts = task.corpus.transcripts
+    corpus = replace(task.corpus, data=None, options=options, transcripts=texts and Path(texts).name)
     named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
-    head = config.init_head and Path(config.init_head).name
-    return replace(config, **named, corpus=corpus, init_head=head, store=StoreConfig(), folds=[], stages={})
+    task = replace(task, corpus=corpus, init_head=task.init_head and Path(task.init_head).name)
+    return replace(config.with_only(task), **named, store=StoreConfig(), folds=[], stages={})
 
 
 def alone(key: str, task: str) -> str:
     """Return a weight's name in a run of one task: a weighted sum that several tasks share is its own."""
     return key.replace(f"sums.{SHARED}.", f"sums.{task}.", 1) if key.startswith(f"sums.{SHARED}.") else key
-
-
-def result_of(result: Mapping[str, Any], task: str | None) -> dict[str, Any]:
-    """Return a run's result; of a run of several tasks that of the one, with the weights that are exported."""
-    if "tasks" not in result or task is None:
-        return dict(result)
-    own = result["tasks"][task]
-    whole = {key: value for key, value in result.items() if key not in ("tasks", "balance", "select")}
-    facts = {key: value for key, value in own.items() if key not in ("last", "best", "own", "own_step")}
-    return {**whole, **facts, **own["best"]}

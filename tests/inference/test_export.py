@@ -29,8 +29,7 @@ from headwater.inference.trained_run import TrainedRun
 from headwater.plans.grid import expand, run_plan
 from headwater.plugins import code as own_code
 from headwater.plugins.registry import Origin
-from headwater.runs.config.resolve import resolve, resolve_mtl
-from headwater.runs.joint import run_tasks
+from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
 from headwater.upstream.families.huggingface import class_of, new_model
@@ -244,7 +243,7 @@ def test_one_task_of_several_is_exported_alone(rated: Path, tmp_path: Path) -> N
         "shared_weights": True,  # one weighted sum, which becomes the task's own
         "training": {"steps": 2, "eval_every": 1},
     }
-    run_tasks(resolve_mtl([recipe]), tmp_path / "run", QUIET)
+    run(resolve([recipe]), tmp_path / "run", QUIET)
     export_run(tmp_path / "run", tmp_path / "out", task="dsd")
     alone, joint = load_run(tmp_path / "out"), load_run(tmp_path / "run", task="dsd")
     assert alone.predict(sound_of(rated)) == joint.predict(sound_of(rated))

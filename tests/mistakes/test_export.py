@@ -15,8 +15,7 @@ from headwater.inference.export import onnx as onnx_export
 from headwater.inference.export.code import copy_own
 from headwater.plans.grid import expand, run_plan
 from headwater.plugins.code import OwnCode
-from headwater.runs.config.resolve import resolve, resolve_mtl
-from headwater.runs.joint import run_tasks
+from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
 
@@ -65,7 +64,7 @@ def others(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dsd": {"corpus": corpus, "batch_size": 4, "labels": {"column": "directed"}},
     }
     joint = {"upstream": {"name": "fbank"}, "tasks": tasks, "training": {"steps": 1, "eval_every": 1}}
-    run_tasks(resolve_mtl([joint]), folder / "joint", QUIET)
+    run(resolve([joint]), folder / "joint", QUIET)
     return folder
 
 

@@ -35,7 +35,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def folds(config: RunConfig) -> RunConfig:
     """The tones in five folds of speakers."""
-    return replace(config, corpus=replace(config.corpus, protocol="speaker5"), training=replace(config.training, steps=4))
+    task = replace(config.only, corpus=replace(config.only.corpus, protocol="speaker5"))
+    return replace(config.with_only(task), training=replace(config.training, steps=4))
 
 
 def test_a_plan_is_the_product_of_settings_seeds_and_folds(config: RunConfig) -> None:
@@ -93,7 +94,7 @@ def test_several_jobs_give_the_numbers_of_one(folds: RunConfig, tmp_path: Path) 
 
 
 def test_a_part_that_fails_is_named(folds: RunConfig, tmp_path: Path) -> None:
-    broken = replace(folds, corpus=replace(folds.corpus, data=str(tmp_path / "none.csv")))
+    broken = folds.with_only(replace(folds.only, corpus=replace(folds.only.corpus, data=str(tmp_path / "none.csv"))))
     with pytest.raises(UserError, match=r"Run 'fold[12]' stopped: Expected"):
         run_plan(expand(broken, [1, 2], [1], []), tmp_path / "run", QUIET, jobs=2)
 
@@ -106,7 +107,7 @@ def test_a_finished_run_is_evaluated_on_another_corpus(finished: Path, tones: Pa
     trained = yaml.safe_load((finished / "config.yaml").read_text())
     corpus = {"data": str(other), "protocol": "all_test", "options": {"columns": {"audio": "path", "label": "class"}}}
     config = resolve([{**trained, "corpus": corpus, "labels": {"merge": {"shrill": "high", "LOW": "low"}}}])
-    result = evaluate_run(finished, config.corpus, config.labels, "test", QUIET)
+    result = evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
     assert result["counts"]["test"] == {"high": 8, "low": 8, "middle": 8}
     assert result["scores"]["test"]["ua"] > 0.7
     assert len(list((finished / "evaluations").glob("manifest-all_test-test-*/predictions-test.csv"))) == 1
@@ -116,15 +117,15 @@ def test_what_a_run_has_learnt_from_is_no_test(finished: Path) -> None:
     mapping = yaml.safe_load((finished / "config.yaml").read_text())
     config = resolve([mapping, {"corpus": {"protocol": "speaker5", "fold": 2}}])
     with pytest.raises(UserError, match=r"has not learnt from, found \d+ of \d+ in split 'test'"):
-        evaluate_run(finished, config.corpus, config.labels, "test", QUIET)
-    assert evaluate_run(finished, config.corpus, config.labels, "train", QUIET)["counts"]["train"]
+        evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
+    assert evaluate_run(finished, config.only.corpus, config.only.labels, "train", QUIET)["counts"]["train"]
 
 
 def test_a_table_without_a_split_is_tested_as_a_whole(finished: Path, tones: Path) -> None:
     other = tones.with_name("unsplit.csv")
     other.write_text("audio,label\n" + "".join(f"{row}.wav,{['low', 'middle', 'high'][row % 3]}\n" for row in range(50, 72)))
     config = resolve([{"task": "emotion", "corpus": {"data": str(other)}}])
-    result = evaluate_run(finished, config.corpus, config.labels, "test", QUIET)
+    result = evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
     assert (result["protocol"], sum(result["counts"]["test"].values())) == ("all_test", 22)
 
 

@@ -147,8 +147,8 @@ def test_a_corpus_that_no_part_hears_is_refused() -> None:
 def test_data_go_to_the_parts_that_hear_them() -> None:
     parts = {"own": {"corpus": {"name": "manifest"}, "plan": {"data": "rej"}}}
     plan = plan_recipe(recipe(parts=parts), Given({"rej": "/somewhere/clips.csv"}))
-    assert plan.configs["own"].corpus.data == "/somewhere/clips.csv"
-    assert plan.configs["tuned"].corpus.data is None
+    assert plan.configs["own"].only.corpus.data == "/somewhere/clips.csv"
+    assert plan.configs["tuned"].only.corpus.data is None
 
 
 def test_a_recipe_like_another_holds_the_differences_alone(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_recipe_like_another_holds_the_differences_alone(tmp_path: Path) -> No
     )
     plan = plan_recipe(read_recipe(tmp_path / "demo.yaml"))
     assert names(plan) == ["tuned/fold1/seed5"]
-    assert plan.configs["tuned"].corpus.demo
+    assert plan.configs["tuned"].only.corpus.demo
     assert plan.recipe.tables["table1"].rows[0].paper == [0.5]
 
 
@@ -255,7 +255,7 @@ def test_a_plan_calls_no_run_done_that_has_other_options(paper: Path, tmp_path: 
 def test_an_option_may_be_for_some_parts() -> None:
     whole = recipe(parts={"other": {}, "tuned-more": {}})
     plan = plan_recipe(whole, Given(overrides=[{"tuned*": {"corpus": {"protocol": "random10"}}}, {"other": {"seed": 7}}]))
-    assert {name: config.corpus.protocol for name, config in plan.configs.items()} == {
+    assert {name: config.only.corpus.protocol for name, config in plan.configs.items()} == {
         "tuned": "random10",
         "tuned-more": "random10",
         "other": "session5",

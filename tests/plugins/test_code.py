@@ -117,7 +117,7 @@ def test_its_defaults_and_options_count_as_those_of_a_built_in_task(desk: Path, 
     (desk / "my_task" / "default.yaml").write_text("optimizer: {lr: 0.5}\nmy_task: {hidden_dim: 7}\n")
     name = own_code.use("./my_task", "task").name
     config = resolve([task_default(name), {"task": name, "upstream": {"name": "fbank"}, "corpus": {"data": str(tones)}}])
-    assert (config.optimizer.lr, config.expert.hidden_dim, config.corpus.name) == (0.5, 7, "manifest")
+    assert (config.optimizer.lr, config.only.expert.hidden_dim, config.only.corpus.name) == (0.5, 7, "manifest")
 
 
 def test_code_edited_in_a_notebook_is_read_again(desk: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_own_corpus_is_read_and_its_runs_predict_without_it(
 def test_an_own_task_takes_the_labels_of_one_of_our_corpora() -> None:
     own_code.use("./my_task")
     config = resolve([{"task": "my_task", "upstream": {"name": "fbank"}, "corpus": {"name": "iemocap", "demo": True}}])
-    assert (config.corpus.protocol, config.select_by) == ("session5", "ua")
+    assert (config.only.corpus.protocol, config.only.select_by) == ("session5", "ua")
 
 
 def test_runs_in_other_processes_are_told_the_path(desk: Path, tones: Path) -> None:
