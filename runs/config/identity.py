@@ -26,8 +26,8 @@ ADDED: Mapping[str, Mapping[str, Any]] = {
     "training": {"eval_piece_size": None, "bucket_steps": None},
     "upstream": _UPSTREAM,
     "text_upstream": _UPSTREAM,
-    "task": {"modality_dropout": 0, "mask_fill": "mean"},
 }
+ADDED_TO_TASKS = {"modality_dropout": 0, "mask_fill": "mean"}  # the same in the tasks' own sections
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def task_identity(config: RunConfig, task: TaskConfig) -> dict[str, Any]:
     if corpus.get("transcripts"):
         corpus["transcripts"] = Path(corpus["transcripts"]).name
     corpus["options"] = {key: value for key, value in corpus["options"].items() if key != "audio_root"}
-    own = without_idle(mapping[task.task], ADDED["task"])
+    own = without_idle(mapping[task.task], ADDED_TO_TASKS)
     return {**mapping, "corpus": corpus, "init_head": task.init_head and Path(task.init_head).name, task.task: own}
 
 
