@@ -162,6 +162,6 @@ def test_a_column_of_texts_by_another_name_is_named(spoken: Path) -> None:
     with pytest.raises(UserError, match=r"corpus.options.columns.text=transcript"):
         prepare(config_of(path))
     found = prepare(config_of(path, {"corpus": {"options": {"columns": {"text": "transcript"}}}}))
-    assert found.task.splits["train"][0].utterance == Utterance(
+    assert found.tasks["asr"].splits["train"][0].utterance == Utterance(
         "00.wav", str(path.with_name("00.wav")), text="l!", speaker="spk0"
     )
