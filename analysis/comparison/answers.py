@@ -139,7 +139,10 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
         known = " and ".join(kept for kept in KEPT if kept in said)
         raise UserError(f"Expected --weights {kept} to be kept in '{folder}', found {known}. Choose of these.")
     shared = {key: value for key, value in result.items() if key != "tasks"}
-    return Part(there.task(kept, name).path, home, seed, {**shared, **said, **said[kept]})
+    place = there.task(kept, name)
+    if kept == "best" and not place.result.is_file():  # the best step is the last one: it is tested once
+        place = there.task("last", name)
+    return Part(place.path, home, seed, {**shared, **said, **said[kept]})
 
 
 def read_answers(places: Sequence[Path], split: str) -> tuple[Outcome, list[str]]:
