@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from headwater.commands import downstream, mtl, predict
 from headwater.commands.common import hints
 from headwater.commands.s3prl.flags import TABLE
 from headwater.core.options import parse_override
+from headwater.runs.config.resolve import resolve
 
 Answer = Callable[..., str]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
@@ -122,7 +124,7 @@ def test_every_retired_flag_is_tried_and_no_parser_has_it_any_more() -> None:
 def test_s3prls_own_flags_are_all_there_and_what_only_plans_write_is_hidden() -> None:
     actions = downstream.make_parser("x")._actions
     there = {flag for action in actions for flag in action.option_strings}
-    assert {name for flag in TABLE if flag.kind == "taken" for name in flag.names} <= there
+    assert {name for flag in TABLE if flag.kind == "accepted" for name in flag.names} <= there
     hidden = [flag for action in actions if action.help == argparse.SUPPRESS for flag in action.option_strings]
     assert hidden == ["--share-layers"]
     assert [action.dest for action in mtl.make_parser("x")._actions if action.help == argparse.SUPPRESS] == ["one"]
@@ -144,6 +146,20 @@ def test_s3prls_own_flags_are_all_there_and_what_only_plans_write_is_hidden() ->
 def test_a_flag_of_another_toolkit_is_answered_with_ours(typed: str, instead: str, answer: Answer) -> None:
     said = answer(f"python run_downstream.py {typed}")
     assert f"Unknown argument '{typed.split()[0]}'. {instead}" in said
+
+
+def test_every_option_in_the_help_of_downstream_is_one() -> None:
+    typed = [word for line in downstream.OPTIONS.splitlines()[2:] for word in shlex.split(re.split(r" {3,}", line.strip())[0])]
+    assert len(typed) > 12
+    recipe = {
+        "task": "emotion",
+        "upstream": {"name": "hubert"},
+        "text_upstream": {"name": "bert"},
+        "corpus": {"name": "manifest"},
+    }
+    mappings = [parse_override(word) for word in typed if not word.startswith("corpus.protocol=")]
+    assert resolve([recipe, *mappings]).store.limit == "20GB"
+    assert set(hints.DOWNSTREAM[flag].option for flag in hints.DOWNSTREAM) <= {word.partition("=")[0] for word in typed}
 
 
 def test_a_flag_that_the_verb_has_not_is_not_advised(answer: Answer) -> None:
