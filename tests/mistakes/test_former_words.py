@@ -151,15 +151,11 @@ def test_a_flag_of_another_toolkit_is_answered_with_ours(typed: str, instead: st
 def test_every_option_in_the_help_of_downstream_is_one() -> None:
     typed = [word for line in downstream.OPTIONS.splitlines()[2:] for word in shlex.split(re.split(r" {3,}", line.strip())[0])]
     assert len(typed) > 12
-    recipe = {
-        "task": "emotion",
-        "upstream": {"name": "hubert"},
-        "text_upstream": {"name": "bert"},
-        "corpus": {"name": "manifest"},
-    }
+    upstreams = {"upstream": {"name": "hubert"}, "text_upstream": {"name": "bert"}}
+    recipe = {"task": "emotion", **upstreams, "corpus": {"name": "manifest"}}
     mappings = [parse_override(word) for word in typed if not word.startswith("corpus.protocol=")]
     assert resolve([recipe, *mappings]).store.limit == "20GB"
-    assert set(hints.DOWNSTREAM[flag].option for flag in hints.DOWNSTREAM) <= {word.partition("=")[0] for word in typed}
+    assert {option.option for option in hints.DOWNSTREAM.values()} <= {word.partition("=")[0] for word in typed}
 
 
 def test_a_flag_that_the_verb_has_not_is_not_advised(answer: Answer) -> None:
