@@ -164,9 +164,10 @@ def values_given(flags: Namespace) -> list[str]:
 def corpus_of(flags: Namespace, section: Mapping[str, Any], *, label: bool) -> Corpus | None:
     """Return the corpus that the flags name, if they name one; `label`: whether a table needs a column of classes."""
     if not (flags.corpus or flags.data):
-        idle = "--demo" if flags.demo else f"-o corpus.{next(iter(section))}" if section else None
-        if idle:
-            raise UserError(f"Expected --corpus NAME beside {idle}, which is about a corpus, found none. Add it.")
+        if flags.demo:
+            raise UserError("Expected --corpus NAME beside --demo, the miniature of that corpus, found none. Add it.")
+        if section:
+            raise UserError(f"Expected --corpus NAME beside -o corpus.{next(iter(section))}, found none. Add it.")
         return None
     from ..corpus.load import get_reader
 

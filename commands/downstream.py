@@ -17,7 +17,7 @@ from .common.hints import DOWNSTREAM
 from .common.naming import folder_of
 from .common.sections import text_weights_of
 from .common.shell import Parser, TypedPath, split_numbers
-from .s3prl.flags import told, translated
+from .s3prl.flags import translated, translation_note
 
 if TYPE_CHECKING:
     from ..plans.execute import Part
@@ -25,67 +25,77 @@ if TYPE_CHECKING:
     from ..runs.runtime import Runtime
 
 
-HELP = "train one task on an upstream and evaluate it (what `python run_downstream.py` runs)"
+HELP = "train one task on an upstream, and test it (the same as `python run_downstream.py`)"
 EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release"
+OPTIONS = """\
+
+options that are often set after -o (config.yaml in a run folder lists all of them):
+  training.steps=2000 training.patience=5 training.batch_size=32    how long to train
+  optimizer.lr=1e-4 optimizer.upstream_lr=1e-5                      learning rates of the head, and of the upstream with -f
+  corpus.protocol=speaker10                                         how the corpus is split into train, dev and test
+  corpus.options.columns='{audio: wav, label: emotion}'             which column of your table is which
+  corpus.options.audio_root=DIR                                     the folder that relative paths in your table start from
+  corpus.skip_broken=true                                           train without the audio files that cannot be read
+  corpus.missing_text=drop                                          train without the utterances that have no transcript
+  labels.keep='[neu, hap]' labels.merge='{exc: hap}'                choose and join classes
+  upstream.normalize_layers=true                                    normalize each layer before the weighted sum
+  text_upstream.path=DIR                                            weights of the text upstream
+  store.limit=20GB                                                  how many features may be cached
+  corpus.demo_scale=0.2                                             size of the miniature of --demo"""
 
 
 def make_parser(prog: str) -> Parser:
     """Return the flags; those of s3prl keep their meaning."""
-    parser = Parser(
-        prog,
-        "Train one task on an upstream's layers, choose the step on dev, test once.",
-        EXAMPLE.replace("headwater downstream", prog),
-        DOWNSTREAM,
-    )
+    example = EXAMPLE.replace("headwater downstream", prog)
+    words = "Train one task on the layers of an upstream, choose the best step on dev, and test it once."
+    parser = Parser(prog, words, f"{example}\n{OPTIONS}", DOWNSTREAM)
     add = parser.add_argument
-    add(
-        "-m",
-        "--mode",
-        choices=("train", "evaluate", "inference"),
-        default="train",
-        help="train (default), or test a finished run (-e)",
-    )
-    heard = "a name of `headwater list upstreams`, a hub id, a model folder, a run folder, s3prl/NAME, ./my_upstream.py"
-    add("-u", "--upstream", action=TypedPath, kind="upstream", help=heard)
-    add("-k", "--upstream_ckpt", metavar="PATH", help="weights of the named upstream: a folder, or s3prl's .pt")
-    read = "what reads the transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
-    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=read)
-    words = "the task: a folder of downstream/, or one of your own (./my_task)"
+    words = "train (default), or evaluate: test the finished run after -e"
+    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help=words)
+    words = "the model that reads audio: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, "
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=f"{words}s3prl/NAME, ./my_upstream.py")
+    add("-k", "--upstream_ckpt", metavar="PATH", help="load the weights of the upstream from this folder, or from s3prl's .pt")
+    words = "the model that reads transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
+    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=words)
+    words = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
     add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=words)
-    add("-f", "--upstream_trainable", action="store_true", help="finetune every upstream named (convolutions stay frozen)")
-    add(
-        "-l",
-        "--upstream_layer_selection",
-        metavar="N",
-        help="one layer instead of the weighted sum (0: input of block 1); `all` or 0,4,8: a head for each, and one for the sum",
-    )
-    add("-s", "--upstream_feature_selection", metavar="KEY", help="hidden_states (default) or last_hidden_state")
+    words = "finetune the upstreams (default: frozen); convolutions stay frozen"
+    add("-f", "--upstream_trainable", action="store_true", help=words)
+    words = "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"
+    add("-l", "--upstream_layer_selection", metavar="N", help=words)
+    words = "hidden_states: use all layers (default); last_hidden_state: use the last one"
+    add("-s", "--upstream_feature_selection", metavar="KEY", help=words)
     add("--upstream_feature_normalize", action="store_true", help="normalize each layer before the weighted sum")
-    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (superb/emotion)")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
-    words = "a name of `headwater list corpora` (default: the task's usual one), or ./my_corpus.py"
+    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (superb/emotion)"
+    add("-c", "--config", metavar="YAML", help=words)
+    words = "set options of the recipe, as in training.steps=2000 (see below)"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    words = "the corpus: a name that `headwater list corpora` shows, or ./my_corpus.py (default: the task's usual corpus)"
     add("--corpus", action=TypedPath, kind="corpus", help=words)
-    add("--data", help="the corpus' folder, or a csv / tsv / jsonl of your own")
-    add("-v", "--downstream_variant", metavar="FOLD", help="the fold: 1, 2, … (or fold1, …)")
-    add("--folds", help="`all`, or 1,2,3: one run each, pooled")
-    add("--seeds", help="1,2,3: one run each")
-    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="one run for each value; dev decides")
-    add("--jobs", type=int, default=1, help="runs of a plan at once")
-    add("--demo", action="store_true", help="the task's miniature corpus, made on the spot")
-    add("--store", metavar="MODE", help="features of a frozen upstream, computed once: off, auto (default), on, check, a folder")
+    add("--data", metavar="PATH", help="folder of the corpus, or a csv / tsv / jsonl of your own")
+    add("-v", "--downstream_variant", metavar="FOLD", help="train on this fold: 1, 2, … (or fold1, …)")
+    add("--folds", metavar="A,B", help="train one run for each fold (`all`, or 1,2,3), and pool their predictions")
+    add("--seeds", metavar="A,B", help="train one run for each seed: 1,2,3")
+    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
+    add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
+    words = "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
+    add("--store", metavar="MODE", help=words)
     add("--share-layers", action="store_true", help=SUPPRESS)  # a plan passes it to its runs
-    add("--transcripts", metavar="WHAT", help="texts from a table (id, text), or a model of `headwater corpus transcribe`")
-    add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
-    add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
-    add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate (RUN/dev-best.ckpt is RUN)")
-    add("-i", "--init_ckpt", metavar="RUN", help="a run whose head and layer weights are the start")
-    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split of -m evaluate (default: test)")
-    add("--by", metavar="LABEL,…", help="scores of each group apart: device,lang (labels of the corpus, speaker or session)")
-    add("-a", "--auto_resume", action="store_true", help="accepted: resuming is the default")
-    add("--again", action="store_true", help="a new run beside one that is finished")
-    add("--seed", type=int, help="of every random draw (default 1)")
+    words = "read transcripts from a table (id, text), or use those that `headwater corpus transcribe` made with this model"
+    add("--transcripts", metavar="WHAT", help=words)
+    add("-n", "--expname", metavar="NAME", help="write to result/downstream/NAME")
+    add("-p", "--expdir", metavar="DIR", help="write to this folder")
+    add("-e", "--past_exp", metavar="RUN", help="the run to resume or to evaluate (RUN/dev-best.ckpt means RUN)")
+    add("-i", "--init_ckpt", metavar="RUN", help="start from the head and the layer weights of this run")
+    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split that -m evaluate tests (default: test)")
+    words = "score each group of utterances too: device,lang (labels of the corpus, speaker or session)"
+    add("--by", metavar="LABEL,…", help=words)
+    add("-a", "--auto_resume", action="store_true", help="for s3prl's sake: a run always resumes")
+    add("--again", action="store_true", help="train a new run beside a finished one of the same command")
+    add("--seed", type=int, metavar="N", help="seed of every random draw (default: 1)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print the table only")
+    add("--quiet", action="store_true", help="print only the table of results")
     return parser
 
 
@@ -93,7 +103,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
     words = translated(arguments)
     flags = make_parser(prog).parse_args(words)
-    print_note(*told(arguments, words, prog))
+    print_note(*translation_note(arguments, words, prog))
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, run_tables

@@ -10,7 +10,7 @@ from .common.hints import TEXT_WEIGHTS
 from .common.sections import sections_of, text_weights_of
 from .common.shell import Parser
 
-HELP = "a finished run as a folder that needs neither network nor cache, or as an ONNX graph"
+HELP = "export a finished run to a folder that works without network and cache, and to ONNX"
 EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
 WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the graph that was asked for is not in it
 
@@ -46,17 +46,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_parser() -> Parser:
     """Return the flags."""
-    words = "Write a finished run to a folder of its own that holds weights, tokenizer, labels and all else."
+    words = "Write a finished run to a folder that holds its weights, tokenizer and labels, and works without network and cache."
     parser = Parser("headwater export", words, EXAMPLE, TEXT_WEIGHTS)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, or a plan's with --fold")
-    add("folder", metavar="DIR", help="the folder to write; it may not be there yet, or is empty")
-    add("--onnx", action="store_true", help="also as a graph for onnxruntime, kept where it answers as the run does")
-    own = "a file or folder that your own code reads: it goes along beside the code (repeatable)"
-    add("--with", dest="extra", action="append", default=[], metavar="FILE", help=own)
-    add("--task", help="which task, of a run of several")
-    add("--fold", type=int, help="which fold, of a plan of several")
-    add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
-    words = "where the weights of the text upstream lie now: text_upstream.path=DIR"
+    add("run", metavar="RUN", help="a run folder, or the folder of several folds together with --fold")
+    add("folder", metavar="DIR", help="the folder to write; it must be new or empty")
+    add("--onnx", action="store_true", help="also write an ONNX graph, if its outputs equal those of the run")
+    words = "copy a file or folder that your own code reads, beside the code; may be repeated"
+    add("--with", dest="extra", action="append", default=[], metavar="FILE", help=words)
+    add("--task", help="export this task of a run that has several")
+    add("--fold", type=int, metavar="N", help="export this fold of a plan")
+    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")
+    words = "where the weights of the text upstream have moved to: text_upstream.path=DIR"
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
     return parser

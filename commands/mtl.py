@@ -22,45 +22,56 @@ if TYPE_CHECKING:
     from ..plans.scenario import Scenario
 
 
-HELP = "train several tasks together, and see which helps which (what `python run_mtl.py` runs)"
+HELP = "train several tasks together, and measure which task helps which (the same as `python run_mtl.py`)"
 EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper --data iemocap=IEMOCAP_full_release"
 
 
 def make_parser(prog: str) -> Parser:
     """Return the flags."""
-    words = "One upstream, several tasks: single runs, all together, all but one, transfer to the one left out."
+    words = (
+        "Train several tasks on one upstream: each task alone, all tasks together, all but one, and the transfer from the "
+        "others to the one left out."
+    )
     parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog), MTL)
     add = parser.add_argument
-    words = "a name of `headwater list upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
+    words = "the model: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, ./my_upstream.py"
     add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
-    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
-    words = "what reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
+    add("-k", "--upstream_ckpt", metavar="DIR", help="load the weights of the upstream from this folder")
+    words = "the upstream that reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
     add("--text-upstream", action=TypedPath, kind="upstream", metavar="NAME", help=words)
-    words = "the tasks: folders of downstream/, or of your own (./my_task)"
+    words = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
     add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=words)
-    add("--scenario", default="all", help="single, all (default), leave-one-out, transfer, or paper: all of them in order")
-    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (mtl/paper)")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
-    add("--data", action="append", default=[], metavar="CORPUS=PATH", help="where a corpus lies")
-    add("--demo", action="store_true", help="the tasks' miniature corpora")
-    add("--shared-weights", action="store_true", help="one weighted sum of the layers for all tasks, as in the paper")
-    add("--balance", metavar="HOW", help="sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or ks=2,asr=0.5")
-    add("--sampling", metavar="HOW", help="all (default: every task in every step), round_robin, proportional, temperature")
-    add(
-        "--select",
-        choices=("last", "gain"),
-        help="the step that is kept: the last (default), or that of most gain over single runs",
+    words = (
+        "which runs to train: single (each task alone), all (together, default), leave-one-out, transfer, or paper (all of these)"
     )
-    add("--init-heads", metavar="TASK=RUN,…", help="heads to start from: single-task runs, or `single` for those of the plan")
-    add("--seeds", help="1,2,3: every run of the plan once for each")
-    add("--by", metavar="LABEL,…", help="scores of each group apart: device,lang (labels of the corpora, speaker or session)")
-    add("--only", metavar="PART,…", help="parts of the plan, or tasks, with what they start from")
+    add("--scenario", default="all", metavar="NAME", help=words)
+    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (mtl/paper)"
+    add("-c", "--config", metavar="YAML", help=words)
+    words = "set options of the recipe: training.steps=2000, tasks.emotion.corpus.protocol=…"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    add("--data", action="append", default=[], metavar="CORPUS=PATH", help="folder or table of one corpus; may be repeated")
+    add("--demo", action="store_true", help="use the miniature corpora of the tasks")
+    add(
+        "--shared-weights", action="store_true", help="share one weighted sum of the layers between all tasks (default: one each)"
+    )
+    words = "how to balance the losses: sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or weights: ks=2,asr=0.5"
+    add("--balance", metavar="HOW", help=words)
+    words = "which tasks train in a step: all (default), round_robin, proportional (to their size), temperature"
+    add("--sampling", metavar="HOW", help=words)
+    words = "which step to keep: the last one (default), or gain: the one with the largest mean gain over single-task runs"
+    add("--select", choices=("last", "gain"), help=words)
+    words = "start heads from these single-task runs, or from those of the plan (`single`)"
+    add("--init-heads", metavar="TASK=RUN,…", help=words)
+    add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
+    words = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
+    add("--by", metavar="LABEL,…", help=words)
+    add("--only", metavar="PART,…", help="train only these parts of the plan (or parts of these tasks), and what they start from")
     add("--plan", action="store_true", help="print the plan and stop")
-    add("--jobs", type=int, default=1, help="runs at once")
-    add("-n", "--expname", metavar="NAME", help="folder below result/mtl/")
-    add("-p", "--expdir", metavar="DIR", help="folder of the plan, as it is")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
+    add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")
+    add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print plan and tables only")
+    add("--quiet", action="store_true", help="print only plans and tables")
     add("--one", action="store_true", help=SUPPRESS)  # a plan passes it: the recipe is one joint run, in the folder -p
     return parser
 

@@ -1,4 +1,4 @@
-"""Ask a finished run about audio files."""
+"""Predict labels and scores of audio files with a finished run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..inference.trained_run import TrainedRun
 
 
-HELP = "label and scores for audio files"
+HELP = "predict labels and scores of audio files with a finished run"
 EXAMPLE = "headwater predict result/downstream/my_run my.wav recordings/ list.csv --out labels.csv"
 SECTIONS = ("corpus", "text_upstream")  # that -o sets
 BROKEN = 3  # exit code where some files were passed over
@@ -125,28 +125,35 @@ def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
 
 def make_parser() -> Parser:
     """Return the flags."""
-    parser = Parser("headwater predict", "Label (or ratings) and scores for every file, in the order given.", EXAMPLE, PREDICTION)
+    words = "Predict the label (or ratings, or text) and the scores of every file with a finished run, in the order given."
+    parser = Parser("headwater predict", words, EXAMPLE, PREDICTION)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, or a plan's: the mean of its runs' scores")
-    add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists (csv, tsv, jsonl, txt)")
-    add("--task", help="which task, of a run of several")
-    words = "the utterances of a corpus instead of files: a name of `headwater list corpora`, or ./my_corpus.py"
+    add("run", metavar="RUN", help="a run folder, or the folder of several folds or seeds (their scores are averaged)")
+    add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
+    add("--task", help="predict this task of a run that has several")
+    words = "predict the utterances of a corpus in place of files: a name that `headwater list corpora` shows, or ./my_corpus.py"
     add("--corpus", action=TypedPath, kind="corpus", help=words)
-    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help="the code of its own task")
+    words = "load the code of the run's own task from this folder"
+    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help=words)
     own: dict[str, Any] = {"action": TypedPath, "kind": "upstream", "only_paths": True, "metavar": "FILE"}
-    add("-u", "--upstream", **own, help="the code of its own upstream")
-    add("--text-upstream", **own, help="the code of its own text upstream")
-    add("--data", help="where that corpus lies")
-    add("--demo", action="store_true", help="the corpus' miniature")
-    add("--fold", type=int, help="one fold of a plan; with --corpus, also the fold of its usual protocol (default there: 1)")
-    add("--transcripts", metavar="WHAT", help="its texts from a table, or from a model of `corpus transcribe`")
-    add("--split", default="test", help="its split (default: test)")
-    add("--format", choices=tuple(FORMATS), default="csv", help="msp-challenge: the columns that MSP-Podcast's challenge takes")
-    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help="recognise what is said where no text is given")
-    add("--no-text", action="store_true", help="without texts, for a run trained with modality_dropout")
-    add("--out", metavar="FILE", help="the csv to write, or to add to: what is new or changed is computed, the rest stays")
-    add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
-    words = "options of the corpus, or where weights lie now: corpus.protocol=…, text_upstream.path=DIR"
+    add("-u", "--upstream", **own, help="load the code of the run's own upstream from this file")
+    add("--text-upstream", **own, help="load the code of the run's own text upstream from this file")
+    add("--data", metavar="PATH", help="folder or table of the corpus")
+    add("--demo", action="store_true", help="use the miniature of the corpus")
+    words = "use this fold of a plan; with --corpus, also this fold of the corpus (default there: 1)"
+    add("--fold", type=int, metavar="N", help=words)
+    words = "read the transcripts of the corpus from a table (id, text), or use those that `headwater corpus transcribe` made"
+    add("--transcripts", metavar="WHAT", help=words)
+    add("--split", default="test", help="the split of the corpus (default: test)")
+    words = "the columns of the csv; msp-challenge: those of MSP-Podcast's challenge (default: csv)"
+    add("--format", choices=tuple(FORMATS), default="csv", help=words)
+    words = "transcribe files that have no transcript with this Whisper model (default: whisper_base)"
+    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help=words)
+    add("--no-text", action="store_true", help="predict without transcripts (needs a run trained with modality_dropout)")
+    words = "write to this csv, or update it: new and changed files are computed, other rows stay"
+    add("--out", metavar="FILE", help=words)
+    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")
+    words = "options of the corpus, and where weights have moved to: corpus.protocol=…, text_upstream.path=DIR"
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
     return parser

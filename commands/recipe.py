@@ -18,25 +18,41 @@ if TYPE_CHECKING:
     from ..plans.paper import PaperPlan
 
 
-HELP = "run a paper's experiments (or list them), and set its tables and figures beside the paper's"
+HELP = "run the experiments of a paper, and write its tables and figures beside the published ones"
 EXAMPLE = "headwater recipe turbo/demo --plan"
-OVERRIDE = "options of every part, of one (PART.KEY=VALUE), or of several ('PATTERN*.KEY=VALUE')"
+OVERRIDE = "set options of every part, of one part (PART.KEY=VALUE), or of several ('PATTERN*.KEY=VALUE')"
 
 
 def make_parser() -> Parser:
     """Return the flags."""
-    parser = Parser("headwater recipe", "Print a paper's plan, run what is left of it, write its tables and figures.", EXAMPLE)
+    parser = Parser(
+        "headwater recipe",
+        "Print the plan of a paper's experiments, train the runs that are left, and write its tables and figures.",
+        EXAMPLE,
+    )
     add = parser.add_argument
-    add("recipe", nargs="?", help="one of ours (without it they are listed), or a yaml file with `parts:`")
+    add("recipe", nargs="?", help="a name that `headwater list recipes` shows, or a yaml file with `parts:`")
     add("--plan", action="store_true", help="print the plan and stop")
-    add("--only", metavar="PART,…", help="these parts, with those that they start from")
-    add("--jobs", type=int, default=1, help="runs at once")
-    add("-p", "--expdir", metavar="DIR", help="folder of all runs (default: result/recipes/NAME)")
-    add("--data", action="append", default=[], metavar="NAME=PATH", help="where a corpus of the recipe lies")
-    add("--weights", action="append", default=[], metavar="NAME=DIR", help="where the weights of an upstream of the recipe lie")
+    add("--only", metavar="PART,…", help="train only these parts, and those that they start from")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
+    add("-p", "--expdir", metavar="DIR", help="write all runs to this folder (default: result/recipes/NAME)")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="folder or table of a corpus of the recipe; may be repeated",
+    )
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="folder with the weights of an upstream; may be repeated",
+    )
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=OVERRIDE)
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print plan and tables only")
+    add("--quiet", action="store_true", help="print only plans and tables")
     return parser
 
 

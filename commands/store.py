@@ -1,4 +1,4 @@
-"""Look after the store of features: what lies there, what may go, and whether it is sound."""
+"""List, prune and verify the cached features of frozen upstreams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..upstream.store.maintenance import StoredSpace
 
 
-HELP = "list the features that are stored, remove the longest unused, check that they are sound"
+HELP = "show the cached features of frozen upstreams, delete unused ones, or verify them"
 EXAMPLE = "headwater store prune --to 20GB"
 
 
@@ -25,15 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     """Run `status`, `prune` or `verify`."""
     parser = Parser(
         "headwater store",
-        "status: what is stored. prune: remove some of it. verify: hash audio again, compare checksums.",
+        "status: show the cached features. prune: delete some of them. verify: hash the audio again and compare all checksums.",
         EXAMPLE,
     )
     parser.add_argument("action", choices=("status", "prune", "verify"))
-    parser.add_argument("--store", metavar="DIR", help="a store that `--store DIR` made (default: the one in the cache folder)")
-    parser.add_argument("--all", action="store_true", help="prune everything that no running process holds")
-    parser.add_argument("--unused", metavar="AGE", help="prune what was not used for so long: 12h, 30d, 8w")
-    parser.add_argument("--to", metavar="SIZE", help="prune the longest unused until so much is left: 20GB")
-    parser.add_argument("--dry-run", action="store_true", help="say what prune would remove, and remove nothing")
+    parser.add_argument("--store", metavar="DIR", help="the cache that `--store DIR` made (default: the one in the cache folder)")
+    parser.add_argument("--all", action="store_true", help="prune: delete everything that no running process uses")
+    parser.add_argument("--unused", metavar="AGE", help="prune: delete what was not used for so long: 12h, 30d, 8w")
+    parser.add_argument("--to", metavar="SIZE", help="prune: delete the longest unused until so much is left: 20GB")
+    parser.add_argument("--dry-run", action="store_true", help="prune: print what would be deleted, and delete nothing")
     flags = parser.parse_args(arguments)
     if flags.action != "prune" and (flags.all or flags.unused or flags.to or flags.dry_run):
         raise UserError(f"Expected --all, --unused, --to and --dry-run after `prune`, found them after `{flags.action}`.")

@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -52,14 +53,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, example: str, retired: Mapping[str, Retired] | None = None) -> None:
         super().__init__(
             prog=prog,
-            description=description,
+            description=textwrap.fill(description, 100),
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         self.retired = retired or {}
         self.words: Sequence[str] = ()
-        words = "load your own task (its folder), upstream or corpus (a .py file); other flags then know it by its name"
+        words = "load the code of your own task (its folder), upstream or corpus (a .py file); other flags then take its name"
         self.add_argument("--use", action=TypedPath, metavar="PATH", help=words)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -12,6 +12,13 @@ TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones
 # the mistake in words: what is typed, what the answer must say
 WORDS = {
     "a wrong verb": ("headwater predic run a.wav", "no verb 'predic'", "Did you mean 'predict'?"),
+    "an option of another section": (f"{TRAIN} -o training.lr=0.01", "'training.lr'", "Did you mean 'optimizer.lr'?"),
+    "an option without its section": (f"{TRAIN} -o lr=0.01", "Unknown option 'lr'", "Did you mean 'optimizer.lr'?"),
+    "an option of a section in the task's": (f"{TRAIN} -o emotion.steps=5", "'emotion.steps'", "Did you mean 'training.steps'?"),
+    "a corpus in capitals": ("python run_downstream.py -u fbank -d emotion --corpus RAVDESS", "Did you mean 'ravdess'?"),
+    "a corpus with a dash": ("headwater corpus check MSP-Podcast", "Did you mean 'msp_podcast'?"),
+    "a task in capitals": (TRAIN.replace("emotion", "Emotion"), "no task 'Emotion'", "Did you mean 'emotion'?"),
+    "an upstream in capitals": (TRAIN.replace("fbank_no_cmvn", "HuBERT"), "no upstream 'HuBERT'", "Did you mean 'hubert'?"),
     "a wrong flag": ("python run_downstream.py --upstreem fbank", "'--upstreem'", "Did you mean '--upstream'?", "--help"),
     "a flag of another command": ("headwater predict run a.wav --skip-broken", "Unknown argument '--skip-broken'"),
     "a flag without its value": ("python run_downstream.py -d emotion -u", "expected one argument", "--help"),
@@ -72,7 +79,7 @@ WORDS = {
     "half precision on a CPU": (f"{TRAIN} -o training.precision=fp16", "a CUDA device for training.precision=fp16", "bf16"),
     "a recipe that is not there": ("python run_downstream.py -u fbank -c superb/emotoin", "'superb/emotoin'", "superb/emotion"),
     "a head's start that is no run": (f"{TRAIN} -i tones", "a trained run after -i", "no checkpoint in 'tones'"),
-    "a size of the demo": ("headwater corpus demo iemocap -o corpus.demo_scale=0", "demo scale", "found 0"),
+    "a size of the demo": ("headwater corpus demo iemocap -o corpus.demo_scale=0", "'corpus.demo_scale' above 0", "found 0"),
 }
 
 
