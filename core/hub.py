@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from .errors import UserError
+from .errors import UserError, first_line
+from .files import NO_FILE, obstacle
 
 _DESCRIPTION = ["config.json", "preprocessor_config.json"]
 _SAFE = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
@@ -124,12 +125,16 @@ def _not_found(hub_id: str, cause: str, advice: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a folder."""
+    path = folder / "config.json"
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"Expected json in '{folder / 'config.json'}', found {first_line(error)}. Fetch the file again."
-        ) from error
+        if obstacle(path) == NO_FILE:
+            raise ValueError(NO_FILE)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} in place of a mapping")
+        return content
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"Expected json in '{path}', found {first_line(error)}. Fetch the file again.") from None
 
 
 def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
@@ -196,8 +201,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")

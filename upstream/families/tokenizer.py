@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import UserError
-from ...core.hub import fetch_tokenizer, first_line
+from ...core.errors import UserError, first_line
+from ...core.hub import fetch_tokenizer
 
 # model_type -> transformers' module and class, and the files that stand in for a tokenizer.json
 _CLASSES = {
