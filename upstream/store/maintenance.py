@@ -39,7 +39,6 @@ class StoredSpace:
         kind = "means" if self.described.get("pooled") else "frames"
         return f"normed {kind}" if self.described.get("normalized") else kind
 
-
     @property
     def is_known(self) -> bool:
         """Whether its space.json says that the store made the folder: nothing else is ever removed."""
