@@ -123,7 +123,9 @@ def _read_jsonl(text: str, path: Path) -> tuple[list[str], list[Row]]:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:  # ValueError: also an integer of 5,000 digits
             found = getattr(error, "msg", str(error))
-            raise UserError(f"Expected one json object in each line, found in row {number} of {path}: {found}. Mend it.") from None
+            raise UserError(
+                f"Expected one json object in each line, found in row {number} of {path}: {found}. Mend it."
+            ) from None
         if not isinstance(values, dict):
             raise UserError(
                 f"Expected one json object in each line, found {line.strip()[:40]} in row {number} of {path}. Mend it."

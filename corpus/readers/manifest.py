@@ -146,8 +146,8 @@ def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: 
         label = row.values[names["label"]]
         if isinstance(label, (dict, list)) or label != label:  # of json; NaN alone differs from itself
             raise UserError(
-                f"Expected a word or a number in column '{names['label']}', found {str(label)[:40]} in row {row.number} of {path}. "
-                "Write what the utterance is."
+                f"Expected a word or a number in column '{names['label']}', found {str(label)[:40]} in row {row.number} of "
+                f"{path}. Write what the utterance is."
             )
         labels["label"] = label.strip() if isinstance(label, str) else label
     labels |= {key: row.values[names[key]] for key in _OF_LABELS if _cell(row, names, key) is not None}

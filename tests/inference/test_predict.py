@@ -133,7 +133,13 @@ def test_a_row_that_cannot_be_read_is_passed_over_and_the_others_are_predicted(
     found = list(csv.DictReader(io.StringIO(out)))
     assert [bool(row["error"]) for row in found] == [False] + [True] * (len(rows) - 1)
     assert err.count("passed over: Expected ") == len(rows) - 1
-    for words in ("a link that leads back", "a pipe, a socket", "name that is too long", "finite numbers", "its end, 99 s, lies outside"):
+    for words in (
+        "a link that leads back",
+        "a pipe, a socket",
+        "name that is too long",
+        "finite numbers",
+        "its end, 99 s, lies outside",
+    ):
         assert words in err
     for _ in range(2):  # with --out, and again: what is broken is tried again
         assert run_command(dispatch, ["predict", str(finished), str(table), "--out", str(tmp_path / "out.csv")]) == 3
