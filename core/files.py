@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -68,6 +69,25 @@ def written_aside(path: Path) -> Iterator[Path]:
                 aside.unlink()
 
 
+def clear_asides(path: Path) -> None:
+    """Remove what processes that were killed have left beside a path while they wrote it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if number.isdigit() and not is_alive(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine is at work."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with written_aside(path) as aside:
@@ -82,10 +102,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
+        if obstacle(path) == NO_FILE:
+            raise ValueError(NO_FILE)
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise _damaged_json(path, str(problem)) from None
     refuse_without(path, content, needed)
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,20 +18,24 @@ class Trust:
 
     def take(self, path: str | Path) -> None:
         """Take note of a checkpoint that the user typed."""
-        self._typed.add(_absolute(path))
+        self._typed.add(resolved(path))
 
     def suspect(self, mapping: Any) -> None:
         """Take note of every `path` that a recipe or config names."""
-        for value in mapping if isinstance(mapping, list) else ():
-            self.suspect(value)
-        for key, value in mapping.items() if isinstance(mapping, Mapping) else ():
-            if key == "path" and isinstance(value, str):
-                self._suspect.add(_absolute(value))
-            self.suspect(value)
+        left, seen = [mapping], set[int]()
+        while left:
+            value = left.pop()
+            if not isinstance(value, (Mapping, list)) or id(value) in seen:  # an alias stands for what was seen already
+                continue
+            seen.add(id(value))
+            left += value if isinstance(value, list) else value.values()
+            place = value.get("path") if isinstance(value, Mapping) else None
+            if isinstance(place, str):
+                self._suspect.add(resolved(place))
 
     def allows(self, path: str | Path) -> bool:
         """Tell whether a file was named by the user, not by a file alone."""
-        place = _absolute(path)
+        place = resolved(path)
         return place in self._typed or place not in self._suspect
 
     @contextmanager
@@ -47,5 +52,9 @@ class Trust:
 CHECKPOINTS = Trust()
 
 
-def _absolute(path: str | Path) -> Path:
-    return Path(path).expanduser().resolve()
+def resolved(path: str | Path) -> Path:
+    """Return the absolute path of a file, links followed; one that no file can have stays as it is."""
+    try:
+        return Path(os.path.realpath(os.path.expanduser(path)))
+    except ValueError:
+        return Path(path)

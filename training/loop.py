@@ -174,7 +174,19 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     outcome = Outcome.join(gather_object(done) if accelerator.num_processes > 1 else done)
     places = {name: row for row, name in enumerate(outcome.ids)}
     outcome = outcome.take([places[example.utterance.id] for example in examples])
+    refuse_no_numbers(split, outcome)
     return replace(outcome, loss=task.expert.split_loss(outcome))
+
+
+def refuse_no_numbers(split: str, outcome: Outcome) -> None:
+    """Refuse scores that are no numbers: the first class would be taken for the answer, and counted."""
+    if outcome.scores is None or bool(outcome.scores.isfinite().all()):
+        return
+    rows = (~outcome.scores.isfinite().reshape(len(outcome.ids), -1).all(dim=1)).nonzero().flatten().tolist()
+    raise UserError(
+        f"Expected finite scores of every utterance of {split}, found NaN or infinity for {outcome.ids[rows[0]]}"
+        f"{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}. Look for damaged samples there, or leave it out."
+    )
 
 
 def outcome_of(task: TaskData, batch: Batch, output: Output, loss: Tensor) -> Outcome:

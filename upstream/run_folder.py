@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
     `load` is `load_upstream`: what the run was made with may be any upstream, a run's among them.
     """
     folder = folder_of(config)
+    refuse_circle(folder, modality or "audio")
     role, trained = section_of(folder, modality)
     if not holds(folder, trained, role):
         upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
@@ -39,6 +41,24 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
     marks = RunFolder(folder).read().identity("marks")["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
+
+
+def refuse_circle(folder: Path, role: str) -> None:
+    """Refuse runs whose upstreams are each other: no model is at the end."""
+    from ..core.options import read_yaml
+
+    place, passed = folder, list[Path]()
+    while (place / "config.yaml").is_file():
+        here = Path(os.path.realpath(place))
+        if here in passed:
+            chain = " -> ".join(map(str, [*passed[passed.index(here) :], here]))
+            raise UserError(f"Expected a model behind the run '{folder}', found runs that name each other: {chain}. Train again.")
+        passed.append(here)
+        section = read_yaml(place / "config.yaml").get(SECTIONS[role])
+        named = (section.get("path") or section.get("name")) if isinstance(section, Mapping) else None
+        if not isinstance(named, str):
+            return
+        place = Path(os.path.expanduser(named))
 
 
 def folder_of(config: UpstreamConfig) -> Path:

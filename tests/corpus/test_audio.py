@@ -331,7 +331,7 @@ def test_more_hours_than_memory_has_room_for_are_refused_before_they_are_read(tm
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(20_000), 1)  # 20,000 s at 1 Hz: 40 kB that would become 1.3 GB
     with pytest.raises(
-        UserError, match=r"Expected at most 4 h of audio to be read at once, found 5.6 h: .*Cut the file, or name"
+        UserError, match=r"Expected at most 4 h of audio to be read at once, found 5\.6 h: .*Cut the file, or name"
     ):
         read_audio(path)
     assert verdict(path, tmp_path)[1] == ["5.6 h of audio, more than the 4 h that are read at once"]

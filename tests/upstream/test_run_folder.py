@@ -74,3 +74,10 @@ def test_a_run_that_only_reads_is_no_listener(tmp_path: Path) -> None:
     assert load_upstream(str(folder)).spec.modality == "text"
     with pytest.raises(UserError, match=r"Expected a run with an upstream for audio in .*, found one for text only"):
         load_upstream(str(folder), "audio")
+
+
+def test_runs_that_name_each_other_as_their_upstream_are_refused(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        run_of(tmp_path / one, {"name": str(tmp_path / other)}, {})
+    with pytest.raises(UserError, match=r"Expected a model behind the run '.*a', found runs that name each other: .* -> .*"):
+        load_upstream(str(tmp_path / "a"))

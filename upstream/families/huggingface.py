@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...core.errors import UserError
+from ...core.errors import UserError, first_line
 from ...core.hub import check_torchaudio, load_weights, model_folder, read_config
 from ..base import Modality, Upstream, UpstreamConfig, register_upstream
 from .bert import BLOCKS, TextEncoder, blocks_of
@@ -155,19 +156,76 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     folder = model_folder(source, on_hub=config.path is None, reads=model_type in BLOCKS)
     described = read_config(folder)
     found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
-    if found not in _CLASSES or model_type not in (None, found):
+    if not isinstance(found, str) or found not in _CLASSES or model_type not in (None, found):
         expected = model_type or f"one of {', '.join(_CLASSES)}"
         raise UserError(
             f"Expected model_type {expected} in '{source}', found '{found}'. Give the name or folder of such a model."
         )
     _refuse_options(config, found)
     model_class = class_of(found)
-    settings = configure(model_class.config_class.from_dict(described), config)
+    refuse_vast(described, folder)
+    settings = configure(settings_of(model_class, described, folder), config)
     made = {"tokenizer": read_tokenizer(folder, settings, source)} if modality_of(found) == "text" else None
     model = load_weights(model_class, settings, folder, **_LOADED_WITH.get(found, {}))
     upstream = wrap(model, config, folder, made, trained_layerdrop=described.get("layerdrop") or 0.0)
     upstream.source = source
     return upstream
+
+
+_MOST_BLOCKS, _LARGEST_NUMBER = 256, 2**24  # of a config.json; the deepest model of these families has 48
+_BLOCKS = ("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers", "n_layer", "num_adapter_layers")
+
+
+def refuse_vast(described: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a config.json whose numbers no model has: it would be built before its weights are found not to fit."""
+    left: list[tuple[str, Any]] = [*described.items()]
+    while left:
+        key, value = left.pop()
+        most = _MOST_BLOCKS if key in _BLOCKS else _LARGEST_NUMBER
+        if isinstance(value, Mapping):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [(key, item) for item in value]
+        elif isinstance(value, (int, float)) and abs(value) > most:
+            raise UserError(
+                f"Expected at most {most:,} for {key} in '{folder / 'config.json'}', found {value}. Fetch the file again."
+            )
+    held = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    width, blocks, rows, channels, kernel = (_largest(described, keys) for keys in (_WIDTHS, _BLOCKS, _ROWS, _CHANNELS, _KERNELS))
+    if max(width * width * blocks, width * rows, channels * channels * kernel) > 8 * held + _LARGEST_NUMBER:  # bits
+        raise UserError(
+            f"Expected weights that fit config.json in '{folder}', found {held:,} bytes, fewer than it describes. "
+            "Take weights and config.json from the same model."
+        )
+
+
+_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+_ROWS = (
+    *("vocab_size", "max_position_embeddings", "n_positions", "max_source_positions", "num_conv_pos_embeddings"),
+    *("intermediate_size", "n_inner", "hidden_dim", "encoder_ffn_dim", "num_labels"),
+)
+_CHANNELS, _KERNELS = ("conv_dim",), ("conv_kernel",)
+
+
+def _largest(described: Mapping[str, Any], keys: Sequence[str]) -> int:
+    """Return the largest whole number among the values of some keys, those of lists too; 1 where there is none."""
+    values = [item for key in keys for item in _items(described.get(key))]
+    return max([1, *(item for item in values if type(item) is int)])
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def settings_of(model_class: Any, described: dict[str, Any], folder: Path) -> Any:
+    """Return transformers' config of a config.json, or say what is wrong with the file."""
+    try:
+        return model_class.config_class.from_dict(described)
+    except Exception as error:  # a value of another type breaks wherever it is used
+        raise UserError(
+            f"Expected the config.json of such a model in '{folder}', found one that it refuses: {type(error).__name__}: "
+            f"{first_line(error)}. Fetch the file again."
+        ) from None
 
 
 def rebuild(architecture: dict[str, Any], config: UpstreamConfig) -> Upstream:

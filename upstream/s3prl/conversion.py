@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.errors import UserError
+from ...core.errors import UserError, first_line
 from ...core.files import cache_folder, folder_aside, hash_file, write_json
-from ...core.hub import first_line, read_config
+from ...core.hub import read_config
 from ...core.torch_files import read_torch_file
 from ..base import Registered, Upstream, UpstreamConfig
 from ..families import huggingface

@@ -235,6 +235,11 @@ class Store:
         writers: dict[np.dtype, ShardWriter] = {}
         try:
             for position, computed in compute([wanted[key] for key in missing]):
+                if not np.isfinite(computed.values).all():
+                    raise UserError(
+                        f"Expected finite features to store, found NaN or infinity: {_named(wanted[missing[position]])}. "
+                        "Look for damaged samples in it, and leave it out."
+                    )
                 self._append(writers, bucket, missing[position], computed, len(missing))
                 advance(wanted[missing[position]])
         finally:  # interrupted or not: what was computed stays
@@ -357,6 +362,11 @@ def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Itera
 def fits_half(values: np.ndarray) -> bool:
     """Return whether float16 holds the values: those beyond its range are kept in float32."""
     return bool(np.abs(values).max(initial=0.0) <= np.finfo(np.float16).max)
+
+
+def _named(item: Any) -> str:
+    """Return what an item that is computed is called: an example's file, or the item itself."""
+    return str(getattr(getattr(item, "utterance", None), "audio", item))
 
 
 def _holder(file: IO[str]) -> str:

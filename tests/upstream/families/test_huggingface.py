@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,32 @@ def test_wrapped_models_say_what_trains() -> None:
     front = {id(parameter) for part in upstream.front_end() for parameter in part.parameters()}
     assert front == {id(value) for key, value in upstream.named_parameters() if "feature_extractor" in key}
     assert len(upstream.blocks()) == 4
+
+
+@pytest.mark.parametrize("name", ["test_hubert", "test_bert"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"model_type": []}, {"model_type": {}}, {"hidden_size": "x"}, {"hidden_size": 0}, {"hidden_size": 10**7}),
+        *({"layer_norm_eps": 0}, {"dtype": "float99"}, {"num_attention_heads": 0}, {"quantization_config": 5}, {"id2label": 5}),
+        *({"num_hidden_layers": 2_000_000}, {"num_labels": 10**9}, {"num_labels": 10**7}, {"vocab_size": 10**7}),
+    ],
+    ids=str,
+)
+def test_a_config_of_a_strangers_is_one_line_at_once(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
+    tiny_model(name).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"^Expected ") as problem:
+        load_upstream(str(tmp_path))
+    assert "\n" not in str(problem.value)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "[" * 100_000, '{"hidden_size": ' + "1" * 5000 + "}"])
+def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, content: str) -> None:
+    tiny_model("test_hubert").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^Expected json in '.*config\.json', found .*Fetch the file again"):
+        load_upstream(str(tmp_path))

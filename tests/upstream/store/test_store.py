@@ -266,7 +266,17 @@ def test_checksums_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(checked) == count > 5
 
 
-@pytest.mark.parametrize("scale", [1e5, float("inf"), float("nan")])
+@pytest.mark.parametrize("scale", [float("inf"), float("nan")])
+def test_what_is_no_number_is_never_stored(tmp_path: Path, scale: float) -> None:
+    numbers = {key_of(n): n for n in range(20)}
+    store = Store(tmp_path / "store", SPACE, "model")
+    with pytest.raises(UserError, match=r"Expected finite features to store, found NaN or infinity: \d+\. Look for damaged"):
+        store.fill(numbers, computing(tmp_path / "log", scale=scale), lambda _: None)
+    assert Store(tmp_path / "store", SPACE, "model").index == {}
+    assert store.fill(numbers, computing(tmp_path / "log"), lambda _: None) == 20
+
+
+@pytest.mark.parametrize("scale", [1e5])
 def test_what_float16_cannot_hold_is_kept_in_float32(tmp_path: Path, scale: float) -> None:
     numbers = {key_of(n): n for n in range(20)}
     store = Store(tmp_path / "store", SPACE, "model")
