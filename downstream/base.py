@@ -198,8 +198,9 @@ class Question:
 # no task's name: the sections of a recipe, beside which the task's own stands, and `all`, what tasks share in a checkpoint
 RESERVED = frozenset(
     {
-        *("task", "upstream", "text_upstream", "corpus", "labels", "expert", "optimizer", "training", "store", "select_by"),
-        *("split", "steps_from", "init_head", "seed", "folds", "stages", "reference", "all"),
+        *("task", "corpus", "labels", "expert", "select_by", "init_head", "roles", "batch_size"),
+        *("tasks", "upstream", "text_upstream", "optimizer", "training", "store", "shared_weights", "sampling", "balance"),
+        *("select", "baselines", "split", "steps_from", "seed", "folds", "stages", "reference", "all"),
     }
 )
 

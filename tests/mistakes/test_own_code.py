@@ -72,7 +72,7 @@ def test_options_that_are_no_dataclass(answer: Answer, mine: Path) -> None:
     assert "Expected a dataclass as Task(options=…) in './my_task', found <class" in answer(f"{COMMAND} -d ./my_task")
 
 
-@pytest.mark.parametrize("name", ["emotion", "corpus", "all", "my-task", "keys"])
+@pytest.mark.parametrize("name", ["emotion", "corpus", "tasks", "all", "my-task", "keys"])
 def test_a_name_that_is_taken_or_cannot_be_one(answer: Answer, mine: Path, name: str) -> None:
     changed(mine / "my_task" / "expert.py", 'Task(name="my_task"', f'Task(name="{name}"')
     message = answer(f"{COMMAND} -d ./my_task")
