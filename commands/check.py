@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..plugins.code import OwnCode, find, use
-from ..plugins.registry import Kind
+from ..plugins.registry import Kind, Registry
 from .common.console import print_result
 from .common.sections import read_corpus_of
 from .common.shell import Parser, TypedPath
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..checks.trial import Trial
     from ..corpus.base import Corpus
     from ..downstream.base import Task
+    from ..upstream.base import Registered
 
 
 HELP = "check this machine (versions, weights, corpora), or test your own task, upstream or corpus"
@@ -66,6 +67,13 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if failed else 0
 
 
+def registered_upstreams() -> Sequence[Registered]:
+    """Return the registered upstreams; on a broken installation this import fails, and the check says so."""
+    from ..upstream import load
+
+    return load.list_upstreams()
+
+
 def check_machine(flags: Namespace) -> int:
     """Print what this machine has; what is missing is no mistake."""
     idle = ("corpus", "data", "demo", "override")
@@ -74,7 +82,7 @@ def check_machine(flags: Namespace) -> int:
         raise UserError(f"Expected a task, an upstream or a corpus beside {typed}, found none. Name it: {EXAMPLE}")
     from ..checks.machine import examine
 
-    found = examine()
+    found = examine(registered_upstreams)
     text = json.dumps(
         {section: [asdict(finding) for finding in findings] for section, findings in found.items()}, indent=2, ensure_ascii=False
     )
@@ -99,20 +107,15 @@ def check_machine(flags: Namespace) -> int:
 
 def named(word: str) -> tuple[Kind, str]:
     """Return what a word stands for: the code at a path, which is executed, or what is registered under a name."""
-    from ..corpus.load import registered_corpora
-    from ..downstream.load import list_tasks
-    from ..plugins.registry import offered
-    from ..upstream.load import registered_upstreams
+    from ..corpus.base import CORPORA
+    from ..downstream.base import TASKS
+    from ..upstream.base import UPSTREAMS
 
     if "/" in word or word.endswith(".py"):
         code: OwnCode = use(word)
         return code.kind, code.name
-    tables: dict[Kind, Iterable[str]] = {
-        "task": list_tasks(),
-        "upstream": {*registered_upstreams(), *offered("upstream")},  # one that is broken is told where it is loaded
-        "corpus": {*registered_corpora(), *offered("corpus")},
-    }
-    kind = next((kind for kind, names in tables.items() if word in names), None)
+    registries: tuple[Registry, ...] = (TASKS, UPSTREAMS, CORPORA)
+    kind = next((registry.kind for registry in registries if word in registry.names()), None)
     if kind is None:
         advice = f"The folder there is ./{word}" if Path(word).is_dir() else "Check the word, or type a path"
         raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import SUPPRESS, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     print_note(*translation_note(arguments, words, prog))
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
-    from ..analysis.table import result_table, summary_table
+    from ..analysis.table import result_table, run_tables
     from ..plans.grid import run_plan
     from ..runs.runtime import Runtime
 
@@ -122,8 +122,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     except KeyboardInterrupt:
         print_note("the same command goes on where it was")
         raise
-    table = result_table(result) if "runs" not in result else summary_table(result)
-    print_result(table, *footnotes(config, folder, parts))
+    print_result(run_tables(result), *footnotes(config, folder, parts))
     return 0
 
 
@@ -141,13 +140,15 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
 
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
-        return config, expand(config, [config.corpus.fold], [config.seed], []), folder
+        return config, expand(config, own_folds(config), [config.seed], []), folder
     config = resolve(mappings_of(flags))
     if config.split:
         refuse_typed(config, typed_options(flags))
     if not roles_of(config):
         raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater list upstreams`.")
-    folds = [config.corpus.fold] if flags.downstream_variant or not config.folds else config.folds
+    folds: Sequence[int | None] = config.folds or own_folds(config)
+    if flags.downstream_variant:
+        folds = [fold_of(flags.downstream_variant)]
     if flags.folds:
         folds = all_folds(config) if flags.folds == "all" else split_numbers(flags.folds, "--folds")
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [config.seed]
@@ -155,15 +156,27 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     return config, parts, folder_of(flags, config, parts)
 
 
+def own_folds(config: RunConfig) -> list[int | None]:
+    """Return the fold of a run without --folds; several tasks keep their own."""
+    return [None] if config.is_joint else [config.only.corpus.fold]
+
+
 def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     """Return what decides the config, in rising precedence: the task's defaults, the recipe, the flags."""
     from ..core.options import parse_override, read_yaml
     from ..plans.recipe import is_paper
+    from ..plans.scenario import OWN_SECTIONS
     from ..runs.config.recipes import demo_recipe, find_recipe, task_default
 
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
     if is_paper(recipe):
         raise UserError(f"Expected the recipe of a run after -c, found a paper's. Run it: headwater recipe {flags.config}")
+    overrides = [parse_override(text) for text in flags.override]
+    if "tasks" in recipe:
+        if flags.downstream:
+            raise UserError(f"Expected the tasks of '{flags.config}' alone, found -d {flags.downstream} beside it. Leave out -d.")
+        joint = {key: value for key, value in recipe.items() if key not in OWN_SECTIONS}
+        return [joint, flags_of_several(flags, joint), *overrides]
     told = recipe.get("task") and known_as(str(recipe["task"]), "task")
     task = flags.downstream or told
     if not task:
@@ -171,7 +184,6 @@ def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     if (told or task) != task:
         raise UserError(f"Expected the recipe's task '{recipe['task']}' after -d, found '{task}'. Leave out -d.")
     demo = demo_recipe(task) if flags.demo and not flags.config else {}
-    overrides = [parse_override(text) for text in flags.override]
     return [task_default(task), demo, recipe, flags_mapping(flags, task), *overrides]
 
 
@@ -211,6 +223,22 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "init_head": flags.init_ckpt,
     }
     return given(mapping)
+
+
+OF_ONE = {"name": "--corpus", "data": "--data", "protocol": "--protocol", "options": "--columns"}
+
+
+def flags_of_several(flags: Namespace, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the flags say of a run of several tasks; where an option is a task's, of each of them."""
+    mapping = flags_mapping(flags, "")
+    corpus = mapping.pop("corpus")
+    for key, flag in OF_ONE.items():
+        if key in corpus:
+            advice = f"Say which: -o tasks.NAME.corpus.{key}=…"
+            raise UserError(f"Expected no {flag} beside a recipe of several tasks, found one. {advice}")
+    own = {"corpus": {key: value for key, value in corpus.items() if key != "fold"}, "init_head": mapping.pop("init_head", None)}
+    shared = {key: value for key, value in mapping.items() if key != "task"}
+    return {**shared, "tasks": {name: given(own) for name in recipe["tasks"] or {}}}
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
@@ -272,18 +300,26 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
     if not flags.past_exp:
         raise UserError("Expected the run to evaluate, found none. Add `-e RUN`.")
     folder, config = past_run(flags, allowed=("corpus", "labels"))
-    text_weights = text_weights_of(typed_options(flags))
-    return evaluate_run(folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt, text_weights)
+    return evaluate_run(
+        folder,
+        config.only.corpus,
+        config.only.labels,
+        flags.evaluate_split,
+        runtime,
+        flags.upstream_ckpt,
+        text_weights_of(typed_options(flags)),
+        flags.downstream,
+    )
 
 
 def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:
     """Return the run after -e with its config; flags may change what is allowed, and where it reads, but not what it is."""
     from ..core.options import differences, parse_override, read_yaml
-    from ..core.run_folder import run_folder
+    from ..core.run_folder import RunFolder
     from ..runs.config.identity import identity_of
     from ..runs.config.recipes import find_recipe
-    from ..runs.config.resolve import resolve
-    from ..runs.config.schema import to_mapping
+    from ..runs.config.resolve import resolve, task_in
+    from ..runs.config.schema import alone, to_mapping
 
     others = {
         "-n": flags.expname,
@@ -295,16 +331,18 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     }
     for flag in (flag for flag, value in others.items() if value):
         raise UserError(f"Expected -e to name the one run, found {flag} beside it. Leave {flag} out.")
-    folder = run_folder(flags.past_exp)
-    recipe = read_yaml(folder / "config.yaml")
+    run = RunFolder.open(flags.past_exp)
+    folder, recipe = run.path, run.read().config()
     refuse_other_code(folder, recipe)
     elsewhere = "corpus" in allowed and bool(flags.corpus or flags.data)
-    trained = resolve([recipe], heard=not elsewhere)
+    trained = resolve([recipe], reads_corpus=not elsewhere)
+    if allowed and trained.is_joint:  # of several tasks one is tested
+        trained = alone(trained, task_in(trained, folder, flags.downstream))
     base = to_mapping(trained)
     if elsewhere:
         base["corpus"], base["labels"] = {"demo": flags.demo}, {}
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
-    over = flags_mapping(flags, flags.downstream or trained.task)
+    over = flags_of_several(flags, base) if trained.is_joint else flags_mapping(flags, flags.downstream or trained.only.task)
     config = resolve([base, recipe, over, *map(parse_override, flags.override)])
     before, now = ({k: v for k, v in identity_of(it).items() if k not in allowed} for it in (trained, config))
     lines = differences(before, now)
@@ -322,11 +360,12 @@ def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[st
     lines = [f"results: {folder}"]
     if len({part.config.upstream.layer for part in parts}) > 1:
         lines.append(f"drawn by: headwater plot layers --probe {folder}")
-    recipe = RECIPES / "superb" / f"{config.task}.yaml"
-    superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
-    if superb.get("name") == config.corpus.name and superb.get("protocol") != config.corpus.protocol:
-        lines.append(
-            f"protocol {config.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
-            f"SUPERB's experiment is -c superb/{config.task}"
-        )
+    for task in () if config.is_joint else config.tasks.values():
+        recipe = RECIPES / "superb" / f"{task.task}.yaml"
+        superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
+        if superb.get("name") == task.corpus.name and superb.get("protocol") != task.corpus.protocol:
+            lines.append(
+                f"protocol {task.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
+                f"SUPERB's experiment is -c superb/{task.task}"
+            )
     return lines

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         task=flags.task,
         fold=flags.fold,
         onnx=flags.onnx,
+        extra=flags.extra,
     )
     folder = Path(flags.folder)
     if exported.graph:
@@ -51,6 +52,8 @@ def make_parser() -> Parser:
     add("run", metavar="RUN", help="a run folder, or the folder of several folds together with --fold")
     add("folder", metavar="DIR", help="the folder to write; it must be new or empty")
     add("--onnx", action="store_true", help="also write an ONNX graph, if its outputs equal those of the run")
+    words = "copy a file or folder that your own code reads, beside the code; may be repeated"
+    add("--with", dest="extra", action="append", default=[], metavar="FILE", help=words)
     add("--task", help="export this task of a run that has several")
     add("--fold", type=int, metavar="N", help="export this fold of a plan")
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(content, Mapping) and {*content} >= PARTS:
         classes = [word.strip() for word in flags.classes.split(",")] if flags.classes else None
         config = import_head(recognise_head(path, content), folder, flags.upstream, flags.upstream_ckpt, classes)
-        print_result(f"emotion on {config.upstream.name}, fold {config.corpus.fold} of IEMOCAP: written to {folder}")
+        print_result(f"emotion on {config.upstream.name}, fold {config.only.corpus.fold} of IEMOCAP: written to {folder}")
         print_result(f"headwater predict {folder} my.wav")
         return 0
     given = {"-u": flags.upstream, "-k": flags.upstream_ckpt, "--classes": flags.classes}

@@ -27,11 +27,11 @@ def list_upstreams(arguments: Sequence[str]) -> int:
     parser.add_argument("pattern", nargs="?", default="*", help="list the names that match, with the wildcards * and ?")
     parser.add_argument("--modality", choices=("audio", "text"), help="list only the upstreams that read audio, or text")
     flags = parser.parse_args(arguments)
-    from ..upstream.load import broken_upstreams
+    from ..upstream.base import UPSTREAMS
     from ..upstream.load import list_upstreams as matching
 
     rows = matching(flags.pattern, flags.modality)
-    print_note(*(f"passed over: {problem}" for problem in broken_upstreams(flags.pattern)))
+    print_note(*(f"passed over: {problem}" for problem in UPSTREAMS.broken(flags.pattern)))
     if not rows:
         known = [row.name for row in matching()]
         raise UserError(
@@ -46,13 +46,13 @@ def list_corpora(arguments: Sequence[str]) -> int:
     """Print which corpus serves which task, how each is split, and where it comes from."""
     words = "List the corpora that --corpus knows: which tasks each serves, how it is split, and where to get it."
     Parser("headwater list corpora", words, LISTS["corpora"].example).parse_args(arguments)
+    from ..corpus.base import CORPORA
     from ..corpus.describe import table_of_corpora
-    from ..downstream.load import broken_tasks
-    from ..plugins.registry import sources
+    from ..downstream.base import TASKS
 
-    offers = [f"{name} ({kind} of {source})" for kind in ("task", "corpus") for name, source in sources(kind).items()]
+    offers = [f"{name} ({kinds.kind} of {source})" for kinds in (TASKS, CORPORA) for name, source in kinds.offered().items()]
     print_result(table_of_corpora(), *([f"\nfrom packages: {', '.join(offers)}"] if offers else []))
-    print_result(*(f"passed over: {problem}" for problem in broken_tasks()))
+    print_result(*(f"passed over: {problem}" for problem in TASKS.broken()))
     return 0
 
 
@@ -61,14 +61,13 @@ def list_tasks(arguments: Sequence[str]) -> int:
     words = "List the tasks that -d knows. It also takes the folder of a task of your own (./my_task)."
     Parser("headwater list tasks", words, LISTS["tasks"].example).parse_args(arguments)
     from ..corpus.load import claimants
-    from ..downstream.load import broken_tasks, built_in_tasks, load_task
-    from ..downstream.load import list_tasks as known
-    from ..plugins.registry import sources
+    from ..downstream.base import TASKS
+    from ..downstream.load import load_task
 
-    packages, problems = sources("task"), broken_tasks()
+    packages, problems, ours = TASKS.offered(), TASKS.broken(), TASKS.built_in()
     cells = [("task", "usual corpus", "from", "metrics (the first one is reported)")]
-    for name in known():
-        source = "Headwater" if name in built_in_tasks() else packages.get(name, "your own code")
+    for name in TASKS.names():
+        source = "Headwater" if name in ours else packages.get(name, "your own code")
         try:
             task = load_task(name)
         except UserError:  # a broken one: its line stands below

@@ -6,6 +6,7 @@ import hashlib
 import json
 from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..core.errors import UserError
 from ..core.process import in_launch, is_main
 from .common.console import print_result
 from .common.hints import MTL
-from .common.plan_view import outlook_rows, run_watched
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def make_parser(prog: str) -> Parser:
     words = "the model: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, ./my_upstream.py"
     add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
     add("-k", "--upstream_ckpt", metavar="DIR", help="load the weights of the upstream from this folder")
+    words = "the upstream that reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
+    add("--text-upstream", action=TypedPath, kind="upstream", metavar="NAME", help=words)
     words = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
     add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=words)
     words = (
@@ -60,6 +63,8 @@ def make_parser(prog: str) -> Parser:
     words = "start heads from these single-task runs, or from those of the plan (`single`)"
     add("--init-heads", metavar="TASK=RUN,…", help=words)
     add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
+    words = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
+    add("--by", metavar="LABEL,…", help=words)
     add("--only", metavar="PART,…", help="train only these parts of the plan (or parts of these tasks), and what they start from")
     add("--plan", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
@@ -74,6 +79,7 @@ def make_parser(prog: str) -> Parser:
 def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     """Print the plan, run what is left of it, print its tables."""
     flags = make_parser(prog).parse_args(arguments)
+    from ..core.run_folder import RunFolder
     from ..plans.scenario import plan_scenario
 
     if flags.jobs < 1:
@@ -84,13 +90,14 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
         return run_one(flags, values)
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [int(values.get("seed", 1))]
     plan = plan_scenario(values, flags.scenario, seeds)
+    refuse_typed_steps(flags, plan)
     folder = folder_of(flags, plan)
     wanted = by_part(plan.only(split_words(flags.only)))
     print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
-    lacking = run_watched(wanted, folder, flags, {})
-    if lacking and not any((folder / run.name / "result.json").is_file() for runs in wanted.values() for run in runs):
+    lacking = run_left(wanted, folder, flags, {}, by=split_words(flags.by))
+    if lacking and not any(RunFolder(folder / run.name).result.is_file() for runs in wanted.values() for run in runs):
         raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
     if is_main():
         finish(plan, folder, lacking)
@@ -105,6 +112,15 @@ def refuse_jobs_in_a_launch(flags: Namespace) -> None:
             f"run_mtl.py …` without --jobs (each run on all processes), or `python run_mtl.py … --jobs {flags.jobs}` (each on "
             "its own share)."
         )
+
+
+def refuse_typed_steps(flags: Namespace, plan: Scenario) -> None:
+    """Refuse options that the earlier run of a final model decides."""
+    from ..core.options import merge, parse_override
+    from ..runs.final import refuse_typed
+
+    if plan.config.split:
+        refuse_typed(plan.config, reduce(merge, map(parse_override, flags.override), {}))
 
 
 def split_words(text: str | None) -> list[str]:
@@ -128,12 +144,15 @@ def values_of(flags: Namespace) -> dict[str, Any]:
         raise UserError("Expected a mapping 'tasks' of names and options in the recipe, found another. Write `tasks: {ks: {}}`.")
     names = split_words(flags.tasks) or list(sections)
     values["tasks"] = {name: dict(sections.get(name) or {}) for name in names}
-    values["upstream"] = {"trainable": True, **(values.get("upstream") or {}), **upstream_of(flags)}
+    upstream = {**(values.get("upstream") or {}), **upstream_of(flags)}
+    values["upstream"] = {"trainable": True, **upstream} if upstream else {}
+    if flags.text_upstream:
+        values["text_upstream"] = {**(values.get("text_upstream") or {}), "name": flags.text_upstream}
     for override in flags.override:
         values = merge(values, parse_override(override))
     for name in (name for name in values["tasks"] if names and name not in names):
         raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
-    if not values["upstream"].get("name"):
+    if not any((values.get(key) or {}).get("name") for key in ("upstream", "text_upstream")):
         raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}
@@ -206,14 +225,14 @@ def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_one(flags: Namespace, values: dict[str, Any]) -> int:
-    """Run one joint run of a plan, as the plan resolved it."""
-    from ..runs.config.resolve import resolve_mtl
-    from ..runs.joint import run_tasks
+    """Run one joint run, as its recipe has it."""
+    from ..runs.config.resolve import resolve
+    from ..runs.run import run
     from ..runs.runtime import Runtime
 
     if not flags.expdir:
         raise UserError("Expected a folder for --one, found none. Add -p DIR.")
-    run_tasks(resolve_mtl([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet))
+    run(resolve([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet, by=tuple(split_words(flags.by))))
     return 0
 
 
@@ -235,23 +254,23 @@ def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> st
     if plan.missing:
         lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 
 def folder_of(flags: Namespace, plan: Scenario) -> Path:
     """Return where the plan goes: the same for all scenarios of the same tasks, which share their parts."""
-    from ..runs.config.identity import mtl_identity
-    from .common.naming import is_untrained
+    from ..runs.config.identity import identity_of
+    from .common.naming import expected_marks
 
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the plan, found both -n and -p. Leave one out.")
     if flags.expdir:
         return Path(flags.expdir)
-    demo = any(run.corpus.demo for run in plan.config.runs.values())
-    marks = "-DEMO" * demo + "-UNTRAINED" * is_untrained(plan.config.upstream.name)
-    identity = {key: value for key, value in mtl_identity(plan.config).items() if key not in ("select", "baselines", "seed")}
-    upstream = plan.config.upstream.name.strip("./").replace("/", "_")
+    marks = "".join(f"-{mark}" for mark in expected_marks(plan.config))
+    identity = {key: value for key, value in identity_of(plan.config).items() if key not in ("select", "baselines", "seed")}
+    sections = [section for section in (plan.config.upstream, plan.config.text_upstream) if section.name]
+    upstream = "+".join(section.name.strip("./").replace("/", "_") for section in sections)
     short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     return Path("result") / "mtl" / ((flags.expname or f"{upstream}-{'-'.join(plan.tasks)}-{short}") + marks)
 

@@ -34,9 +34,10 @@ def plot_layers(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected one folder after --probe, found {len(flags.runs)}. Draw each with a command of its own.")
     from ..analysis.layers.probe import probe
     from ..analysis.layers.weights import layer_weights
+    from ..core.run_folder import RunFolder
 
     runs = [Path(run) for run in flags.runs]
-    out = Path(flags.out) if flags.out else runs[0] / "plots"
+    out = Path(flags.out) if flags.out else RunFolder(runs[0]).plots
     print_result(probe(runs[0], out, flags.metric) if flags.probe else layer_weights(runs, out))
     return 0
 

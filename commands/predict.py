@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ from .common.sections import read_corpus_of, sections_of, text_weights_of
 from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
+    from ..downstream.answer import Answer
     from ..inference.ask import Prediction, Words
-    from ..inference.csv_journal import Item
     from ..inference.folds import Folds
+    from ..inference.inputs import Item
     from ..inference.trained_run import TrainedRun
 
 
@@ -31,21 +32,21 @@ BROKEN = 3  # exit code where some files were passed over
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
-    from ..core.run_folder import runs_of_plan
+    from ..core.run_folder import RunFolder
     from ..inference.folds import Folds
     from ..inference.load import load_run
 
     refuse_mixtures(flags)
     files = files_asked(flags)
     # of a single run, --fold is the corpus' alone
-    fold = None if flags.corpus and runs_of_plan(Path(flags.run).expanduser()) is None else flags.fold
+    fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
     run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold)
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
     print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
     print_note(*heard_before(flags, run))
-    lines, words = FORMATS[flags.format](run.vocabulary), words_of(flags, run)
+    lines, words = FORMATS[flags.format](run.answer), words_of(flags, run)
     broken = print_all(files, run, lines, words) if flags.out is None else write_all(flags, files, run, lines, words)
     return BROKEN if broken else 0
 
@@ -56,7 +57,7 @@ def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
 
     if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
         return []
-    trained = [member.config.corpus for member in run.runs]
+    trained = [member.config.only.corpus for member in run.runs]
     if trained[0].name != flags.corpus or len({corpus.fold for corpus in trained}) == 1:
         return []
     return [f"note: other folds of {flags.run} have learnt from this split of {flags.corpus}; --fold N asks the one that has not"]
@@ -82,7 +83,8 @@ def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, 
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
-    from ..inference.csv_journal import growing, version_of
+    from ..inference.csv_journal import growing
+    from ..inference.inputs import version_of
 
     listens = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:
@@ -206,12 +208,10 @@ class Lines:
     row: Callable[[Prediction], list[str]]
 
 
-def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
+def plain_lines(answer: Answer) -> Lines:
     """Return the columns of everybody: file, start, end, a label (ratings have none), scores (a text has none), error."""
-    from ..downstream.answer import names_of
-
-    named = [] if "dimensions" in vocabulary else ["label"]
-    answers = [*named, *(f"score_{name}" for name in names_of(vocabulary))]
+    named = [] if answer.column is None else [answer.column]
+    answers = [*named, *(f"score_{name}" for name in answer.score_names)]
 
     def row(prediction: Prediction) -> list[str]:
         """Return a file's fields, its error last."""
@@ -219,21 +219,21 @@ def plain_lines(vocabulary: Mapping[str, Any]) -> Lines:
             return [prediction.file, "", "", *([""] * len(answers)), prediction.error]
         heard = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
         numbers = [f"{value:.6f}" for value in (prediction.scores or {}).values()]
-        return [prediction.file, *heard, *([str(prediction.label)] if named else []), *numbers, ""]
+        return [prediction.file, *heard, *(answer.write(prediction.label) if named else []), *numbers, ""]
 
     return Lines(["file", "start", "end", *answers, "error"], row)
 
 
-def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
+def challenge_lines(answer: Answer) -> Lines:
     """Return the columns of MSP-Podcast's challenge; a file without an answer has no line, and is told."""
     from ..corpus.readers.msp_podcast import LETTERS, RATINGS
 
-    columns = {name: column for name, column in RATINGS.items() if name in vocabulary.get("dimensions", ())}
-    classes = vocabulary.get("classes", ["texts"])
-    if "dimensions" not in vocabulary and not {*classes} <= {*LETTERS}:
+    rated = answer.column is None
+    columns = {name: column for name, column in RATINGS.items() if rated and name in answer.score_names}
+    if not rated and not {*(answer.classes or [answer.kind])} <= {*LETTERS}:
         raise UserError(
             f"Expected a run on MSP-Podcast's emotions or ratings for --format msp-challenge, found one on "
-            f"{', '.join(classes)}. Leave --format out."
+            f"{', '.join(answer.classes or [answer.kind])}. Leave --format out."
         )
 
     def row(prediction: Prediction) -> list[str]:
@@ -246,4 +246,4 @@ def challenge_lines(vocabulary: Mapping[str, Any]) -> Lines:
     return Lines(["FileName", *(columns.values() or ["EmoClass"])], row)
 
 
-FORMATS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}
+FORMATS: dict[str, Callable[[Answer], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}

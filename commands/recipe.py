@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import UserError
 from ..core.process import is_main
 from .common.console import print_result
-from .common.plan_view import outlook_rows, run_watched
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     print_result(plan_table(plan, names, find_runs(plan, folder), missing))
     if flags.plan:
         return 0
-    missing |= with_advice(run_watched({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
+    missing |= with_advice(run_left({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
     missing = {**foreign_parts(plan, find_runs(plan, folder)), **missing}
     if is_main():
         from ..analysis.papers.figures import report
@@ -114,15 +114,15 @@ def name_of(path: Path) -> str:
 
 def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     """Return the parts with runs left whose corpus is not on this machine, with a line that says how to bring it."""
-    from ..core.run_folder import is_finished
+    from ..core.run_folder import RunFolder
     from ..corpus.load import get_reader
     from ..corpus.locate import find_root
 
     missing, wrong = dict[str, str](), list[str]()
     for name, config in plan.configs.items():
-        if all(is_finished(folder / run.name) for run in plan.runs[name]):
+        if all(RunFolder(folder / run.name).is_finished for run in plan.runs[name]):
             continue
-        corpus, reader = config.corpus, get_reader(config.corpus.name)
+        corpus, reader = config.only.corpus, get_reader(config.only.corpus.name)
         try:
             if not corpus.demo:
                 find_root(reader, corpus.data)
@@ -154,7 +154,7 @@ def plan_table(plan: PaperPlan, names: Sequence[str], found: Found, missing: Map
     foreign = [found.foreign[run.name] for name in names for run in plan.runs[name] if run.name in found.foreign]
     lines += [f"other     {in_one_line(reason.splitlines())}" for reason in foreign]
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 

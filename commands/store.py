@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
+from ..core.files import in_words
 from .common.console import print_note, print_result
 from .common.shell import Parser
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 def status(_: Namespace, root: Path) -> int:
     """Print each space, the total, and how much a run may add unasked."""
     from ..upstream.store.maintenance import list_spaces
-    from ..upstream.store.store import default_limit, in_words
+    from ..upstream.store.store import default_limit
 
     spaces = list_spaces(root)
     lines: list[tuple[str, ...]] = [("upstream", "layers", "rows are", "precision", "rows", "size", "last used", "folder")]
@@ -68,8 +69,6 @@ def status(_: Namespace, root: Path) -> int:
 
 def described(space: StoredSpace) -> tuple[str, ...]:
     """Return a space as a line of the table."""
-    from ..upstream.store.store import in_words
-
     layers = space.described.get("layers", [])
     day = time.strftime("%Y-%m-%d", time.localtime(space.used))
     return (
@@ -88,7 +87,7 @@ def prune(flags: Namespace, root: Path) -> int:
     """Remove what the flags choose, and say what was freed."""
     from ..upstream.store.maintenance import clear_remains, list_spaces, parse_age
     from ..upstream.store.maintenance import prune as prune_spaces
-    from ..upstream.store.store import in_words, parse_size
+    from ..upstream.store.store import parse_size
 
     if sum(map(bool, (flags.all, flags.unused, flags.to))) != 1:
         raise UserError("Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes.")
@@ -96,12 +95,16 @@ def prune(flags: Namespace, root: Path) -> int:
     down_to = parse_size(flags.to) if flags.to else None
     if not flags.dry_run:
         clear_remains(root)
-    removed, held = prune_spaces(list_spaces(root), unused_since=since, down_to=down_to, dry_run=flags.dry_run)
+    spaces = list_spaces(root)
+    removed, held = prune_spaces(spaces, unused_since=since, down_to=down_to, dry_run=flags.dry_run)
     word = "would go" if flags.dry_run else "removed"
     for space in removed:
         print_result(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
     for space in held:
         print_note(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it")
+    for space in spaces:
+        if not space.is_known:
+            print_note(f"kept     {in_words(space.size)}  {space.folder}: no space.json says that the store made it")
     print_result(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
     return 0
 

@@ -21,3 +21,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     plain = {name.casefold().replace("-", "_"): name for name in known}
     close = difflib.get_close_matches(word.casefold().replace("-", "_"), list(plain), n=1, cutoff=0.5)
     return f" Did you mean '{plain[close[0]]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")

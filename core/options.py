@@ -8,14 +8,15 @@ import json
 import math
 import shlex
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from .errors import UserError, nearest
-from .trust import suspect_paths
+from .files import NO_FILE, obstacle, write_text
+from .trust import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +42,19 @@ def bind(
     errors: list[str],
     spelled: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
 ) -> Any:
     """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place.
 
-    `spelled` gives fields that a user knows by another word, `elsewhere` the full names of options in other sections.
+    `spelled` gives fields that a user knows by another word, `without` those that have no word here, `elsewhere` the full
+    names of options in other sections.
     """
     if not isinstance(values, Mapping):
         errors.append(f"Expected a mapping at '{where}', found {values!r}. Write `key: value` lines below it, or leave it out.")
         return cls()
     hints = get_type_hints(cls, include_extras=True)
-    fields = {(spelled or {}).get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+    names = [field.name for field in dataclasses.fields(cls) if field.name not in without]
+    fields = {(spelled or {}).get(name, name): name for name in names}
     elsewhere = elsewhere or options_of_sections(cls)
     bound = {}
     for key, value in values.items():
@@ -130,13 +134,17 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
         if isinstance(value, bool):
             return value
         raise refusal
+    if kind is str and isinstance(value, bool):
+        raise ValueError(
+            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"off\"'."
+        )
     if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
         raise refusal
     if kind is str:
         return str(value)
     try:
         number = float(value)  # PyYAML reads 1e-4 as a string
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):  # TypeError: a date, which yaml knows
         raise refusal from None
     if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise refusal
@@ -173,15 +181,52 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return a recipe's mapping, or say what is wrong with the file."""
     try:
+        if obstacle(path) == NO_FILE:
+            raise ValueError(NO_FILE)
+        if Path(path).stat().st_size > _LARGEST_YAML:
+            raise ValueError(f"more than {_LARGEST_YAML:,} bytes")
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        refuse_vast(content)
     except FileNotFoundError:
         raise UserError(f"Expected a recipe (yaml) at '{path}', found no file. Check the path of -c.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
+    except RecursionError:
+        raise UserError(f"Expected yaml in '{path}', found lists or mappings nested too deeply. Mend the file.") from None
+    except (yaml.YAMLError, ValueError, OSError) as problem:  # ValueError: also a number of 5,000 digits
         raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
-    suspect_paths(content)
+    CHECKPOINTS.suspect(content)
     return content
+
+
+def write_yaml(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Write a recipe, whole or not at all."""
+    write_text(path, yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True))
+
+
+_LARGEST_YAML = 2**20  # bytes
+_MOST_VALUES = 100_000  # of a yaml file, an alias counted as all that it stands for
+
+
+def refuse_vast(content: Any) -> None:
+    """Raise ValueError for yaml whose aliases stand for too many values, or for themselves."""
+    counts: dict[int, int | None] = {}  # by id; None: it is being counted, so that it holds itself
+
+    def count(value: Any) -> int:
+        """Return how many values one value stands for."""
+        if not isinstance(value, (dict, list)):
+            return 1
+        if id(value) not in counts:
+            counts[id(value)] = None
+            counts[id(value)] = 1 + sum(map(count, value if isinstance(value, list) else value.values()))
+        known = counts[id(value)]
+        if known is None:
+            raise ValueError("an alias that stands for itself")
+        if known > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES:,} values")
+        return known
+
+    count(content)
 
 
 def yaml_mistake(problem: Exception) -> str:
@@ -230,8 +275,9 @@ def parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"Expected `-o key=value`, found '{text}'. For instance: -o optimizer.lr=1e-4")
     try:
         leaf = yaml.safe_load(value) if value.strip() else ""
-    except yaml.YAMLError:
-        raise UserError(f"Expected a yaml value after '{key}=', found '{value}'. Quote it for the shell.") from None
+        refuse_vast(leaf)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"Expected a yaml value after '{key}=', found '{value[:100]}'. Quote it for the shell.") from None
     nested: Any = leaf
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
+
+
+def commit() -> str | None:
+    """Return the commit of the clone that this code runs from; None for an installed package."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except OSError:  # no git on this machine
+        return None
+    return answer.stdout.strip() or None
 
 
 def command(module: str, *words: str) -> list[str]:

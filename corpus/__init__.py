@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from .base import Corpus, Reader, Utterance, register_corpus
     from .batch import Batch, as_batch
     from .folds import check_fold, deal, in_drawn_order, split_by_speaker
+    from .read import load_corpus
 
 FACE = {
     "audio": "read_audio",
     "base": "Corpus Reader Utterance register_corpus",
     "batch": "Batch as_batch",
     "folds": "check_fold deal in_drawn_order split_by_speaker",
+    "read": "load_corpus",
 }
 __all__ = public_names(FACE)
 

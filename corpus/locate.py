@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from .base import Reader
-from .load import claimants, registered_corpora
+from .base import CORPORA, Reader
+from .load import claimants
 
 MARKER = "DEMO"  # a file of this name at a corpus' root says that nobody may quote its numbers
 
@@ -81,7 +81,7 @@ def recognise(folder: Path) -> list[str]:
     """Return the names of the corpora whose layout a folder has, or one folder directly inside it."""
     try:
         inside = [child for child in folder.iterdir() if child.is_dir() and not _is_litter(child)]
-        layouts = {name: reader.has_layout for name, reader in registered_corpora().items() if reader.has_layout}
+        layouts = {name: reader.has_layout for name, reader in CORPORA.loaded().items() if reader.has_layout}
         here = sorted(name for name, fits in layouts.items() if fits(folder))
         return here or sorted(name for name, fits in layouts.items() if any(map(fits, inside)))
     except OSError:  # the reader says what is wrong with the folder

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 from ..core.faces import public_name, public_names
 
 if TYPE_CHECKING:
-    from .base import Expert, Outcome, Output, Question, Task
-    from .classification import build_classifier, mean_by_seconds, question_of_classes
+    from .answer import Answer, OneClass, Ratings, Text, mean_by_seconds
+    from .base import Expert, Outcome, Output, Question, Tables, Task
+    from .classification import build_classifier, question_of_classes
     from .heads import Pooled, masked_mean
     from .labels import Classes
     from .load import list_tasks, load_task
     from .metrics import accuracy, concordance, equal_error_rate, macro_f1, pearson, rmse, unweighted_accuracy
 
 FACE = {
-    "base": "Expert Outcome Output Question Task",
-    "classification": "build_classifier mean_by_seconds question_of_classes",
+    "base": "Expert Outcome Output Question Tables Task",
+    "answer": "Answer OneClass Ratings Text mean_by_seconds",
+    "classification": "build_classifier question_of_classes",
     "heads": "Pooled masked_mean",
     "labels": "Classes",
     "load": "list_tasks load_task",

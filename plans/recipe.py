@@ -117,7 +117,7 @@ def check_one(
     if part not in parts:
         errors.append(f"Unknown part '{part}' in {where}.{nearest(part, parts)} Known: {', '.join(parts)}.")
     elif metric and part in configs:  # the config of every other part has an error of its own
-        known = load_task(configs[part].task).question(configs[part].expert).metrics
+        known = load_task(configs[part].only.task).question(configs[part].only.expert).metrics
         if metric not in known:
             close = nearest(metric, known)
             errors.append(f"Part '{part}' has no metric '{metric}' for {where}.{close} Known: {', '.join(known)}.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ...core.errors import UserError, nearest
-from ...core.trust import take_file
+from ...core.trust import CHECKPOINTS
 from ...plugins.code import is_path, use
 from ...plugins.registry import Kind
 from .console import print_error, print_note, print_result
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         self.words = words
         found, rest = super().parse_known_args(words, namespace)
         if getattr(found, "upstream_ckpt", None):
-            take_file(found.upstream_ckpt)
+            CHECKPOINTS.take(found.upstream_ckpt)
         return found, rest
 
     def error(self, message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def demo_root(reader: Reader, seed: int = 0, scale: float = 1.0) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with _only_one(parent / f".{folder.name}.lock"):
+            for left in parent.glob(f".{glob.escape(folder.name)}.*/"):  # of one that was killed: the lock is ours alone
+                shutil.rmtree(left, ignore_errors=True)
             if not (folder / MARKER).is_file():
                 _make_aside(reader.name, folder, seed, scale)
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
+from ...core.files import expanded
 from ..base import Corpus, Reader, Utterance, register_corpus
 from ..folds import Splits, check_fold, choose_dev, deal, in_drawn_order, random_folds, split_by_speaker
 from ..tables import Row, column_of, columns_option, likeliest, read_table, resolve_columns
@@ -39,13 +40,13 @@ def read(
     `audio_root`, or to the table's folder.
     """
     number = check_fold("manifest", PROTOCOLS, protocol, fold)
-    path = Path(root).expanduser()
+    path = expanded(root)
     headers, rows = read_table(path)
     needed = ("audio", "label") if label_required else ("audio",)
     names = resolve_columns(headers, columns or {}, needed, path)
     ratings = {} if label_required else _ratings(headers, names, rows[0])
     names |= ratings
-    base = Path(audio_root).expanduser() if audio_root else path.parent
+    base = expanded(audio_root) if audio_root else path.parent
     utterances = [_utterance(row, names, needed, base, path) for row in rows]
     if not label_required:
         utterances = [_rated(utterance, row, names, path) for utterance, row in zip(utterances, rows, strict=True)]
@@ -107,7 +108,7 @@ def _not_asked(headers: Sequence[str], names: Mapping[str, str]) -> tuple[str, .
 
 
 def _cell(row: Row, names: Mapping[str, str], key: str) -> str | None:
-    value = row.values.get(names.get(key, ""))
+    value = row.values.get(names[key]) if key in names else None  # "" is a header, too: pandas' index has it
     return None if value is None or str(value).strip() == "" else str(value).strip()
 
 
@@ -137,16 +138,23 @@ def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: 
             f"Expected 0 <= start < end, found start {start:g} and end {end} in row {row.number} of {path}. Mend the row."
         )
     labels: dict[str, Any] = {
-        header: value for header, value in row.values.items() if header not in names.values() and value not in (None, "")
+        header: value
+        for header, value in row.values.items()
+        if header and header not in names.values() and value not in (None, "")
     }
     if _cell(row, names, "label") is not None:
         label = row.values[names["label"]]
+        if isinstance(label, (dict, list)) or label != label:  # of json; NaN alone differs from itself
+            raise UserError(
+                f"Expected a word or a number in column '{names['label']}', found {str(label)[:40]} in row {row.number} "
+                f"of {path}. Write what the utterance is."
+            )
         labels["label"] = label.strip() if isinstance(label, str) else label
     labels |= {key: row.values[names[key]] for key in _OF_LABELS if _cell(row, names, key) is not None}
     return Utterance(
         id=_cell(row, names, "id")
         or (audio if not start and end is None else f"{audio}#{start:g}-{'' if end is None else f'{end:g}'}"),
-        audio=str(base / Path(audio).expanduser()),
+        audio=str(base / expanded(audio)),
         start=start,
         duration=None if end is None else end - start,
         text=_cell(row, names, "text"),

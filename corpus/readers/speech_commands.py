@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import soundfile
 
 from ...core.errors import UserError
 from ..base import Corpus, Reader, Utterance, register_corpus
-from ..demo.speech_commands import make_demo
+from ..demo.speech_commands import Layout, make_demo
 from ..folds import check_fold, compare_counts
 from ..locate import find_inside, is_demo, wav_files
 
@@ -153,6 +154,7 @@ def _test_set(folder: Path) -> list[Utterance]:
     return rows
 
 
+_LAYOUT = Layout(KEYWORDS, UNKNOWN, SILENCE, NOISE, TEST_SET, LISTS, split_of)
 register_corpus(
     Reader(
         name="speech_commands",
@@ -163,7 +165,7 @@ register_corpus(
         protocols=PROTOCOLS,
         # most of dev is unknown words, the test set has as many of each class
         select_by={"ks": "ua"},
-        make_demo=make_demo,
+        make_demo=partial(make_demo, layout=_LAYOUT),
         description="English, 64,721 clips of one second, 30 words (10 keywords), 6 noises; a test set of 3,081",
         where=(
             "speech_commands_v0.01.tar.gz and speech_commands_test_set_v0.01.tar.gz from "

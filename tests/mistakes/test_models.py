@@ -93,7 +93,7 @@ def test_without_weights_and_corpus_one_answer_names_both_and_a_command_that_wor
     found = re.search(r"python run_downstream.py (.*--demo)$", said, flags=re.MULTILINE)
     assert found is not None, said
     config, _, _ = plan_of(make_parser("run").parse_args(shlex.split(found[1])))
-    assert (config.corpus.demo, config.upstream.name) == (True, "fbank")
+    assert (config.only.corpus.demo, config.upstream.name) == (True, "fbank")
 
 
 def without_a_layer(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from headwater.core.run_folder import held
+from headwater.core.run_folder import RunFolder
 
 TypeIn = Callable[[str], tuple[int, str, str]]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
@@ -84,7 +84,7 @@ def test_another_configuration_in_the_same_folder_is_refused_with_each_differenc
 
 
 def test_a_folder_in_use_names_its_holder(answer: Callable[..., str], desk: Path) -> None:
-    with held(desk / "mine"):
+    with RunFolder(desk / "mine").held():
         said = answer(f"{TRAIN} -p mine")
     assert "the run folder 'mine' to be free, found that process " in said
     assert "holds it. Wait for it to end, or choose another folder" in said

@@ -20,6 +20,7 @@ import yaml
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
+from headwater.downstream.answer import OneClass
 from headwater.runs import features as stored
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
@@ -83,14 +84,15 @@ def listen(config: RunConfig, mode: Path | str = "on", *, share_layers: bool = F
     """Prepare a run and fill its store; nothing is trained."""
     config = replace(config, store=replace(config.store, mode=str(mode), **store))
     accelerator = make_accelerator(config, CPU)
-    return with_store(prepare(config), accelerator, partial(say, CPU), share_layers=share_layers).task.source
+    return with_store(prepare(config), accelerator, partial(say, CPU), share_layers=share_layers).tasks["emotion"].source
 
 
 def heard(config: RunConfig, mode: Path | str) -> np.ndarray:
     """What a run's head hears of its train utterances: (layer, batch, frame, dim)."""
     config = replace(config, store=replace(config.store, mode=str(mode)))
     prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
-    batch = prepared.task.source.batch(prepared.task.splits["train"])
+    task = prepared.tasks["emotion"]
+    batch = task.source.batch(task.splits["train"])
     return np.stack([value.numpy() for value in batch.stored["audio"].values])
 
 
@@ -112,7 +114,7 @@ def features_of(folder: Path) -> str | None:
 
 def predictions(folder: Path) -> tuple[tuple, np.ndarray]:
     """Predictions and scores on the test split."""
-    outcome, _ = read_predictions(folder / "predictions-test.csv")
+    outcome, _ = read_predictions(folder / "predictions-test.csv", OneClass(()))
     assert outcome.scores is not None
     return outcome.predictions, outcome.scores.numpy()
 
@@ -493,7 +495,8 @@ def test_a_task_that_draws_crops_hears_as_many_fixed_ones_as_the_store_keeps(ton
     over = {"sid": {"crop_seconds": 0.2}, "store": {"mode": str(tmp_path / "store"), "crops": 3}}
     config = resolve([{**mapping, **over}])
     prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
-    task, train = prepared.task, prepared.task.splits["train"]
+    task = prepared.tasks["sid"]
+    train = task.splits["train"]
     assert {len(cuts) for cuts in task.crops.values()} == {3}
     drawn = {drawn_of(task, train[0], place, 1, 0).utterance.id for place in range(40)}
     assert drawn == {f"{train[0].utterance.id}#{number}" for number in range(3)}

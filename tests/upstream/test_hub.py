@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -332,3 +334,32 @@ def test_torchs_old_form_is_read_whatever_its_tensors_look_like(tmp_path: Path) 
     # 1152 numbers: their count is written as a pickle of protocol 4 begins
     torch.save({"a": torch.ones(1152)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert read_torch_file(tmp_path / "old.pt")["a"].sum() == 1152
+
+
+def packed(path: Path, inside: bytes, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """An archive such as torch.save writes, with a pickle of one's own."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("archive/data.pkl", inside)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def test_an_archive_that_takes_far_more_memory_than_disk_is_refused_at_once(tmp_path: Path) -> None:
+    path = packed(tmp_path / "bomb.pt", b"\x80\x02" + b"]" * 300_000_000)
+    assert path.stat().st_size < 1_000_000
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"found 300 MB packed into 0\.3 MB, or more than 67 MB of names\. Do not trust"):
+        read_torch_file(path)
+    assert time.monotonic() - began < 5
+
+
+def test_a_pickle_of_millions_of_steps_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "long.pt", b"\x80\x02" + b"]0" * 2_500_000 + b"N.", zipfile.ZIP_STORED)
+    with pytest.raises(UserError, match="found more than 4,000,000 steps to read its names and shapes"):
+        read_torch_file(path)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"Expected a checkpoint file at .* found a pipe, a socket or a device"):
+        read_torch_file(tmp_path / "a.pt")
