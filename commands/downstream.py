@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -14,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UserError
 from ..plugins.code import known_as
 from ..plugins.provenance import refuse_other_code
+from .common.console import print_note, print_result
+from .common.hints import DOWNSTREAM
 from .common.naming import folder_of
-from .common.shell import Parser, TypedPath, split_numbers, split_pairs
-from .s3prl.flags import told, translated
+from .common.sections import text_weights_of
+from .common.shell import Parser, TypedPath, split_numbers
+from .s3prl.flags import translated, translation_note
 
 if TYPE_CHECKING:
     from ..plans.execute import Part
@@ -24,76 +25,77 @@ if TYPE_CHECKING:
     from ..runs.runtime import Runtime
 
 
-HELP = "train one task on an upstream and evaluate it (what `python run_downstream.py` runs)"
+HELP = "train one task on an upstream, and test it (the same as `python run_downstream.py`)"
 EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release"
+OPTIONS = """\
+
+options that are often set after -o (config.yaml in a run folder lists all of them):
+  training.steps=2000 training.patience=5 training.batch_size=32    how long to train
+  optimizer.lr=1e-4 optimizer.upstream_lr=1e-5                      learning rates of the head, and of the upstream with -f
+  corpus.protocol=speaker10                                         how the corpus is split into train, dev and test
+  corpus.options.columns='{audio: wav, label: emotion}'             which column of your table is which
+  corpus.options.audio_root=DIR                                     the folder that relative paths in your table start from
+  corpus.skip_broken=true                                           train without the audio files that cannot be read
+  corpus.missing_text=drop                                          train without the utterances that have no transcript
+  labels.keep='[neu, hap]' labels.merge='{exc: hap}'                choose and join classes
+  upstream.normalize_layers=true                                    normalize each layer before the weighted sum
+  text_upstream.path=DIR                                            weights of the text upstream
+  store.limit=20GB                                                  how many features may be cached
+  corpus.demo_scale=0.2                                             size of the miniature of --demo"""
 
 
 def make_parser(prog: str) -> Parser:
     """Return the flags; those of s3prl keep their meaning."""
-    parser = Parser(
-        prog,
-        "Train one task on an upstream's layers, choose the step on dev, test once.",
-        EXAMPLE.replace("headwater downstream", prog),
-    )
+    example = EXAMPLE.replace("headwater downstream", prog)
+    words = "Train one task on the layers of an upstream, choose the best step on dev, and test it once."
+    parser = Parser(prog, words, f"{example}\n{OPTIONS}", DOWNSTREAM)
     add = parser.add_argument
-    add(
-        "-m",
-        "--mode",
-        choices=("train", "evaluate", "inference"),
-        default="train",
-        help="train (default), or test a finished run (-e)",
-    )
-    heard = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME, ./my_upstream.py"
-    add("-u", "--upstream", action=TypedPath, kind="upstream", help=heard)
-    add("-k", "--upstream_ckpt", metavar="PATH", help="weights of the named upstream: a folder, or s3prl's .pt")
-    read = "what reads the transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
-    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=read)
-    add("--text-upstream-ckpt", metavar="DIR", help="folder with the weights of the named text upstream")
-    words = "the task: a folder of downstream/, or one of your own (./my_task)"
+    words = "train (default), or evaluate: test the finished run after -e"
+    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help=words)
+    words = "the model that reads audio: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, "
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=f"{words}s3prl/NAME, ./my_upstream.py")
+    add("-k", "--upstream_ckpt", metavar="PATH", help="load the weights of the upstream from this folder, or from s3prl's .pt")
+    words = "the model that reads transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
+    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=words)
+    words = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
     add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=words)
-    add("-f", "--upstream_trainable", action="store_true", help="finetune every upstream named (convolutions stay frozen)")
-    add(
-        "-l",
-        "--upstream_layer_selection",
-        metavar="N",
-        help="one layer instead of the weighted sum (0: input of block 1); `all` or 0,4,8: a head for each, and one for the sum",
-    )
-    add("-s", "--upstream_feature_selection", metavar="KEY", help="hidden_states (default) or last_hidden_state")
-    add(
-        "--normalize-layers", "--upstream_feature_normalize", action="store_true", help="layer norm of every layer before the sum"
-    )
-    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (superb/emotion)")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
-    words = "a name of `headwater corpus list` (default: the task's usual one), or ./my_corpus.py"
+    words = "finetune the upstreams (default: frozen); convolutions stay frozen"
+    add("-f", "--upstream_trainable", action="store_true", help=words)
+    words = "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"
+    add("-l", "--upstream_layer_selection", metavar="N", help=words)
+    words = "hidden_states: use all layers (default); last_hidden_state: use the last one"
+    add("-s", "--upstream_feature_selection", metavar="KEY", help=words)
+    add("--upstream_feature_normalize", action="store_true", help="normalize each layer before the weighted sum")
+    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (superb/emotion)"
+    add("-c", "--config", metavar="YAML", help=words)
+    words = "set options of the recipe, as in training.steps=2000 (see below)"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    words = "the corpus: a name that `headwater list corpora` shows, or ./my_corpus.py (default: the task's usual corpus)"
     add("--corpus", action=TypedPath, kind="corpus", help=words)
-    add("--data", help="the corpus' folder, or a csv / tsv / jsonl of your own")
-    add("--columns", metavar="OURS=THEIRS,…", help="headers of your csv: audio=wav_path,label=emotion,speaker=spk")
-    add("--audio-root", metavar="DIR", help="what relative paths of a manifest start from (default: its folder)")
-    add("--protocol", help="how the corpus is split")
-    add("-v", "--downstream_variant", metavar="FOLD", help="the fold: 1, 2, … (or fold1, …)")
-    add("--folds", help="`all`, or 1,2,3: one run each, pooled")
-    add("--seeds", help="1,2,3: one run each")
-    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="one run for each value; dev decides")
-    add("--jobs", type=int, default=1, help="runs of a plan at once")
-    add("--demo", action="store_true", help="the task's miniature corpus, made on the spot")
-    add("--demo-scale", type=float, help="size of the miniature (default 1)")
-    add("--store", metavar="MODE", help="features of a frozen upstream, computed once: off, auto (default), on, check, a folder")
-    add("--store-limit", metavar="SIZE", help="how much may be stored, as 20GB (default: 50 GB or a quarter of the free disk)")
-    add("--share-layers", action="store_true", help="store all layers even where one is asked for: other runs hear the others")
-    add("--transcripts", metavar="WHAT", help="texts from a table (id, text), or a model of `headwater corpus transcribe`")
-    add("--missing-text", choices=("refuse", "drop", "empty"), help="utterances without a transcript (default: refuse)")
-    add("--skip-broken", action="store_true", help="go on without audio files that cannot be read")
-    add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
-    add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
-    add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate (RUN/dev-best.ckpt is RUN)")
-    add("-i", "--init_ckpt", metavar="RUN", help="a run whose head and layer weights are the start")
-    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split of -m evaluate (default: test)")
-    add("--by", metavar="LABEL,…", help="scores of each group apart: device,lang (labels of the corpus, speaker or session)")
-    add("-a", "--auto_resume", action="store_true", help="accepted: resuming is the default")
-    add("--again", action="store_true", help="a new run beside one that is finished")
-    add("--seed", type=int, help="of every random draw (default 1)")
+    add("--data", metavar="PATH", help="folder of the corpus, or a csv / tsv / jsonl of your own")
+    add("-v", "--downstream_variant", metavar="FOLD", help="train on this fold: 1, 2, … (or fold1, …)")
+    add("--folds", metavar="A,B", help="train one run for each fold (`all`, or 1,2,3), and pool their predictions")
+    add("--seeds", metavar="A,B", help="train one run for each seed: 1,2,3")
+    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
+    add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
+    words = "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
+    add("--store", metavar="MODE", help=words)
+    add("--share-layers", action="store_true", help=SUPPRESS)  # a plan passes it to its runs
+    words = "read transcripts from a table (id, text), or use those that `headwater corpus transcribe` made with this model"
+    add("--transcripts", metavar="WHAT", help=words)
+    add("-n", "--expname", metavar="NAME", help="write to result/downstream/NAME")
+    add("-p", "--expdir", metavar="DIR", help="write to this folder")
+    add("-e", "--past_exp", metavar="RUN", help="the run to resume or to evaluate (RUN/dev-best.ckpt means RUN)")
+    add("-i", "--init_ckpt", metavar="RUN", help="start from the head and the layer weights of this run")
+    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split that -m evaluate tests (default: test)")
+    words = "score each group of utterances too: device,lang (labels of the corpus, speaker or session)"
+    add("--by", metavar="LABEL,…", help=words)
+    add("-a", "--auto_resume", action="store_true", help="for s3prl's sake: a run always resumes")
+    add("--again", action="store_true", help="train a new run beside a finished one of the same command")
+    add("--seed", type=int, metavar="N", help="seed of every random draw (default: 1)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print the table only")
+    add("--quiet", action="store_true", help="print only the table of results")
     return parser
 
 
@@ -101,8 +103,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
     words = translated(arguments)
     flags = make_parser(prog).parse_args(words)
-    if (line := told(arguments, words, prog)) and int(os.environ.get("RANK", "0")) == 0:
-        print(line, file=sys.stderr)
+    print_note(*translation_note(arguments, words, prog))
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, run_tables
@@ -113,27 +114,21 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
-        answer(result_table(evaluate(flags, runtime)))
+        print_result(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
     try:
         result = run_plan(parts, folder, runtime, flags.jobs)
     except KeyboardInterrupt:
-        print("the same command goes on where it was", file=sys.stderr)
+        print_note("the same command goes on where it was")
         raise
-    answer(run_tables(result), *footnotes(config, folder, parts))
+    print_result(run_tables(result), *footnotes(config, folder, parts))
     return 0
 
 
 def split_words(text: str | None) -> tuple[str, ...]:
     """Return `device,lang` as words."""
     return tuple(filter(None, (word.strip() for word in (text or "").split(","))))
-
-
-def answer(*lines: str) -> None:
-    """Print the result once, however many processes there are."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(*lines, sep="\n")
 
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
@@ -150,7 +145,7 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     if config.split:
         refuse_typed(config, typed_options(flags))
     if not roles_of(config):
-        raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater upstreams`.")
+        raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater list upstreams`.")
     folds: Sequence[int | None] = config.folds or own_folds(config)
     if flags.downstream_variant:
         folds = [fold_of(flags.downstream_variant)]
@@ -206,30 +201,21 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "path": flags.upstream_ckpt,
         "trainable": (flags.upstream_trainable and (bool(flags.upstream) or not flags.text_upstream)) or None,
         "layer": chosen_layer(flags),
-        "normalize_layers": flags.normalize_layers or None,
-    }
-    options = {
-        "columns": split_pairs(flags.columns, "--columns") if flags.columns else None,
-        "audio_root": flags.audio_root,
+        "normalize_layers": flags.upstream_feature_normalize or None,
     }
     corpus = {
         "name": flags.corpus,
         "data": flags.data,
-        "protocol": flags.protocol,
         "fold": fold_of(flags.downstream_variant),
-        "options": given(options) or None,
         "demo": flags.demo or None,
-        "demo_scale": flags.demo_scale,
-        "skip_broken": flags.skip_broken or None,
         "transcripts": flags.transcripts,
-        "missing_text": flags.missing_text,
     }
-    text = {"name": flags.text_upstream, "path": flags.text_upstream_ckpt}
+    text: dict[str, Any] = {"name": flags.text_upstream}
     # -f is for the upstreams of the command: one that a recipe names is finetuned where the recipe says so
     text["trainable"] = (flags.upstream_trainable and bool(flags.text_upstream)) or None
     mapping = {
         "task": task,
-        "store": given({"mode": flags.store, "limit": flags.store_limit}),
+        "store": given({"mode": flags.store}),
         "upstream": given(upstream),
         "text_upstream": given(text),
         "corpus": given(corpus),
@@ -321,7 +307,7 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
         flags.evaluate_split,
         runtime,
         flags.upstream_ckpt,
-        flags.text_upstream_ckpt,
+        text_weights_of(typed_options(flags)),
         flags.downstream,
     )
 
@@ -329,7 +315,7 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
 def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:
     """Return the run after -e with its config; flags may change what is allowed, and where it reads, but not what it is."""
     from ..core.options import differences, parse_override, read_yaml
-    from ..core.run_folder import run_folder
+    from ..core.run_folder import RunFolder
     from ..runs.config.identity import identity_of
     from ..runs.config.recipes import find_recipe
     from ..runs.config.resolve import resolve, task_in
@@ -345,8 +331,8 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     }
     for flag in (flag for flag, value in others.items() if value):
         raise UserError(f"Expected -e to name the one run, found {flag} beside it. Leave {flag} out.")
-    folder = run_folder(flags.past_exp)
-    recipe = read_yaml(folder / "config.yaml")
+    run = RunFolder.open(flags.past_exp)
+    folder, recipe = run.path, run.read().config()
     refuse_other_code(folder, recipe)
     elsewhere = "corpus" in allowed and bool(flags.corpus or flags.data)
     trained = resolve([recipe], reads_corpus=not elsewhere)
@@ -373,7 +359,7 @@ def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[st
 
     lines = [f"results: {folder}"]
     if len({part.config.upstream.layer for part in parts}) > 1:
-        lines.append(f"drawn by: headwater layer-weights --probe {folder}")
+        lines.append(f"drawn by: headwater plot layers --probe {folder}")
     for task in () if config.is_joint else config.tasks.values():
         recipe = RECIPES / "superb" / f"{task.task}.yaml"
         superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}

@@ -14,14 +14,13 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-import yaml
 
 from ..core import process as children
 from ..core.errors import UserError
-from ..core.files import made, read_json, write_text
-from ..core.options import merge, read_yaml
-from ..core.run_folder import Held, is_finished, refuse_held
-from ..core.trust import is_typed_file
+from ..core.files import made, write_text
+from ..core.options import merge, write_yaml
+from ..core.run_folder import Held, RunFolder
+from ..core.trust import CHECKPOINTS
 from ..plugins.code import flags_for_another_process, refuse_edited
 from ..runs.config.identity import identity_of, refuse_other
 from ..runs.config.schema import RunConfig, roles_of, to_mapping
@@ -81,7 +80,7 @@ def located(part: Part, folder: Path) -> RunConfig:
 
 def dev_score(place: Path) -> float:
     """Return the dev score of a single-task run, which a joint run is to gain over."""
-    result = read_json(place / "result.json", ("scores",))
+    result = RunFolder(place).read().result("scores")
     return result["scores"]["dev"][result["select_by"]]
 
 
@@ -103,7 +102,7 @@ def run_parts(
     )
     while waiting:
         begun = len(waiting)
-        for part in waiting if "RANK" not in os.environ else waiting[:1]:
+        for part in waiting[:1] if children.in_launch() else waiting:
             if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
                 continue
             try:
@@ -125,7 +124,7 @@ def run_parts(
 
 def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
     """Return a part's result: at hand, or run now."""
-    if runtime.named and is_finished(folder / part.name):
+    if runtime.named and RunFolder(folder / part.name).is_finished:
         result = at_hand(part, folder)
         refuse_missing_groups(result, folder / part.name, runtime.by)
         return result
@@ -145,7 +144,7 @@ def in_processes(
     parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, failed: dict[str, str], *, go_on: bool
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Run several parts at once, each in a process with its share of the cores, as soon as what it needs is there."""
-    if "RANK" in os.environ:
+    if children.in_launch():
         raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
@@ -195,17 +194,17 @@ def refuse_foreign(part: Part, folder: Path) -> None:
 
 def at_hand(part: Part, folder: Path) -> Result:
     """Return the result of a finished run, once it is found to be the one that is asked for."""
-    place = folder / part.name
+    place, stored = folder / part.name, RunFolder(folder / part.name).read()
     refuse_foreign(part, folder)
     # a folder's identity has the last part of a path alone, which runs of several parts share
-    began = starts_of(read_yaml(place / "config.yaml"))
+    began = starts_of(stored.config())
     for asked, found in zip(starts_of(to_mapping(part.config)), began, strict=True):
         if asked in part.needs and not str(found).endswith(part.needs[asked]):
             raise UserError(
                 f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
                 "Remove it, or choose another folder with -p."
             )
-    return read_json(place / "result.json", ("tasks" if part.config.is_joint else "scores", "marks"))
+    return stored.result("tasks" if part.config.is_joint else "scores", "marks")
 
 
 def starts_of(mapping: Mapping[str, Any]) -> list[str]:
@@ -221,8 +220,9 @@ def why_stopped(name: str, told: str, place: Path) -> str:
     mistake = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
     if mistake is not None:
         return f"Run '{name}' stopped: {in_one_line(lines[mistake:]).removeprefix('error: ')}"
-    write_text(place / "stopped.txt", told)
-    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {place / 'stopped.txt'})"
+    kept = RunFolder(place).stopped
+    write_text(kept, told)
+    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {kept})"
 
 
 def in_one_line(lines: Sequence[str]) -> str:
@@ -236,7 +236,7 @@ def in_one_line(lines: Sequence[str]) -> str:
 def flags_of_typed_files(config: RunConfig) -> list[str]:
     """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
     section = roles_of(config).get("audio")
-    asked = section is not None and section.path and section.name.startswith("s3prl/") and is_typed_file(section.path)
+    asked = section is not None and section.path and section.name.startswith("s3prl/") and CHECKPOINTS.allows(section.path)
     return ["-k", str(section.path)] if asked and section is not None else []
 
 
@@ -264,13 +264,14 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
     def run_apart(part: Part, device: str) -> Result:
         """Run one part in a process of its own."""
         place = folder / part.name
-        refuse_held(place)
+        there = RunFolder(place)
+        there.refuse_held()
         config = located(part, folder)
-        if runtime.named and is_finished(place):  # nothing to compute: no process is worth its start
+        if runtime.named and there.is_finished:  # nothing to compute: no process is worth its start
             return run_here(part, folder, runtime, "")
         # what this process resolved is what that one runs
         asked = recipes / f"{parts.index(part)}.yaml"
-        write_text(asked, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+        write_yaml(asked, to_mapping(config))
         verb = children.command("headwater", "downstream")
         flags = ["-c", str(asked), "-p", str(place), "--device", device, *["--share-layers"] * runtime.share_layers]
         flags += ["--by", ",".join(runtime.by)] if runtime.by else []
@@ -281,9 +282,9 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
             command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            refuse_held(place)  # another machine was quicker
+            there.refuse_held()  # another machine was quicker
             raise UserError(why_stopped(part.name, done.stderr, place))
         say(runtime, f"done      {part.name}")
-        return read_json(place / "result.json")
+        return there.read().result()
 
     return start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from ..core.files import read_json, write_json
 from ..core.options import merge, parse_override, plain
+from ..core.process import is_main
+from ..core.run_folder import RunFolder
 from ..corpus.load import get_reader
 from ..downstream import metrics
 from ..downstream.base import Outcome
@@ -21,7 +21,7 @@ from ..runs.config.resolve import resolve
 from ..runs.config.schema import RunConfig, TaskConfig, roles_of, to_mapping
 from ..runs.evaluation import task_place
 from ..runs.prepare import read_corpus
-from ..runs.results import finite, intervals_of, read_predictions
+from ..runs.results import finite, intervals_of, read_predictions, read_tables
 from ..runs.run import references, run
 from ..runs.runtime import Runtime, say
 from ..training.loop import relative_gain
@@ -148,20 +148,20 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
         return run(parts[0].config, folder, runtime)
-    if (folder / "identity.json").is_file():
+    if RunFolder(folder).identity.is_file():
         raise UserError(
             f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
         )
     refuse_missing_fold(parts)
     layers = {part.config.upstream.layer for part in parts}
     runtime = replace(runtime, share_layers=runtime.share_layers or len(layers) > 1)
-    done = sum((folder / part.name / "result.json").is_file() for part in parts)
+    done = sum(RunFolder(folder / part.name).result.is_file() for part in parts)
     say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
     results, _ = run_parts(parts, folder, runtime, jobs)
     reported = [part for part in parts if part.stage == parts[-1].stage]
     summary = summarise(reported, [results[part.name] for part in reported], folder)
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(folder / "result.json", summary)
+    if is_main():
+        RunFolder(folder).write(result=summary)
     return summary if len(reported) > 1 else results[reported[0].name]
 
 
@@ -244,7 +244,7 @@ def summarise_task(
     below = [task_place(place, "best", name) for place in places] if config.is_joint else places
     splits = dict.fromkeys(split for found in scores for split in found)
     facts = result["tasks"][name] if config.is_joint else result
-    vocabulary = read_json(places[0] / "vocabulary.json", (name,))[name]
+    vocabulary = RunFolder(places[0]).read().vocabulary(name)[name]
     return {
         **{key: facts[key] for key in ("task", "corpus", "protocol", "select_by")},
         "metrics": dict(directions(task)),
@@ -267,23 +267,18 @@ def means(scores: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
 
 def pooled(folders: Sequence[Path], split: str, task: TaskConfig, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scores of all runs' predictions for a split taken together, with intervals over their speakers."""
-    question, outcomes, speakers = load_task(task.task).question(task.expert), [], []
-    for folder in folders:
-        if (folder / f"predictions-{split}.csv").is_file():
-            outcome, who = read_predictions(folder / f"predictions-{split}.csv")
-            outcomes.append(outcome)
-            speakers += who
-    if not outcomes:
+    places = [place for place in map(RunFolder, folders) if place.predictions(split).is_file()]
+    if not places:
         return {}
-    joined = Outcome.join(outcomes)
-
-    def score(outcome: Outcome) -> dict[str, float]:
-        """Return every metric of all runs' answers."""
-        return question.score(vocabulary, outcome)
-
+    question, outcomes, speakers = load_task(task.task).question(task.expert), [], []
+    for place in places:
+        outcome, who = read_predictions(place.predictions(split), question.answer(vocabulary))
+        outcomes.append(outcome)
+        speakers += who
+    joined, tables = Outcome.join(outcomes), read_tables(places, split)
     return {
-        "scores": finite(score(joined)),
-        "intervals": intervals_of(score, [*question.metrics], joined, speakers),
+        "scores": finite(question.score(vocabulary, joined, tables)),
+        "intervals": intervals_of(question, vocabulary, joined, speakers, tables),
         "num_speakers": len({*speakers} - {""}),
         "num_utterances": len({*joined.ids}),  # of several seeds each utterance counts once
     }

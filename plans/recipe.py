@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..core.errors import UserError, nearest
 from ..core.options import merge, read_yaml
 from ..downstream.load import load_task
-from ..runs.config.recipes import RECIPES, find_recipe
+from ..runs.config.recipes import find_recipe
 from ..runs.config.schema import RunConfig
 
 
@@ -90,12 +90,6 @@ class Recipe:
 def is_paper(mapping: Mapping[str, Any]) -> bool:
     """Tell a paper's recipe from a run's."""
     return "parts" in mapping or "like" in mapping
-
-
-def list_recipes() -> dict[str, dict[str, Any]]:
-    """Return the papers' recipes that come with Headwater, by name."""
-    found = {str(path.relative_to(RECIPES).with_suffix("")): read_yaml(path) for path in sorted(RECIPES.rglob("*.yaml"))}
-    return {name: mapping for name, mapping in found.items() if is_paper(mapping)}
 
 
 def read_recipe(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..core.files import read_json, write_json
-from ..core.run_folder import BEST, LAST
+from ..core.run_folder import RunFolder
 from ..downstream.base import Outcome
 from ..training.config import TrainingConfig
 from ..training.loop import evaluate
 from ..training.step import Progress, TaskData
 from .prepare import Prepared
-from .results import split_results, write_outcome, write_predictions
+from .results import split_results, write_split
 from .state import load_weights
 
 KEPT = ("last", "best")  # the two sets of weights that a run of several tasks is tested with
@@ -25,8 +24,9 @@ KEPT = ("last", "best")  # the two sets of weights that a run of several tasks i
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A task's predictions and scores on every split but train."""
+    """A task with what dev decided, a threshold say, and its predictions and scores on every split but train."""
 
+    task: TaskData
     outcomes: Mapping[str, Outcome]
     result: Mapping[str, Any]
 
@@ -37,29 +37,30 @@ Evaluate = Callable[[TaskData], Evaluation]
 def evaluate_task(
     model: torch.nn.Module, training: TrainingConfig, accelerator: Accelerator, by: Sequence[str], task: TaskData
 ) -> Evaluation:
-    """Return a task's predictions and scores with the weights of now; what dev decides is in its vocabulary afterwards."""
-    outcomes = outcomes_of(model, task, training, accelerator)
-    return Evaluation(outcomes, split_results(task.question, task.expert.vocabulary, outcomes, task.splits, by))
+    """Return a task's predictions and scores with the weights of now; the task itself stays as it is."""
+    task, outcomes = outcomes_of(model, task, training, accelerator)
+    return Evaluation(task, outcomes, split_results(task, outcomes, by))
 
 
-def outcomes_of(model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator) -> dict[str, Outcome]:
-    """Return the answers on every split but train; what dev decides, a threshold say, holds for all of them."""
+def outcomes_of(
+    model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator
+) -> tuple[TaskData, dict[str, Outcome]]:
+    """Return the task with what dev decides, and the predictions on every split but train that follow from it."""
     if not task.splits.get("dev"):  # a final model
-        return {}
+        return task, {}
     dev = evaluate(model, task, "dev", accelerator, training)
-    before = dict(task.expert.vocabulary)
-    task.expert.calibrate(dev)
+    before = task.expert.vocabulary
+    task = task.with_vocabulary(task.question.calibrate(before, dev))
     if task.expert.vocabulary != before and dev.scores is not None:
-        dev = replace(dev, predictions=task.question.decide(task.expert.vocabulary, dev.scores))
+        dev = replace(dev, predictions=task.answer.decide(dev.scores))
     splits = [name for name, rows in task.splits.items() if name not in ("train", "dev") and rows]
-    return {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
+    return task, {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
 
 
-def write_evaluation(place: Path, task: TaskData, evaluation: Evaluation, marks: Sequence[str]) -> None:
+def write_evaluation(place: RunFolder, evaluation: Evaluation, marks: Sequence[str]) -> None:
     """Write predictions, scores of classes and embeddings of each split."""
     for split, outcome in evaluation.outcomes.items():
-        write_predictions(place / f"predictions-{split}.csv", outcome, task.splits[split], task.expert.vocabulary)
-        write_outcome(place / f"outcome-{split}.safetensors", outcome, marks)
+        write_split(place, split, outcome, evaluation.task, marks)
 
 
 # of several tasks
@@ -70,36 +71,35 @@ def evaluate_kept(
 ) -> dict[str, dict[str, Evaluation]]:
     """Evaluate each task with the last weights and the best; weights of one step are tested once. Then these are in the model."""
     found: dict[str, dict[str, Evaluation]] = {name: {} for name in prepared.tasks}
-    for kept, path in zip(KEPT, (LAST, BEST), strict=True):
+    run = RunFolder(folder)
+    for kept, path in zip(KEPT, (run.last, run.best), strict=True):
         again = kept == "best" and progress.best_step == progress.step
         if not again:
-            load_weights(prepared.model, folder / path)
+            load_weights(prepared.model, path)
         for name, task in prepared.tasks.items():
             found[name][kept] = found[name]["last"] if again else evaluate_now(task)
             if not again:
-                keep(folder, kept, task, found[name][kept], prepared.marks, accelerator)
+                keep(folder, kept, found[name][kept], prepared.marks, accelerator)
     return found
 
 
 def keep_own(folder: Path, marks: Sequence[str], evaluate_now: Evaluate, accelerator: Accelerator, task: TaskData) -> None:
     """Evaluate a task with the weights of now, which were never as good for it on dev."""
-    before = task.expert.vocabulary
-    keep(folder, "own", task, evaluate_now(task), marks, accelerator)
-    task.expert.vocabulary = before  # what dev decided for these weights is no part of training: a resumed run starts without
+    keep(folder, "own", evaluate_now(task), marks, accelerator)
 
 
-def keep(folder: Path, kept: str, task: TaskData, evaluation: Evaluation, marks: Sequence[str], accelerator: Accelerator) -> None:
+def keep(folder: Path, kept: str, evaluation: Evaluation, marks: Sequence[str], accelerator: Accelerator) -> None:
     """Write one task's evaluation below the folder of a joint run."""
-    place = folder / "tasks" / kept / task.name
+    place = RunFolder(folder).task(kept, evaluation.task.name)
     if accelerator.is_main_process:
-        write_evaluation(place, task, evaluation, marks)
-        write_json(place / "result.json", evaluation.result)
+        write_evaluation(place, evaluation, marks)
+        place.write(result=evaluation.result)
     accelerator.wait_for_everyone()
 
 
 def own_result(folder: Path, name: str) -> dict[str, Any]:
     """Return the scores of a task's own best step."""
-    return read_json(task_place(folder, "own", name) / "result.json", ("scores",))
+    return RunFolder(folder).task("own", name).read().result("scores")
 
 
 def task_result(result: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -114,5 +114,5 @@ def task_result(result: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def task_place(folder: Path, kept: str, name: str) -> Path:
     """Return where a joint run keeps a task's predictions with one set of weights; where the last step is the best, once."""
-    place = folder / "tasks" / kept / name
+    place = RunFolder(folder).task(kept, name).path
     return place if kept != "best" or place.is_dir() else task_place(folder, "last", name)

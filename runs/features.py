@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..core.errors import UserError
-from ..core.files import cache_folder, plain_disk_errors
+from ..core.files import cache_folder, in_words, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
@@ -26,7 +26,7 @@ from ..training.source import Source
 from ..training.step import TaskData, cropped
 from ..upstream.base import Layers, Reads, Upstream
 from ..upstream.store.reading import MemoryLayers, ShardLayers, Stored
-from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
+from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, parse_size, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
 from .prepare import Prepared
 
@@ -264,7 +264,7 @@ def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
     else:
         words = (
             f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
-            f"Raise it (--store-limit {size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
+            f"Raise it (-o store.limit={size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
         )
         if config.mode != "auto":
             raise UserError(f"Expected features that fit into the store, found {words}")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
-from ..core.options import differences, plain, read_yaml
-from ..core.run_folder import PLACED, Row, counted, mean_placed, run_folder, runs_of_plan
+from ..core.options import differences, plain
+from ..core.run_folder import Row, RunFolder, counted
 from ..corpus.base import Corpus, Utterance
+from ..downstream.load import load_task
 from .config.identity import identity_of
 from .config.resolve import resolve
 from .config.schema import RunConfig
@@ -30,7 +30,7 @@ class Earlier:
     counted: str  # "5 folds", or nothing
     best_steps: tuple[int, ...]
     total: int  # steps that it was given, and at which its schedule ends
-    placed: Mapping[str, float]  # task -> its threshold, where it has one
+    placed: Mapping[str, Mapping[str, float]]  # task -> what dev placed in its vocabulary: a threshold
     upstreams: Mapping[str, str]  # role -> hash of its weights
 
     @property
@@ -42,7 +42,8 @@ class Earlier:
         """Return what a user should know of it."""
         mean = f", the mean best step of its {self.counted} ({', '.join(map(str, self.best_steps))})" if self.counted else ""
         steps = f"{self.steps} steps, as {self.run} chose on dev{mean}; nothing is held out, so there will be no score"
-        return (steps, *(f"{PLACED} {value:.4f}, as {self.run} placed it on dev" for value in self.placed.values()))
+        placed = [item for found in self.placed.values() for item in found.items()]
+        return (steps, *(f"{name} {value:.4f}, as {self.run} placed it on dev" for name, value in placed))
 
 
 def with_steps(config: RunConfig) -> RunConfig:
@@ -61,24 +62,23 @@ def earlier_of(config: RunConfig) -> Earlier:
     rows, folders = folders_of(place)
     best, vocabularies, total = [], [], 0
     for folder in folders:
-        result = read_json(refuse_unfinished(folder) / "result.json", ("best_step",))
+        stored = RunFolder(refuse_unfinished(folder)).read()
         there = refuse_other(config, folder)
-        best.append(int(result["best_step"]))
+        best.append(int(stored.result("best_step")["best_step"]))
         total = there.optimizer.schedule_steps or there.training.steps
-        vocabularies.append(read_json(folder / "vocabulary.json", [*config.tasks]))
+        vocabularies.append(stored.vocabulary(*config.tasks))
+    questions = {name: load_task(task.task).question(task.expert) for name, task in config.tasks.items()}
     placed = {
-        name: mean_placed([vocabulary[name] for vocabulary in vocabularies])
-        for name in config.tasks
-        if PLACED in vocabularies[0][name]
+        name: question.mean_placed([vocabulary[name] for vocabulary in vocabularies]) for name, question in questions.items()
     }
-    weights = read_json(folders[0] / "identity.json", ("upstreams",))["upstreams"]
+    weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
     return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
 
 
 def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
     """Return the rows of a plan (none of a single run), and the folders of its runs."""
-    rows = runs_of_plan(place)
-    return rows, [run_folder(place)] if rows is None else [place / row["name"] for row in rows]
+    rows = RunFolder(place).runs()
+    return rows, [RunFolder.open(place).path] if rows is None else [place / row["name"] for row in rows]
 
 
 def refuse_typed(config: RunConfig, typed: Mapping[str, Any]) -> None:
@@ -105,7 +105,7 @@ def decided(typed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def refuse_unfinished(folder: Path) -> Path:
     """Return the folder of a finished run."""
-    if not (folder / "result.json").is_file():
+    if not RunFolder(folder).result.is_file():
         raise UserError(
             f"Expected a finished run after steps_from, found that '{folder}' is not. Repeat the command that trains it."
         )
@@ -114,7 +114,7 @@ def refuse_unfinished(folder: Path) -> Path:
 
 def refuse_other(config: RunConfig, folder: Path) -> RunConfig:
     """Return an earlier run's config; steps of one that is another but for its data were enough there, here nobody knows."""
-    there = resolve([read_yaml(folder / "config.yaml")])
+    there = resolve([RunFolder(folder).read().config()])
     if there.is_joint != config.is_joint:
         wanted, found = ("several tasks", "one") if config.is_joint else ("one task", "several")
         advice = "the joint run" if config.is_joint else "a single-task run"

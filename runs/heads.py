@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import UserError
 from ..core.files import hash_file
-from ..core.run_folder import BEST
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..training.model import SHARED, Model, weights_of_task
 from .config.schema import RunConfig
@@ -25,7 +25,7 @@ def start_from_heads(model: Model, config: RunConfig) -> dict[str, Any]:
         start_from(model, folder, name, config.tasks[name].task)
     if config.is_joint:
         return {"init_heads": {name: head_hash(folder) for name, folder in heads.items()}}
-    return {"init_head": hash_file(heads[config.only.task] / BEST)} if heads else {}
+    return {"init_head": hash_file(RunFolder(heads[config.only.task]).best)} if heads else {}
 
 
 def start_from(model: Model, folder: Path, name: str, task: str) -> None:
@@ -33,9 +33,10 @@ def start_from(model: Model, folder: Path, name: str, task: str) -> None:
 
     A weighted sum that several tasks share starts even: each of them brings another.
     """
-    if not (folder / BEST).is_file():
+    best = RunFolder(folder).best
+    if not best.is_file():
         raise UserError(f"Expected a trained run after -i, found no checkpoint in '{folder}'. Check the path.")
-    tensors, _ = load_tensors(folder / BEST)
+    tensors, _ = load_tensors(best)
     known = {key.split(".")[1] for key in tensors if key.startswith("experts.")}
     found = head_of(weights_of_task(tensors, name if name in known else task, name), name)
     if model.shares_sums:
@@ -53,5 +54,5 @@ def head_of(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def head_hash(folder: Path) -> str:
     """Return a hash of a run's weights; its file also says how long they took."""
-    tensors, _ = load_tensors(folder / BEST)
+    tensors, _ = load_tensors(RunFolder(folder).best)
     return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()

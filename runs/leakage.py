@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.files import read_json
-from ..core.options import read_yaml
-from ..core.run_folder import TRAINED_ON
+from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
 from ..plugins.registry import SECTIONS
@@ -49,7 +47,7 @@ def leakage_notes(
         starts[f"the head of '{task.init_head}'"] = head_runs(task.init_head)
     notes = []
     for what, folders in starts.items():
-        trained = [read_json(folder / TRAINED_ON) for folder in folders if is_like(folder, corpus)]
+        trained = [RunFolder(folder).read().trained_on() for folder in folders if is_like(folder, corpus)]
         known = {name for each in trained for name in known_of(each, corpus.name)}
         tested = {split: [row.utterance for row in rows] for split, rows in splits.items() if split != "train"}
         counts = {split: count_known(known, corpus.name, rows) for split, rows in tested.items()}
@@ -60,8 +58,8 @@ def leakage_notes(
 
 def is_like(folder: Path, corpus: Corpus) -> bool:
     """Return whether a run tells what it heard, and that was a demo where the corpus is one: there ids are made up."""
-    there = (folder / TRAINED_ON).is_file()
-    return there and ("DEMO" in read_json(folder / "identity.json", ("marks",))["marks"]) == corpus.demo
+    run = RunFolder(folder)
+    return run.trained_on.is_file() and ("DEMO" in run.read().identity("marks")["marks"]) == corpus.demo
 
 
 def upstream_runs(name: str, role: str) -> list[Path]:
@@ -71,7 +69,7 @@ def upstream_runs(name: str, role: str) -> list[Path]:
     folder = Path(name).expanduser()
     while is_run(folder) and folder not in seen:
         seen.add(folder)
-        section = read_yaml(folder / "config.yaml").get(SECTIONS[role]) or {}
+        section = RunFolder(folder).read().config().get(SECTIONS[role]) or {}
         found += [folder] * bool(section.get("trainable"))
         folder = Path(section.get("path") or section.get("name") or "").expanduser()
     return found
@@ -86,7 +84,7 @@ def head_runs(name: str) -> list[Path]:
         if not is_run(folder) or folder in found:
             continue
         found.append(folder)
-        recipe = read_yaml(folder / "config.yaml")
+        recipe = RunFolder(folder).read().config()
         heads = [section.get("init_head") for section in (recipe, *(recipe.get("tasks") or {}).values())]
         open_folders += [Path(head).expanduser() for head in heads if head]
     return found
@@ -94,4 +92,5 @@ def head_runs(name: str) -> list[Path]:
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run's."""
-    return folder != Path() and all((folder / name).is_file() for name in ("config.yaml", "identity.json"))
+    run = RunFolder(folder)
+    return folder != Path() and run.config.is_file() and run.identity.is_file()

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from ..core.errors import UserError
-from ..core.run_folder import PLACED
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
 from ..corpus.demo.make import demo_root
 from ..corpus.load import get_reader
 from ..corpus.locate import find_root, is_demo
 from ..corpus.transcription.transcribe import with_transcripts
-from ..downstream.base import Expert, Task
+from ..downstream.base import Expert, Question, Task
 from ..downstream.load import load_task
+from ..downstream.tables import tables_of
 from ..plugins.provenance import identity_of_code
 from ..training.balance import Balancer, make_balancer
 from ..training.model import Model
@@ -81,8 +81,7 @@ def prepare(config: RunConfig) -> Prepared:
     }
     if earlier is not None:
         refuse_other_weights(earlier, weights)
-        for name, placed in earlier.placed.items():
-            tasks[name].expert.vocabulary[PLACED] = placed
+        tasks = {name: task.with_vocabulary({**task.expert.vocabulary, **earlier.placed[name]}) for name, task in tasks.items()}
         notes = (*earlier.notes(), *notes)
     marks = marks_of([corpus.demo for corpus in corpora.values()], upstreams)
     return Prepared(config, corpora, tasks, model, balancer, identity, marks, notes, earlier)
@@ -126,7 +125,7 @@ def task_data(
     expert = build_expert(config.seed, section, task, vocabulary, upstreams)
     expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
     chosen, seconds, notes = usable(chosen, section.corpus, upstreams, writes=question.writes)
-    splits = {split: make_examples(expert, rows, seconds) for split, rows in chosen.items()}
+    splits = {split: make_examples(question, vocabulary, rows, seconds, expert) for split, rows in chosen.items()}
     splits, left_out = learnable(expert, splits)
     for split in needed:
         if not splits.get(split):
@@ -135,7 +134,8 @@ def task_data(
             )
     together = refuse_few(config, section, expert, splits["train"])
     source, size = Source(tuple(upstreams)), batch_size_of(config, section)
-    data = TaskData(name, expert, question, splits, source, section.select_by, size)
+    tables = {split: tables_of(question, corpus, split) for split in splits if split != "train"}
+    data = TaskData(name, expert, question, splits, source, section.select_by, size, tables=tables)
     return data, (*corpus.notes, *notes, *left_out, *together)
 
 
@@ -235,10 +235,16 @@ def refuse_few(config: RunConfig, section: TaskConfig, expert: Expert, train: Se
     return ()
 
 
-def make_examples(expert: Expert, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> list[Example]:
+def make_examples(
+    question: Question,
+    vocabulary: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    seconds: Mapping[str, float],
+    expert: Expert,
+) -> list[Example]:
     """Return the utterances with what training asks of them, those without readable audio left out."""
     return [
-        Example(utterance, seconds[utterance.id], expert.target(utterance), expert.weight(utterance))
+        Example(utterance, seconds[utterance.id], question.target(vocabulary, utterance), expert.weight(utterance))
         for utterance in utterances
         if utterance.id in seconds
     ]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 
 from ..core.errors import UserError
-from ..core.files import plain_disk_errors, read_json, write_json, write_text
-from ..core.run_folder import ARCHITECTURES, BEST, LAST, TRAINED_ON, held, is_finished, refuse_plan
+from ..core.files import plain_disk_errors
+from ..core.run_folder import RunFolder
 from ..training.loop import Hooks, train
-from ..training.step import Plan, Progress
+from ..training.step import Plan, Progress, TaskData
 from .config.identity import identity_of, refuse_other
 from .config.schema import RunConfig, batch_size_of, to_mapping
 from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own, own_result, write_evaluation
@@ -27,6 +26,7 @@ from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import heard_as
 from .log import logged, printing
+from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import Prepared, describe, prepare
 from .results import environment
 from .runtime import Runtime, make_accelerator, say
@@ -38,16 +38,16 @@ Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
-    if config.split and not (runtime.named and is_finished(folder)):
+    if config.split and not (runtime.named and RunFolder(folder).is_finished):
         refuse_groups(runtime)
         config = with_steps(config)
     refuse_tiny_steps(config, accelerator.num_processes)
-    refuse_plan(folder)
+    RunFolder(folder).refuse_plan()
     refuse_other(folder, {"config": identity_of(config)})
-    if is_finished(folder):
+    if RunFolder(folder).is_finished:
         return finished(config, folder, runtime)
-    with held(folder) if accelerator.is_main_process else nullcontext():
-        if is_finished(folder):  # by the process that held it
+    with RunFolder(folder).held() if accelerator.is_main_process else nullcontext():
+        if RunFolder(folder).is_finished:  # by the process that held it
             return finished(config, folder, runtime)
         prepared = prepare(config)
         refuse_uneven_steps(prepared, accelerator.num_processes)
@@ -66,13 +66,13 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
 
 def began_without_store(folder: Path) -> bool:
     """Return whether a run stands there that began before joint runs had a store: it goes on without."""
-    begun = (folder / LAST).is_file() and (folder / "identity.json").is_file()
-    return begun and "features" not in read_json(folder / "identity.json")
+    run = RunFolder(folder)
+    return run.last.is_file() and run.identity.is_file() and "features" not in run.read().identity()
 
 
 def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return a finished run's result, once corpora and weights are found to be those that it was trained on."""
-    result = read_json(folder / "result.json", ("tasks",) if config.is_joint else ("scores",))
+    result = RunFolder(folder).read().result("tasks" if config.is_joint else "scores")
     if not runtime.named:
         refuse_other(folder, prepare(config).identity)
     refuse_missing_groups(result, folder, runtime.by)
@@ -125,15 +125,15 @@ def refuse_uneven_steps(prepared: Prepared, processes: int) -> None:
 def begin(folder: Path, prepared: Prepared) -> None:
     """Write what makes a folder this run's, before the first step."""
     config = prepared.config
-    write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
     trained_on = {name: trained_on_of(prepared, name) for name in prepared.tasks}
-    write_json(folder / TRAINED_ON, trained_on if config.is_joint else trained_on[config.only.task])
-    write_vocabularies(folder, prepared)
-    for role, upstream in prepared.upstreams.items():
-        architecture = upstream.architecture()
-        if prepared.model.configs[role].trainable and architecture is not None:
-            write_json(folder / ARCHITECTURES[role], architecture)
-    write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
+    trainable = {role: one.architecture() for role, one in prepared.upstreams.items() if prepared.model.configs[role].trainable}
+    RunFolder(folder).write(
+        config=to_mapping(config),
+        trained_on=trained_on if config.is_joint else trained_on[config.only.task],
+        vocabulary=vocabularies(prepared.tasks),
+        architectures={str(role): described for role, described in trainable.items() if described is not None},
+        identity={**prepared.identity, "marks": list(prepared.marks)},
+    )
 
 
 def trained_on_of(prepared: Prepared, name: str) -> dict[str, Any]:
@@ -143,9 +143,9 @@ def trained_on_of(prepared: Prepared, name: str) -> dict[str, Any]:
     return {"corpus": corpus, "heard": heard, **({"all": True} if prepared.config.split else {})}
 
 
-def write_vocabularies(folder: Path, prepared: Prepared) -> None:
-    """Write what the tasks answer with, by task."""
-    write_json(folder / "vocabulary.json", {name: task.expert.vocabulary for name, task in prepared.tasks.items()})
+def vocabularies(tasks: Mapping[str, TaskData]) -> dict[str, Any]:
+    """Return the vocabulary of each task."""
+    return {name: task.expert.vocabulary for name, task in tasks.items()}
 
 
 def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
         hooks = Hooks(
             log=log if sys.stderr.isatty() else printing(log, config, progress.step, partial(say, runtime)),
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
-            save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
+            save_best=lambda now: save(RunFolder(folder).best, prepared, now, accelerator),
         )
         if config.is_joint:
             hooks = replace(hooks, task_best=partial(keep_own, folder, prepared.marks, evaluate_now, accelerator))
@@ -174,7 +174,7 @@ def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: 
     if config.is_joint:
         found: Evaluations = evaluate_kept(folder, prepared, progress, evaluate_now, accelerator)
     else:
-        load_weights(model, folder / BEST)
+        load_weights(model, RunFolder(folder).best)
         found = {name: {"best": evaluate_now(task)} for name, task in prepared.tasks.items()}
     result = result_of(folder, prepared, found, progress, accelerator.device)
     if accelerator.is_main_process:
@@ -277,25 +277,25 @@ def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
 
 def write_all(folder: Path, prepared: Prepared, found: Evaluations, result: dict[str, Any]) -> None:
     """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
-    from .pictures import confusion_plot, cosines_plot, curves_plot
-
-    marks, plots = prepared.marks, folder / "plots"
-    write_vocabularies(folder, prepared)  # with what dev decided
-    write_json(folder / "layer_weights.json", layer_weights(prepared))
+    marks, there, joint = prepared.marks, RunFolder(folder), prepared.config.is_joint
+    kept = {name: of_task["best"] for name, of_task in found.items()}
+    there.write(vocabulary=vocabularies({name: evaluation.task for name, evaluation in kept.items()}))  # with what dev decided
+    there.write(layer_weights=layer_weights(prepared))
     with plain_disk_errors(folder):
-        for name, task in prepared.tasks.items():
-            evaluation, prefix = found[name]["best"], f"{name}-" * prepared.config.is_joint
-            if not prepared.config.is_joint:  # of several tasks they lie below the folder already
-                write_evaluation(folder, task, evaluation, marks)
+        for name, evaluation in kept.items():
+            prefix, task = f"{name}-" * joint, evaluation.task
+            if not joint:  # of several tasks they lie below the folder already
+                write_evaluation(there, evaluation, marks)
             for split, counts in evaluation.result.get("confusion", {}).items():
-                confusion_plot(counts, evaluation.result["classes"], plots / f"confusion-{prefix}{split}.png", marks=marks)
+                picture = there.plots / f"confusion-{prefix}{split}.png"
+                confusion_plot(counts, evaluation.result["classes"], picture, marks=marks)
             draw = task.question.draw or (lambda *_: None)
             for split, outcome in evaluation.outcomes.items():
-                draw(task.expert.vocabulary, outcome, plots / f"{prefix}{split}", marks)
-        curves_plot(folder / "metrics.jsonl", plots / "curves.png", marks=marks)
-        if prepared.config.is_joint:
-            cosines_plot(folder / "metrics.jsonl", plots / "cosines.png", marks=marks)
-    write_json(folder / "result.json", result)
+                draw(task.expert.vocabulary, outcome, there.plots / f"{prefix}{split}", marks)
+        curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
+        if joint:
+            cosines_plot(there.metrics, there.plots / "cosines.png", marks=marks)
+    there.write(result=result)
 
 
 def layer_weights(prepared: Prepared) -> dict[str, Any]:

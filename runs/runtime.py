@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ..core.errors import UserError
+from ..core.process import is_main
 from ..training.model import check_device
 from .config.schema import RunConfig, roles_of
 
@@ -29,7 +30,7 @@ class Runtime:
 
 def say(runtime: Runtime, *lines: str) -> None:
     """Tell the user how it goes; results alone go to stdout."""
-    if not runtime.quiet and int(os.environ.get("RANK", "0")) == 0:
+    if not runtime.quiet and is_main():
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 

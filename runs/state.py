@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..core.run_folder import BEST, LAST
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
 from ..training.model import Model
@@ -34,12 +34,13 @@ def make_optimizer(model: Model, config: RunConfig, balancer: Balancer) -> torch
 
 def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
     """Return where the run stands, weights, optimizer and balancer put back; a new run stands at the start."""
-    path = folder / LAST
+    run = RunFolder(folder)
+    path = run.last
     if not path.is_file():
         return Progress()
     tensors, facts = load_tensors(path)
     progress = Progress(**facts["progress"])
-    if progress.best_step and not (folder / BEST).is_file():  # somebody took away a damaged one
+    if progress.best_step and not run.best.is_file():  # somebody took away a damaged one
         return Progress()
     prepared.model.load_trained_state(weights_in(tensors), str(path))
     load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith(OPTIMIZER)})
@@ -71,7 +72,7 @@ def save_last(
     if accelerator.is_main_process:
         balancer = {BALANCER + key: value for key, value in prepared.balancer.state_dict().items()}
         tensors = {**prepared.model.trained_state(), **optimizer_tensors(optimizer), **balancer}
-        save_tensors(folder / LAST, tensors, facts_of(prepared, progress))
+        save_tensors(RunFolder(folder).last, tensors, facts_of(prepared, progress))
 
 
 def facts_of(prepared: Prepared, progress: Progress) -> dict[str, Any]:

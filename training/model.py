@@ -53,7 +53,7 @@ class Model(nn.Module):
         for role, config in self.configs.items():
             self.upstream(role).requires_grad_(config.trainable)
             for part in self.upstream(role).front_end():
-                part.requires_grad_(False)  # the convolutions are frozen in every protocol here
+                part.requires_grad_(config.trainable and config.front_end == "trained")
         for module in self.sums.modules():
             if isinstance(module, WeightedSum):
                 module.requires_grad_(module.num_layers > 1)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
     """Return where the run goes: as typed, or a name that the same command always gives."""
+    from ...core.run_folder import RunFolder
+
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the run, found both -n and -p. Leave one out.")
     marks = "".join(f"-{mark}" for mark in expected_marks(config))
@@ -29,11 +31,9 @@ def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Pat
         folder = Path("result") / "downstream" / (flags.expname + marks)
     else:
         folder = Path("result") / "downstream" / (default_name(config, parts) + marks)
-    if flags.again and (folder / "result.json").is_file():
-        numbers = (
-            number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file()
-        )
-        folder = folder.with_name(f"{folder.name}-{next(numbers)}")
+    if flags.again and RunFolder(folder).result.is_file():
+        others = (folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000))
+        folder = next(other for other in others if not RunFolder(other).result.is_file())
     return folder
 
 
@@ -72,10 +72,10 @@ def expected_marks(config: RunConfig) -> list[str]:
 
 def is_untrained(upstream: str) -> bool:
     """Return whether an upstream, or the run that it is, began with random weights."""
-    from ...core.files import read_json
+    from ...core.run_folder import RunFolder
     from ...upstream.load import list_upstreams
 
-    identity = Path(upstream) / "identity.json"
-    if identity.is_file():
-        return "UNTRAINED" in read_json(identity).get("marks", [])
+    run = RunFolder(Path(upstream))
+    if run.identity.is_file():
+        return "UNTRAINED" in run.read().identity().get("marks", [])
     return any(row.untrained for row in list_upstreams(upstream) if row.name == upstream)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
-from ...core.options import bind, convert, merge, read_yaml
-from ...corpus.base import Reader
-from ...corpus.load import default_corpus, get_reader, registered_corpora
+from ...core.options import bind, convert, merge, options_of_sections
+from ...core.run_folder import RunFolder
+from ...corpus.base import CORPORA, Reader
+from ...corpus.load import default_corpus, get_reader
+from ...corpus.locate import recognise
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
 from ...plugins.code import known_as
@@ -119,8 +121,9 @@ def bind_task(values: Mapping[str, Any], errors: list[str], *, reads_corpus: boo
         values = {**values, "corpus": {**corpus, "name": known_as(corpus["name"], "corpus", FLAGS["corpus"])}}
     config = bind(TaskConfig, values, "", errors, spelled={"expert": task.name})
     section = {} if config.expert is None else config.expert
-    config = replace(config, expert=bind(task.options, section, task.name, errors))
-    if reads_corpus or config.corpus.name in registered_corpora():
+    options = bind(task.options, section, task.name, errors, elsewhere=options_of_sections(RunConfig))
+    config = replace(config, expert=options)
+    if reads_corpus or config.corpus.name in CORPORA.loaded():
         return complete_task(config, task, errors)
     return config
 
@@ -150,6 +153,8 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
         errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
     if not question.label and "label_required" in reader.options:
         corpus = replace(corpus, options={"label_required": False, **corpus.options})
+    if reader.has_layout and not corpus.name and corpus.data:
+        errors += other_layouts(reader, Path(corpus.data).expanduser(), question.name)
     select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
     if select_by not in question.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
@@ -194,6 +199,19 @@ def baseline_mistakes(config: RunConfig, names: Sequence[str]) -> list[str]:
     return mistakes
 
 
+def other_layouts(usual: Reader, folder: Path, question: str) -> list[str]:
+    """Return what is wrong with a folder without --corpus: it has the layout of another corpus than the task's usual one."""
+    found = recognise(folder) if folder.is_dir() else []
+    if not found or usual.name in found:
+        return []
+    serving = [name for name in found if question in get_reader(name).tasks]
+    advice = f"Add --corpus {' or --corpus '.join(serving)}." if serving else f"It does not serve task '{question}'."
+    return [
+        f"Expected the folder of {usual.name}, the usual corpus of '{question}', at {folder}, found the layout of "
+        f"{' and '.join(found)}. {advice}"
+    ]
+
+
 def idle_options(config: RunConfig) -> list[str]:
     """Return what is said of the options of an upstream that a run does not have: none may be passed over in silence."""
     sections, there = {"upstream": config.upstream, "text_upstream": config.text_upstream}, roles_of(config)
@@ -206,7 +224,7 @@ def idle_options(config: RunConfig) -> list[str]:
             other = next(key for key in sections if key != name)
             flag = {"upstream": "-u", "text_upstream": "--text-upstream"}[name]
             idle.append(
-                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l, -s and --normalize-layers are of -u), found a run without. "
+                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l and -s are of -u), found a run without. "
                 f"Name that upstream, or write -o {other}.{told[0]}=…"
             )
     return idle
@@ -222,7 +240,7 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
         folds = reader.protocols[protocol]
         errors.append(f"Expected 'corpus.fold' between 1 and {folds} (protocol {protocol}), found {corpus.fold}.")
     if corpus.demo and reader.make_demo is None:
-        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater corpus list`."
+        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater list corpora`."
         errors.append(f"Corpus '{reader.name}' has no demo. {with_demo}")
     options, hints = {}, get_type_hints(reader.read)
     for key, value in corpus.options.items():
@@ -276,7 +294,7 @@ def config_of(folder: Path, task: str | None, *, only_task: bool = False) -> tup
 
     `only_task`: nothing will be computed, so that of own code none but the task's is needed, after --use.
     """
-    mapping = read_yaml(folder / "config.yaml")
+    mapping = RunFolder(folder).read().config()
     if only_task:
         refuse_other_code(folder, mapping, flags={}, keys={"task"})
     else:

@@ -77,7 +77,7 @@ def test_a_step_hears_eight_seconds_of_what_is_longer() -> None:
 
 def test_the_score_is_the_share_of_utterances_answered_right() -> None:
     outcome = Outcome(("1", "2", "3", "4"), ("a", "a", "a", "b"), ("a", "a", "b", "b"))
-    assert question.score({"classes": ["a", "b"]}, outcome) == {"acc": 0.75}
+    assert question.score({"classes": ["a", "b"]}, outcome, {}) == {"acc": 0.75}
 
 
 def test_a_run_knows_the_speakers_of_another_corpus_by_name_and_leaves_the_others_out() -> None:

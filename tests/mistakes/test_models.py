@@ -29,7 +29,7 @@ def model(desk: Path) -> Path:
 
 # the mistake in words: what is typed, what the answer must say
 NAMES = {
-    "no such folder": (f"{TRAIN} -u ./modell", "at './modell', found nothing there", "`headwater upstreams`"),
+    "no such folder": (f"{TRAIN} -u ./modell", "at './modell', found nothing there", "`headwater list upstreams`"),
     "no such folder of weights": (f"{TRAIN} -u hubert -k modell", "at 'modell', found nothing there", "Check the path"),
     "no such folder for a name of one's own": (f"{TRAIN} -u mine -k modell", "after -k, found nothing at 'modell'", "Check"),
     "a file where a folder belongs": (f"{TRAIN} -u model/config.json", "found the file 'model/config.json'", "its folder: model"),

@@ -17,12 +17,12 @@ import yaml
 
 from headwater.core import process as children
 from headwater.core.errors import UserError
-from headwater.core.run_folder import Held, held, refuse_held
-from headwater.core.trust import suspect_paths, take_file
+from headwater.core.run_folder import Held, RunFolder
+from headwater.core.trust import CHECKPOINTS
+from headwater.downstream.answer import OneClass
 from headwater.inference.evaluate import evaluate_run
 from headwater.plans.execute import Part, devices_of, flags_of_typed_files, run_parts
 from headwater.plans.grid import expand, run_plan, summarise
-from headwater.plugins import code as own_code
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.results import read_predictions
@@ -55,7 +55,11 @@ def test_folds_are_pooled_and_speakers_resampled(folds: RunConfig, tmp_path: Pat
     pooled = summary["pooled"]["test"]
     assert (pooled["num_utterances"], pooled["num_speakers"]) == (72, 12)
     assert pooled["intervals"]["ua"][0] <= pooled["scores"]["ua"] <= pooled["intervals"]["ua"][1]
-    ids = [name for fold in range(1, 6) for name in read_predictions(tmp_path / f"fold{fold}" / "predictions-test.csv")[0].ids]
+    ids = [
+        name
+        for fold in range(1, 6)
+        for name in read_predictions(tmp_path / f"fold{fold}" / "predictions-test.csv", OneClass(()))[0].ids
+    ]
     assert len({*ids}) == 72
     assert summary["mean"]["test"]["ua"]["runs"] == 5
     assert json.loads((tmp_path / "result.json").read_text()) == summary
@@ -265,32 +269,31 @@ def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs
 
 def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('executed')\n")
-    command = children.command("headwater", "upstreams", "fbank")
+    command = children.command("headwater", "list", "upstreams", "fbank")
     done = subprocess.run(command, cwd=tmp_path, env=children.environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "fbank" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(own_code, "_FILES", set())
-    monkeypatch.setattr(own_code, "_SUSPECT", set())
     file = str(tmp_path / "hubert.pt")
     named = resolve([{"task": "emotion", "upstream": {"name": "s3prl/hubert_local", "path": file}}])
-    suspect_paths({"parts": [{"upstream": {"path": file}}]})
-    assert flags_of_typed_files(named) == []
-    take_file(file)
-    assert flags_of_typed_files(named) == ["-k", file]
+    with CHECKPOINTS.isolated():
+        CHECKPOINTS.suspect({"parts": [{"upstream": {"path": file}}]})
+        assert flags_of_typed_files(named) == []
+        CHECKPOINTS.take(file)
+        assert flags_of_typed_files(named) == ["-k", file]
 
 
 def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:
-    refuse_held(tmp_path / "none")
-    with held(tmp_path / "run"):
+    RunFolder(tmp_path / "none").refuse_held()
+    with RunFolder(tmp_path / "run").held():
         before = (tmp_path / "run" / ".lock").read_bytes()
         with pytest.raises(Held, match="found that process"):
-            refuse_held(tmp_path / "run")
+            RunFolder(tmp_path / "run").refuse_held()
         assert (tmp_path / "run" / ".lock").read_bytes() == before
-    refuse_held(tmp_path / "run")
+    RunFolder(tmp_path / "run").refuse_held()
 
 
 def test_every_split_that_was_evaluated_is_summed_up(config: RunConfig, tmp_path: Path) -> None:

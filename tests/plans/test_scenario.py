@@ -16,7 +16,7 @@ import yaml
 from headwater.commands import mtl
 from headwater.core.errors import UserError
 from headwater.core.options import merge
-from headwater.core.run_folder import BEST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.plans.execute import Part, located
 from headwater.plans.scenario import Scenario, plan_scenario
@@ -187,7 +187,7 @@ def test_the_same_command_runs_nothing_twice(done: Path) -> None:
 
 def test_a_transfer_hears_through_the_very_weights_of_the_joint_run(done: Path) -> None:
     joint = done / "plan" / "without-dsd" / "seed1"
-    weights, _ = load_tensors(joint / BEST)
+    weights, _ = load_tensors(RunFolder(joint).best)
     heard = load_upstream(UpstreamConfig(name=str(joint)), "audio").state_dict()
     learnt = {key.removeprefix("upstreams.audio."): value for key, value in weights.items() if key.startswith("upstreams.")}
     assert learnt
@@ -207,7 +207,7 @@ def test_heads_asked_from_the_single_runs_start_with_their_weights(done: Path) -
     assert config.is_joint
     model = prepare(config).model
     for task in ("emotion", "dsd"):
-        head, _ = load_tensors(done / "plan" / f"single-{task}" / "seed1" / BEST)
+        head, _ = load_tensors(RunFolder(done / "plan" / f"single-{task}" / "seed1").best)
         own = {key: value for key, value in model.trained_state().items() if f".{task}." in key}
         assert {key for key in head if f".{task}." in key} == {*own}
         assert all(torch.equal(head[key], value) for key, value in own.items()), task

@@ -20,6 +20,7 @@ import yaml
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
+from headwater.downstream.answer import OneClass
 from headwater.runs import features as stored
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
@@ -113,7 +114,7 @@ def features_of(folder: Path) -> str | None:
 
 def predictions(folder: Path) -> tuple[tuple, np.ndarray]:
     """Predictions and scores on the test split."""
-    outcome, _ = read_predictions(folder / "predictions-test.csv")
+    outcome, _ = read_predictions(folder / "predictions-test.csv", OneClass(()))
     assert outcome.scores is not None
     return outcome.predictions, outcome.scores.numpy()
 
@@ -290,13 +291,13 @@ def test_what_would_exceed_the_limit_is_not_stored_and_one_line_names_the_ways_o
     assert listen(configured(voices), "auto", limit="1KB").kind == "computed"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("store")]
     assert line.startswith("store     not used: 61.4 kB of means for 64 utterances, more than the limit of 1.0 kB.")
-    assert all(way in line for way in ("--store-limit 1GB", "(-l)", "a head that pools by the mean"))
+    assert all(way in line for way in ("-o store.limit=1GB", "(-l)", "a head that pools by the mean"))
     assert list_spaces(tmp_path / "cache" / "store") == []
 
 
 @pytest.mark.parametrize("mode", ["on", "check", "DIR"])
 def test_a_store_that_was_asked_for_and_is_too_small_is_an_error(voices: Path, tmp_path: Path, mode: str) -> None:
-    with pytest.raises(UserError, match=r"Expected features that fit into the store, found .* Raise it \(--store-limit 1GB\)"):
+    with pytest.raises(UserError, match=r"Expected features that fit into the store, found .* Raise it \(-o store.limit=1GB\)"):
         listen(configured(voices, upstream="test_wavlm"), mode.replace("DIR", str(tmp_path)), limit="1KB")
 
 

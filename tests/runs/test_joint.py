@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
-from headwater.core.run_folder import LAST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.inference.load import load_run
 from headwater.runs.config.resolve import resolve
@@ -226,7 +226,7 @@ def test_two_processes_compute_what_one_does(case: str, rated: Path, single_proc
         (line["step"], line["split"], line["task"]) for line in two
     ]
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True) if a["loss"] is not None) <= 1e-5
-    weights, others = (load_tensors(place / LAST)[0] for place in (single_process / case, tmp_path / "two"))
+    weights, others = (load_tensors(RunFolder(place).last)[0] for place in (single_process / case, tmp_path / "two"))
     assert weights.keys() == others.keys()
     # softmax cancels a key's bias: its gradient is rounding noise, which Adam makes as large as any other
     learnt = [key for key in weights if not key.startswith("optimizer.") and not key.endswith("k_proj.bias")]
@@ -243,7 +243,7 @@ def test_a_head_that_no_step_used_keeps_its_weights_and_the_optimizers_state(rat
     finish(start(write_recipe(tmp_path / "joint.yaml", to_mapping(config)), tmp_path / "two", processes=2))
     heads = [*prepare(config).model.experts.named_parameters()]
     for folder in (tmp_path / "one", tmp_path / "two"):
-        after, facts = load_tensors(folder / LAST)
+        after, facts = load_tensors(RunFolder(folder).last)
         assert facts["progress"]["drawn"] == {"emotion": 1, "avd": 1}
         for place, (name, _) in enumerate(heads):  # the optimizer's first group
             used = not name.startswith("dsd.")
@@ -279,7 +279,7 @@ def test_three_kills_change_no_digit(rated: Path, tmp_path: Path) -> None:
     finish(start(recipe, folder))
     assert numbers(folder) == numbers(tmp_path / "whole")
     assert path.read_text().splitlines() == log
-    one, other = (load_tensors(place / LAST)[0] for place in (folder, tmp_path / "whole"))
+    one, other = (load_tensors(RunFolder(place).last)[0] for place in (folder, tmp_path / "whole"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
     moved = [value for key, value in one.items() if key.startswith("balancer.")]
@@ -296,7 +296,7 @@ def test_the_last_step_is_kept_where_patience_ends_a_run(rated: Path, tmp_path: 
     slow = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "optimizer": {"lr": 1e-30}}  # nothing gets better
     result = run(resolve([three_tasks(rated, slow, gain, {"training": training})]), tmp_path, QUIET)
     assert result["steps"] == 4
-    assert load_tensors(tmp_path / LAST)[1]["progress"]["step"] == 4
+    assert load_tensors(RunFolder(tmp_path).last)[1]["progress"]["step"] == 4
     assert {"last", "best", "own"} <= {*result["tasks"]["dsd"]}
 
 
@@ -306,8 +306,8 @@ def test_what_dev_decides_on_the_way_is_no_part_of_training(rated: Path, tmp_pat
 
     def evaluate(task: TaskData) -> Evaluation:
         """Place the operating point, as a test on dev does."""
-        task.expert.vocabulary = {**task.expert.vocabulary, "threshold": 0.9}
-        return Evaluation({}, {})
+        placed = task.with_vocabulary({**task.expert.vocabulary, "threshold": 0.9})
+        return Evaluation(placed, {}, {})
 
     keep_own(tmp_path, (), evaluate, Accelerator(cpu=True), task)
     assert task.expert.vocabulary["threshold"] == 0.5

@@ -19,6 +19,7 @@ import yaml
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
+from headwater.downstream.answer import OneClass
 from headwater.downstream.heads import Fusion, Pooled
 from headwater.inference.evaluate import evaluate_run
 from headwater.inference.load import load_run
@@ -45,7 +46,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 def scores(folder: Path) -> torch.Tensor:
     """The predicted probabilities (utterance, class) on test."""
-    found = read_predictions(folder / "predictions-test.csv")[0].scores
+    found = read_predictions(folder / "predictions-test.csv", OneClass(()))[0].scores
     assert found is not None
     return found
 
@@ -158,7 +159,7 @@ def test_dev_places_the_threshold_that_is_kept_and_told_with_its_errors(directed
     assert {row["threshold"] for row in found["details"].values()} == {threshold}
     assert found["scores"]["dev"]["frr"] <= 0.1
     for split in ("dev", "test"):
-        outcome, _ = read_predictions(directed / f"predictions-{split}.csv")
+        outcome, _ = read_predictions(directed / f"predictions-{split}.csv", OneClass(()))
         assert outcome.scores is not None
         accepted = (outcome.scores[:, 1] >= threshold).numpy()
         truth = np.array(outcome.references) == "directed"

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from headwater.core.errors import UserError
-from headwater.core.run_folder import held
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors, save_tensors
 from headwater.runs import state as checkpoint
 from headwater.runs.config.identity import identity_of
@@ -95,8 +95,8 @@ def test_a_changed_corpus_in_the_same_folder_is_refused(config: RunConfig, tmp_p
 
 
 def test_a_second_process_is_told_who_holds_the_folder(config: RunConfig, tmp_path: Path) -> None:
-    with held(tmp_path):
-        script = "from pathlib import Path; from headwater.core.run_folder import held\nwith held(Path('.')): pass"
+    with RunFolder(tmp_path).held():
+        script = "from pathlib import Path; from headwater.core.run_folder import RunFolder as R\nwith R(Path('.')).held(): pass"
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "holds it" in done.stderr
     assert f"process {__import__('os').getpid()} on " in done.stderr
