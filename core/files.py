@@ -99,14 +99,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+# what is used of these files without another look
+_KINDS: dict[str, dict[str, type]] = {
+    "identity.json": {"marks": list, "upstreams": dict, "code": dict},
+    "result.json": {"scores": dict, "intervals": dict, "runs": list, "marks": list, "seed": int},
+}
+
+
 def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
         if obstacle(path) == NO_FILE:
             raise ValueError(NO_FILE)
         content = json.loads(path.read_text(encoding="utf-8"))
-        if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} in place of a mapping")
+        if not {*needed} <= {*content}:
             raise ValueError(f"not all of {', '.join(needed)}")
+        # of each task the vocabulary is a mapping
+        kinds = dict.fromkeys(content, dict) if path.name == "vocabulary.json" else _KINDS.get(path.name, {})
+        for key, kind in kinds.items():
+            if key in content and not isinstance(content[key], kind):
+                raise ValueError(f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'")
         return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
