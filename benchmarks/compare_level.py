@@ -64,7 +64,7 @@ def named(places: NDArray[np.intp]) -> tuple[str, ...]:
 def called(simulated: Simulated) -> tuple[bool, bool]:
     """Return whether the interval of UA's difference leaves out 0, and whether p is below 0.05."""
     question = replace(QUESTION, metrics={"ua": "higher"})
-    found = differences(([simulated.first], [simulated.second]), simulated.speakers, question, VOCABULARY)["ua"]
+    found = differences(([simulated.first], [simulated.second]), simulated.speakers, question, VOCABULARY, {})["ua"]
     assert found.p is not None, "UA is defined wherever there is an utterance"
     return not found.holds_0, found.p < ALPHA
 

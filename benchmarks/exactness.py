@@ -19,6 +19,7 @@ import soundfile
 import torch
 from reference import SAMPLE_RATE, random_hubert
 
+from headwater.downstream.answer import OneClass
 from headwater.runs.config.resolve import resolve
 from headwater.runs.results import read_predictions
 from headwater.runs.run import run
@@ -86,7 +87,7 @@ def compared(work: Path, kind: str, normalize: bool, flags: argparse.Namespace) 
         seconds.append(time.perf_counter() - began)
     found = json.loads((folders[1] / "identity.json").read_text())["features"]
     assert found.startswith(kind), f"{kind} were to be stored, found {found}"
-    outcomes = [read_predictions(folder / "predictions-test.csv")[0] for folder in folders]
+    outcomes = [read_predictions(folder / "predictions-test.csv", OneClass(()))[0] for folder in folders]
     same = "equal" if outcomes[0].predictions == outcomes[1].predictions else "DIFFERENT"
     scores = [np.asarray(outcome.scores) for outcome in outcomes]
     pairs = [[losses(folder) for folder in folders], [layer_weights(folder) for folder in folders], scores]

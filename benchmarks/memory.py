@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headwater.downstream.heads import MeanPoolLinear
+from headwater.downstream.heads import Pooled
 from headwater.upstream.base import Frames, Layers
 from headwater.upstream.weighted_sum import WeightedSum
 
@@ -59,7 +59,8 @@ def main() -> None:
 def measure(way: str, batch: int, frames: int) -> float:
     """Return the peak of one training step above what the process held before, in MB."""
     torch.set_num_threads(1)
-    mixture, head = WAYS[way](), MeanPoolLinear(DIM, 4, activation="relu", pooling="avgmax")
+    pooled = Pooled(DIM, 256, activation="relu", pooling="avgmax")
+    mixture, head = WAYS[way](), torch.nn.Sequential(pooled, torch.nn.Linear(pooled.output_dim, 4))
     optimizer = torch.optim.Adam([*mixture.parameters(), *head.parameters()])
     train(mixture, head, optimizer, stored_layers(1, 2))  # what the first step loads is not the layers' fault
     before = peak_memory()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..downstream.answer import fits
-from ..downstream.base import Outcome, Output
 from ..downstream.labels import LabelsConfig
 from ..downstream.validate import unfit_answer, unfit_scores
 from ..training.batches import derive_seed
@@ -25,7 +23,7 @@ def every_row_has_a_target(trial: Trial) -> None:
     """Every utterance that is selected has a target, and is drawn now and then."""
     expert = trial.expert()
     for row in trial.rows:
-        expert.reference(expert.target(row))
+        trial.question.reference(trial.vocabulary, trial.question.target(trial.vocabulary, row))
         if not expert.weight(row) > 0:
             raise Failed(
                 f"Expected weight() above 0, found {expert.weight(row)} for '{row.id}'. Leave such rows out in Question.select."
@@ -57,7 +55,7 @@ def gradients_reach_all(trial: Trial) -> None:
     """The loss is one finite number, and its gradient reaches every weight of the head."""
     model = trial.model().train()
     expert = model.expert(trial.task.name)
-    loss, _ = model(trial.task.name, trial.batch(expert))
+    loss, _ = model(trial.task.name, trial.batch())
     if loss.ndim or not torch.isfinite(loss):
         raise Failed(f"Expected one finite number from loss(), found {loss.detach().tolist()}. Average over the utterances.")
     loss.backward()
@@ -73,8 +71,8 @@ def order_is_nothing(trial: Trial) -> None:
     model = trial.model()
     expert = model.expert(trial.task.name)
     with torch.no_grad():
-        one, _ = model(trial.task.name, trial.batch(expert))
-        other, _ = model(trial.task.name, trial.batch(expert, trial.rows[::-1]))
+        one, _ = model(trial.task.name, trial.batch())
+        other, _ = model(trial.task.name, trial.batch(trial.rows[::-1]))
     if abs(float(one - other)) > TOLERANCE * max(1.0, abs(float(one))):
         raise Failed(
             f"Expected one loss, found {float(one):.5f} and, in reverse order, {float(other):.5f}. Check the axes of loss()."
@@ -82,7 +80,7 @@ def order_is_nothing(trial: Trial) -> None:
     if expert.loss_needs == "whole_batch":  # what is compared within a batch may be more in one of twins
         return
     with torch.no_grad():
-        twice, _ = model(trial.task.name, trial.batch(expert, [*trial.rows, *trial.rows]))
+        twice, _ = model(trial.task.name, trial.batch([*trial.rows, *trial.rows]))
     if abs(float(one - twice)) > TOLERANCE * max(1.0, abs(float(one))):
         raise Failed(
             f"Expected the mean over the utterances from loss(), found {float(one):.5f} and, with each of them twice, "
@@ -95,19 +93,20 @@ def mates_are_nothing(trial: Trial) -> None:
     model = trial.model()
     expert = model.expert(trial.task.name)
     with torch.no_grad():
-        together = model.answer(trial.task.name, trial.batch(expert))
+        together = model.answer(trial.task.name, trial.batch())
         for number, row in enumerate(trial.rows):
-            alone = model.answer(trial.task.name, trial.batch(expert, [row]))
-            refuse_difference(expert.decode, together, number, alone, f"'{row.id}' answered otherwise in a batch")
+            alone = model.answer(trial.task.name, trial.batch([row]))
+            many, one = trial.decided(expert, together), trial.decided(expert, alone)
+            refuse_difference(many, one, number, f"'{row.id}' answered otherwise in a batch")
 
 
-Decode = Callable[[Output], tuple[tuple[Any, ...], Tensor | None]]
+Decided = tuple[tuple[Any, ...], Tensor | None]  # answers, and their scores if there are any
 
 
-def refuse_difference(decode: Decode, together: Output, number: int, alone: Output, what: str) -> None:
+def refuse_difference(together: Decided, alone: Decided, number: int, what: str) -> None:
     """Refuse that one row of an answer is another one than the answer to that row alone."""
     advice = "Mask what is behind an utterance's end (frames.valid), after every linear layer."
-    (many, scores), (one, own) = decode(together), decode(alone)
+    (many, scores), (one, own) = together, alone
     if scores is not None and own is not None:
         if distance(scores[number], own[0]) > TOLERANCE:
             raise Failed(f"Expected the same scores, found {what} ({distance(scores[number], own[0]):.2g} of them). {advice}")
@@ -118,7 +117,7 @@ def refuse_difference(decode: Decode, together: Output, number: int, alone: Outp
 def eval_is_certain(trial: Trial) -> None:
     """Asked twice the expert answers the same: in eval mode nothing is random."""
     model = trial.model()
-    batch = trial.batch(model.expert(trial.task.name))
+    batch = trial.batch()
     with torch.no_grad():
         one, two = (model.answer(trial.task.name, batch).values for _ in range(2))
     if not torch.equal(one, two):
@@ -126,76 +125,61 @@ def eval_is_certain(trial: Trial) -> None:
 
 
 def one_answer_each(trial: Trial) -> None:
-    """decode() gives one prediction for each utterance, and a score for each class where there are scores."""
+    """decode() gives what each utterance's answer is decided from: a score for each class where there are scores."""
     found = trial.outcome(trial.model())
     if len(found.predictions) != len(trial.rows):
         raise Failed(
             f"Expected {len(trial.rows)} predictions, found {len(found.predictions)}. decode() gives one for each utterance."
         )
-    vocabulary = trial.expert().vocabulary
-    problem = unfit_answer(vocabulary, found)
+    problem = unfit_answer(trial.answer, found)
     if problem:
         raise Failed(problem)
     if found.scores is None:
         return
-    names = [*vocabulary.get("classes", ()), *vocabulary.get("dimensions", ())]
-    if tuple(found.scores.shape) != (len(trial.rows), len(names)) or not torch.isfinite(found.scores).all():
-        raise Failed(
-            f"Expected finite scores of shape (batch {len(trial.rows)}, class {len(names)}), as vocabulary['classes'] or "
-            f"['dimensions'] names them, found {tuple(found.scores.shape)}. Mend decode()."
-        )
-    refuse_other_decision(trial, vocabulary, found, found.scores)
+    if not torch.isfinite(found.scores).all():
+        raise Failed("Expected finite scores from decode(), found others. Mend decode().")
     expert = trial.expert()
-    _, scores = expert.decode(trial.model().answer(trial.task.name, trial.batch(expert)))  # here with a gradient
-    if scores is None or scores.requires_grad or scores.device.type != "cpu":
+    scores = expert.decode(trial.model().answer(trial.task.name, trial.batch()))  # here with a gradient
+    if not isinstance(scores, Tensor) or scores.requires_grad or scores.device.type != "cpu":
         raise Failed("Expected scores on the host without a gradient, found others. End decode() with .detach().cpu().")
-
-
-def refuse_other_decision(trial: Trial, vocabulary: Mapping[str, Any], found: Outcome, scores: Tensor) -> None:
-    """Refuse that Question.decide, by which the folds of a plan answer together, makes something else of scores than decode()."""
-    try:
-        decided = tuple(trial.question.decide(vocabulary, scores))
-    except (KeyError, IndexError, TypeError, ValueError) as problem:
-        raise Failed(
-            f"Expected the answers to scores from Question.decide, found {type(problem).__name__}: {problem}. "
-            "Give the question one: decide(vocabulary, scores), a tuple of answers."
-        ) from problem
-    same = decided == found.predictions or ("dimensions" in vocabulary and all(fits(vocabulary, answer) for answer in decided))
-    if len(decided) != len(found.predictions) or not same:
-        raise Failed(
-            f"Expected the answers of decode() from Question.decide(vocabulary, scores) too, found {str(decided)[:60]}. "
-            "Let decode() return what it decides."
-        )
 
 
 def all_metrics(trial: Trial) -> None:
     """score() gives every metric that the question declares."""
-    question, model = trial.question, trial.model()
-    outcome = trial.outcome(model)
-    for told, found in (
-        ("Expert.score", model.expert(trial.task.name).score(outcome)),
-        ("Question.score", question.score(trial.vocabulary, outcome)),
-    ):
-        problem = unfit_scores(question.metrics, found, told)
-        if problem:
-            raise Failed(problem)
+    found = trial.question.score(trial.expert().vocabulary, trial.outcome(trial.model()), trial.tables)
+    problem = unfit_scores(trial.question.metrics, found)
+    if problem:
+        raise Failed(problem)
 
 
 def one_window_is_itself(trial: Trial) -> None:
-    """join() of one window of a long file is what decode() says of it, and of two equal ones too."""
-    expert, outcome = trial.expert(), trial.outcome(trial.model())
-    ratings = "dimensions" in expert.vocabulary  # join() may keep them within their scale
-    for number, answer in enumerate(outcome.predictions):
-        scores = None if outcome.scores is None else outcome.scores[number]
-        joined, of_file = expert.join([(2.0, answer if scores is None else scores)])
-        if not ratings and (joined != answer or not alike(of_file, scores)):
-            raise Failed(f"Expected {answer!r} with its scores from join() of that one window, found {joined!r}. Mend join().")
-        if scores is not None and not alike(expert.join([(2.0, scores), (3.0, scores)])[1], of_file):
-            raise Failed("Expected the scores of one window from join() of two equal ones, found others. Average by seconds.")
+    """A long file's answer, of one window, is that window's; scores of two equal windows are theirs, in either order."""
+    expert, model, kind = trial.expert(), trial.model(), trial.answer
+    outcome = trial.outcome(model)
+    with torch.no_grad():
+        rows = expert.decode(model.answer(trial.task.name, trial.batch()))
+    each = [None] * len(rows) if outcome.scores is None else outcome.scores
+    for row, answer, scores in zip(rows, outcome.predictions, each, strict=True):
+        joined, of_file = kind.joined([(2.0, row)])
+        if kind.column and (joined != answer or not alike(of_file, scores)):  # ratings are kept within their scale
+            raise Failed(f"Expected {answer!r} from Answer.average of that one window, found {joined!r}. Mend average().")
+        if scores is not None and not alike(kind.joined([(2.0, row), (3.0, row)])[1], of_file):
+            raise Failed("Expected the scores of one window from Answer.average of two equal ones, found others. Mend average().")
     if outcome.scores is not None:
         windows = [(1.0, outcome.scores[0]), (3.0, outcome.scores[-1])]
-        if not alike(expert.join(windows)[1], expert.join(windows[::-1])[1]):
-            raise Failed("Expected the same scores from join() of two windows in either order, found others. Use all of them.")
+        if not alike(kind.joined(windows)[1], kind.joined(windows[::-1])[1]):
+            raise Failed("Expected the same scores from Answer.average of two windows in either order, found others. Use both.")
+
+
+def tables_keep_answers(trial: Trial) -> None:
+    """An answer, written into a table of predictions and read back, is the same answer."""
+    kind, found = trial.answer, trial.outcome(trial.model())
+    for name, answers in (("reference", found.references), ("prediction", found.predictions)):
+        for answer in answers:
+            row = dict(zip(kind.columns(name), kind.write(answer), strict=True))
+            again = kind.read(row, name)
+            if kind.write(again) != kind.write(answer) or not kind.fits(again):
+                raise Failed(f"Expected {answer!r} back from Answer.read of {row}, found {again!r}. Mend write() or read().")
 
 
 def alike(found: Tensor | None, expected: Tensor | None) -> bool:
@@ -209,7 +193,7 @@ def state_is_all(trial: Trial) -> None:
     """Weights that are saved and loaded give the same answers."""
     first, second = trial.model(1), trial.model(2)
     second.load_state_dict(first.state_dict())
-    batch = trial.batch(first.expert(trial.task.name))
+    batch = trial.batch()
     with torch.no_grad():
         one, two = (model.answer(trial.task.name, batch).values for model in (first, second))
     if not torch.allclose(one, two, atol=1e-6):
@@ -224,7 +208,7 @@ def means_are_enough(trial: Trial) -> None:
     expert = model.expert(trial.task.name)
     if any(expert.pools.get(role) != "mean" for role in expert.roles):
         return
-    batch = trial.batch(expert)
+    batch = trial.batch()
     with torch.no_grad():
         whole, mean = (model.answer(trial.task.name, heard).values for heard in (batch, pooled(batch)))
     if distance(mean, whole) > TOLERANCE:
@@ -238,17 +222,21 @@ def other_corpora_fit(trial: Trial) -> None:
     adapted, said = trial.question.adapt(trial.vocabulary, LabelsConfig(), trial.corpus)
     if json.loads(json.dumps(adapted)) != adapted or not isinstance(said, str):
         raise Failed("Expected (vocabulary as json, a line that says what was done) from Question.adapt, found others.")
-    model = trial.model()
-    expert = model.expert(trial.task.name)
-    expert.calibrate(trial.outcome(model))
-    if json.loads(json.dumps(expert.vocabulary)) != expert.vocabulary:
-        raise Failed("Expected json in Expert.vocabulary after calibrate(), found that json changes it.")
+    expert = trial.expert()
+    calibrated = trial.question.calibrate(expert.vocabulary, trial.outcome(trial.model()))
+    if json.loads(json.dumps(calibrated)) != calibrated:
+        raise Failed("Expected a vocabulary as json from Question.calibrate, found that json changes it.")
+    if trial.question.placed and not isinstance(calibrated.get(trial.question.placed), float):
+        raise Failed(
+            f"Expected a number '{trial.question.placed}' (Question.placed) in the vocabulary from Question.calibrate, "
+            f"found {calibrated.get(trial.question.placed)!r}. Place it, or leave `placed` out."
+        )
 
 
 def it_learns(trial: Trial) -> None:
     """It learns one batch: in 30 steps the loss falls, and its answers differ."""
     model = trial.model().train()
-    batch = trial.batch(model.expert(trial.task.name))
+    batch = trial.batch()
     optimizer = torch.optim.Adam(model.experts.parameters(), lr=RATE)
     losses = []
     torch.manual_seed(derive_seed("check"))
@@ -276,6 +264,7 @@ CHECKS: Sequence[Callable[[Trial], None]] = (
     one_answer_each,
     all_metrics,
     one_window_is_itself,
+    tables_keep_answers,
     state_is_all,
     means_are_enough,
     other_corpora_fit,

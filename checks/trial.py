@@ -13,8 +13,10 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
-from ..downstream.base import Expert, Outcome, Question, Task
+from ..downstream.answer import Answer
+from ..downstream.base import Expert, Outcome, Output, Question, Tables, Task
 from ..downstream.labels import LabelsConfig
+from ..downstream.tables import tables_of
 from ..training.batches import derive_seed
 from ..training.model import Model
 from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, UpstreamSpec
@@ -50,6 +52,16 @@ class Trial:
     vocabulary: dict[str, Any]
     roles: tuple[Modality, ...]
     rows: tuple[Utterance, ...]  # a batch of training utterances
+    tables: Tables  # of the training split
+
+    @property
+    def answer(self) -> Answer:
+        """The kind of answer."""
+        return self.question.answer(self.expert().vocabulary)
+
+    def decided(self, expert: Expert, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
+        """Return the answers to a batch, and their scores if there are any."""
+        return self.question.answer(expert.vocabulary).decided(expert.decode(output))
 
     def expert(self, seed: int = 1, vocabulary: Mapping[str, Any] | None = None) -> Expert:
         """Return the expert with new weights."""
@@ -61,7 +73,7 @@ class Trial:
         upstreams: dict[Modality, Upstream] = {role: Silent(role) for role in self.roles}
         return Model(upstreams, {self.task.name: self.expert(seed, vocabulary)}, configs).eval()
 
-    def batch(self, expert: Expert, rows: Sequence[Utterance] | None = None) -> Batch:
+    def batch(self, rows: Sequence[Utterance] | None = None) -> Batch:
         """Return utterances as the loop hands them over: targets, texts, and two layers of frames for each role."""
         rows = self.rows if rows is None else rows
         return Batch(
@@ -69,19 +81,19 @@ class Trial:
             tuple(int(16_000 * (row.duration or 1.0)) for row in rows),
             ids=tuple(row.id for row in rows),
             texts=tuple(row.text for row in rows),
-            targets=tuple(expert.target(row) for row in rows),
+            targets=tuple(self.question.target(self.vocabulary, row) for row in rows),
             stored={role: layers_of(rows, role) for role in self.roles},
         )
 
     def outcome(self, model: Model) -> Outcome:
         """Return what the model answers to the batch, beside what is right."""
         expert = model.expert(self.task.name)
-        batch = self.batch(expert)
+        batch = self.batch()
         with torch.no_grad():
             output = model.answer(self.task.name, batch)
-        predictions, scores = expert.decode(output)
-        references = tuple(expert.reference(target) for target in batch.targets)
-        return Outcome(batch.ids, tuple(predictions), references, scores, output.embeddings)
+        predictions, scores = self.decided(expert, output)
+        references = tuple(self.question.reference(self.vocabulary, target) for target in batch.targets)
+        return Outcome(batch.ids, predictions, references, scores, output.embeddings)
 
 
 def on_trial(task: Task, corpus: Corpus | None = None, options: Any = None) -> Trial:
@@ -104,7 +116,8 @@ def on_trial(task: Task, corpus: Corpus | None = None, options: Any = None) -> T
             continue
         # a corpus may be sorted: the batch is drawn from all of it
         chosen = sorted(rows, key=lambda row: derive_seed(row.id, "check"))[:ROWS]
-        return Trial(task, options, question, corpus, vocabulary, roles, tuple(with_length(row) for row in chosen))
+        batch, tables = tuple(with_length(row) for row in chosen), tables_of(question, corpus, "train")
+        return Trial(task, options, question, corpus, vocabulary, roles, batch, tables)
     raise UserError(problems[0])
 
 

@@ -17,7 +17,8 @@ from .files import clear_asides, write_text, written_aside
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Given, Drawn = ParamSpec("Given"), TypeVar("Drawn")
+Given = ParamSpec("Given")
+Drawn = TypeVar("Drawn")
 
 
 def marked_title(title: str, marks: Sequence[str]) -> str:

@@ -112,21 +112,31 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
         if obstacle(path) == NO_FILE:
             raise ValueError(NO_FILE)
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"{type(content).__name__} in place of a mapping")
-        if not {*needed} <= {*content}:
-            raise ValueError(f"not all of {', '.join(needed)}")
-        # of each task the vocabulary is a mapping
-        kinds = dict.fromkeys(content, dict) if path.name == "vocabulary.json" else _KINDS.get(path.name, {})
-        for key, kind in kinds.items():
-            if key in content and not isinstance(content[key], kind):
-                raise ValueError(f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'")
-        return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
     except (ValueError, RecursionError) as problem:
-        mend = "Remove the file: the command that trained the run writes it again."
-        raise UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}") from None
+        raise _damaged_json(path, str(problem)) from None
+    refuse_without(path, content, needed)
+    return content
+
+
+def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
+    """Refuse the content of a run's json that is no mapping with the keys needed, or has a value of another kind."""
+    if not isinstance(content, dict):
+        raise _damaged_json(path, f"{type(content).__name__} in place of a mapping")
+    if not {*needed} <= {*content}:
+        raise _damaged_json(path, f"not all of {', '.join(needed)}")
+    # of each task the vocabulary is a mapping
+    kinds = dict.fromkeys(content, dict) if path.name == "vocabulary.json" else _KINDS.get(path.name, {})
+    for key, kind in kinds.items():
+        if key in content and not isinstance(content[key], kind):
+            found = f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'"
+            raise _damaged_json(path, found)
+
+
+def _damaged_json(path: Path, problem: str) -> UserError:
+    mend = "Remove the file: the command that trained the run writes it again."
+    return UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}")
 
 
 @contextmanager
@@ -195,6 +205,18 @@ _ABSENT: dict[int, str] = {
     errno.EACCES: "no permission to read it",
     errno.ENAMETOOLONG: "a name that is too long",
 }
+
+
+def in_words(size: float) -> str:
+    """Return bytes as a person reads them.
+
+    >>> in_words(3_590_000_000)
+    '3.6 GB'
+    """
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{int(size)} B"
 
 
 def hash_file(path: str | Path) -> str:

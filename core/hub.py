@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .errors import UserError, first_line
 from .files import NO_FILE, obstacle
 
@@ -23,6 +21,7 @@ _TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 # what to do without a network, for a model that listens and for one that reads
 _LISTENING = "bring DIR here and add `-k DIR`. What works now: `--demo -u fbank` or `--demo -u test_hubert`."
 _READING = "bring DIR here and give `--text-upstream DIR`. What works now: `--text-upstream hashed_words`, or `test_bert`."
+WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 _SECONDS = 4  # that the hub has to answer
 _ALIGNED = 64  # bytes, as torch lays its own tensors
 
@@ -38,6 +37,8 @@ def check_torchaudio() -> None:
             version = importlib.metadata.version("torchaudio")
         except importlib.metadata.PackageNotFoundError:
             version = "of unknown version"
+        import torch
+
         raise UserError(
             f"Expected a torchaudio that matches torch {torch.__version__} (or none: Headwater needs none), found torchaudio "
             f"{version}, which cannot load ({first_line(error)}). Run `pip uninstall torchaudio`."
@@ -141,6 +142,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
     """Return a transformers model in float32 with every weight from the folder, or say what its files lack."""
+    import torch
+
     try:
         # fork: a weight that the files lack (the mask embedding may) would be drawn from the caller's generator
         with torch.random.fork_rng(devices=[]), quiet():

@@ -42,7 +42,7 @@ def _checksum(tensors: Mapping[str, Tensor], described: str) -> str:
     found = zlib.crc32(described.encode())
     for key, value in sorted(tensors.items()):
         found = zlib.crc32(f"{key} {value.dtype} {tuple(value.shape)}".encode(), found)
-        found = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
 
 

@@ -60,8 +60,8 @@ def read_complete(path: str | Path, start: float = 0.0, duration: float | None =
     seconds = start + len(samples) / sample_rate
     if duration is not None and start + duration > seconds + _ROUNDING:
         raise UserError(
-            f"Expected a stretch of the file, found that its end, {start + duration:g} s, lies outside ({seconds:.2f} s): "
-            f"{path}. Mend its row of the list."
+            f"Expected a stretch of the file, found that its end, {start + duration:g} s, lies outside "
+            f"({seconds:.2f} s): {path}. Mend its row of the list."
         )
     return samples
 

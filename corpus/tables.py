@@ -15,6 +15,7 @@ from typing import Any
 
 from ..core.errors import UserError, nearest
 from ..core.files import NO_FILE, obstacle
+from ..core.options import option_text
 
 TABLES = {".csv", ".tsv", ".jsonl"}
 
@@ -149,7 +150,8 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
     for key, header in columns.items():
         if key not in SYNONYMS:
             raise UserError(
-                f"Expected --columns NAME=HEADER, found the name '{key}'.{nearest(key, SYNONYMS)} Known: {', '.join(SYNONYMS)}."
+                f"Expected corpus.options.columns.NAME=HEADER, found the name '{key}'.{nearest(key, SYNONYMS)} "
+                f"Known: {', '.join(SYNONYMS)}."
             )
         if header not in headers:
             close = nearest(header, headers) or " Name one of these."
@@ -161,7 +163,7 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
         free = [header for header in headers if header not in names.values()]
         raise UserError(
             f"Expected columns {wanted} in {path}, found {', '.join(headers)}. "
-            f"Say which is which: --columns {_suggestion(free, columns, missing)}"
+            f"Say which is which: -o {_suggestion(free, columns, missing)}"
         )
     return names
 
@@ -175,7 +177,14 @@ def _suggestion(free: list[str], columns: Mapping[str, str], missing: Sequence[s
             chosen[key] = header
         elif key in missing:
             chosen[key] = "HEADER"
-    return ",".join(f"{key}={header}" for key, header in chosen.items())
+    return columns_option(chosen)
+
+
+def columns_option(columns: Mapping[str, str]) -> str:
+    """Return the option that says which column of a table is which, as it is typed after -o."""
+    if len(columns) == 1:
+        return next(option_text(f"corpus.options.columns.{key}", header) for key, header in columns.items())
+    return option_text("corpus.options.columns", dict(columns))
 
 
 def column_of(key: str, headers: Sequence[str]) -> str | None:

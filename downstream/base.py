@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
+from ..plugins.registry import ADDING, Registry
 from ..upstream.base import Frames, UpstreamSpec
-from .answer import as_scored
+from .answer import Answer, Rows
 
 
 @dataclass(frozen=True)
@@ -30,50 +33,34 @@ class Output:
     embeddings: Tensor | None = None  # (batch, dim)
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one piece yields, detached and on the host."""
-
-    ids: tuple[str, ...]
-    predictions: tuple[Any, ...]
-    references: tuple[Any, ...]
-    scores: Tensor | None = None  # (batch, class)
-    embeddings: Tensor | None = None  # (batch, dim)
-    loss: float = 0.0  # mean over the piece
-
-    @property
-    def count(self) -> int:
-        """The number of utterances."""
-        return len(self.ids)
-
-
+Tables = Mapping[str, Any]  # name -> table: what json holds
 Column = Any  # one value for each utterance: a tuple, or an array where a thousand draws are made of it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All pieces of a split, joined; metrics look at nothing smaller."""
+    """What a piece or, joined, a whole split yields, detached and on the host; metrics look at nothing smaller than a split."""
 
     ids: Column
     predictions: Column
     references: Column
-    scores: Tensor | None = None
-    embeddings: Tensor | None = None
-    loss: float = 0.0
+    scores: Tensor | None = None  # (utterance, class)
+    embeddings: Tensor | None = None  # (utterance, dim)
+    loss: float = 0.0  # mean over the utterances
 
     @classmethod
-    def join(cls, steps: Sequence[Step | Outcome]) -> Outcome:
+    def join(cls, pieces: Sequence[Outcome]) -> Outcome:
         """Return the rows of all pieces, in the order given."""
-        if not steps:
+        if not pieces:
             raise ValueError("Expected at least one piece to join, found none.")
-        count = sum(len(step.ids) for step in steps)
+        count = sum(len(piece.ids) for piece in pieces)
         return cls(
-            ids=tuple(name for step in steps for name in step.ids),
-            predictions=tuple(value for step in steps for value in step.predictions),
-            references=tuple(value for step in steps for value in step.references),
-            scores=_joined([step.scores for step in steps]),
-            embeddings=_joined([step.embeddings for step in steps]),
-            loss=sum(step.loss * len(step.ids) for step in steps) / max(count, 1),
+            ids=tuple(name for piece in pieces for name in piece.ids),
+            predictions=tuple(value for piece in pieces for value in piece.predictions),
+            references=tuple(value for piece in pieces for value in piece.references),
+            scores=_joined([piece.scores for piece in pieces]),
+            embeddings=_joined([piece.embeddings for piece in pieces]),
+            loss=sum(piece.loss * len(piece.ids) for piece in pieces) / max(count, 1),
         )
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Outcome:
@@ -93,10 +80,10 @@ class Outcome:
             loss=self.loss,
         )
 
-    def columns(self) -> Outcome:
+    def columns(self, answer: Answer) -> Outcome:
         """Return the same rows as arrays, of which `take` makes a thousand draws in a fraction of the time."""
-        arrays: dict[str, Any] = {name: np.array(getattr(self, name)) for name in ("ids", "predictions", "references")}
-        return replace(self, **arrays, embeddings=None)
+        predictions, references = answer.array(self.predictions), answer.array(self.references)
+        return replace(self, ids=np.array(self.ids), predictions=predictions, references=references, embeddings=None)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -105,7 +92,7 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 
 class Expert(nn.Module, ABC):
-    """Labels, head, loss and score of one task; it never imports a corpus."""
+    """Head and loss of one task; it never imports a corpus."""
 
     vocabulary: dict[str, Any]  # json in the run folder: rebuilds the expert without a corpus
     views: int = 1
@@ -115,13 +102,11 @@ class Expert(nn.Module, ABC):
     optional_roles: tuple[str, ...] = ()  # roles that an answer can do without
     crops: bool = False  # a training step hears a stretch of each utterance, drawn by `crop`
 
-    @abstractmethod
-    def target(self, utterance: Utterance) -> Any:
-        """Return what the loss compares with; called once for each utterance."""
-
-    def reference(self, target: Any) -> Any:
-        """Return a target as a user reads it."""
-        return target
+    def with_vocabulary(self, vocabulary: Mapping[str, Any]) -> Self:
+        """Return the expert with another vocabulary, a view that shares its weights: what dev decided, a threshold say."""
+        view = copy.copy(self)
+        view.vocabulary = dict(vocabulary)
+        return view
 
     def weight(self, utterance: Utterance) -> float:  # noqa: ARG002
         """Return how often the utterance is drawn, relative to others."""
@@ -151,19 +136,8 @@ class Expert(nn.Module, ABC):
         return outcome.loss
 
     @abstractmethod
-    def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
-        """Return predictions as a user reads them, and their scores (batch, class) if there are any."""
-
-    @abstractmethod
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        """Return every metric of a whole split."""
-
-    def calibrate(self, outcome: Outcome) -> None:
-        """Take what the answers on dev decide, a threshold say, into the vocabulary."""
-
-    @abstractmethod
-    def join(self, windows: Sequence[tuple[float, Any]]) -> tuple[Any, Tensor | None]:
-        """Return one prediction and its scores from (seconds, scores) of a long file's windows; answers where there are none."""
+    def decode(self, output: Output) -> Rows:
+        """Return what each answer is decided from, on the host: scores (batch, class), or the answers where there are none."""
 
 
 def as_trained(vocabulary: Mapping[str, Any], labels: Any, corpus: Corpus) -> tuple[dict[str, Any], str]:
@@ -177,18 +151,24 @@ def as_trained(vocabulary: Mapping[str, Any], labels: Any, corpus: Corpus) -> tu
 
 @dataclass(frozen=True)
 class Question:
-    """What a task asks: labels, targets and score as plain functions, apart from any head, so that tasks can share it."""
+    """What a task asks: labels, targets, answer and score as plain functions, apart from any head, so that tasks can share it."""
 
     name: str
     metrics: Mapping[str, Literal["higher", "lower"]]
     primary_metric: str
     make_vocabulary: Callable[[Any, Any, Corpus], dict[str, Any]]  # (the task's options, labels config, corpus)
     select: Callable[[Mapping[str, Any], Sequence[Utterance]], list[Utterance]]  # those that the vocabulary has a target for
-    score: Callable[[Mapping[str, Any], Outcome], dict[str, float]]  # (vocabulary, outcome): every metric of a whole split
+    target: Callable[[Mapping[str, Any], Utterance], Any]  # what the loss compares with; called once for each utterance
+    answer: Callable[[Mapping[str, Any]], Answer]  # vocabulary -> the kind of answer
+    # (vocabulary, outcome, the tables of the split): every metric of a whole split
+    score: Callable[[Mapping[str, Any], Outcome, Tables], dict[str, float]]
+    reference: Callable[[Mapping[str, Any], Any], Any] = lambda _, target: target  # a target as a user reads it
+    tables: tuple[str, ...] = ()  # of a corpus, that the score takes: trial lists, rttm, a lexicon
     # (vocabulary, labels config, another corpus) -> the vocabulary for its labels, and what was done
     adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]] = as_trained
-    decide: Callable[[Mapping[str, Any], Tensor], tuple[Any, ...]] = as_scored  # (vocabulary, scores by row)
+    # (vocabulary, outcome of dev) -> the vocabulary with what dev decides
     calibrate: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda vocabulary, _: dict(vocabulary)
+    placed: str = ""  # the number among it that is a mean where several runs answer together: a threshold
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
     label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
@@ -208,6 +188,21 @@ class Question:
                 f"'{self.name}', found '{self.primary_metric}'. Name one of them."
             )
 
+    def mean_placed(self, vocabularies: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the mean of what dev placed in each of several runs, by its name; nothing where it places nothing."""
+        if not self.placed:
+            return {}
+        return {self.placed: sum(vocabulary[self.placed] for vocabulary in vocabularies) / len(vocabularies)}
+
+
+# no task's name: the sections of a recipe, beside which the task's own stands, and `all`, what tasks share in a checkpoint
+RESERVED = frozenset(
+    {
+        *("task", "upstream", "text_upstream", "corpus", "labels", "expert", "optimizer", "training", "store", "select_by"),
+        *("split", "steps_from", "init_head", "seed", "folds", "stages", "reference", "all"),
+    }
+)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -217,3 +212,30 @@ class Task:
     options: type  # dataclass of the task's own section in a recipe
     question: Callable[[Any], Question]  # options -> what is asked
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
+
+
+def task_of(thing: Any, where: str) -> Task:
+    """Return the task that a module of a task's kind ends with, or is, or say why it cannot be one."""
+    task = getattr(thing, "TASK", None if isinstance(thing, ModuleType) else thing)
+    if not isinstance(task, Task):
+        found = "none" if task is None else type(task).__name__
+        raise UserError(f"Expected `TASK = Task(…)` at the end of expert.py in {where}, found {found}. Add it.")
+    there = TASKS.origin(task.name)
+    if there not in (None, ADDING.get()):
+        raise UserError(
+            f"Expected a new name for the task of {where}, found '{task.name}', which is one of "
+            f"{there.place or 'Headwater'} already. Rename it: Task(name=…)."
+        )
+    if not re.fullmatch(r"[A-Za-z]\w*", task.name) or hasattr(nn.ModuleDict(), task.name) or task.name in RESERVED:
+        raise UserError(
+            f"Expected letters, digits and _ in the name of the task in {where}, and no word that a recipe has for itself, "
+            f"found '{task.name}'. Rename it: Task(name=…)."
+        )
+    if not (isinstance(task.options, type) and is_dataclass(task.options)):
+        raise UserError(
+            f"Expected a dataclass as Task(options=…) in {where}, found {task.options!r}. Decorate it with @dataclass."
+        )
+    return task
+
+
+TASKS: Registry[Task] = Registry("task", "headwater.downstream", find_in=task_of)

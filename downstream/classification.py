@@ -17,7 +17,8 @@ from ..core.options import ABOVE_0, SHARE
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
 from ..upstream.base import Frames, UpstreamSpec
-from .base import Expert, Outcome, Output, Question
+from .answer import OneClass
+from .base import Expert, Outcome, Output, Question, Tables
 from .heads import Fusion, Pooled
 from .labels import Classes, LabelsConfig, classes_of, label_key, require_trainable
 
@@ -35,13 +36,12 @@ class ClassifierConfig:
 
 
 class Classifier(Expert):
-    """Answers with one of a few classes: a question, what each modality says, and a linear layer over it."""
+    """Answers with one of a few classes: what each modality says, and a linear layer over it."""
 
     class_weights: Tensor
 
     def __init__(
         self,
-        question: Question,
         vocabulary: Mapping[str, Any],
         fusion: nn.Module,
         output_dim: int,
@@ -53,7 +53,7 @@ class Classifier(Expert):
         super().__init__()
         self.crop_seconds, self.even_classes = crop_seconds, even_classes
         self.crops = crop_seconds is not None
-        self.question, self.vocabulary = question, dict(vocabulary)
+        self.vocabulary = dict(vocabulary)
         self.classes = Classes.from_vocabulary(vocabulary)
         self.fusion = fusion
         self.classifier = nn.Linear(output_dim, len(self.classes.names))
@@ -62,16 +62,6 @@ class Classifier(Expert):
         counts = torch.tensor([max(self.classes.counts.get(name, 0), 1) for name in self.classes.names], dtype=torch.float32)
         weights = counts.sum() / (len(counts) * counts) if class_weights else torch.ones(len(counts))
         self.register_buffer("class_weights", weights, persistent=False)
-
-    def target(self, utterance: Utterance) -> int:
-        """Return the index of the utterance's class."""
-        name = self.classes.of(utterance)
-        assert name is not None, f"'{utterance.id}' has no class here: select() leaves such utterances out"
-        return self.classes.names.index(name)
-
-    def reference(self, target: int) -> str:
-        """Return a target as a user reads it."""
-        return self.classes.names[target]
 
     def weight(self, utterance: Utterance) -> float:
         """Return how often the utterance is drawn: all alike, or all classes alike."""
@@ -91,30 +81,9 @@ class Classifier(Expert):
         targets = torch.tensor(batch.targets, device=output.values.device)
         return F.cross_entropy(output.values.float(), targets, weight=self.class_weights, reduction="none").mean()
 
-    def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
-        """Return class names and probabilities."""
-        scores = output.values.detach().float().softmax(dim=-1).cpu()  # (batch, class)
-        return self.question.decide(self.vocabulary, scores), scores
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        """Return every metric of the question."""
-        return self.question.score(self.vocabulary, outcome)
-
-    def calibrate(self, outcome: Outcome) -> None:
-        """Take what the question decides on dev into the vocabulary."""
-        self.vocabulary = self.question.calibrate(self.vocabulary, outcome)
-
-    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[str, Tensor]:
-        """Return the class of a long file: probabilities averaged by seconds."""
-        mean = mean_by_seconds(windows)
-        return self.question.decide(self.vocabulary, mean.unsqueeze(0))[0], mean
-
-
-def mean_by_seconds(windows: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Return the mean of a long file's scores, windows weighted by their length."""
-    seconds = torch.tensor([length for length, _ in windows])
-    scores = torch.stack([scores for _, scores in windows])  # (window, class)
-    return (seconds.unsqueeze(1) * scores).sum(dim=0) / seconds.sum()
+    def decode(self, output: Output) -> Tensor:
+        """Return the probability of each class."""
+        return output.values.detach().float().softmax(dim=-1).cpu()  # (batch, class)
 
 
 def random_crop(utterance: Utterance, seconds: float, generator: torch.Generator) -> Utterance:
@@ -128,7 +97,6 @@ def random_crop(utterance: Utterance, seconds: float, generator: torch.Generator
 
 
 def build_classifier(
-    question: Question,
     options: ClassifierConfig,
     vocabulary: Mapping[str, Any],
     specs: Mapping[str, UpstreamSpec],
@@ -146,7 +114,6 @@ def build_classifier(
         branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, options.pooling)
     fusion = Fusion(branches, options.modality_dropout)
     return Classifier(
-        question,
         vocabulary,
         fusion,
         fusion.output_dim,
@@ -167,6 +134,24 @@ def select(vocabulary: Mapping[str, Any], utterances: Sequence[Utterance]) -> li
     """Return the utterances that have one of the classes."""
     classes = Classes.from_vocabulary(vocabulary)
     return [utterance for utterance in utterances if classes.of(utterance) is not None]
+
+
+def target(vocabulary: Mapping[str, Any], utterance: Utterance) -> int:
+    """Return the place of an utterance's class among those of the vocabulary."""
+    classes = Classes.from_vocabulary(vocabulary)
+    name = classes.of(utterance)
+    assert name is not None, f"'{utterance.id}' has no class here: select() leaves such utterances out"
+    return classes.names.index(name)
+
+
+def reference(vocabulary: Mapping[str, Any], place: int) -> str:
+    """Return the class at a place."""
+    return vocabulary["classes"][place]
+
+
+def answer(vocabulary: Mapping[str, Any]) -> OneClass:
+    """Return one of the vocabulary's classes as the kind of answer."""
+    return OneClass(tuple(vocabulary["classes"]))
 
 
 def adapt(
@@ -195,11 +180,17 @@ def adapt(
     return adapted, said + (f"; left out {_some(left)}" if left else "")
 
 
+def same_name(label: str, classes: Classes) -> str | None:
+    """Return the class that is called as a corpus' label, if there is one."""
+    return label if label in classes.names else None
+
+
 def question_of_classes(
     name: str,
     key: str,  # of Utterance.labels; of a table, its label column whatever it is called
     metrics: Mapping[str, Literal["higher", "lower"]],  # the first one chooses the best step
-    score: Callable[[Mapping[str, Any], Outcome], dict[str, float]],
+    score: Callable[[Mapping[str, Any], Outcome, Tables], dict[str, float]],
+    same: Callable[[str, Classes], str | None] = same_name,  # the class that a label of another corpus means
 ) -> Question:
     """Return the question which class of a few an utterance has, as a corpus' labels and the `labels:` section tell it."""
     return Question(
@@ -208,8 +199,11 @@ def question_of_classes(
         primary_metric=next(iter(metrics), ""),
         make_vocabulary=lambda _, labels, corpus: make_vocabulary(key, labels, corpus),
         select=select,
+        target=target,
+        reference=reference,
+        answer=answer,
         score=score,
-        adapt=partial(adapt, key, lambda label, classes: label if label in classes.names else None),
+        adapt=partial(adapt, key, same),
     )
 
 

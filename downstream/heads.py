@@ -122,32 +122,6 @@ class Pooled(nn.Module):
         return self.pooling(projected, frames.valid)
 
 
-class MeanPoolLinear(nn.Module):
-    """Linear -> [activation -> dropout] -> pooling over time -> linear: SUPERB's head for ER, IC, KS and SID."""
-
-    def __init__(
-        self,
-        input_dim: int,
-        output_dim: int,
-        projector_dim: int = 256,
-        activation: str = "none",
-        dropout: float = 0.0,
-        pooling: str = "mean",
-    ) -> None:
-        super().__init__()
-        self.pooled = Pooled(input_dim, projector_dim, activation, dropout, pooling)
-        self.classifier = nn.Linear(self.pooled.output_dim, output_dim)
-
-    @property
-    def pools(self) -> Literal["mean"] | None:
-        """Say 'mean' where the mean of its frames is all that this head needs of an utterance, else None."""
-        return self.pooled.pools
-
-    def forward(self, frames: Frames) -> Tensor:
-        """Return one answer for each utterance: (batch, output_dim)."""
-        return self.classifier(self.pooled(frames))
-
-
 class Fusion(nn.Module):
     """What each modality says of an utterance, side by side; zeros stand for a text that is not there.
 

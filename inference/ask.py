@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..corpus.base import Utterance
 from ..corpus.batch import Batch, as_batch
-from ..downstream.answer import names_of
+from ..downstream.answer import Answer
 from ..training.loop import ahead
 from .waveforms import SAMPLE_RATE, Heard, name_of, windows_of
 
@@ -26,7 +26,7 @@ class Prediction:
     file: str
     start: float = 0.0  # seconds into the file
     seconds: float = 0.0
-    label: Any = None  # the class, or the text; ratings are scores
+    label: Any = None  # the class, the text, or what else is the answer; ratings are scores
     scores: dict[str, float] | None = None
     error: str = ""  # why there is no label
 
@@ -53,8 +53,8 @@ class Asked(Protocol):
     """What can be asked about files: one run, or the folds of a plan together."""
 
     @property
-    def vocabulary(self) -> Mapping[str, Any]:
-        """Classes or dimensions, and what dev decided."""
+    def answer(self) -> Answer:
+        """The kind of answer."""
         ...
 
     @property
@@ -99,13 +99,13 @@ def _prediction(run: Asked, item: Heard, heard: Sequence[np.ndarray | None] | Us
     except UserError as problem:
         return Prediction(name_of(item), error=str(problem))
     pieces = [Piece(window, text) for window in heard]
-    answer, scores = run.join(pieces)
+    kind, (value, scores) = run.answer, run.join(pieces)
     if scores is not None and not scores.isfinite().all():
         return Prediction(name_of(item), error=f"Expected finite scores, found NaN or infinity: {name_of(item)}. {_DAMAGED}")
-    named = None if scores is None else dict(zip(names_of(run.vocabulary), scores.tolist(), strict=True))
+    named = None if scores is None else dict(zip(kind.score_names, scores.tolist(), strict=True))
     seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
     start = item.start if isinstance(item, Utterance) else 0.0
-    return Prediction(name_of(item), start, seconds, None if "dimensions" in run.vocabulary else answer, named)
+    return Prediction(name_of(item), start, seconds, None if kind.column is None else value, named)
 
 
 _DAMAGED = "Look for damaged samples in it: values far above 1 are none of speech."

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.run_folder import PLACED, Row, counted, mean_placed
+from ..core.run_folder import Row, counted
 from ..corpus.batch import Batch
-from ..downstream.answer import names_of
+from ..downstream.answer import Answer
 from ..upstream.base import Layers, Upstream
 from .ask import Piece, Prediction, Words, ask, ask_all, own_words
 from .trained_run import TrainedRun
@@ -57,6 +57,11 @@ class Folds:
         """A hash of everything that decides the answers."""
         return hashlib.sha256("".join(run.fingerprint for run in self.runs).encode()).hexdigest()
 
+    @property
+    def answer(self) -> Answer:
+        """The kind of answer."""
+        return self.runs[0].question.answer(self.vocabulary)
+
     def without_text(self) -> Folds:
         """Return the runs as they answer without texts, which they must have learnt."""
         return replace(self, runs=tuple(run.without_text() for run in self.runs))
@@ -77,14 +82,13 @@ class Folds:
     def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor]:
         """Return the answer of the mean of the runs' scores, and that mean."""
         by_piece = [self._answers(piece.batch()) for piece in pieces]
-        scores, names = [], names_of(self.vocabulary)
+        scores, names = [], self.answer.score_names
         for place, run in enumerate(self.runs):
             windows = [(piece.seconds, answers[place]) for piece, answers in zip(pieces, by_piece, strict=True)]
-            own, found = names_of(run.vocabulary), run.expert.join(windows)[1]
-            assert found is not None, "runs without scores are refused when they are loaded"
+            own, found = run.answer.score_names, run.answer.average(windows)
             scores.append(found[[own.index(name) for name in names]])  # the order of classes may be another
         mean = torch.stack(scores).mean(dim=0)  # (class)
-        return self.runs[0].question.decide(self.vocabulary, mean.unsqueeze(0))[0], mean
+        return self.answer.decide(mean.unsqueeze(0))[0], mean
 
     @torch.no_grad()
     def _answers(self, batch: Batch) -> list[Any]:
@@ -99,7 +103,7 @@ class Folds:
                 if id(upstream) not in heard:
                     heard[id(upstream)] = run.model.layers(role, batch)
                 stored[role] = heard[id(upstream)]
-            answers.append(run.answer(replace(batch, stored=stored)))
+            answers.append(run.decode(replace(batch, stored=stored)))
         return answers
 
 
@@ -115,25 +119,23 @@ def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOn
         return runs[0]
     refuse_unlike(folder, runs)
     said = f"mean of the scores of {counted(chosen)}"
-    vocabulary = dict(runs[0].vocabulary)
-    if PLACED in vocabulary:
-        vocabulary[PLACED] = mean_placed([run.vocabulary for run in runs])
-        said += f"; {PLACED} {vocabulary[PLACED]:.4f}, the mean of theirs"
-    return Folds(folder, runs, vocabulary, said)
+    placed = runs[0].question.mean_placed([run.vocabulary for run in runs])
+    said += "".join(f"; {name} {value:.4f}, the mean of theirs" for name, value in placed.items())
+    return Folds(folder, runs, {**runs[0].vocabulary, **placed}, said)
 
 
 def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
     """Refuse runs that have no scores, or not the same ones: of those there is no mean."""
     first = runs[0]
-    if not names_of(first.vocabulary):
+    if not first.answer.score_names:
         raise UserError(
-            f"Expected one run of '{folder}', since answers of {first.config.task} have no scores to average, found {len(runs)}. "
-            f"{one_of(runs)}"
+            f"Expected one run of '{folder}', since answers of {first.config.only.task} have no scores to average, "
+            f"found {len(runs)}. {one_of(runs)}"
         )
     for run in runs[1:]:
         for what, here, there in (
-            ("classes", {*names_of(first.vocabulary)}, {*names_of(run.vocabulary)}),
-            ("scale", first.vocabulary.get("scale"), run.vocabulary.get("scale")),
+            ("classes", {*first.answer.score_names}, {*run.answer.score_names}),
+            ("scale", first.answer.scale_ends, run.answer.scale_ends),
         ):
             if here != there:
                 other = " against ".join(", ".join(map(str, sorted(found or ()))) for found in (here, there))
@@ -145,10 +147,10 @@ def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
 def one_of(runs: Sequence[TrainedRun]) -> str:
     """Return how one of several runs is named: by its fold where that is enough."""
     first = runs[0]
-    by_fold = f"Take one with --fold {first.config.corpus.fold}, or name" if apart_by_fold(runs) else "Name"
+    by_fold = f"Take one with --fold {first.config.only.corpus.fold}, or name" if apart_by_fold(runs) else "Name"
     return f"{by_fold} the folder of one: {first.folder}"
 
 
 def apart_by_fold(runs: Sequence[TrainedRun]) -> bool:
     """Return whether each run has a fold of its own."""
-    return len({run.config.corpus.fold for run in runs}) == len(runs)
+    return len({run.config.only.corpus.fold for run in runs}) == len(runs)

@@ -7,10 +7,8 @@ import io
 import math
 import platform
 import resource
-import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,40 +18,54 @@ import numpy as np
 import torch
 
 from ..core.errors import UserError, first_line, nearest
-from ..core.files import write_text
+from ..core.files import read_json, write_json, write_text
+from ..core.process import commit
+from ..core.run_folder import RunFolder
 from ..core.tensors import save_tensors
 from ..corpus.base import Utterance
 from ..corpus.batch import Example
 from ..downstream import metrics
-from ..downstream.answer import _answer
-from ..downstream.base import Outcome, Question
+from ..downstream.answer import Answer
+from ..downstream.base import Outcome, Question, Tables
+from ..downstream.tables import join_tables
+from ..training.step import TaskData
 
-MOST_CLASSES = 60  # told one by one: of more, counts, confusion and a column of scores each would be all that is seen
-Scorer = Callable[[Outcome], dict[str, float]]
+
+def write_split(place: RunFolder, split: str, outcome: Outcome, task: TaskData, marks: Sequence[str]) -> None:
+    """Write what is known of a split's answers: a table of them, their scores and embeddings, what they are scored with."""
+    write_predictions(place.predictions(split), outcome, task.splits[split], task.answer)
+    write_outcome(place.outcome(split), outcome, marks)
+    if task.tables.get(split):
+        write_json(place.tables(split), dict(task.tables[split]))
 
 
-def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example], vocabulary: Mapping[str, Any]) -> None:
+def read_tables(places: Sequence[RunFolder], split: str) -> Tables:
+    """Return the tables that runs' answers to a split are scored with, as one; of most tasks there are none."""
+    paths = [place.tables(split) for place in places]
+    return join_tables([read_json(path) for path in paths if path.is_file()])
+
+
+def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example], answer: Answer) -> None:
     """Write one line for each utterance of a split: what was answered, with scores, beside the reference."""
-    classes, dimensions = vocabulary.get("classes", ()), vocabulary.get("dimensions", ())
-    answers = [f"{kind}_{name}" for kind in ("reference", "prediction") for name in dimensions] or ["reference", "prediction"]
+    answers = [*answer.columns("reference"), *answer.columns("prediction")]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    scored = classes if outcome.scores is not None and len(classes) <= MOST_CLASSES else ()
+    scored = answer.score_columns if outcome.scores is not None else ()
     writer.writerow(["id", "file", "start", "duration", "speaker", *answers, *(f"score_{name}" for name in scored)])
     scores = outcome.scores.tolist() if outcome.scores is not None and scored else [[]] * len(outcome.ids)
     for example, reference, prediction, row in zip(examples, outcome.references, outcome.predictions, scores, strict=True):
         item = example.utterance
         known = [item.id, item.audio, item.start, example.seconds, group_of(item)]
-        answered = [f"{value:.6g}" for value in (*reference, *prediction)] if dimensions else [reference, prediction]
-        writer.writerow([*known, *answered, *(f"{score:.6g}" for score in row)])
+        cells = [*answer.write(reference), *answer.write(prediction)]
+        writer.writerow([*known, *cells, *(f"{score:.6g}" for score in row)])
     write_text(path, buffer.getvalue())
 
 
-def read_predictions(path: Path) -> tuple[Outcome, list[str]]:
+def read_predictions(path: Path, answer: Answer) -> tuple[Outcome, list[str]]:
     """Return the outcome and the speakers that `write_predictions` wrote."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return _outcome_of(list(csv.DictReader(file)))
+            return _outcome_of(list(csv.DictReader(file)), answer)
     except (ValueError, TypeError, KeyError, csv.Error) as problem:
         mend = "Remove the file and result.json beside it: the command that trained the run writes both again."
         raise UserError(
@@ -61,13 +73,13 @@ def read_predictions(path: Path) -> tuple[Outcome, list[str]]:
         ) from None
 
 
-def _outcome_of(rows: Sequence[Mapping[str, str]]) -> tuple[Outcome, list[str]]:
+def _outcome_of(rows: Sequence[Mapping[str, str]], answer: Answer) -> tuple[Outcome, list[str]]:
     # columns of scores without a score stand in files of earlier versions
     scores = [[float(value) for key, value in row.items() if key.startswith("score_") and value] for row in rows]
     outcome = Outcome(
         ids=tuple(row["id"] for row in rows),
-        predictions=tuple(_answer(row, "prediction") for row in rows),
-        references=tuple(_answer(row, "reference") for row in rows),
+        predictions=tuple(answer.read(row, "prediction") for row in rows),
+        references=tuple(answer.read(row, "reference") for row in rows),
         scores=torch.tensor(scores) if scores and scores[0] else None,
     )
     return outcome, [row["speaker"] for row in rows]
@@ -86,70 +98,59 @@ def write_outcome(path: Path, outcome: Outcome, marks: Sequence[str]) -> None:
         save_tensors(path, present, {"ids": list(outcome.ids), "marks": list(marks)})
 
 
-def intervals_of(score: Scorer, names: Sequence[str], outcome: Outcome, speakers: Sequence[str]) -> dict[str, list[float] | None]:
+def intervals_of(
+    question: Question, vocabulary: Mapping[str, Any], outcome: Outcome, speakers: Sequence[str], tables: Tables
+) -> dict[str, list[float] | None]:
     """Return a 95 % interval for each metric; None where there are too few speakers to resample."""
     if not all(speakers):
-        return dict.fromkeys(names)
+        return dict.fromkeys(question.metrics)
     remembered: dict[bytes, dict[str, float]] = {}
-    rows_of = outcome.columns()
+    rows_of = outcome.columns(question.answer(vocabulary))
 
     def one(metric: str, rows: np.ndarray) -> float:
         """Return one metric of a resample."""
         key = rows.tobytes()  # the same resamples serve every metric
         if key not in remembered:
-            remembered[key] = score(rows_of.take(rows))
+            remembered[key] = question.score(vocabulary, rows_of.take(rows), tables)
         return remembered[key][metric]
 
     found: dict[str, list[float] | None] = {}
-    for metric in names:
+    for metric in question.metrics:
         interval = metrics.bootstrap_interval(partial(one, metric), speakers)
         found[metric] = None if interval is None else [float(interval[0]), float(interval[1])]
     return found
 
 
-def split_results(
-    question: Question,
-    vocabulary: Mapping[str, Any],
-    outcomes: Mapping[str, Outcome],
-    splits: Mapping[str, Sequence[Example]],
-    by: Sequence[str] = (),
-) -> dict[str, Any]:
+def split_results(task: TaskData, outcomes: Mapping[str, Outcome], by: Sequence[str] = ()) -> dict[str, Any]:
     """Return what result.json says of the splits: scores, intervals, counts, confusion, each by split."""
-    groups = {split: [group_of(example.utterance) for example in splits[split]] for split in outcomes}
-    score, classes = partial(question.score, vocabulary), vocabulary.get("classes", ())
-    names = [*question.metrics]
-    found = {split: score(outcome) for split, outcome in outcomes.items()}
+    question, vocabulary, answer = task.question, task.expert.vocabulary, task.answer
+    groups = {split: [group_of(example.utterance) for example in task.splits[split]] for split in outcomes}
+    found = {split: task.score(split, outcome) for split, outcome in outcomes.items()}
     result: dict[str, Any] = {
         "scores": {split: {**finite(found[split]), "loss": outcome.loss} for split, outcome in outcomes.items()},
-        "intervals": {split: intervals_of(score, names, outcome, groups[split]) for split, outcome in outcomes.items()},
+        "intervals": {
+            split: intervals_of(question, vocabulary, outcome, groups[split], task.tables.get(split, {}))
+            for split, outcome in outcomes.items()
+        },
         "num_speakers": {split: len({*groups[split]} - {""}) for split in outcomes},
         "num_utterances": {split: len(outcome.ids) for split, outcome in outcomes.items()},
     }
     if by:
-        result["by"] = {
-            split: {name: by_label(question, vocabulary, outcome, splits[split], name) for name in by}
-            for split, outcome in outcomes.items()
-        }
+        result["by"] = {split: {name: by_label(task, split, outcome, name) for name in by} for split, outcome in outcomes.items()}
     details = {split: question.details(vocabulary, outcome) for split, outcome in outcomes.items()}
     if any(details.values()):
         result["details"] = details
-    if classes:
-        result["classes"] = list(classes)
-    if 0 < len(classes) <= MOST_CLASSES:
-        result["counts"] = {
-            split: dict(sorted(Counter(map(str, outcome.references)).items())) for split, outcome in outcomes.items()
-        }
-        result["confusion"] = {
-            split: metrics.confusion_matrix(outcome.references, outcome.predictions, classes).astype(int).tolist()
-            for split, outcome in outcomes.items()
-        }
+    if answer.classes:
+        result["classes"] = list(answer.classes)
+    for split, outcome in outcomes.items():
+        for name, count in answer.counts(outcome.references, outcome.predictions).items():
+            result.setdefault(name, {})[split] = count
     return result
 
 
-def by_label(
-    question: Question, vocabulary: Mapping[str, Any], outcome: Outcome, examples: Sequence[Example], name: str
-) -> dict[str, Any]:
+def by_label(task: TaskData, split: str, outcome: Outcome, name: str) -> dict[str, Any]:
     """Return the scores of each group of a split whose utterances agree in a label, or in speaker or session."""
+    examples = task.splits[split]
     groups: dict[str, list[int]] = {}
     for row, example in enumerate(examples):
         item = example.utterance
@@ -161,7 +162,7 @@ def by_label(
             f"Expected a label to group by after --by, found no '{name}'.{nearest(name, known)} There: {', '.join(known)}."
         )
     return {
-        value: {"num_utterances": len(rows), **finite(question.score(vocabulary, outcome.take(rows)))}
+        value: {"num_utterances": len(rows), **finite(task.score(split, outcome.take(rows)))}
         for value, rows in sorted(groups.items())
     }
 
@@ -196,17 +197,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def commit() -> str | None:
-    """Return the commit of the clone that this code runs from; None for an installed package."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except OSError:  # no git on this machine
-        return None
-    return answer.stdout.strip() or None

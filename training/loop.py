@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..core.errors import UserError
 from ..corpus.batch import Batch
-from ..downstream.base import Expert, Outcome, Output, Step
+from ..downstream.base import Outcome, Output
 from ..downstream.validate import unfit_answer, unfit_scores
 from .config import TrainingConfig
 from .model import Model
@@ -110,7 +110,7 @@ def select(
         outcome = evaluate(model, task, "dev", accelerator, plan.training)
         if task.name not in progress.bests:  # before all steps are trained for nothing
             refuse_unfit(task, outcome)
-        found = task.expert.score(outcome)
+        found = task.score("dev", outcome)
         hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **found})
         scores[task.name] = found[task.select_by]
         if is_better(task, scores[task.name], progress.bests.get(task.name)):
@@ -156,21 +156,22 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     """Return the expert's answers over a whole split, in the split's order, gathered from all processes."""
     plain: Model = accelerator.unwrap_model(model)
     plain.eval()
+    task.expert.eval()  # where it is a view with another vocabulary, its mode is its own
     examples = task.splits[split]
-    pieces = task.source.pieces(examples, config)
+    pieces = task.source.pieces(examples, config.without_training())
     mine = pieces[accelerator.process_index :: accelerator.num_processes]
     bar = tqdm(total=len(mine), desc=split, leave=False, disable=not shows_progress(accelerator))
-    steps = []
+    done = []
     with torch.no_grad():
         for _, batch in ahead(range(len(mine)), lambda index: task.source.batch(mine[index]), threaded=task.source.slow):
             with accelerator.autocast():
                 output = plain.answer(task.name, batch.to(accelerator.device))
                 # a loss that compares utterances is one of the whole split, or of nothing
                 loss = task.expert.loss(output, batch) if task.expert.loss_needs == "piece" else torch.tensor(0.0)
-            steps.append(make_step(task.expert, batch, output, loss))
+            done.append(outcome_of(task, batch, output, loss))
             bar.update()
     bar.close()
-    outcome = Outcome.join(gather_object(steps) if accelerator.num_processes > 1 else steps)
+    outcome = Outcome.join(gather_object(done) if accelerator.num_processes > 1 else done)
     places = {name: row for row, name in enumerate(outcome.ids)}
     outcome = outcome.take([places[example.utterance.id] for example in examples])
     refuse_no_numbers(split, outcome)
@@ -188,12 +189,12 @@ def refuse_no_numbers(split: str, outcome: Outcome) -> None:
     )
 
 
-def make_step(expert: Expert, batch: Batch, output: Output, loss: Tensor) -> Step:
-    """Return a piece's answers, detached and on the host."""
-    predictions, scores = expert.decode(output)
-    references = tuple(expert.reference(target) for target in batch.targets)
+def outcome_of(task: TaskData, batch: Batch, output: Output, loss: Tensor) -> Outcome:
+    """Return what a piece yields, detached and on the host."""
+    predictions, scores = task.answer.decided(task.expert.decode(output))
+    references = tuple(task.question.reference(task.expert.vocabulary, target) for target in batch.targets)
     embeddings = None if output.embeddings is None else output.embeddings.detach().float().cpu()
-    return Step(batch.ids, predictions, references, scores, embeddings, float(loss))
+    return Outcome(batch.ids, predictions, references, scores, embeddings, float(loss))
 
 
 def shows_progress(accelerator: Accelerator) -> bool:
@@ -224,14 +225,7 @@ def ahead(
 
 
 def refuse_unfit(task: TaskData, outcome: Outcome) -> None:
-    """Refuse answers that could not be written down at the end, and scores that lack a metric."""
-    problem = unfit_answer(task.expert.vocabulary, outcome)
+    """Refuse answers to dev that could not be written down at the end, and scores that lack a metric."""
+    problem = unfit_answer(task.answer, outcome) or unfit_scores(task.question.metrics, task.score("dev", outcome))
     if problem:
         raise UserError(f"Task '{task.name}': {problem}")
-    for told, found in (
-        ("Expert.score", task.expert.score(outcome)),
-        ("Question.score", task.question.score(task.expert.vocabulary, outcome)),
-    ):
-        problem = unfit_scores(task.question.metrics, found, told)
-        if problem:
-            raise UserError(f"Task '{task.name}': {problem}")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError, nearest
+from ...core.run_folder import RunFolder
 from ...corpus.load import list_corpora
-from ...downstream.base import Outcome, Question
+from ...downstream.base import Outcome, Question, Tables
+from ...runs.results import read_tables
 from ..report.report import titles_of
 from .answers import Side, read_answers, read_side
 from .paired import Difference, Discordant, counted_by, differences, discordant, holm
@@ -71,9 +73,9 @@ def compare(
     question, split = first.question, split_of(sides, split)
     decides = known_metric(metric or question.primary_metric, question)
     reference, speakers = one_seed(first, next(iter(first.seeds)), split)
-    answers = [aligned(side, split, reference, speakers, first) for side in sides]
-    found = [differences((answers[0], other), speakers, question, first.vocabulary) for other in answers[1:]]
-    counted = counted_by(question, first.vocabulary, answers[0][0])
+    answers, tables = [aligned(side, split, reference, speakers, first) for side in sides], same_tables(sides, split)
+    found = [differences((answers[0], other), speakers, question, first.vocabulary, tables) for other in answers[1:]]
+    counted = counted_by(question, first.vocabulary, answers[0][0], tables)
     rights = [discordant(answers[0][0], other[0], counted) if len(other) == 1 else None for other in answers[1:]]
     corrected = {name: holm([of_side[name].p for of_side in found]) for name in question.metrics}
     return Compared(
@@ -104,7 +106,7 @@ def known_metric(metric: str, question: Question) -> str:
 def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
     """Return a name for each folder, that of its run, told from the others; one named twice is numbered."""
     places = [folder.resolve() for folder in folders]
-    runs = {place: place.parents[1] if place.parent.name == "evaluations" else place for place in places}
+    runs = {place: RunFolder(place).home.path for place in places}
     titles = titles_of([*dict.fromkeys(runs.values())])
     names: list[str] = []
     for place in places:
@@ -121,7 +123,7 @@ def refuse_other_question(first: Side, side: Side) -> None:
         ("the same task", lambda row: row.question.name, "Compare runs of one task; of joint runs --task names it."),
         ("the same corpus", lambda row: row.corpus, "Compare runs that were tested on one corpus (-m evaluate -e RUN)."),
         ("the same marks", lambda row: "DEMO" if "DEMO" in row.marks else "none", "Demos are compared among themselves."),
-        ("the same classes", lambda row: ", ".join(row.classes), "Train both with the same labels."),
+        ("the same classes", lambda row: ", ".join(row.answer.score_names), "Train both with the same labels."),
         ("as many seeds", lambda row: str(len(row.seeds)), "Train the missing ones with --seeds, or name single runs."),
     ]
     for what, of, advice in told:
@@ -163,7 +165,7 @@ def split_of(sides: Sequence[Side], asked: str | None) -> str:
 
 def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
     """Return the answers of one seed, folds pooled, each utterance once."""
-    outcome, speakers = read_answers(side.seeds[seed], split)
+    outcome, speakers = read_answers(side, seed, split)
     seen: set[str] = set()
     twice = next((name for name in outcome.ids if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
     if twice is not None:
@@ -171,6 +173,18 @@ def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
             f"Expected each utterance once in split '{split}' of '{side.folder}', found '{twice}' twice. Name one of its runs."
         )
     return outcome, speakers
+
+
+def same_tables(sides: Sequence[Side], split: str) -> Tables:
+    """Return what all sides' answers are scored with: the tables of their split, which must be the same."""
+    found = [read_tables([*map(RunFolder, next(iter(side.seeds.values())))], split) for side in sides]
+    other = next((side for side, tables in zip(sides, found, strict=True) if tables != found[0]), None)
+    if other is not None:
+        raise UserError(
+            f"Expected the same tables of split '{split}' ({', '.join(found[0]) or 'none'}) in '{sides[0].folder}' and "
+            f"'{other.folder}', found others. Compare runs over one version of the corpus."
+        )
+    return found[0]
 
 
 def aligned(side: Side, split: str, reference: Outcome, speakers: Sequence[str], first: Side) -> list[Outcome]:

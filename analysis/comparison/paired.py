@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...downstream import metrics
-from ...downstream.base import Outcome, Question
+from ...downstream.answer import Answer
+from ...downstream.base import Outcome, Question, Tables
 from .resampling import Gap, Sides, ranked, tallied
 from .tallies import RANKINGS, tallies_of
 
@@ -63,7 +63,7 @@ class Discordant:
 
 
 def differences(
-    sides: Sides, speakers: Sequence[str], question: Question, vocabulary: Mapping[str, Any]
+    sides: Sides, speakers: Sequence[str], question: Question, vocabulary: Mapping[str, Any], tables: Tables
 ) -> dict[str, Difference]:
     """Return how the second side differs from the first in each metric of the question.
 
@@ -72,13 +72,13 @@ def differences(
     """
     known = all(speakers)
     names, units = np.unique(np.asarray(speakers if known else range(len(speakers)), dtype=str), return_inverse=True)
-    sides = ([outcome.columns() for outcome in sides[0]], [outcome.columns() for outcome in sides[1]])
-    score = partial(question.score, vocabulary)
+    answer, score = question.answer(vocabulary), lambda outcome: question.score(vocabulary, outcome, tables)
+    sides = ([outcome.columns(answer) for outcome in sides[0]], [outcome.columns(answer) for outcome in sides[1]])
     whole = [[score(outcome) for outcome in side] for side in sides]
     slow = Rescored(sides, units, score)
     found = {}
     for metric in question.metrics:
-        gap = quick_gap(metric, sides, units, vocabulary, slow) or slow.gap(metric)
+        gap = quick_gap(metric, sides, units, answer, slow) or slow.gap(metric)
         first, second = ([scores[metric] for scores in side] for side in whole)
         _, spread = metrics.mean_and_spread([after - before for before, after in zip(first, second, strict=True)])
         value = float(np.mean(second) - np.mean(first))
@@ -145,10 +145,10 @@ def mixed(outcome: Outcome, other: Outcome, rows: NDArray[np.bool_]) -> Outcome:
     return Outcome(outcome.ids, answers, outcome.references, scores)
 
 
-def quick_gap(metric: str, sides: Sides, units: NDArray[np.intp], vocabulary: Mapping[str, Any], slow: Rescored) -> Gap | None:
+def quick_gap(metric: str, sides: Sides, units: NDArray[np.intp], answer: Answer, slow: Rescored) -> Gap | None:
     """Return a metric's gap the quick way, where there is one that gives what the task's own score gives."""
-    candidates = [tallied(tally, vocabulary, sides, units) for tally in tallies_of(metric)]
-    candidates += [ranked(value, vocabulary, sides, units) for name, value in RANKINGS.items() if name == metric]
+    candidates = [tallied(tally, answer, sides, units) for tally in tallies_of(metric)]
+    candidates += [ranked(value, answer, sides, units) for name, value in RANKINGS.items() if name == metric]
     generator, count = np.random.default_rng(1), int(units.max()) + 1
     draws = [np.arange(count), generator.integers(count, size=count)]
     masks = np.stack([np.zeros(count, bool), generator.random(count) < 0.5])
@@ -182,14 +182,14 @@ def swaps(units: int) -> Iterator[NDArray[np.bool_]]:
         yield generator.random((_AT_ONCE, units)) < 0.5
 
 
-def counted_by(question: Question, vocabulary: Mapping[str, Any], outcome: Outcome) -> str | None:
+def counted_by(question: Question, vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) -> str | None:
     """Return the metric that is the share of answers equal to the reference, found on answers that changed places."""
     generator, count = np.random.default_rng(2), len(outcome.ids)
-    names = [*question.metrics]
+    names, answer = [*question.metrics], question.answer(vocabulary)
     for _ in range(3):
-        draw = outcome.columns().take(generator.integers(count, size=min(count, 300)))
+        draw = outcome.columns(answer).take(generator.integers(count, size=min(count, 300)))
         draw = replace(draw, predictions=generator.permutation(draw.predictions))  # scores stay: a metric of theirs is told apart
-        scores, share = question.score(vocabulary, draw), float(np.mean(draw.references == draw.predictions))
+        scores, share = question.score(vocabulary, draw, tables), float(np.mean(draw.references == draw.predictions))
         names = [name for name in names if abs(scores[name] - share) < SAME]
     return next(iter(names), None)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...downstream.answer import Answer
 from ...downstream.base import Outcome
 
 _CELLS = 2_000_000  # numbers of one table at once
-Vocabulary = Mapping[str, Any]
 Curve = Callable[[NDArray, NDArray], NDArray]  # false alarms and misses by falling threshold: (draw, place) -> (draw,)
 Sides = tuple[Sequence[Outcome], Sequence[Outcome]]  # two systems' answers to the same utterances in the same order, by seed
 
@@ -29,18 +28,18 @@ class Gap:
 class Tally:
     """A metric as sums: what each utterance adds to them, and what they say."""
 
-    rows: Callable[[Vocabulary, Outcome], NDArray]  # (utterance, statistic)
+    rows: Callable[[Answer, Outcome], NDArray]  # (utterance, statistic)
     value: Callable[[NDArray], NDArray]  # (…, statistic) -> (…)
 
 
-def tallied(tally: Tally, vocabulary: Vocabulary, sides: Sides, units: NDArray[np.intp]) -> Gap | None:
+def tallied(tally: Tally, answer: Answer, sides: Sides, units: NDArray[np.intp]) -> Gap | None:
     """Return a metric's gap from sums over the units, averaged over seeds; None where the answers have not what it adds up."""
     sums = []
     for side in sides:
         of_side = []
         for outcome in side:
             try:
-                rows = tally.rows(vocabulary, outcome)
+                rows = tally.rows(answer, outcome)
             except (KeyError, ValueError, IndexError, TypeError, AttributeError):
                 return None  # a metric of the same name, of another task
             total = np.zeros((int(units.max()) + 1, rows.shape[1]))
@@ -63,12 +62,12 @@ def tallied(tally: Tally, vocabulary: Vocabulary, sides: Sides, units: NDArray[n
     return Gap(drawn, swapped)
 
 
-def ranked(value: Curve, vocabulary: Vocabulary, sides: Sides, units: NDArray[np.intp]) -> Gap | None:
+def ranked(value: Curve, answer: Answer, sides: Sides, units: NDArray[np.intp]) -> Gap | None:
     """Return the gap of a metric of one ranking, by the score of the second of two classes; None where there are not two."""
     pairs = list(zip(*sides, strict=True))
-    if any(side.scores is None or side.scores.shape[1] != 2 for pair in pairs for side in pair):
+    if len(answer.classes) != 2 or any(side.scores is None for pair in pairs for side in pair):
         return None
-    rankings = [_ranking(first, second, vocabulary["classes"][1], units) for first, second in pairs]
+    rankings = [_ranking(first, second, answer.classes[1], units) for first, second in pairs]
 
     def gaps(kept: NDArray, moved: NDArray) -> NDArray:
         """Return the gap where units count so often for their own side, and for the other one: (draw, unit) -> (draw,)."""

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ...downstream.answer import MOST_CLASSES, Answer
 from ...downstream.asr.spelling import Errors, count_errors
 from ...downstream.base import Outcome
-from ...runs.results import MOST_CLASSES
-from .resampling import Curve, Tally, Vocabulary
+from .resampling import Curve, Tally
 
 
 def equal_error(alarms: NDArray, misses: NDArray) -> NDArray:
@@ -56,60 +56,62 @@ def _f1(totals: NDArray) -> NDArray:
     return np.mean(2 * hits / np.maximum(seen, 1), axis=-1)
 
 
-def _right(_: Vocabulary, outcome: Outcome) -> NDArray:
+def _right(_: Answer, outcome: Outcome) -> NDArray:
     right = np.asarray(outcome.references) == np.asarray(outcome.predictions)
     return np.stack([right, np.ones_like(right)], axis=1).astype(float)
 
 
-def _classes(vocabulary: Vocabulary, outcome: Outcome) -> tuple[NDArray, NDArray]:
+def _classes(answer: Answer, outcome: Outcome) -> tuple[NDArray, NDArray]:
     """Return where each class is asked and answered: (utterance, class) each."""
-    names = np.array(vocabulary["classes"])
-    if len(names) > MOST_CLASSES:
-        raise ValueError("Expected few classes, found more than a table of sums is worth. Score whole draws.")
+    names = np.array(answer.classes)
+    if not 0 < len(names) <= MOST_CLASSES:
+        raise ValueError("Expected few classes, found none, or more than a table of sums is worth. Score whole draws.")
     asked, answered = (np.asarray(column)[:, None] == names for column in (outcome.references, outcome.predictions))
     return asked.astype(float), answered.astype(float)
 
 
-def _recalls(vocabulary: Vocabulary, outcome: Outcome) -> NDArray:
-    asked, answered = _classes(vocabulary, outcome)
+def _recalls(answer: Answer, outcome: Outcome) -> NDArray:
+    asked, answered = _classes(answer, outcome)
     return np.hstack([asked * answered, asked])
 
 
-def _hits_and_seen(vocabulary: Vocabulary, outcome: Outcome) -> NDArray:
-    asked, answered = _classes(vocabulary, outcome)
+def _hits_and_seen(answer: Answer, outcome: Outcome) -> NDArray:
+    asked, answered = _classes(answer, outcome)
     return np.hstack([asked * answered, asked + answered])
 
 
-def _right_at_half(vocabulary: Vocabulary, outcome: Outcome) -> NDArray:
+def _right_at_half(answer: Answer, outcome: Outcome) -> NDArray:
     """A two-class answer by its score alone, whatever dev chose."""
     if outcome.scores is None or outcome.scores.shape[1] != 2:
         raise ValueError("Expected scores of two classes, found others. Score whole draws.")
-    right = (np.asarray(outcome.scores[:, 1], np.float64) >= 0.5) == (np.asarray(outcome.references) == vocabulary["classes"][1])
+    right = (np.asarray(outcome.scores[:, 1], np.float64) >= 0.5) == (np.asarray(outcome.references) == answer.classes[1])
     return np.stack([right, np.ones_like(right)], axis=1).astype(float)
 
 
-def _wrong_of(place: int, vocabulary: Vocabulary, outcome: Outcome) -> NDArray:
+def _wrong_of(place: int, answer: Answer, outcome: Outcome) -> NDArray:
     """Wrong answers among those where one class was asked."""
-    name = vocabulary["classes"][place]
+    name = answer.classes[place]
     asked = np.asarray(outcome.references) == name
     return np.stack([asked & (np.asarray(outcome.predictions) != name), asked], axis=1).astype(float)
 
 
-def _errors(of: Callable[[Errors], tuple[int, int]], _: Vocabulary, outcome: Outcome) -> NDArray:
+def _errors(of: Callable[[Errors], tuple[int, int]], _: Answer, outcome: Outcome) -> NDArray:
     """What is wrong of a transcript, and how much there was to say."""
     pairs = zip(outcome.references, outcome.predictions, strict=True)
     return np.array([of(count_errors(str(reference), str(answer))) for reference, answer in pairs], dtype=float)
 
 
-def _moments(dimension: str, vocabulary: Vocabulary, outcome: Outcome) -> NDArray:
+def _moments(dimension: str, answer: Answer, outcome: Outcome) -> NDArray:
     """Counts, sums, squares and products of one rating (all, where none is named), about the middle of the scale."""
-    names = list(vocabulary["dimensions"])
+    names, scale = answer.score_names, answer.scale_ends
+    if scale is None:
+        raise ValueError("Expected ratings on a scale, found none. Score whole draws.")
     columns = [names.index(dimension)] if dimension else range(len(names))
     parts = []
     for column in columns:
-        truth, answer = (np.array(side, dtype=float)[:, column] for side in (outcome.references, outcome.predictions))
-        middle = np.mean(vocabulary["scale"])  # far from it, squares would lose digits
-        x, y = truth - middle, answer - middle
+        truth, given = (np.array(side, dtype=float)[:, column] for side in (outcome.references, outcome.predictions))
+        middle = np.mean(scale)  # far from it, squares would lose digits
+        x, y = truth - middle, given - middle
         parts.append(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1))
     return np.hstack(parts)
 

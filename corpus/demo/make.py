@@ -24,7 +24,7 @@ _VERSION = 1  # raise it when a demo's content changes: what lies in a cache is 
 def demo_root(reader: Reader, seed: int = 0, scale: float = 1.0) -> Path:
     """Return the folder of a corpus' miniature, made on the first call; the same seed gives the same files."""
     if reader.make_demo is None:
-        raise UserError(f"Expected a corpus with a demo, found '{reader.name}'. See `headwater corpus list`.")
+        raise UserError(f"Expected a corpus with a demo, found '{reader.name}'. See `headwater list corpora`.")
     if not 0.01 <= scale <= 100:
         raise UserError(f"Expected a demo scale between 0.01 and 100, found {scale:g}. Scale 1 is a few hundred utterances.")
     parent = cache_folder() / "demo"

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from ...core.errors import UserError
 from ...core.options import ABOVE_0, AT_LEAST_0, SHARE
-from ...corpus.base import Utterance
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
-from ..base import Expert, Outcome, Output, Task
+from ..base import Expert, Output, Task
 from . import question
-from .masks import mask_dimensions, mask_time
+from .masks import Fill, mask_dimensions, mask_time
 from .recurrent import Recurrent, put_side_by_side
 from .spelling import BLANK, decode, encode, frames_needed
 
@@ -39,6 +38,7 @@ class AsrConfig:
     time_width: Annotated[int, AT_LEAST_0] = 40  # frames, at most
     dim_masks: Annotated[int, AT_LEAST_0] = 4
     dim_width: Annotated[int, AT_LEAST_0] = 50  # dimensions, at most
+    mask_fill: Fill = "mean"
 
 
 class Asr(Expert):
@@ -52,10 +52,6 @@ class Asr(Expert):
         self.recurrent = Recurrent(options.projector_dim, options.hidden_dim, options.layers, options.dropout)
         self.classifier = nn.Linear(self.recurrent.output_dim, 1 + len(self.characters))  # blank first
 
-    def target(self, utterance: Utterance) -> str:
-        """Return what is said, in the form that is learnt: its characters get their numbers in the loss."""
-        return question.reference_of(self.vocabulary, utterance)
-
     def learnable(self, target: str, seconds: float) -> bool:
         """Return whether an utterance of so many seconds has the frames that its text takes."""
         frames = self.spec.num_frames(round(seconds * self.spec.sample_rate))
@@ -67,8 +63,8 @@ class Asr(Expert):
         """Return a logit for the blank and for each character, frame by frame: (batch, frame, character)."""
         heard, options = frames["audio"], self.options
         if self.training and options.spec_augment:
-            heard = mask_time(heard, options.time_masks, options.time_width)
-            heard = mask_dimensions(heard, options.dim_masks, options.dim_width)
+            heard = mask_time(heard, options.time_masks, options.time_width, options.mask_fill)
+            heard = mask_dimensions(heard, options.dim_masks, options.dim_width, options.mask_fill)
         heard = put_side_by_side(heard, options.downsample)
         hidden = self.recurrent(self.projector(heard.values), heard.lengths)
         return Output(self.classifier(hidden), heard.lengths)
@@ -97,18 +93,10 @@ class Asr(Expert):
                     "Lower asr.downsample, mend its text, or let such utterances teach nothing: -o asr.zero_infinity=true"
                 )
 
-    def decode(self, output: Output) -> tuple[tuple[str, ...], None]:
+    def decode(self, output: Output) -> tuple[str, ...]:
         """Return the text that the best character of each frame spells."""
         best = output.values.detach().argmax(dim=2).cpu().tolist()
-        return tuple(decode(self.characters, row[:length]) for row, length in zip(best, output.lengths, strict=True)), None
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        """Return the word and the character error rate."""
-        return question.score(self.vocabulary, outcome)
-
-    def join(self, windows: Sequence[tuple[float, str]]) -> tuple[str, None]:
-        """Return the text of a long file: those of its windows, one after the other."""
-        return " ".join(text for _, text in windows if text), None
+        return tuple(decode(self.characters, row[:length]) for row, length in zip(best, output.lengths, strict=True))
 
 
 def build(options: AsrConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Asr:

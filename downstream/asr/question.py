@@ -8,7 +8,8 @@ from typing import Any
 
 from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
-from ..base import Outcome, Question
+from ..answer import Text
+from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig
 from .spelling import error_rates, plain_text
 
@@ -30,10 +31,10 @@ def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequenc
     """Refuse a corpus without transcripts, and a split in which nothing is said."""
     rows = [row for split in corpus.splits.values() for row in split]
     if all(row.text is None for row in rows):
-        hint = " ".join(note for note in corpus.notes if "--columns" in note)
+        hint = " ".join(note for note in corpus.notes if "corpus.options.columns" in note)
         raise UserError(
             f"Expected transcripts in {corpus.name}, since asr learns to write them, found none. In your own table they stand "
-            "in a column 'text' (or --columns text=HEADER); --transcripts takes them from elsewhere."
+            "in a column 'text' (or -o corpus.options.columns.text=HEADER); --transcripts takes them from elsewhere."
             f"{' Note: ' * bool(hint)}{hint}"
         )
     for split in splits:
@@ -55,7 +56,12 @@ def select(_: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Uttera
     return list(utterances)
 
 
-def score(_: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+def answer(vocabulary: Mapping[str, Any]) -> Text:
+    """Return a text of the training split's characters as the kind of answer."""
+    return Text(tuple(vocabulary["characters"]))
+
+
+def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float]:
     """Return the word and the character error rate of a whole split."""
     return dict(error_rates(outcome.references, outcome.predictions))
 
@@ -83,6 +89,8 @@ QUESTION = Question(
     primary_metric="wer",
     make_vocabulary=make_vocabulary,
     select=select,
+    target=reference_of,  # its characters get their numbers in the loss
+    answer=answer,
     score=score,
     adapt=adapt,
     details=details,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...core.options import ABOVE_0, SHARE
-from ...corpus.base import Utterance
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
-from ..base import Expert, Outcome, Output, Question, Task
-from ..classification import mean_by_seconds
+from ..base import Expert, Outcome, Output, Task
 from ..gather import gathered
 from ..heads import Fusion, Pooled
 from . import question
@@ -46,9 +44,9 @@ class Avd(Expert):
 
     loss_needs = "whole_batch"
 
-    def __init__(self, asked: Question, vocabulary: Mapping[str, Any], fusion: Fusion, hidden_dim: int, dropout: float) -> None:
+    def __init__(self, vocabulary: Mapping[str, Any], fusion: Fusion, hidden_dim: int, dropout: float) -> None:
         super().__init__()
-        self.question, self.vocabulary = asked, dict(vocabulary)
+        self.vocabulary = dict(vocabulary)
         self.told: set[str] = set()  # dimensions of which a step's constant ratings were told: once will do
         self.fusion = fusion
         self.roles, self.pools, self.optional_roles = tuple(fusion.dims), fusion.pools, fusion.optional
@@ -58,17 +56,6 @@ class Avd(Expert):
             nn.Tanh(),
             nn.Linear(hidden_dim, len(vocabulary["dimensions"])),
         )
-
-    def target(self, utterance: Utterance) -> tuple[float, ...]:
-        """Return the ratings, from 0 to 1."""
-        ratings = question.ratings_of(utterance, self.vocabulary["dimensions"])
-        assert ratings is not None, f"'{utterance.id}' is not rated: select() leaves such utterances out"
-        return question.to_unit(self.vocabulary, ratings)
-
-    def reference(self, target: Sequence[float]) -> tuple[float, ...]:
-        """Return ratings on the corpus' scale."""
-        low, high = self.vocabulary["scale"]
-        return tuple(low + (high - low) * value for value in target)
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         """Return a number for each dimension, about 0 to 1."""
@@ -92,22 +79,12 @@ class Avd(Expert):
 
     def split_loss(self, outcome: Outcome) -> float:
         """Return 1 - CCC of the whole split."""
-        return 1.0 - self.score(outcome)["ccc"]
+        return 1.0 - question.score(self.vocabulary, outcome, {})["ccc"]
 
-    def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor]:
+    def decode(self, output: Output) -> Tensor:
         """Return ratings on the corpus' scale."""
         low, high = self.vocabulary["scale"]
-        values = low + (high - low) * output.values.detach().double().cpu()  # (batch, dimension)
-        return question.decide(self.vocabulary, values), values
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        """Return CCC, Pearson's r and RMSE."""
-        return self.question.score(self.vocabulary, outcome)
-
-    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[tuple[float, ...], Tensor]:
-        """Return the ratings of a file as a user is told them: its windows' averaged by seconds, within the scale."""
-        ratings = mean_by_seconds(windows).double().clamp(*self.vocabulary["scale"])
-        return tuple(ratings.tolist()), ratings
+        return low + (high - low) * output.values.detach().double().cpu()  # (batch, dimension)
 
 
 def concordance_loss(values: Tensor, targets: Tensor) -> Tensor:
@@ -128,7 +105,7 @@ def build(options: AvdConfig, vocabulary: Mapping[str, Any], specs: Mapping[str,
     pooling = {"concat": "avgmax", "mean": "avgmax_mean", "sum": "avgmax_sum"}[options.combine]
     pooling = pooling if options.pooling == "avg+max" else options.pooling
     fusion = Fusion({role: Pooled(spec.dim, pooling=pooling) for role, spec in specs.items()}, options.modality_dropout)
-    return Avd(question.question_of(vocabulary["dimensions"]), vocabulary, fusion, options.hidden_dim, options.dropout)
+    return Avd(vocabulary, fusion, options.hidden_dim, options.dropout)
 
 
 TASK = Task(name="avd", options=AvdConfig, question=lambda options: question.question_of(options.dimensions), build=build)

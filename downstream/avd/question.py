@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
 from .. import metrics
-from ..base import Outcome, Question
+from ..answer import Ratings
+from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig
+from .plot import agreement_plot
 
 DIMENSIONS = ("arousal", "valence", "dominance")  # always in this order
 _MEASURES = {"ccc": metrics.concordance, "pearson": metrics.pearson, "rmse": metrics.rmse}
@@ -36,7 +37,8 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
         known = ", ".join(sorted({key for row in rows for key in row.labels})) or "none"
         raise UserError(
             f"Expected ratings of {', '.join(dimensions)} in {corpus.name}, found none (labels there: {known}). "
-            "A table of your own names its columns with --columns arousal=HEADER,valence=HEADER,dominance=HEADER"
+            "A table of your own names its columns with "
+            "-o corpus.options.columns='{arousal: HEADER, valence: HEADER, dominance: HEADER}'"
         )
     scale = scale_of(options.scale, corpus, rated, dimensions)
     for split in ("train", "dev"):
@@ -117,12 +119,26 @@ def to_unit(vocabulary: Mapping[str, Any], ratings: Sequence[float]) -> tuple[fl
     return tuple((value - low) / (high - low) for value in ratings)
 
 
-def decide(vocabulary: Mapping[str, Any], values: Tensor) -> tuple[tuple[float, ...], ...]:  # noqa: ARG001
-    """Return ratings as they are scored: what lies beyond the scale's ends counts as it is, as in the paper."""
-    return tuple(tuple(row) for row in values.double().tolist())
+def target(vocabulary: Mapping[str, Any], utterance: Utterance) -> tuple[float, ...]:
+    """Return an utterance's ratings, from 0 to 1."""
+    ratings = ratings_of(utterance, vocabulary["dimensions"])
+    assert ratings is not None, f"'{utterance.id}' is not rated: select() leaves such utterances out"
+    return to_unit(vocabulary, ratings)
 
 
-def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+def reference(vocabulary: Mapping[str, Any], ratings: Sequence[float]) -> tuple[float, ...]:
+    """Return ratings from 0 to 1 on the corpus' scale."""
+    low, high = vocabulary["scale"]
+    return tuple(low + (high - low) * value for value in ratings)
+
+
+def answer(vocabulary: Mapping[str, Any]) -> Ratings:
+    """Return ratings on the scale as the kind of answer: what lies beyond its ends is scored as it is, as in the paper."""
+    low, high = vocabulary["scale"]
+    return Ratings(tuple(vocabulary["dimensions"]), (low, high))
+
+
+def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:
     """Return CCC, Pearson's r and RMSE of each dimension over a whole split, and the mean CCC."""
     references, predictions = np.array(outcome.references), np.array(outcome.predictions)  # (utterance, dimension)
     found = {
@@ -150,8 +166,6 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw predictions over references, a panel for each dimension."""
-    from .plot import agreement_plot
-
     path = stem.with_name(f"agreement-{stem.name}.png")
     agreement_plot(outcome.references, outcome.predictions, vocabulary["dimensions"], vocabulary["scale"], path, marks=marks)
 
@@ -168,9 +182,11 @@ def question_of(dimensions: Sequence[str]) -> Question:
         primary_metric="ccc",
         make_vocabulary=make_vocabulary,
         select=select,
+        target=target,
+        reference=reference,
+        answer=answer,
         score=score,
         adapt=adapt,
-        decide=decide,
         draw=draw,
         label=False,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from ..base import Task
 from ..classification import ClassifierConfig, build_classifier
@@ -17,4 +16,4 @@ class DsdConfig(ClassifierConfig):
     operating_point: str = "eer"  # eer, frr=0.05, far=0.01 or a threshold: placed on dev, kept for test and predict
 
 
-TASK = Task(name="dsd", options=DsdConfig, question=lambda _: QUESTION, build=partial(build_classifier, QUESTION))
+TASK = Task(name="dsd", options=DsdConfig, question=lambda _: QUESTION, build=build_classifier)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from ...core.errors import UserError
 from ...corpus.base import Corpus
 from .. import classification, metrics
-from ..base import Outcome, Question
+from ..answer import OneClass
+from ..base import Outcome, Question, Tables
 from ..labels import Classes, LabelsConfig, check_words, label_key, require_trainable
+from .plot import det_plot
 
 CLASSES = ("other", "directed")
 WORDS = {
@@ -57,7 +58,7 @@ def require_both(classes: Classes, corpus: Corpus) -> None:
     if len(found) < len(CLASSES):
         raise UserError(
             f"Expected both classes in split 'dev' of {corpus.name}, which places the operating point, "
-            f"found {', '.join(found)} only. See `headwater corpus check`, or choose another --protocol."
+            f"found {', '.join(found)} only. See `headwater corpus check`, or choose another protocol with -o corpus.protocol=…"
         )
 
 
@@ -68,7 +69,9 @@ def words_of(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
         str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) not in (None, "")
     )
     if not found:
-        raise UserError(f"Expected a label '{key}' in {corpus.name}, found none. Name its column: --columns label=HEADER")
+        raise UserError(
+            f"Expected a label '{key}' in {corpus.name}, found none. Name its column: -o corpus.options.columns.label=HEADER"
+        )
     return key, found
 
 
@@ -120,10 +123,9 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
     return {**vocabulary, "merge": merge, "key": key}, f"labels {said}"
 
 
-def decide(vocabulary: Mapping[str, Any], scores: Tensor) -> tuple[str, ...]:
-    """Return 'directed' where its score reaches the threshold."""
-    accepted = scores[:, 1].double() >= vocabulary["threshold"]  # in float32 the threshold would be rounded onto a score
-    return tuple(CLASSES[int(yes)] for yes in accepted.tolist())
+def answer(vocabulary: Mapping[str, Any]) -> OneClass:
+    """Return the kind of answer: 'directed' where its score reaches the threshold."""
+    return OneClass(tuple(vocabulary["classes"]), vocabulary["threshold"])
 
 
 def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def answers_of(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return np.array([name == CLASSES[1] for name in outcome.references], dtype=int), outcome.scores[:, 1].double().numpy()
 
 
-def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:  # noqa: ARG001
+def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:  # noqa: ARG001
     """Return every metric of a whole split; those that need both classes are not a number where one is missing."""
     truth, scores = answers_of(outcome)
     accepted = np.array([name == CLASSES[1] for name in outcome.predictions])
@@ -170,8 +172,6 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw misses over false alarms, with the operating point."""
-    from .plot import det_plot
-
     truth, scores = answers_of(outcome)
     if 0 < truth.sum() < len(truth):
         det_plot(truth, scores, vocabulary["threshold"], stem.with_name(f"det-{stem.name}.png"), marks=marks)
@@ -183,10 +183,13 @@ QUESTION = Question(
     primary_metric="eer",
     make_vocabulary=make_vocabulary,
     select=classification.select,
+    target=classification.target,
+    reference=classification.reference,
+    answer=answer,
     score=score,
     adapt=adapt,
-    decide=decide,
     calibrate=calibrate,
+    placed="threshold",
     details=details,
     draw=draw,
 )

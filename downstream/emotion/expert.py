@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from ..base import Task
 from ..classification import ClassifierConfig, build_classifier
 from .question import QUESTION
@@ -12,5 +10,5 @@ TASK = Task(
     name="emotion",
     options=ClassifierConfig,
     question=lambda _: QUESTION,
-    build=partial(build_classifier, QUESTION),
+    build=build_classifier,
 )

@@ -24,7 +24,7 @@ class KsConfig(ClassifierConfig):
 def build(options: KsConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Classifier:
     """Return the expert for a vocabulary and what the upstreams promise."""
     heard = options.crop_seconds
-    return build_classifier(QUESTION, options, vocabulary, specs, crop_seconds=heard, even_classes=options.even_classes)
+    return build_classifier(options, vocabulary, specs, crop_seconds=heard, even_classes=options.even_classes)
 
 
 TASK = Task(name="ks", options=KsConfig, question=lambda _: QUESTION, build=build)

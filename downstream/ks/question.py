@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from ...corpus.base import Corpus
-from .. import classification, metrics
-from ..base import Outcome, Question
-from ..labels import Classes, LabelsConfig
+from .. import metrics
+from ..base import Outcome, Tables
+from ..classification import question_of_classes
+from ..labels import Classes
 
 METRICS: Mapping[str, Literal["higher", "lower"]] = {"acc": "higher", "ua": "higher"}
 OTHER_WORD = "_unknown_"
-
-
-def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:  # noqa: ARG001
-    """Return the run's classes; the section's options do not change them."""
-    return classification.make_vocabulary("keyword", labels, corpus)
 
 
 def same_word(name: str, classes: Classes) -> str | None:
@@ -34,7 +29,7 @@ def same_word(name: str, classes: Classes) -> str | None:
     return alike or (OTHER_WORD if OTHER_WORD in classes.names else None)
 
 
-def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:
     """Return accuracy, and the mean recall of the classes."""
     truth, answers = outcome.references, outcome.predictions
     return {"acc": metrics.accuracy(truth, answers), "ua": metrics.unweighted_accuracy(truth, answers, vocabulary["classes"])}
@@ -48,13 +43,4 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     return {"recall": {name: round(hits / count, 3) for name, hits, count in rows if count}}
 
 
-QUESTION = Question(
-    name="ks",
-    metrics=METRICS,
-    primary_metric="acc",
-    make_vocabulary=make_vocabulary,
-    select=classification.select,
-    score=score,
-    adapt=partial(classification.adapt, "keyword", same_word),
-    details=details,
-)
+QUESTION = replace(question_of_classes("ks", "keyword", METRICS, score, same_word), details=details)

@@ -22,7 +22,7 @@ class SidConfig(ClassifierConfig):
 
 def build(options: SidConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Classifier:
     """Return the expert for a vocabulary and what the upstreams promise."""
-    return build_classifier(QUESTION, options, vocabulary, specs, crop_seconds=options.crop_seconds)
+    return build_classifier(options, vocabulary, specs, crop_seconds=options.crop_seconds)
 
 
 TASK = Task(name="sid", options=SidConfig, question=lambda _: QUESTION, build=build)

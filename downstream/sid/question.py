@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 from ...core.errors import UserError
 from ...corpus.base import Corpus
 from .. import classification, metrics
-from ..base import Outcome, Question
-from ..labels import Classes, LabelsConfig, label_key
+from ..base import Outcome, Tables
+from ..classification import question_of_classes
+from ..labels import LabelsConfig, label_key
 
 METRICS: Mapping[str, Literal["higher", "lower"]] = {"acc": "higher"}
 
@@ -42,22 +42,9 @@ def speakers_of(corpus: Corpus, labels: LabelsConfig) -> list[str] | None:
     return sorted(found) or None
 
 
-def same_speaker(name: str, classes: Classes) -> str | None:
-    """Return the speaker of the same name, if training has heard one."""
-    return name if name in classes.names else None
-
-
-def score(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:  # noqa: ARG001
+def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:  # noqa: ARG001
     """Return the accuracy."""
     return {"acc": metrics.accuracy(outcome.references, outcome.predictions)}
 
 
-QUESTION = Question(
-    name="sid",
-    metrics=METRICS,
-    primary_metric="acc",
-    make_vocabulary=make_vocabulary,
-    select=classification.select,
-    score=score,
-    adapt=partial(classification.adapt, "speaker", same_speaker),
-)
+QUESTION = replace(question_of_classes("sid", "speaker", METRICS, score), make_vocabulary=make_vocabulary)

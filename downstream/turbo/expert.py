@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from ...core.errors import UserError
 from ...core.options import ABOVE_0, SHARE, SHARE_OR_1
-from ...corpus.base import Utterance
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ...upstream.families.hashed_words import words_of
@@ -61,9 +60,9 @@ class Turbo(Expert):
 
     roles = ROLES
 
-    def __init__(self, options: TurboConfig, question: Question, vocabulary: Mapping[str, Any], dims: Mapping[str, int]) -> None:
+    def __init__(self, options: TurboConfig, vocabulary: Mapping[str, Any], dims: Mapping[str, int]) -> None:
         super().__init__()
-        self.options = options
+        self.options, self.vocabulary = options, dict(vocabulary)
         self.terms = terms_of(options)
         self.views = views_of(self.terms)
         self.loss_needs = "whole_batch" if self.terms else "piece"
@@ -75,23 +74,10 @@ class Turbo(Expert):
         self.dropout = nn.Dropout(options.dropout)
         self.split_at = size["audio"]
         self.pools = dict.fromkeys(ROLES, "mean" if options.pooling == "mean" else None)
-        self.answers = Classifier(question, vocabulary, nn.Identity(), sum(size.values()), options.class_weights)
+        self.answers = Classifier(vocabulary, nn.Identity(), sum(size.values()), options.class_weights)
         start = torch.tensor(math.log(1 / options.temperature))
         # without a term nothing would train it, and DDP would wait for its gradient
         self.log_scale = nn.Parameter(start) if options.learn_temperature and self.terms else None
-
-    @property
-    def vocabulary(self) -> dict[str, Any]:  # type: ignore[override]
-        """What rebuilds the expert without a corpus: the question's."""
-        return self.answers.vocabulary
-
-    def target(self, utterance: Utterance) -> int:
-        """Return the index of the utterance's class."""
-        return self.answers.target(utterance)
-
-    def reference(self, target: int) -> str:
-        """Return a target as a user reads it."""
-        return self.answers.reference(target)
 
     def refuse_equal_views(self, varies: Mapping[str, bool]) -> None:
         """Refuse a setting in which dropout has nowhere to act: both views would be the same."""
@@ -161,21 +147,9 @@ class Turbo(Expert):
         truth = torch.tensor([classes.index(name) for name in outcome.references])
         return float(F.nll_loss(outcome.scores.double().clamp(min=1e-12).log(), truth))
 
-    def decode(self, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
-        """Return class names and probabilities."""
+    def decode(self, output: Output) -> Tensor:
+        """Return the probability of each class."""
         return self.answers.decode(output)
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        """Return every metric of the question."""
-        return self.answers.score(outcome)
-
-    def calibrate(self, outcome: Outcome) -> None:
-        """Take what the question decides on dev into the vocabulary."""
-        self.answers.calibrate(outcome)
-
-    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[str, Tensor]:
-        """Return the class of a long file."""
-        return self.answers.join(windows)
 
 
 def terms_of(options: TurboConfig) -> tuple[str, ...]:
@@ -217,7 +191,7 @@ def build(options: TurboConfig, vocabulary: Mapping[str, Any], specs: Mapping[st
             f"{dims['text']}, found turbo.joint=false. Leave it out."
         )
     size = options.joint_dim if options.joint else dims["audio"]
-    return Turbo(options, question_of(options), {**vocabulary, "audio_dim": size}, dims)
+    return Turbo(options, {**vocabulary, "audio_dim": size}, dims)
 
 
 TASK = Task(name="turbo", options=TurboConfig, question=question_of, build=build)

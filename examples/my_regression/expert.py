@@ -7,14 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn, tensor
 
-from headwater.core.errors import UserError
-from headwater.corpus.base import Corpus, Utterance
-from headwater.corpus.batch import Batch
-from headwater.downstream.base import Expert, Outcome, Output, Question, Task
-from headwater.downstream.classification import mean_by_seconds
-from headwater.downstream.heads import MeanPoolLinear
-from headwater.downstream.metrics import concordance, rmse
-from headwater.upstream.base import Frames, UpstreamSpec
+from headwater import UserError
+from headwater.corpus import Batch, Corpus, Utterance
+from headwater.downstream import Expert, Outcome, Output, Pooled, Question, Ratings, Tables, Task, concordance, rmse
+from headwater.upstream import Frames, UpstreamSpec
 
 
 @dataclass(frozen=True)
@@ -31,13 +27,7 @@ class MyRegression(Expert):
     def __init__(self, options: Options, vocabulary: Mapping, specs: Mapping[str, UpstreamSpec]) -> None:
         super().__init__()
         self.vocabulary = dict(vocabulary)
-        self.head = MeanPoolLinear(specs["audio"].dim, 1, options.projector_dim)
-
-    def target(self, utterance: Utterance) -> float:
-        return float(utterance.labels[self.vocabulary["dimensions"][0]])
-
-    def reference(self, target: float) -> tuple[float, ...]:
-        return (target,)  # a tuple as long as `dimensions`
+        self.head = nn.Sequential(Pooled(specs["audio"].dim, options.projector_dim), nn.Linear(options.projector_dim, 1))
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         return Output(self.head(frames["audio"]))  # (batch, 1)
@@ -46,22 +36,14 @@ class MyRegression(Expert):
         numbers = tensor(batch.targets, device=output.values.device)
         return nn.functional.mse_loss(output.values[:, 0], (numbers - self.vocabulary["mean"]) / self.vocabulary["spread"])
 
-    def decode(self, output: Output) -> tuple[tuple[tuple[float, ...], ...], Tensor]:
-        numbers = self.vocabulary["mean"] + self.vocabulary["spread"] * output.values.detach().cpu()  # (batch, 1)
-        return tuple(map(tuple, numbers.tolist())), numbers  # the answers are the scores, as tuples
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        return score(self.vocabulary, outcome)
-
-    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[tuple[float, ...], Tensor]:
-        mean = mean_by_seconds(windows)
-        return tuple(mean.tolist()), mean
+    def decode(self, output: Output) -> Tensor:
+        return self.vocabulary["mean"] + self.vocabulary["spread"] * output.values.detach().cpu()  # (batch, 1)
 
 
 def make_vocabulary(options: Options, _: Any, corpus: Corpus) -> dict[str, Any]:
     """Return which column is asked for, and what its numbers are like in training."""
     vocabulary = {"dimensions": [options.column]}
-    numbers = [float(row.labels[options.column]) for row in select(vocabulary, corpus.splits["train"])]
+    numbers = [target(vocabulary, row) for row in select(vocabulary, corpus.splits["train"])]
     if len({*numbers}) < 2:
         raise UserError(f"Expected numbers in column '{options.column}'. Name yours: -o my_regression.column=HEADER")
     return {**vocabulary, "mean": fmean(numbers), "spread": pstdev(numbers)}
@@ -71,7 +53,11 @@ def select(vocabulary: Mapping, utterances: Sequence[Utterance]) -> list[Utteran
     return [row for row in utterances if row.labels.get(vocabulary["dimensions"][0]) not in (None, "")]
 
 
-def score(_: Mapping, outcome: Outcome) -> dict[str, float]:
+def target(vocabulary: Mapping, utterance: Utterance) -> float:
+    return float(utterance.labels[vocabulary["dimensions"][0]])
+
+
+def score(_: Mapping, outcome: Outcome, __: Tables) -> dict[str, float]:
     right, found = ([value for (value,) in answers] for answers in (outcome.references, outcome.predictions))
     return {"rmse": rmse(right, found), "ccc": concordance(right, found)}
 
@@ -82,6 +68,9 @@ QUESTION = Question(
     primary_metric="rmse",
     make_vocabulary=make_vocabulary,
     select=select,
+    target=target,
+    reference=lambda _, target: (target,),  # a tuple as long as `dimensions`, as each answer is one
+    answer=lambda vocabulary: Ratings(tuple(vocabulary["dimensions"])),
     score=score,
     label=False,
 )

@@ -1,18 +1,13 @@
 """Which class is it? A head, a loss and a score of one's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn, tensor
 
-from headwater.corpus.base import Utterance
-from headwater.corpus.batch import Batch
-from headwater.downstream.base import Expert, Outcome, Output, Task
-from headwater.downstream.classification import mean_by_seconds, question_of_classes
-from headwater.downstream.heads import masked_mean
-from headwater.downstream.labels import Classes
-from headwater.downstream.metrics import unweighted_accuracy
-from headwater.upstream.base import Frames, UpstreamSpec
+from headwater.corpus import Batch
+from headwater.downstream import Expert, Outcome, Output, Tables, Task, masked_mean, question_of_classes, unweighted_accuracy
+from headwater.upstream import Frames, UpstreamSpec
 
 
 @dataclass(frozen=True)
@@ -27,15 +22,9 @@ class MyExpert(Expert):
 
     def __init__(self, options: Options, vocabulary: Mapping, specs: Mapping[str, UpstreamSpec]) -> None:
         super().__init__()
-        self.vocabulary, self.classes = dict(vocabulary), Classes.from_vocabulary(vocabulary)
+        self.vocabulary = dict(vocabulary)
         self.hidden = nn.Linear(specs["audio"].dim, options.hidden_dim)
-        self.classifier = nn.Linear(options.hidden_dim, len(self.classes.names))
-
-    def target(self, utterance: Utterance) -> int:
-        return self.classes.names.index(self.classes.of(utterance))
-
-    def reference(self, target: int) -> str:
-        return self.classes.names[target]
+        self.classifier = nn.Linear(options.hidden_dim, len(vocabulary["classes"]))
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         audio = frames["audio"]  # values: (batch, frame, dim); valid: (batch, frame), False behind an utterance's end
@@ -44,19 +33,11 @@ class MyExpert(Expert):
     def loss(self, output: Output, batch: Batch) -> Tensor:
         return nn.functional.cross_entropy(output.values, tensor(batch.targets, device=output.values.device))
 
-    def decode(self, output: Output) -> tuple[tuple[str, ...], Tensor]:
-        scores = output.values.detach().softmax(dim=-1).cpu()  # (batch, class)
-        return tuple(self.classes.names[best] for best in scores.argmax(dim=-1).tolist()), scores
-
-    def score(self, outcome: Outcome) -> dict[str, float]:
-        return score(self.vocabulary, outcome)
-
-    def join(self, windows: Sequence[tuple[float, Tensor]]) -> tuple[str, Tensor]:
-        mean = mean_by_seconds(windows)  # of the scores (class) of each window of a long file
-        return self.classes.names[int(mean.argmax())], mean
+    def decode(self, output: Output) -> Tensor:
+        return output.values.detach().softmax(dim=-1).cpu()  # scores (batch, class)
 
 
-def score(vocabulary: Mapping, outcome: Outcome) -> dict[str, float]:
+def score(vocabulary: Mapping, outcome: Outcome, _: Tables) -> dict[str, float]:
     return {"ua": unweighted_accuracy(outcome.references, outcome.predictions, vocabulary["classes"])}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,29 +26,20 @@ _FLOOR, _RANGE = 1e-10, 8.0  # Whisper's: of the energies, and of their logarith
 class AsGraph(nn.Module):
     """waveform (1, sample) -> scores (1, class), or logits (1, frame, character)."""
 
-    def __init__(self, model: Model, task: str, vocabulary: Mapping[str, Any]) -> None:
+    def __init__(self, model: Model, task: str, finish: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         upstream = model.upstream("audio")
         self.upstream = WhisperInGraph(upstream) if isinstance(upstream, WhisperEncoder) else upstream
         self.sum, self.expert = model.weighted_sum(task, "audio"), model.expert(task)
         self.layers = None if model.configs["audio"].layer is None else [model.layer_index("audio")]
-        self.vocabulary = dict(vocabulary)
+        self.finish = finish
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return what the run answers for one waveform."""
         batch = Batch(waveform, (waveform.shape[1],), ids=("waveform",))
         layers = self.upstream(batch, layers=self.layers)
         frames = Frames(mixture(self.sum, layers), layers.lengths)
-        values = answer(self.expert, frames)
-        if "dimensions" in self.vocabulary:
-            low, high = self.vocabulary["scale"]
-            return low + (high - low) * values
-        return values.softmax(dim=-1) if "classes" in self.vocabulary else values
-
-
-def output_of(vocabulary: Mapping[str, Any]) -> str:
-    """Return what a graph's output is called."""
-    return "logits" if "characters" in vocabulary else "scores"
+        return self.finish(answer(self.expert, frames))
 
 
 def longest_of(upstream: Upstream) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from ...upstream.families.hubert import HubertFamily
 from ...upstream.families.spectrogram import Spectrogram
 from ..trained_run import TrainedRun
 from ..waveforms import SAMPLE_RATE, WINDOW_SECONDS
-from .graph import SHORTEST, AsGraph, longest_of, output_of
+from .graph import SHORTEST, AsGraph, longest_of
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 FILE, TOLD = "model.onnx", "model.json"
@@ -62,6 +62,7 @@ def require() -> None:
 
 def listening(run: TrainedRun) -> TrainedRun:
     """Return a run as its graph answers, which hears and does not read; one that must read is refused."""
+    run.answer.graph()  # refused where there is none
     upstream = run.model.upstream("audio") if "audio" in run.expert.roles else None
     if isinstance(upstream, (HubertFamily, Spectrogram)) and not upstream.exact:
         raise UserError(
@@ -98,7 +99,8 @@ def write(run: TrainedRun, folder: Path) -> dict[str, Any]:
 
 def traced(run: TrainedRun, path: Path) -> None:
     """Write the graph of a run, for waveforms of any length."""
-    graph = AsGraph(run.model, run.config.task, run.expert.vocabulary).eval()
+    end = run.answer.graph()
+    graph = AsGraph(run.model, run.config.only.task, end.finish).eval()
     example = torch.from_numpy(speech_like(EXAMPLE_SECONDS)).unsqueeze(0)
     length = torch.export.Dim("samples", min=SHORTEST, max=longest_of(run.model.upstream("audio")))
     with quiet(), torch.no_grad():
@@ -109,7 +111,7 @@ def traced(run: TrainedRun, path: Path) -> None:
                 dynamo=True,
                 dynamic_shapes=({1: length},),
                 input_names=["waveform"],
-                output_names=[output_of(run.expert.vocabulary)],
+                output_names=[end.output],
                 verbose=False,
                 optimize=False,  # it takes `x + 1e-10` for `x`, which makes silence no number; onnxruntime optimises by itself
             )
@@ -178,9 +180,9 @@ def compare(run: TrainedRun, path: Path) -> Compared:
 @torch.no_grad()
 def answer_of(run: TrainedRun, waveform: np.ndarray) -> np.ndarray:
     """Return what the run itself answers: scores, or logits where the answer is a sequence."""
-    output = run.model.answer(run.config.task, as_batch([waveform]).to(run.device), run.without)
-    scores: Tensor | None = run.expert.decode(output)[1]
-    return (output.values.cpu() if scores is None else scores).numpy()
+    output = run.model.answer(run.config.only.task, as_batch([waveform]).to(run.device), run.without)
+    rows = run.expert.decode(output)
+    return (rows if isinstance(rows, Tensor) else output.values.cpu()).numpy()
 
 
 def speech_like(seconds: float) -> np.ndarray:
@@ -198,15 +200,12 @@ def speech_like(seconds: float) -> np.ndarray:
 
 def description(run: TrainedRun, compared: Compared) -> dict[str, Any]:
     """Return what one must know to use a graph without headwater."""
-    vocabulary, output = run.expert.vocabulary, output_of(run.expert.vocabulary)
-    wanted = ("classes", "dimensions", "scale", "characters", "threshold")
-    known: dict[str, Any] = {key: vocabulary[key] for key in wanted if key in vocabulary}
-    longest = longest_of(run.model.upstream("audio"))
+    end, longest = run.answer.graph(), longest_of(run.model.upstream("audio"))
     return {
-        "task": run.config.task,
+        "task": run.config.only.task,
         "marks": list(run.marks),
-        **known,
-        "answer": answers(vocabulary),
+        **end.facts,
+        "answer": end.reading,
         "sample_rate": SAMPLE_RATE,
         "input": {
             "name": "waveform",
@@ -215,9 +214,9 @@ def description(run: TrainedRun, compared: Compared) -> dict[str, Any]:
             "fewest_samples": SHORTEST,
             "most_samples": longest,
         },
-        "output": {"name": output, "shape": [1, "frames", "characters"] if output == "logits" else [1, len(names(vocabulary))]},
+        "output": {"name": end.output, "shape": list(end.shape)},
         "window_seconds": WINDOW_SECONDS,
-        "windows": f"a longer file is cut into the fewest equal windows of at most window_seconds; {joined(output)}",
+        "windows": f"a longer file is cut into the fewest equal windows of at most window_seconds; {end.windows}",
         "compared": {
             "sounds": "made up: a voice with syllables and breath, of each of seconds; the last is silence. A sound that is "
             "constant, or stands far off zero, may differ more: there rounding decides",
@@ -228,24 +227,3 @@ def description(run: TrainedRun, compared: Compared) -> dict[str, Any]:
             "onnxruntime": version("onnxruntime"),
         },
     }
-
-
-def names(vocabulary: Mapping[str, Any]) -> list[str]:
-    """Return what the scores are of."""
-    return [*vocabulary.get("classes", vocabulary.get("dimensions", ()))]
-
-
-def answers(vocabulary: Mapping[str, Any]) -> str:
-    """Return how an answer is read off the output."""
-    if "characters" in vocabulary:
-        return "of each frame the highest: 0 is blank, n is characters[n - 1]; repeats are one, blanks nothing"
-    if "dimensions" in vocabulary:
-        return "a rating of each of dimensions, on scale"
-    if "threshold" in vocabulary:
-        return "a probability of each of classes; classes[1] where its own reaches threshold, else classes[0]"
-    return "a probability of each of classes; the highest is the answer"
-
-
-def joined(output: str) -> str:
-    """Return how the answers of a file's windows become one."""
-    return "their texts follow each other" if output == "logits" else "their scores are averaged, weighted by seconds"

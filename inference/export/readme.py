@@ -9,12 +9,10 @@ from typing import Any
 from ...runs.config.schema import roles_of
 from ..trained_run import TrainedRun
 
-MOST_NAMES = 40  # of classes or characters that are written out
-
 
 def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> str:
     """Return the README of an exported run: what it is, what it was made from, and how it is asked."""
-    name = run.config.task
+    name = run.config.only.task
     sections = [
         f"# {name}: {result.get('upstream', '')}",
         *(f"**{mark}: not a result to quote.**" for mark in run.marks),
@@ -45,7 +43,7 @@ def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
     """Return the table of what a run was made from."""
     corpus = [str(result[key]) for key in ("corpus", "protocol") if result.get(key)]
     fold = [f"fold {result['fold']}"] if result.get("fold") else []
-    rows = {"task": run.config.task}
+    rows = {"task": run.config.only.task}
     for role, section in roles_of(run.config).items():
         depth = "finetuned" if section.trainable else "frozen"
         layer = "" if section.layer is None else f", layer {section.layer}"
@@ -58,23 +56,9 @@ def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
 
 def answers(run: TrainedRun) -> str:
     """Return what a run's answer is, in words."""
-    vocabulary, heard = run.expert.vocabulary, {"audio": "sound", "text": "words"}
+    heard = {"audio": "sound", "text": "words"}
     needs = " and ".join(heard[role] for role in run.expert.roles)
-    if "classes" in vocabulary:
-        classes, placed = vocabulary["classes"], vocabulary.get("threshold")
-        decided = "" if placed is None else f"\n\n`{classes[1]}` is answered where its score reaches {placed:.6g}."
-        return f"From the {needs} of a file, one of {len(classes)} classes: {some(classes)}.{decided}"
-    if "dimensions" in vocabulary:
-        scale = "a number for each" if "scale" not in vocabulary else "ratings from {:g} to {:g}".format(*vocabulary["scale"])
-        return f"From the {needs} of a file, {scale} of: {some(vocabulary['dimensions'])}."
-    spelt = f", spelt with {len(vocabulary['characters'])} characters" if "characters" in vocabulary else ""
-    return f"From the {needs} of a file, what is said in it{spelt}."
-
-
-def some(names: Sequence[str]) -> str:
-    """Return names in one line, the first ones where they are many."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(f"`{name}`" for name in names[:MOST_NAMES]) + more
+    return f"From the {needs} of a file, {run.answer.describe()}"
 
 
 def asked(run: TrainedRun, code: Sequence[str]) -> str:

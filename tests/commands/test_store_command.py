@@ -86,7 +86,7 @@ def test_status_shows_each_space_the_total_and_the_limit(root: Path, type_in: Ty
     total = sum(path.stat().st_size for path in root.glob("*/**/*") if path.is_file())
     assert lines[3] == f"{total / 1000:.1f} kB in 2 spaces, in {root}"
     assert lines[4].startswith("a run adds at most ")
-    assert lines[4].endswith("GB unasked (--store-limit)")
+    assert lines[4].endswith("GB by itself (raise it with -o store.limit=SIZE)")
 
 
 def test_status_of_a_store_elsewhere(tmp_path: Path, root: Path, type_in: TypeIn) -> None:

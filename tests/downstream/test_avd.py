@@ -127,10 +127,10 @@ def test_the_loss_of_a_split_is_that_of_all_of_it() -> None:
     outcome = Outcome(("a", "b", "c"), answers, references)
     columns = [concordance([row[index] for row in references], [row[index] for row in answers]) for index in range(3)]
     assert expert.split_loss(outcome) == pytest.approx(1 - np.mean(columns))
-    scores = expert.score(outcome)
+    scores = question.score(VOCABULARY, outcome, {})
     assert scores["ccc"] == pytest.approx(np.mean(columns))
     assert scores["rmse_arousal"] == pytest.approx(math.sqrt(2 / 3))
-    assert {*scores} == {*expert.question.metrics}
+    assert {*scores} == {*question.QUESTION.metrics}
 
 
 # the head
@@ -171,28 +171,30 @@ def test_the_regressor_is_linear_dropout_tanh_linear() -> None:
 def test_one_dimension_alone_is_answered_alone() -> None:
     expert = make(vocabulary={"dimensions": ["valence"], "scale": [1.0, 5.0]})
     assert expert.regressor[3].out_features == 1
-    assert {*expert.question.metrics} == {"ccc", "ccc_valence", "pearson_valence", "rmse_valence"}
+    assert {*question.question_of(["valence"]).metrics} == {"ccc", "ccc_valence", "pearson_valence", "rmse_valence"}
 
 
 def test_answers_are_on_the_corpus_scale_and_a_user_is_told_none_beyond_it() -> None:
-    expert = make()
-    answers, scores = expert.decode(Output(torch.tensor([[0.0, 0.5, 1.0], [-0.5, 0.25, 2.0]])))
+    answer = question.answer(VOCABULARY)
+    answers, scores = answer.decided(make().decode(Output(torch.tensor([[0.0, 0.5, 1.0], [-0.5, 0.25, 2.0]]))))
+    assert scores is not None
     assert answers == ((1.0, 4.0, 7.0), (-2.0, 2.5, 13.0))
-    assert expert.join([(1.0, scores[1])])[0] == (1.0, 2.5, 7.0)
+    assert answer.joined([(1.0, scores[1])])[0] == (1.0, 2.5, 7.0)
     assert scores.tolist() == [[1.0, 4.0, 7.0], [-2.0, 2.5, 13.0]]
 
 
 def test_a_target_becomes_the_rating_that_it_was() -> None:
-    expert = make()
     row = Utterance("u", "u.wav", labels={"arousal": 1, "valence": "4", "dominance": 6.4})
-    assert expert.target(row) == pytest.approx((0.0, 0.5, 0.9))
-    assert expert.reference(expert.target(row)) == pytest.approx((1.0, 4.0, 6.4))
+    target = question.target(VOCABULARY, row)
+    assert target == pytest.approx((0.0, 0.5, 0.9))
+    assert question.reference(VOCABULARY, target) == pytest.approx((1.0, 4.0, 6.4))
 
 
 def test_a_long_files_ratings_are_averaged_by_seconds() -> None:
     windows = [(3.0, torch.tensor([1.0, 4.0, 8.0])), (1.0, torch.tensor([5.0, 4.0, 8.0]))]
-    ratings, scores = make().join(windows)
+    ratings, scores = question.answer(VOCABULARY).joined(windows)
     assert ratings == pytest.approx((2.0, 4.0, 7.0))
+    assert scores is not None
     assert scores.tolist() == pytest.approx([2.0, 4.0, 7.0])
 
 

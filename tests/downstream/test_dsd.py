@@ -14,13 +14,14 @@ from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Batch
 from headwater.downstream import metrics
+from headwater.downstream.answer import OneClass
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.classification import build_classifier
 from headwater.downstream.dsd import question
 from headwater.downstream.dsd.expert import DsdConfig
 from headwater.downstream.labels import LabelsConfig
 from headwater.runs.results import intervals_of
-from headwater.upstream.base import UpstreamSpec
+from headwater.upstream.base import Frames, UpstreamSpec
 
 SPECS = {
     "audio": UpstreamSpec("audio", 1, 5, 16_000, lambda samples: samples // 320),
@@ -38,11 +39,16 @@ def vocabulary_of(*words: Any, labels: LabelsConfig | None = None, point: str = 
     return question.make_vocabulary(options, labels or LabelsConfig(), corpus_of(*words, dev=dev))
 
 
+def answer_at(threshold: float) -> OneClass:
+    """The kind of answer at an operating point."""
+    return question.answer({"classes": list(question.CLASSES), "threshold": threshold})
+
+
 def outcome_of(truth: list[int], scores: list[float], threshold: float = 0.5) -> Outcome:
     table = torch.tensor([[1 - score, score] for score in scores])
     return Outcome(
         ids=tuple(f"u{index}" for index in range(len(truth))),
-        predictions=question.decide({"threshold": threshold}, table),
+        predictions=answer_at(threshold).decide(table),
         references=tuple(question.CLASSES[value] for value in truth),
         scores=table,
     )
@@ -106,7 +112,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {},
         r"both classes in split 'dev' of mine, which places the operating point, found directed only\. See `",
     ),
-    "no label": ((None,) * 4, {}, r"a label .* in mine, found none\. Name its column: --columns label=HEADER"),
+    "no label": ((None,) * 4, {}, r"a label .* in mine, found none\. Name its column: -o corpus.options.columns.label=HEADER"),
     "far of two": (("yes", "no") * 2, {"point": "far=2"}, r"operating_point eer, frr=0\.05, .* found 'far=2'"),
     "far of nothing": (("yes", "no") * 2, {"point": "far="}, r"found 'far='"),
     "an unknown point": (("yes", "no") * 2, {"point": "fpr=0.1"}, r"found 'fpr=0\.1'"),
@@ -181,11 +187,11 @@ def test_scores_that_differ_in_the_last_digit_are_decided_alike(seed: int, point
     outcome = outcome_of(truth.tolist(), scores.tolist())
     vocabulary = question.calibrate({"operating_point": point}, outcome)
     assert outcome.scores is not None
-    expected = question.decide(vocabulary, outcome.scores)
+    expected = answer_at(vocabulary["threshold"]).decide(outcome.scores)
     far, frr = rates(truth, scores, vocabulary["threshold"])
     assert (far if "far" in point else frr) <= float(point[4:])
     for shift in (1e-7, -1e-7):  # what another batch, or a store, makes of the same file
-        assert question.decide(vocabulary, outcome.scores + shift) == expected
+        assert answer_at(vocabulary["threshold"]).decide(outcome.scores + shift) == expected
 
 
 def test_no_false_alarm_at_all_holds_where_another_has_the_highest_score() -> None:
@@ -193,7 +199,7 @@ def test_no_false_alarm_at_all_holds_where_another_has_the_highest_score() -> No
     vocabulary = question.calibrate({"operating_point": "far=0"}, outcome_of(truth, scores))
     found = outcome_of(truth, scores, vocabulary["threshold"])
     assert set(found.predictions) == {"other"}
-    assert question.score(vocabulary, found)["far"] == 0
+    assert question.score(vocabulary, found, {})["far"] == 0
 
 
 def test_scores_next_to_each_other_are_told_apart() -> None:
@@ -201,7 +207,8 @@ def test_scores_next_to_each_other_are_told_apart() -> None:
     scores = [float(low), float(np.nextafter(low, np.float32(1)))]
     table = torch.tensor([[0.5, score] for score in scores])
     outcome = Outcome(("a", "b"), ("other", "other"), question.CLASSES, table)
-    assert question.decide(question.calibrate({"operating_point": "far=0"}, outcome), table) == question.CLASSES
+    placed = question.calibrate({"operating_point": "far=0"}, outcome)["threshold"]
+    assert answer_at(placed).decide(table) == question.CLASSES
 
 
 @pytest.mark.parametrize(
@@ -219,7 +226,7 @@ def test_dev_places_the_threshold(point: str, threshold: float) -> None:
 
 def test_the_operating_point_changes_the_answers_and_not_what_is_measured_without_it() -> None:
     truth, scores = [0, 0, 1, 0, 1], [0.1, 0.2, 0.5, 0.7, 0.9]
-    found = {threshold: question.score({}, outcome_of(truth, scores, threshold)) for threshold in (0.5, 0.8)}
+    found = {threshold: question.score({}, outcome_of(truth, scores, threshold), {}) for threshold in (0.5, 0.8)}
     assert found[0.5]["far"] == pytest.approx(1 / 3)
     assert found[0.5]["frr"] == 0
     assert (found[0.8]["far"], found[0.8]["frr"], found[0.8]["acc_point"]) == (0.0, 0.5, 0.8)
@@ -230,7 +237,7 @@ def test_the_operating_point_changes_the_answers_and_not_what_is_measured_withou
 
 
 def test_all_metrics_of_a_split_by_hand() -> None:
-    found = question.score({}, outcome_of([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
+    found = question.score({}, outcome_of([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]), {})
     expected = {"eer": 0.5, "auc": 0.75, "acc": 0.5, "acc_point": 0.5, "far": 0.5, "frr": 0.5}
     assert found == pytest.approx(expected)
     assert {*found} == {*question.METRICS}
@@ -244,7 +251,7 @@ def test_the_area_is_scikit_learns(seed: int, ties: bool) -> None:
 
 
 def test_a_split_of_one_class_has_no_error_rate_but_an_accuracy() -> None:
-    found = question.score({}, outcome_of([1, 1, 1], [0.9, 0.8, 0.1]))
+    found = question.score({}, outcome_of([1, 1, 1], [0.9, 0.8, 0.1]), {})
     assert math.isnan(found["eer"])
     assert math.isnan(found["auc"])
     assert math.isnan(found["far"])
@@ -260,11 +267,12 @@ def test_draws_of_speakers_with_one_class_leave_an_interval() -> None:
     truth = [1, 1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     outcome = outcome_of(truth, [0.2 + 0.5 * value + 0.01 * row for row, value in enumerate(truth)])
     speakers = [f"s{row // 2}" for row in range(16)]
-    found = intervals_of(lambda rows: question.score({}, rows), ["eer", "acc"], outcome, speakers)
+    vocabulary = {"classes": list(question.CLASSES), "threshold": 0.5}
+    found = intervals_of(question.QUESTION, vocabulary, outcome, speakers, {})
     assert found["eer"] is not None
     assert found["acc"] is not None
     one = outcome_of([1] * 16, [0.9] * 16)
-    assert intervals_of(lambda rows: question.score({}, rows), ["eer"], one, speakers) == {"eer": None}
+    assert intervals_of(question.QUESTION, vocabulary, one, speakers, {})["eer"] is None
 
 
 # the expert
@@ -273,7 +281,7 @@ def test_draws_of_speakers_with_one_class_leave_an_interval() -> None:
 def expert_of(**options: Any) -> Any:
     vocabulary = vocabulary_of("yes", "no", "no", "no", "yes", "no")  # in train: 1 directed, 3 others
     torch.manual_seed(0)
-    return build_classifier(question.QUESTION, DsdConfig(**options), vocabulary, SPECS)
+    return build_classifier(DsdConfig(**options), vocabulary, SPECS)
 
 
 def test_classes_are_weighted_by_their_rarity_where_asked() -> None:
@@ -288,10 +296,22 @@ def test_class_weights_make_the_rare_class_cost_more() -> None:
     assert expert_of(class_weights=True).loss(output, batch).item() == pytest.approx((2 / 3 + 2) / 2 * math.log(2))
 
 
-def test_calibration_is_kept_in_the_vocabulary_and_used_for_the_next_file() -> None:
-    expert = expert_of(operating_point="far=0")
-    expert.vocabulary = {**expert.vocabulary, "operating_point": "far=0"}
-    expert.calibrate(outcome_of([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.1]))
-    assert 0.8 < expert.vocabulary["threshold"] <= 0.9
-    assert expert.join([(1.0, torch.tensor([0.25, 0.75]))])[0] == "other"
-    assert expert.join([(1.0, torch.tensor([0.05, 0.95]))])[0] == "directed"
+def test_calibration_returns_a_vocabulary_and_is_used_for_the_next_file() -> None:
+    expert = expert_of()
+    before = {**expert.vocabulary, "operating_point": "far=0"}
+    calibrated = expert.with_vocabulary(question.calibrate(before, outcome_of([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.1])))
+    assert 0.8 < calibrated.vocabulary["threshold"] <= 0.9
+    answer = question.QUESTION.answer(calibrated.vocabulary)
+    assert answer.joined([(1.0, torch.tensor([0.25, 0.75]))])[0] == "other"
+    assert answer.joined([(1.0, torch.tensor([0.05, 0.95]))])[0] == "directed"
+    assert expert.vocabulary["threshold"] == 0.5
+
+
+def test_a_view_with_another_vocabulary_shares_the_weights() -> None:
+    expert = expert_of()
+    view = expert.with_vocabulary({**expert.vocabulary, "threshold": 0.9})
+    frames = {"audio": Frames(torch.ones(1, 3, SPECS["audio"].dim), (3,))}
+    with torch.no_grad():
+        expert.classifier.bias += 1.0
+    assert torch.equal(view(frames).values, expert(frames).values)
+    assert (view.vocabulary["threshold"], expert.vocabulary["threshold"]) == (0.9, 0.5)

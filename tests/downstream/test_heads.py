@@ -8,7 +8,8 @@ from torch import Tensor
 
 from headwater.core.errors import UserError
 from headwater.downstream import heads
-from headwater.upstream.base import Frames
+from headwater.downstream.classification import ClassifierConfig, build_classifier
+from headwater.upstream.base import Frames, UpstreamSpec
 
 LENGTHS = (7, 3, 1)
 
@@ -29,9 +30,9 @@ def means(frames: Frames) -> Frames:
     return Frames(pooled, (1,) * len(frames.lengths), pooled=True)
 
 
-def build(**options: object) -> heads.MeanPoolLinear:
+def build(**options: object) -> heads.Pooled:
     torch.manual_seed(0)
-    return heads.MeanPoolLinear(6, 4, projector_dim=5, **options)  # type: ignore[arg-type]
+    return heads.Pooled(6, projector_dim=5, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
@@ -58,13 +59,15 @@ def test_an_utterance_is_answered_alone_as_in_a_batch(pooling: str) -> None:
 
 
 def test_the_default_head_equals_superbs_formula() -> None:
-    head, frames = build(), random_frames()
-    rows = []
+    vocabulary = {"classes": ["a", "b", "c", "d"], "merge": {}, "key": "emotion"}
+    spec = UpstreamSpec("audio", 1, 768, 16_000, lambda samples: samples // 320)
+    expert, frames = build_classifier(ClassifierConfig(activation="none"), vocabulary, {"audio": spec}), random_frames(dim=768)
+    projector, rows = expert.fusion.branches["audio"].projector, []  # type: ignore[union-attr, index]
     for row, length in zip(frames.values, LENGTHS, strict=True):
-        projected = row[:length] @ head.pooled.projector.weight.T + head.pooled.projector.bias
-        rows.append(projected.mean(dim=0) @ head.classifier.weight.T + head.classifier.bias)
-    torch.testing.assert_close(head(frames), torch.stack(rows))
-    assert sum(parameter.numel() for parameter in heads.MeanPoolLinear(768, 4).parameters()) == 768 * 256 + 256 + 256 * 4 + 4
+        projected = row[:length] @ projector.weight.T + projector.bias  # type: ignore[union-attr]
+        rows.append(projected.mean(dim=0) @ expert.classifier.weight.T + expert.classifier.bias)
+    torch.testing.assert_close(expert({"audio": frames}).values, torch.stack(rows))
+    assert sum(parameter.numel() for parameter in expert.parameters()) == 768 * 256 + 256 + 256 * 4 + 4
 
 
 def test_the_mean_alone_gives_the_same_answers_and_gradients() -> None:

@@ -39,7 +39,7 @@ CORPUS = Corpus("mine", "v1", None, {"train": rows_of(WORDS), "dev": rows_of(WOR
 
 def expert_of(**options: Any) -> Classifier:
     config = KsConfig(**options)
-    built = TASK.build(config, question.make_vocabulary(config, LabelsConfig(), CORPUS), SPECS)
+    built = TASK.build(config, question.QUESTION.make_vocabulary(config, LabelsConfig(), CORPUS), SPECS)
     assert isinstance(built, Classifier)
     return built
 
@@ -50,7 +50,7 @@ def generator(seed: int = 1) -> torch.Generator:
 
 def test_classes_are_drawn_alike() -> None:
     expert, train = expert_of(), CORPUS.splits["train"]
-    weights = sampling_weights([Example(row, 1.0, expert.target(row), expert.weight(row)) for row in train])
+    weights = sampling_weights([Example(row, 1.0, 0, expert.weight(row)) for row in train])
     drawn = Counter(WORDS[row] for step in range(200) for row in draw(len(train), 32, 1, step, weights))
     assert all(abs(count / 6400 - 0.25) < 0.03 for count in drawn.values())
     assert len(drawn) == 4
@@ -94,7 +94,7 @@ def test_a_frame_of_each_class_is_learnt() -> None:
     """The head with its loss, from one frame that tells the class."""
     torch.manual_seed(0)
     expert, train = expert_of(even_classes=False), CORPUS.splits["train"]
-    targets = tuple(expert.target(row) for row in train)
+    targets = tuple(question.QUESTION.target(expert.vocabulary, row) for row in train)
     values = torch.nn.functional.one_hot(torch.tensor(targets), 5).float().unsqueeze(1)  # (batch, frame, dim)
     frames = {"audio": Frames(values, (1,) * len(train))}
     batch = Batch(None, (), tuple(row.id for row in train), targets=targets)
@@ -103,7 +103,7 @@ def test_a_frame_of_each_class_is_learnt() -> None:
         optimizer.zero_grad()
         expert.loss(expert(frames), batch).backward()
         optimizer.step()
-    answers, scores = expert.decode(expert(frames))
+    answers, scores = question.QUESTION.answer(expert.vocabulary).decided(expert.decode(expert(frames)))
     assert list(answers) == WORDS
     assert scores is not None
     assert torch.allclose(scores.sum(dim=1), torch.ones(len(train)))
@@ -115,7 +115,7 @@ def outcome_of(truth: list[str], answers: list[str]) -> Outcome:
 
 def test_accuracy_counts_clips_and_ua_counts_classes() -> None:
     outcome = outcome_of(["_unknown_"] * 8 + ["yes"] * 2, ["_unknown_"] * 10)
-    assert question.score({"classes": list(ORDER)}, outcome) == {"acc": 0.8, "ua": 0.5}
+    assert question.score({"classes": list(ORDER)}, outcome, {}) == {"acc": 0.8, "ua": 0.5}
 
 
 def test_recall_is_told_for_the_classes_that_are_there() -> None:
@@ -158,9 +158,10 @@ def test_the_superb_recipe_is_s3prls_experiment() -> None:
     config = resolve([read_yaml(find_recipe("superb/ks")), {"upstream": {"name": "hubert"}}])
     training, optimizer = config.training, config.optimizer
     assert (training.steps, training.batch_size, training.eval_every, training.sort_pieces) == (200_000, 32, 4000, False)
-    assert (optimizer.lr, optimizer.clip, config.expert.projector_dim, config.expert.activation) == (1e-4, 1.0, 256, "none")
-    assert (config.corpus.name, config.corpus.protocol, config.select_by) == ("speech_commands", "v1", "ua")
-    assert (config.expert.even_classes, config.expert.crop_seconds) == (True, 1.0)
+    expert = config.only.expert
+    assert (optimizer.lr, optimizer.clip, expert.projector_dim, expert.activation) == (1e-4, 1.0, 256, "none")
+    assert (config.only.corpus.name, config.only.corpus.protocol, config.only.select_by) == ("speech_commands", "v1", "ua")
+    assert (config.only.expert.even_classes, config.only.expert.crop_seconds) == (True, 1.0)
     assert [row["value"] for row in references(config, [])] == [0.9630]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
-from headwater.downstream.emotion.question import adapt
+from headwater.downstream.emotion.question import QUESTION
 from headwater.downstream.labels import Classes, LabelsConfig, classes_of, require_trainable
 
 
@@ -72,7 +72,7 @@ def test_classes_survive_the_run_folder() -> None:
 def test_another_corpus_labels_are_matched_by_meaning_and_what_is_left_out_is_said() -> None:
     vocabulary = classes_of(corpus(*ALL), "emotion", LabelsConfig()).vocabulary()
     other = corpus("ANG", "HAP", "DIS", test=("SAD", "NEU", "DIS"), name="cremad")
-    adapted, said = adapt(vocabulary, LabelsConfig(), other)
+    adapted, said = QUESTION.adapt(vocabulary, LabelsConfig(), other)
     classes = Classes.from_vocabulary(adapted)
     assert [classes.of(row) for row in other.splits["test"]] == ["sad", "neu", None]
     assert "ANG=ang" in said
@@ -82,4 +82,4 @@ def test_another_corpus_labels_are_matched_by_meaning_and_what_is_left_out_is_sa
 def test_another_corpus_without_a_common_label_is_refused() -> None:
     vocabulary = classes_of(corpus(*ALL), "emotion", LabelsConfig()).vocabulary()
     with pytest.raises(UserError, match=r"among neu, hap, ang, sad, found big, small.*labels.merge"):
-        adapt(vocabulary, LabelsConfig(), corpus("big", "small", test=(), name="manifest"))
+        QUESTION.adapt(vocabulary, LabelsConfig(), corpus("big", "small", test=(), name="manifest"))

@@ -97,7 +97,7 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(filled: int, small_disk: Pa
 def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_one_whole(
     desk: Path, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headwater.runs import state as checkpoint
+    from headwater.core import tensors as checkpoint
 
     written, save_file = [], checkpoint.save_file
 
@@ -316,7 +316,7 @@ def test_a_reader_that_went_away_and_a_full_disk_behind_the_output(target: str, 
     else:
         writer = os.open(target, os.O_WRONLY)
     ended = subprocess.run(
-        [sys.executable, "-m", "headwater", "upstreams"],
+        [sys.executable, "-m", "headwater", "list", "upstreams"],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,6 +15,7 @@ from headwater.commands.predict import challenge_lines, plain_lines
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.corpus.base import Utterance
+from headwater.downstream.answer import Text
 from headwater.inference.load import load_run
 from headwater.inference.waveforms import WINDOW_SECONDS
 from headwater.runs.config.identity import identity_of
@@ -64,14 +65,14 @@ def test_a_table_of_audio_and_text_is_learnt_from(trained: Path) -> None:
 
 
 def test_predictions_are_written_and_read_as_texts(trained: Path) -> None:
-    outcome, speakers = read_predictions(trained / "predictions-test.csv")
+    outcome, speakers = read_predictions(trained / "predictions-test.csv", Text())
     assert {*outcome.references} == {*WORDS.values()}
     assert len(outcome.predictions) == len(speakers) == 12
     assert not (trained / "outcome-test.safetensors").exists()
 
 
 def test_a_finished_run_writes_what_it_hears_in_a_file(trained: Path, tones: Path) -> None:
-    outcome, _ = read_predictions(trained / "predictions-test.csv")
+    outcome, _ = read_predictions(trained / "predictions-test.csv", Text())
     for name, answer in zip(outcome.ids, outcome.predictions, strict=True):
         prediction = load_run(trained).predict(str(tones.with_name(name)))
         assert (prediction.label, prediction.scores) == (answer, None)
@@ -79,7 +80,7 @@ def test_a_finished_run_writes_what_it_hears_in_a_file(trained: Path, tones: Pat
 
 def test_a_long_file_is_written_window_by_window(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, heard = load_run(trained), iter(["FIRST", "", "LAST"])
-    monkeypatch.setattr(asked.expert, "decode", lambda _: ((next(heard),), None))
+    monkeypatch.setattr(asked.expert, "decode", lambda _: (next(heard),))
     prediction = asked.predict(np.zeros(int(2.5 * WINDOW_SECONDS * 16_000), np.float32))
     assert prediction.label == "FIRST LAST"
     assert prediction.seconds == 2.5 * WINDOW_SECONDS
@@ -129,10 +130,10 @@ def test_an_utterance_without_a_transcript_is_refused(lacking: Path) -> None:
 
 def test_an_utterance_without_a_transcript_is_left_out_or_silent_as_the_run_says(lacking: Path) -> None:
     dropped = prepare(config_of(lacking, {"corpus": {"missing_text": "drop"}}))
-    assert {name: len(rows) for name, rows in dropped.task.splits.items()} == {"train": 46, "dev": 12, "test": 11}
+    assert {name: len(rows) for name, rows in dropped.tasks["asr"].splits.items()} == {"train": 46, "dev": 12, "test": 11}
     assert "left out for want of a transcript: 2 of 48 in train, 1 of 12 in test" in dropped.notes
     silent = prepare(config_of(lacking, {"corpus": {"missing_text": "empty"}}))
-    assert [row.target for row in silent.task.splits["train"][:3]] == ["", "", "H"]
+    assert [row.target for row in silent.tasks["asr"].splits["train"][:3]] == ["", "", "H"]
     assert identity_of(dropped.config) != identity_of(silent.config)
 
 
@@ -142,7 +143,7 @@ def test_training_utterances_too_short_for_their_text_are_told(spoken: Path) -> 
     path = spoken.with_name("long.csv")
     path.write_text("\n".join(lines) + "\n")
     prepared = prepare(config_of(path))
-    assert len(prepared.task.splits["train"]) == 47
+    assert len(prepared.tasks["asr"].splits["train"]) == 47
     expected = "1 of 48 training utterances left out: too short for what is to be learnt of them (the first: 00.wav)"
     assert expected in prepared.notes
 
@@ -158,9 +159,9 @@ def test_a_table_without_texts_is_answered_with_the_column_that_would_serve(tone
 def test_a_column_of_texts_by_another_name_is_named(spoken: Path) -> None:
     path = spoken.with_name("other.csv")
     path.write_text(spoken.read_text().replace("audio,text", "audio,transcript"))
-    with pytest.raises(UserError, match=r"--columns text=transcript"):
+    with pytest.raises(UserError, match=r"corpus.options.columns.text=transcript"):
         prepare(config_of(path))
     found = prepare(config_of(path, {"corpus": {"options": {"columns": {"text": "transcript"}}}}))
-    assert found.task.splits["train"][0].utterance == Utterance(
+    assert found.tasks["asr"].splits["train"][0].utterance == Utterance(
         "00.wav", str(path.with_name("00.wav")), text="l!", speaker="spk0"
     )

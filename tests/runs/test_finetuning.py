@@ -12,6 +12,7 @@ import torch
 
 from headwater.core.errors import UserError
 from headwater.core.tensors import load_tensors
+from headwater.downstream.answer import OneClass
 from headwater.runs.config.schema import RunConfig
 from headwater.runs.results import read_predictions
 from headwater.runs.run import run
@@ -36,7 +37,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def scores(folder: Path) -> torch.Tensor:
     """Return the predicted probabilities (utterance, class) on test."""
-    found = read_predictions(folder / "predictions-test.csv")[0].scores
+    found = read_predictions(folder / "predictions-test.csv", OneClass(()))[0].scores
     assert found is not None
     return found
 

@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from headwater.core.errors import UserError
-from headwater.core.run_folder import ARCHITECTURES
+from headwater.core.run_folder import RunFolder
 from headwater.upstream.base import Upstream, UpstreamConfig
 from headwater.upstream.load import load_upstream
 
@@ -42,7 +42,7 @@ def save_finetuned(folder: Path, upstreams: dict[str, Upstream]) -> None:
     tensors = {f"upstreams.{role}.{key}": value for role, one in upstreams.items() for key, value in one.state_dict().items()}
     save_file(tensors, folder / "checkpoints" / "best.safetensors")
     for role, one in upstreams.items():
-        (folder / ARCHITECTURES[role]).write_text(json.dumps(one.architecture()), encoding="utf-8")
+        RunFolder(folder).architecture(role).write_text(json.dumps(one.architecture()), encoding="utf-8")
 
 
 def test_of_two_finetuned_upstreams_the_one_that_is_asked_for_comes_back(tmp_path: Path, speechlike: Any) -> None:

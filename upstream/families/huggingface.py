@@ -16,12 +16,16 @@ from ..base import Modality, Upstream, UpstreamConfig, register_upstream
 from .bert import BLOCKS, TextEncoder, blocks_of
 from .hubert import HubertFamily
 from .tokenizer import read_tokenizer
+from .whisper import WhisperEncoder, feature_extractor
 
 __all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "new_model", "options_of", "rebuild", "wrap"]
 
-OPTIONS = frozenset({"keep_layers", "padding", "normalize_waveform", "dropout", "spec_augment", "attend"})
-_WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "attend"})
-_TEXT_OPTIONS = frozenset({"keep_layers", "dropout"})
+OPTIONS = frozenset(
+    {"keep_layers", "padding", "normalize_waveform", "dropout", "dropout_of", "layerdrop", "spec_augment", "attend"}
+    | {"front_end", "front_end_gradient"}
+)
+_WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "dropout_of", "attend"})
+_TEXT_OPTIONS = frozenset({"keep_layers", "dropout", "dropout_of"})
 
 # model_type of config.json -> public name, as in s3prl and meaning the same there -> hub id
 _CHECKPOINTS = {
@@ -125,6 +129,7 @@ _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT, RoBERTa
     *("embd_pdrop", "attn_pdrop", "resid_pdrop"),  # GPT-2
 )
+_HIDDEN_DROPOUTS = frozenset({"hidden_dropout", "dropout", "hidden_dropout_prob", "resid_pdrop"})  # behind a block's two parts
 _LAYERDROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
 # a Whisper folder holds the whole model: its encoder's weights lose the prefix, the decoder's are passed over
 _ENCODER_ONLY = {"key_mapping": {r"^(model\.)?encoder\.": ""}}
@@ -162,7 +167,7 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     settings = configure(settings_of(model_class, described, folder), config)
     made = {"tokenizer": read_tokenizer(folder, settings, source)} if modality_of(found) == "text" else None
     model = load_weights(model_class, settings, folder, **_LOADED_WITH.get(found, {}))
-    upstream = wrap(model, config, folder, made)
+    upstream = wrap(model, config, folder, made, trained_layerdrop=described.get("layerdrop") or 0.0)
     upstream.source = source
     return upstream
 
@@ -248,7 +253,7 @@ def class_of(model_type: str) -> Any:
 def configure(settings: Any, config: UpstreamConfig) -> Any:
     """Return transformers' config with nothing random but the dropout that was asked for."""
     for name in _LAYERDROPS:
-        if hasattr(settings, name):  # transformers leaves a skipped block out of its list of layers
+        if hasattr(settings, name):  # transformers leaves a skipped block out of its list of layers: ours keeps the count
             setattr(settings, name, 0.0)
     if modality_of(settings.model_type) == "audio":
         settings.apply_spec_augment = False  # on by default there, and drawn by numpy; ours is `spec_augment`
@@ -256,24 +261,35 @@ def configure(settings: Any, config: UpstreamConfig) -> Any:
     # WavLM's attention adds a bias: transformers has no fused kernel for it, hubert_family.py does
     settings._attn_implementation = "eager" if settings.model_type == "wavlm" else "sdpa"
     if config.dropout is not None:
-        if not 0.0 <= config.dropout < 1.0:
-            raise UserError(f"Expected a dropout from 0 to below 1, found {config.dropout}. Set `dropout=0.1`, say.")
+        _share(config.dropout, "dropout")
         for name in _DROPOUTS:  # attention's dropout is a functional one: no walk over modules would reach it
-            if hasattr(settings, name):
+            if hasattr(settings, name) and (config.dropout_of == "all" or name in _HIDDEN_DROPOUTS):
                 setattr(settings, name, config.dropout)
     return settings
 
 
-def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, architecture: dict[str, Any] | None = None) -> Upstream:
-    """Return a transformers model as an upstream, pruned and padded as asked."""
+def _share(value: float, name: str) -> float:
+    """Return a share, or raise a UserError where it is none."""
+    if not 0.0 <= value < 1.0:
+        raise UserError(f"Expected a {name} from 0 to below 1, found {value}. Set `{name}=0.1`, say.")
+    return value
+
+
+def wrap(
+    model: Any,
+    config: UpstreamConfig,
+    folder: Path | None = None,
+    architecture: dict[str, Any] | None = None,
+    *,
+    trained_layerdrop: float = 0.0,  # in the checkpoint's config
+) -> Upstream:
+    """Return a transformers model as an upstream, pruned and padded as the config says."""
     settings, described = model.config, architecture or {}  # what prepares a model's input is described, or in the folder
     heard = described.get("heard", {})  # of a run above another the config does not say what the one below was told
     _keep_layers(model, config.keep_layers)
     if modality_of(settings.model_type) == "text":
         return TextEncoder(model, described["tokenizer"])
     if settings.model_type == "whisper":
-        from .whisper import WhisperEncoder, feature_extractor
-
         extractor = feature_extractor(settings, folder, described.get("extractor"))
         return WhisperEncoder(model, extractor, attend=heard.get("attend", config.attend))
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
@@ -282,7 +298,14 @@ def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, archite
     trained = getattr(settings, "normalize_waveform", trained)  # said where a file of s3prl's departs from that
     normalize = {"auto": trained, "yes": True, "no": False}[config.normalize_waveform]
     normalize, padding = heard.get("normalize", normalize), heard.get("padding", config.padding)
-    return HubertFamily(model, normalize=normalize, padding=padding, spec_augment=config.spec_augment)
+    return HubertFamily(
+        model,
+        normalize=normalize,
+        padding=padding,
+        spec_augment=config.spec_augment,
+        layerdrop=trained_layerdrop if config.layerdrop is None else _share(config.layerdrop, "layerdrop"),
+        front_end_gradient=config.front_end_gradient,
+    )
 
 
 def _keep_layers(model: Any, keep: int | None) -> None:

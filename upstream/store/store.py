@@ -393,15 +393,3 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UserError(f"Expected a size such as 20GB, found '{text}'. Write a number and KB, MB, GB or TB.")
     return int(float(match[1]) * _UNITS[match[2]])
-
-
-def in_words(size: float) -> str:
-    """Return bytes as a person reads them.
-
-    >>> in_words(3_590_000_000)
-    '3.6 GB'
-    """
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{int(size)} B"

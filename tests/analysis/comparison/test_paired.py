@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ QUESTIONS: dict[str, tuple[Question, Mapping[str, Any]]] = {
     "sid": (SID, CLASSES),
     "dsd": (DSD, DIRECTED),
     "avd": (AVD, RATED),
-    "asr": (ASR, {}),
+    "asr": (ASR, {"characters": [], "normalize": "upper"}),
 }
 
 
@@ -79,12 +78,14 @@ def speakers_of(count: int, speakers: int) -> tuple[str, ...]:
 @pytest.mark.parametrize("task", QUESTIONS)
 def test_the_quick_way_gives_what_the_tasks_own_score_gives(task: str) -> None:
     question, vocabulary = QUESTIONS[task]
-    sides = ([answers(task, 1).columns(), answers(task, 2).columns()], [answers(task, 3).columns(), answers(task, 4).columns()])
+    kind = question.answer(vocabulary)
+    of_seed = [answers(task, seed).columns(kind) for seed in (1, 2, 3, 4)]
+    sides = (of_seed[:2], of_seed[2:])
     _, units = np.unique(speakers_of(240, 9), return_inverse=True)
-    slow = Rescored(sides, units, partial(question.score, vocabulary))
+    slow = Rescored(sides, units, lambda outcome: question.score(vocabulary, outcome, {}))
     generator = np.random.default_rng(7)
     for metric in question.metrics:
-        gap = quick_gap(metric, sides, units, vocabulary, slow)
+        gap = quick_gap(metric, sides, units, kind, slow)
         assert gap is not None, f"{task} {metric} is scored draw by draw"
         masks = generator.random((20, 9)) < 0.5
         np.testing.assert_allclose(gap.swapped(masks), slow.gap(metric).swapped(masks), atol=1e-9)
@@ -95,14 +96,15 @@ def test_the_quick_way_gives_what_the_tasks_own_score_gives(task: str) -> None:
 def test_a_metric_that_only_shares_its_name_is_scored_by_its_own_task() -> None:
     """Another task's `ua` may be anything."""
     strange = replace(
-        EMOTION, metrics={"ua": "higher"}, score=lambda _, outcome: {"ua": float(np.sum(outcome.predictions == "a"))}
+        EMOTION, metrics={"ua": "higher"}, score=lambda _, outcome, __: {"ua": float(np.sum(outcome.predictions == "a"))}
     )
-    sides = ([answers("emotion", 1).columns()], [answers("emotion", 2).columns()])
+    kind = strange.answer(CLASSES)
+    sides = ([answers("emotion", 1).columns(kind)], [answers("emotion", 2).columns(kind)])
     _, units = np.unique(speakers_of(240, 9), return_inverse=True)
-    slow = Rescored(sides, units, partial(strange.score, CLASSES))
+    slow = Rescored(sides, units, lambda outcome: strange.score(CLASSES, outcome, {}))
     assert tallies_of("ua")
-    assert quick_gap("ua", sides, units, CLASSES, slow) is None
-    found = differences(sides, speakers_of(240, 9), strange, CLASSES)["ua"]
+    assert quick_gap("ua", sides, units, kind, slow) is None
+    found = differences(sides, speakers_of(240, 9), strange, CLASSES, {})["ua"]
     assert found.value == sum(np.equal(answers("emotion", 2).predictions, "a")) - sum(
         np.equal(answers("emotion", 1).predictions, "a")
     )
@@ -113,7 +115,7 @@ def test_a_metric_that_only_shares_its_name_is_scored_by_its_own_task() -> None:
 def test_a_system_differs_from_itself_by_nothing_with_p_1(task: str, speakers: int) -> None:
     question, vocabulary = QUESTIONS[task]
     side = [answers(task, 1)]
-    for found in differences((side, side), speakers_of(240, speakers), question, vocabulary).values():
+    for found in differences((side, side), speakers_of(240, speakers), question, vocabulary, {}).values():
         assert (found.value, found.p) == (0.0, 1.0)
         assert found.interval == ((0.0, 0.0) if speakers >= 8 else None)
 
@@ -122,7 +124,7 @@ def test_a_system_differs_from_itself_by_nothing_with_p_1(task: str, speakers: i
 def test_changing_the_order_of_the_sides_turns_the_sign_alone(task: str) -> None:
     question, vocabulary = QUESTIONS[task]
     one, other, speakers = [answers(task, 1)], [answers(task, 2)], speakers_of(240, 9)
-    there, back = (differences(sides, speakers, question, vocabulary) for sides in ((one, other), (other, one)))
+    there, back = (differences(sides, speakers, question, vocabulary, {}) for sides in ((one, other), (other, one)))
     for metric, found in there.items():
         assert found.value == pytest.approx(-back[metric].value)
         assert found.p == back[metric].p
@@ -143,16 +145,16 @@ def test_many_speakers_are_swapped_at_random_and_p_is_never_0() -> None:
 def test_the_random_swaps_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     question, vocabulary = QUESTIONS["emotion"]
     sides = ([answers("emotion", 1)], [answers("emotion", 5)])
-    exact = differences(sides, speakers_of(240, 10), question, vocabulary)["ua"].p
+    exact = differences(sides, speakers_of(240, 10), question, vocabulary, {})["ua"].p
     monkeypatch.setattr(paired, "MOST_EXACT", 3)
-    drawn = differences(sides, speakers_of(240, 10), question, vocabulary)["ua"].p
+    drawn = differences(sides, speakers_of(240, 10), question, vocabulary, {})["ua"].p
     assert exact is not None
     assert drawn == pytest.approx(exact, abs=0.02)
 
 
 def test_without_speakers_utterances_change_sides_and_there_is_no_interval() -> None:
     question, vocabulary = QUESTIONS["emotion"]
-    found = differences(([answers("emotion", 1)], [answers("emotion", 2)]), [""] * 240, question, vocabulary)["wa"]
+    found = differences(([answers("emotion", 1)], [answers("emotion", 2)]), [""] * 240, question, vocabulary, {})["wa"]
     assert found.interval is None
     assert found.p is not None
     assert 0 < found.p <= 1
@@ -161,9 +163,9 @@ def test_without_speakers_utterances_change_sides_and_there_is_no_interval() -> 
 def test_seeds_are_averaged_and_their_spread_is_told() -> None:
     question, vocabulary = QUESTIONS["emotion"]
     ones, others = [answers("emotion", seed) for seed in (1, 2, 3)], [answers("emotion", seed) for seed in (4, 5, 6)]
-    found = differences((ones, others), speakers_of(240, 9), question, vocabulary)["wa"]
+    found = differences((ones, others), speakers_of(240, 9), question, vocabulary, {})["wa"]
     gaps = [
-        question.score(vocabulary, other)["wa"] - question.score(vocabulary, one)["wa"]
+        question.score(vocabulary, other, {})["wa"] - question.score(vocabulary, one, {})["wa"]
         for one, other in zip(ones, others, strict=True)
     ]
     assert found.value == pytest.approx(np.mean(gaps))
@@ -185,8 +187,8 @@ def test_mcnemar_counts_what_one_side_alone_has_right() -> None:
 def test_the_metric_that_counts_right_answers_is_found(task: str, metric: str | None) -> None:
     question, vocabulary = QUESTIONS[task]
     outcome = answers(task, 1)
-    assert counted_by(question, vocabulary, outcome) == metric
-    assert counted_by(question, vocabulary, replace(outcome, predictions=outcome.references)) == metric
+    assert counted_by(question, vocabulary, outcome, {}) == metric
+    assert counted_by(question, vocabulary, replace(outcome, predictions=outcome.references), {}) == metric
 
 
 def test_holm_multiplies_the_smallest_p_most_and_keeps_the_order() -> None:
@@ -198,7 +200,7 @@ def test_five_thousand_utterances_are_compared_in_seconds() -> None:
     question, vocabulary = QUESTIONS["emotion"]
     sides = ([answers("emotion", 1, 5531)], [answers("emotion", 2, 5531)])
     start = time.process_time()
-    differences(sides, speakers_of(5531, 10), question, vocabulary)
+    differences(sides, speakers_of(5531, 10), question, vocabulary, {})
     assert time.process_time() - start < 5
 
 

@@ -93,7 +93,7 @@ def test_without_speakers_folds_are_drawn_and_the_note_says_what_that_means(tmp_
     corpus = manifest.read(path)
     assert corpus.protocol == "random5"
     assert {name: len(found) for name, found in corpus.splits.items()} == {"train": 12, "dev": 4, "test": 4}
-    assert "--columns speaker=client_id" in corpus.notes[0]
+    assert "-o corpus.options.columns.speaker=client_id" in corpus.notes[0]
 
 
 def test_split_names_are_understood_and_others_kept(tmp_path: Path) -> None:
@@ -142,14 +142,18 @@ def test_labels_may_be_absent_where_none_are_required(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "option"),
     [
-        ("wav_path,emotion,spk", "--columns audio=wav_path,label=emotion,speaker=spk"),
-        ("Filename;Class", "--columns audio=Filename,label=Class"),
-        ("path,client_id,sentence,target", "--columns audio=path,label=target,speaker=client_id,text=sentence"),
-        ("audio,emo_class,split", "--columns label=emo_class"),
-        ("foo,bar", "--columns audio=HEADER,label=HEADER"),
+        ("wav_path,emotion,spk", "-o corpus.options.columns='{audio: wav_path, label: emotion, speaker: spk}'"),
+        ("Filename;Class", "-o corpus.options.columns='{audio: Filename, label: Class}'"),
+        (
+            "path,client_id,sentence,target",
+            "-o corpus.options.columns='{audio: path, label: target, speaker: client_id, text: sentence}'",
+        ),
+        ("audio,emo_class,split", "-o corpus.options.columns.label=emo_class"),
+        ("foo,bar", "-o corpus.options.columns='{audio: HEADER, label: HEADER}'"),
         (
             "wav_path,is_directed,hyp,spk_id,partition,locale",
-            "--columns audio=wav_path,label=is_directed,speaker=spk_id,split=partition,text=hyp,lang=locale",
+            "-o corpus.options.columns='{audio: wav_path, label: is_directed, speaker: spk_id, split: partition, text: hyp, "
+            "lang: locale}'",
         ),
     ],
 )
@@ -196,7 +200,7 @@ def test_device_and_language_are_labels_under_their_known_names(tmp_path: Path) 
 def test_columns_that_could_be_used_are_named(tmp_path: Path) -> None:
     corpus = manifest.read(table(tmp_path, "audio,label,hyp,locale", "a.wav,x,go,en", "b.wav,y,stop,de"))
     assert rows(corpus)["a.wav"].text is None
-    assert corpus.notes[-1] == "columns that are not used, but could be: --columns text=hyp,lang=locale"
+    assert corpus.notes[-1] == "columns that are not used, but could be: -o corpus.options.columns='{text: hyp, lang: locale}'"
 
 
 def test_two_test_sets_are_as_good_as_one(tmp_path: Path) -> None:
@@ -261,7 +265,7 @@ def test_a_mapping_with_a_typo_is_answered_with_the_nearest_name(tmp_path: Path,
     ("options", "words"),
     [
         ({"protocol": "speaker5"}, "a speaker in every row"),
-        ({"protocol": "split"}, "--columns split=HEADER"),
+        ({"protocol": "split"}, "-o corpus.options.columns.split=HEADER"),
         ({"fold": 6}, "fold between 1 and 5"),
     ],
 )
