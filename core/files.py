@@ -99,6 +99,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+# what is used of these files without another look
+_KINDS: dict[str, dict[str, type]] = {
+    "identity.json": {"marks": list, "upstreams": dict, "code": dict},
+    "result.json": {"scores": dict, "intervals": dict, "runs": list, "marks": list, "seed": int},
+}
+
+
 def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
@@ -114,9 +121,17 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
 
 
 def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
-    """Refuse the content of a run's json that is no mapping with the keys needed, where they are named."""
-    if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+    """Refuse the content of a run's json that is no mapping with the keys needed, or has a value of another kind."""
+    if not isinstance(content, dict):
+        raise _damaged_json(path, f"{type(content).__name__} in place of a mapping")
+    if not {*needed} <= {*content}:
         raise _damaged_json(path, f"not all of {', '.join(needed)}")
+    # of each task the vocabulary is a mapping
+    kinds = dict.fromkeys(content, dict) if path.name == "vocabulary.json" else _KINDS.get(path.name, {})
+    for key, kind in kinds.items():
+        if key in content and not isinstance(content[key], kind):
+            found = f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'"
+            raise _damaged_json(path, found)
 
 
 def _damaged_json(path: Path, problem: str) -> UserError:

@@ -25,6 +25,21 @@ def test_json_that_a_run_did_not_write_is_one_line(tmp_path: Path, content: str)
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("identity.json", '{"marks": 1}', "int in place of a list at 'marks'"),
+        ("identity.json", '{"upstreams": null}', "NoneType in place of a dict at 'upstreams'"),
+        ("result.json", '{"seed": "x"}', "str in place of an int at 'seed'"),
+        ("vocabulary.json", '{"emotion": []}', "list in place of a dict at 'emotion'"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"found: {words}. Remove the file"):
+        read_json(tmp_path / name)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "vocabulary.json")
     with pytest.raises(UserError, match="found: a pipe, a socket or a device"):
