@@ -43,7 +43,7 @@ def train(
     sections = {"upstream": upstream, "text_upstream": text_upstream}
     shared = {key: {"name": named(word, "upstream")} for key, word in sections.items() if word}
     source = {"name": named(corpus, "corpus"), "data": None if data is None else str(data), "demo": demo}
-    typed = reduce(merge, (nested(key, value) for key, value in (options or {}).items()), {})
+    typed: dict[str, Any] = reduce(merge, [nested(key, value) for key, value in (options or {}).items()], {})
     if len(names) > 1:
         layers = [{**shared, "tasks": {name: {"corpus": source} for name in names}}]
     else:

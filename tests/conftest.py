@@ -29,7 +29,13 @@ from headwater.upstream.base import UPSTREAMS
 
 torch.set_num_threads(1)
 FIRST = ("runs/test_joint.py", "plans/test_scenario.py", "runs/test_run.py", "inference/test_onnx.py", "runs/test_features.py")
-DRAWN = ("analysis/", "downstream/test_geometry.py", "downstream/test_dsd_plot.py", "runs/test_pictures.py")
+DRAWN = (
+    "analysis/",
+    "core/test_figures.py",
+    "downstream/test_geometry.py",
+    "downstream/test_dsd_plot.py",
+    "runs/test_pictures.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

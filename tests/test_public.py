@@ -52,9 +52,9 @@ def test_two_runs_are_compared(two: list[Path]) -> None:
 
 def test_a_joint_run_is_trained_from_python(rated: Path, tmp_path: Path) -> None:
     options = {"training.steps": 4, "training.eval_every": 4, "training.batch_size": 8}
-    result = headwater.train(["emotion", "dsd"], "fbank_no_cmvn", data=rated, folder=tmp_path, options=options)
-    assert {*result["tasks"]} == {"emotion", "dsd"}
-    assert {row["task"] for row in headwater.results(tmp_path)} == {"emotion", "dsd"}
+    result = headwater.train(["emotion", "avd"], "fbank_no_cmvn", data=rated, folder=tmp_path, options=options)
+    assert {*result["tasks"]} == {"emotion", "avd"}
+    assert {row["task"] for row in headwater.results(tmp_path)} == {"emotion", "avd"}
 
 
 def test_class_names_alone_make_a_head_that_learns_in_a_loop_of_ones_own(tones: Path) -> None:
