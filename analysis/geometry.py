@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..core.errors import UserError
 from ..core.figures import marked_title, new_figure, save_csv, save_figure
-from ..core.files import read_json
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..downstream.turbo.geometry import geometry_of, on_sphere
 from .table import render, spread
@@ -50,9 +50,7 @@ def runs_below(folders: Sequence[Path]) -> list[Path]:
     """Return the run folders named, those of a plan one by one."""
     found = []
     for folder in folders:
-        inside = (
-            [folder] if (folder / "identity.json").is_file() else sorted(path.parent for path in folder.rglob("identity.json"))
-        )
+        inside = [folder] if RunFolder(folder).config.is_file() else RunFolder(folder).below()
         if not inside:
             raise UserError(f"Expected a run folder (or a plan of runs) at '{folder}', found none. Check the path.")
         found += inside
@@ -61,10 +59,11 @@ def runs_below(folders: Sequence[Path]) -> list[Path]:
 
 def read_space(folder: Path, split: str = "test") -> Space:
     """Return the embeddings that a run saved of a split."""
-    path = folder / f"outcome-{split}.safetensors"
+    run = RunFolder(folder)
+    path = run.outcome(split)
     if not path.is_file():
         raise UserError(f"Expected '{path.name}' in '{folder}', found none. Is it a finished run with that split?")
-    vocabulary = next(iter(read_json(folder / "vocabulary.json").values()))
+    vocabulary = next(iter(run.read().vocabulary().values()))
     tensors, facts = load_tensors(path)
     if "embeddings" not in tensors or "audio_dim" not in vocabulary:
         raise UserError(f"Expected a run with a joint space (-d turbo) in '{folder}', found one without embeddings.")
@@ -74,9 +73,7 @@ def read_space(folder: Path, split: str = "test") -> Space:
 
 def method_of(folder: Path) -> str:
     """Return what a run's picture is labelled with: its method."""
-    from ..core.options import read_yaml
-
-    section: Mapping[str, Any] = read_yaml(folder / "config.yaml").get("turbo", {})
+    section: Mapping[str, Any] = RunFolder(folder).read().config().get("turbo", {})
     return str(section.get("method", folder.name))
 
 

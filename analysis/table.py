@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..downstream.metrics import MIN_SPEAKERS, mean_and_spread
+from ..runs.evaluation import task_result
 
 Result = Mapping[str, Any]  # what result.json of a run or a plan holds
 
@@ -65,6 +66,23 @@ def result_table(result: Result, *, markdown: bool = False) -> str:
     lines += [line for split in splits for line in _detail_lines(result, split)]
     lines += [line for split in splits if split != "dev" for line in _group_lines(result, split, markdown)]
     return "\n".join(line for line in [*lines, *_reference_lines(result)] if line)
+
+
+def run_tables(result: Result, *, markdown: bool = False) -> str:
+    """Return the table of a run or a plan, of several tasks one for each."""
+    if "tasks" in result:
+        return "\n\n".join(run_tables(of_task(result, name), markdown=markdown) for name in result["tasks"])
+    return (summary_table if "runs" in result else result_table)(result, markdown=markdown)
+
+
+def of_task(result: Result, name: str) -> dict[str, Any]:
+    """Return what a joint run's result, or a plan's of such runs, says of one task."""
+    if "runs" in result:
+        own = {key: value for key, value in result.items() if key != "tasks"} | result["tasks"][name]
+        return {**own, "task": name, "runs": [{**row, "scores": row["scores"][name]} for row in result["runs"]]}
+    chosen_by = {"gain": "mean gain"}.get(result["select"], "")
+    own = {**task_result(result, name), "task": name, "select_by": chosen_by}
+    return {**own, "trained_on_all": result["trained_on_all"][name]} if "trained_on_all" in result else own
 
 
 def unscored(result: Result) -> str:

@@ -69,9 +69,19 @@ def main() -> None:
     flags = parser.parse_args()
     table = make(flags.work / f"clips-{flags.rows}", flags.rows)
     cache = flags.work / "cache"
-    columns = "audio=wav_path,label=is_directed,text=hyp,speaker=spk_id,split=partition"
+    columns = "{audio: wav_path, label: is_directed, text: hyp, speaker: spk_id, split: partition}"
     command = [sys.executable, "-m", "headwater", "downstream", "-u", "fbank_no_cmvn", "--text-upstream", "hashed_words"]
-    command += ["-d", "dsd", "--data", str(table), "--columns", columns, "--skip-broken", "--by", "handset"]
+    command += [
+        "-d",
+        "dsd",
+        "--data",
+        str(table),
+        "-o",
+        f"corpus.options.columns={columns}",
+        "corpus.skip_broken=true",
+        "--by",
+        "handset",
+    ]
     command += ["-p", str(flags.work / "run"), "-o", "dsd.class_weights=true", "training.steps=3000"]
     print(" ".join(command))
     began = time.monotonic()

@@ -71,19 +71,20 @@ def stored_run(work: Path, table: Path, kind: str) -> Callable[[], float]:
     config = resolve([mapping])
     accelerator = Accelerator(cpu=True)
     prepared = with_store(prepare(config), accelerator, print)
-    assert prepared.task.source.kind.startswith(kind), f"{kind} were to be stored, found {prepared.task.source.kind}"
-    per_epoch = -(-len(prepared.task.splits["train"]) // config.training.batch_size)
+    task = prepared.tasks["emotion"]
+    assert task.source.kind.startswith(kind), f"{kind} were to be stored, found {task.source.kind}"
+    per_epoch = -(-len(task.splits["train"]) // config.training.batch_size)
     steps = EPOCHS[kind] * per_epoch
     training = replace(config.training, steps=steps + 1, eval_every=10**9, save_every=10**9, log_every=10**9)
-    plan = Plan(training, config.optimizer, 1, Balancer([config.task]))
-    optimizer = make_optimizer(prepared.model, config)
+    plan = Plan(training, config.optimizer, 1, Balancer([config.only.task]))
+    optimizer = make_optimizer(prepared.model, config, prepared.balancer)
     quiet = Hooks(log=nothing, save_last=nothing, save_best=nothing)
 
     def run() -> float:
         began = time.perf_counter()
         # the step that would evaluate is left out
         end = replace(plan, training=replace(training, steps=steps, patience=None))
-        train(prepared.model, [prepared.task], optimizer, accelerator, end, Progress(), quiet)
+        train(prepared.model, [*prepared.tasks.values()], optimizer, accelerator, end, Progress(), quiet)
         return (time.perf_counter() - began) / EPOCHS[kind]
 
     run()

@@ -7,7 +7,7 @@ python benchmarks/nightly.py WORK -u DIR --files 300   a run on a model folder i
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import resource
 import signal
 import subprocess
@@ -98,16 +98,15 @@ def kill_in_the_middle(command: list[str | Path], path: Path, count: int) -> int
 
 
 def written_down(path: Path) -> int:
-    """Return how many files have a row in what a killed command left."""
-    if not state_of(path).exists():
-        return 0
-    lines = state_of(path).read_bytes().split(b"\n")[:-1]
-    return sum("item" in json.loads(line) for line in lines)
+    """Return how many files have a row in what a command has written, at work or killed."""
+    rows = state_of(path)
+    left = [place.read_bytes() for place in (rows, rows.with_name(f"{rows.name}-wal")) if place.exists()]
+    return len(set(re.findall(rb'/[0-9]+[.]wav", 0[.]0, null', b"".join(left))))
 
 
 def state_of(path: Path) -> Path:
-    """Return where a csv's rows are written down while they come."""
-    return path.with_name(f".{path.name}.state")
+    """Return where a csv's rows are written while they come."""
+    return path.with_name(f".{path.name}.rows")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,19 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# nothing here imports torch: on a broken installation it cannot be imported
+from ..core.errors import UserError
+from ..core.files import cache_folder, in_words
+from ..core.hub import WEIGHTS, check_torchaudio, is_hub_id
+from ..core.process import commit
+from ..corpus.base import CORPORA
+from ..corpus.load import list_corpora
+from ..corpus.locate import config_file, configured, find_root
+
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
+
+    from ..upstream.base import Registered
 
 
 NAME = __name__.split(".")[0]
@@ -37,14 +48,17 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> dict[str, list[Finding]]:
-    """Return what was found, by section; what cannot be looked at becomes a finding."""
+def examine(list_upstreams: Callable[[], Sequence[Registered]]) -> dict[str, list[Finding]]:
+    """Return what was found, by section; what cannot be looked at becomes a finding.
+
+    `list_upstreams` is `upstream.load.list_upstreams`, which whoever calls imports no sooner than it is called.
+    """
     sections: Mapping[str, Callable[[], list[Finding]]] = {
         "versions": versions,
         "extras": extras,
         "device": device,
         "folders": folders,
-        "weights": weights,
+        "weights": lambda: weights(list_upstreams()),
         "corpora": corpora,
     }
     return {name: [told(finding) for finding in attempt(name, look)] for name, look in sections.items()}
@@ -96,8 +110,6 @@ def versions() -> list[Finding]:
 
 def made_from() -> list[Finding]:
     """Return the commit of the clone that this code runs from, where it is one."""
-    from ..runs.results import commit
-
     found = commit()
     return [Finding("commit", found[:12])] if found else []
 
@@ -118,9 +130,6 @@ def core(wanted: Requirement) -> Finding:
 
 def torchaudio() -> list[Finding]:
     """Return a torchaudio that stands in the way of transformers' models; nothing where there is none."""
-    from ..core.errors import UserError
-    from ..core.hub import check_torchaudio
-
     there = installed("torchaudio")
     try:
         check_torchaudio()
@@ -168,8 +177,6 @@ def device() -> list[Finding]:
     """Return what computes."""
     import torch
 
-    from ..upstream.store.store import in_words
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = [Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {in_words(memory)} of memory")]
     if torch.cuda.is_available():
@@ -188,8 +195,6 @@ def device() -> list[Finding]:
 
 def folders() -> list[Finding]:
     """Return where weights, features and miniatures are kept, how large they are, and the room that is left."""
-    from ..corpus.locate import config_file
-
     hub = attempt("hub", lambda: [described("hub", hub_cache(), "HF_HOME")])
     config = config_file()
     told = Finding("config", f"{config}{'' if os.path.isfile(config) else ' (none: it is optional)'}")
@@ -205,9 +210,6 @@ def hub_cache() -> Path:
 
 def cached() -> list[Finding]:
     """Return the folder of what can be made again, and those in it."""
-    from ..core.errors import UserError
-    from ..core.files import cache_folder
-
     try:
         cache = cache_folder()
     except UserError as problem:
@@ -223,8 +225,6 @@ def cached() -> list[Finding]:
 
 def described(name: str, folder: Path, variable: str) -> Finding:
     """Return a folder with its size and the free disk around it; a variable chooses another where it is of no use."""
-    from ..upstream.store.store import in_words
-
     advice = f"Choose a folder that you can write to, for what is not there yet: {variable}=FOLDER"
     try:
         around = next(place for place in (folder, *folder.absolute().parents) if place.exists())
@@ -247,16 +247,12 @@ def sizes(folder: Path) -> Iterator[int]:
                 yield path.stat().st_size
 
 
-def weights() -> list[Finding]:
+def weights(upstreams: Sequence[Registered]) -> list[Finding]:
     """Return which upstreams of the hub have their weights in its cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    from ..core.hub import is_hub_id
-    from ..plans.forecast import WEIGHTS
-    from ..upstream.load import list_upstreams
-
     by_id: dict[str, list[str]] = {}
-    for row in list_upstreams():
+    for row in upstreams:
         if is_hub_id(row.source):
             by_id.setdefault(row.source, []).append(row.name)
     here = [hub_id for hub_id in by_id if any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in WEIGHTS)]
@@ -268,11 +264,7 @@ def weights() -> list[Finding]:
 
 def corpora() -> list[Finding]:
     """Return which corpora are found, and where the others come from."""
-    from ..core.errors import UserError
-    from ..corpus.load import broken_corpora, list_corpora
-    from ..corpus.locate import configured, find_root
-
-    found = [Finding("package", line) for line in broken_corpora()]
+    found = [Finding("package", line) for line in CORPORA.broken()]
     try:
         configured()
     except UserError as problem:

@@ -1,15 +1,19 @@
-"""Run the contract tests on a task, an upstream or a corpus of one's own."""
+"""Check this machine, or run the contract tests of a task, an upstream or a corpus."""
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..plugins.code import OwnCode, find, use
-from ..plugins.registry import Kind
+from ..plugins.registry import Kind, Registry
+from .common.console import print_result
+from .common.sections import read_corpus_of
 from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
@@ -17,32 +21,45 @@ if TYPE_CHECKING:
     from ..checks.trial import Trial
     from ..corpus.base import Corpus
     from ..downstream.base import Task
+    from ..upstream.base import Registered
 
 
-HELP = "contract tests of a task, an upstream or a corpus of your own, a line each"
+HELP = "check this machine (versions, weights, corpora), or test your own task, upstream or corpus"
 EXAMPLE = "headwater check ./my_task"
 FAILED = 1  # exit code where something does not hold
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a line for each contract test; what does not hold says what to do."""
-    parser = Parser("headwater check", "What must hold, a line each: ok, or what failed and what to do.", EXAMPLE)
+    """Print what this machine has, or a line for each contract test."""
+    words = (
+        "Without WHAT: print versions, devices, caches, weights and corpora of this machine, and what to do about what is "
+        "missing (a bug report asks for it; it names no user). With WHAT: run its contract tests and print one line for each: "
+        "ok, or what failed and what to do. To count what is in a corpus: `headwater corpus check`."
+    )
+    parser = Parser("headwater check", words, EXAMPLE)
     add = parser.add_argument
-    add("what", help="the folder of a task, the .py file of an upstream or a corpus, or a name of one that is registered")
-    add("--corpus", action=TypedPath, kind="corpus", help="check the task with this corpus' labels instead of made-up ones")
-    add("--data", help="the corpus' folder, or a csv / tsv / jsonl")
-    add("--demo", action="store_true", help="the corpus' miniature")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options of the task")
+    words = "the folder of a task, the .py file of an upstream or a corpus, or the name of one (default: this machine)"
+    add("what", nargs="?", metavar="WHAT", help=words)
+    add("--json", metavar="FILE", help="write what this machine has as json (-: to stdout, in place of the text)")
+    add("--corpus", action=TypedPath, kind="corpus", help="test the task with the labels of this corpus, not with made-up ones")
+    add("--data", help="folder of the corpus, or a csv / tsv / jsonl")
+    add("--demo", action="store_true", help="use the miniature of the corpus")
+    words = "options of the task and of the corpus: emotion.pooling=mean corpus.protocol=…"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
     flags = parser.parse_args(arguments)
+    if not flags.what:
+        return check_machine(flags)
+    if flags.json:
+        raise UserError(f"Expected --json for the check of this machine, found it beside '{flags.what}'. Leave one out.")
     if flags.data and flags.demo:
         raise UserError("Expected one of --data and --demo, found both. Leave one out.")
     kind, name = named(flags.what)
     own, heard = find(kind, name), flags.corpus or flags.data
     found = RUN[kind](name, flags, own.path if own else Path(__file__).parents[1])
     for finding in found:
-        print(finding.line)
+        print_result(finding.line)
     failed = sum(1 for finding in found if finding.problem)
-    print(
+    print_result(
         f"{kind} '{name}': "
         + (f"{failed} of {len(found)} contract tests failed" if failed else f"all {len(found)} contract tests hold")
         + (", with made-up labels: add --data my.csv for yours" if failed and kind == "task" and not heard else "")
@@ -50,22 +67,55 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if failed else 0
 
 
+def registered_upstreams() -> Sequence[Registered]:
+    """Return the registered upstreams; on a broken installation this import fails, and the check says so."""
+    from ..upstream import load
+
+    return load.list_upstreams()
+
+
+def check_machine(flags: Namespace) -> int:
+    """Print what this machine has; what is missing is no mistake."""
+    idle = ("corpus", "data", "demo", "override")
+    typed = next((f"--{flag}" if flag != "override" else "-o" for flag in idle if vars(flags)[flag]), None)
+    if typed:
+        raise UserError(f"Expected a task, an upstream or a corpus beside {typed}, found none. Name it: {EXAMPLE}")
+    from ..checks.machine import examine
+
+    found = examine(registered_upstreams)
+    text = json.dumps(
+        {section: [asdict(finding) for finding in findings] for section, findings in found.items()}, indent=2, ensure_ascii=False
+    )
+    if flags.json == "-":
+        print_result(text)
+        return 0
+    if flags.json:
+        # not by what writes results: on a broken installation it could not be imported
+        try:
+            Path(flags.json).write_text(f"{text}\n", encoding="utf-8")
+        except OSError as problem:
+            place = f"Expected to write '{flags.json}', found: {problem.strerror}."
+            raise UserError(f"{place} Choose another place, or - for the terminal.") from None
+    width = max(len(finding.name) for findings in found.values() for finding in findings) + 2
+    for section, findings in found.items():
+        print_result(section)
+        for finding in findings:
+            advice = [f"  {'':<{width}}-> {finding.advice}"] if finding.advice else []
+            print_result(f"  {finding.name:<{width}}{finding.found}", *advice)
+    return 0
+
+
 def named(word: str) -> tuple[Kind, str]:
     """Return what a word stands for: the code at a path, which is executed, or what is registered under a name."""
-    from ..corpus.load import registered_corpora
-    from ..downstream.load import list_tasks
-    from ..plugins.registry import offered
-    from ..upstream.load import registered_upstreams
+    from ..corpus.base import CORPORA
+    from ..downstream.base import TASKS
+    from ..upstream.base import UPSTREAMS
 
     if "/" in word or word.endswith(".py"):
         code: OwnCode = use(word)
         return code.kind, code.name
-    tables: dict[Kind, Iterable[str]] = {
-        "task": list_tasks(),
-        "upstream": {*registered_upstreams(), *offered("upstream")},  # one that is broken is told where it is loaded
-        "corpus": {*registered_corpora(), *offered("corpus")},
-    }
-    kind = next((kind for kind, names in tables.items() if word in names), None)
+    registries: tuple[Registry, ...] = (TASKS, UPSTREAMS, CORPORA)
+    kind = next((registry.kind for registry in registries if word in registry.names()), None)
     if kind is None:
         advice = f"The folder there is ./{word}" if Path(word).is_dir() else "Check the word, or type a path"
         raise UserError(
@@ -97,11 +147,13 @@ def trial_of(task: Task, flags: Namespace) -> Trial:
         values = merge(values, parse_override(override))
     options = bind(task.options, values.get(name) or {}, name, errors)
     errors += [
-        f"Expected options of the task in -o {name}.KEY=VALUE, found '{key}'." for key in values_given(flags) if key != name
+        f"Expected options of the task in -o {name}.KEY=VALUE, found '{key}'."
+        for key in values_given(flags)
+        if key not in (name, "corpus")
     ]
     if errors:
         raise UserError("\n".join(errors))
-    return on_trial(task, corpus_of(flags, label=question_of(task, options).label), options)
+    return on_trial(task, corpus_of(flags, values.get("corpus") or {}, label=question_of(task, options).label), options)
 
 
 def values_given(flags: Namespace) -> list[str]:
@@ -109,25 +161,19 @@ def values_given(flags: Namespace) -> list[str]:
     return [override.partition("=")[0].partition(".")[0].strip() for override in flags.override]
 
 
-def corpus_of(flags: Namespace, *, label: bool) -> Corpus | None:
+def corpus_of(flags: Namespace, section: Mapping[str, Any], *, label: bool) -> Corpus | None:
     """Return the corpus that the flags name, if they name one; `label`: whether a table needs a column of classes."""
     if not (flags.corpus or flags.data):
         if flags.demo:
             raise UserError("Expected --corpus NAME beside --demo, the miniature of that corpus, found none. Add it.")
+        if section:
+            raise UserError(f"Expected --corpus NAME beside -o corpus.{next(iter(section))}, found none. Add it.")
         return None
     from ..corpus.load import get_reader
-    from ..runs.config.resolve import complete_corpus
-    from ..runs.config.schema import CorpusConfig
-    from ..runs.prepare import read_corpus
 
-    errors: list[str] = []
     name = flags.corpus or "manifest"
-    reader = get_reader(name)
-    options = {"label_required": False} if not label and "label_required" in reader.options else {}
-    config = complete_corpus(CorpusConfig(name, flags.data, demo=flags.demo, options=options), reader, errors)
-    if errors:
-        raise UserError("\n".join(errors))
-    return read_corpus(config)
+    options = {"label_required": False} if not label and "label_required" in get_reader(name).options else {}
+    return read_corpus_of({"name": name, "data": flags.data, "demo": flags.demo, "options": options}, section)
 
 
 def check_upstream(name: str, flags: Namespace, path: Path) -> list[Finding]:

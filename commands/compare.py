@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import UserError
+from .common.console import print_note, print_result
 from .common.shell import Parser
 
-HELP = "compare runs or plans on the same utterances: difference, interval, p-values, a verdict"
+HELP = "compare runs on the same utterances: difference, confidence interval, p-value, verdict"
 EXAMPLE = "headwater compare result/downstream/hubert result/downstream/wavlm --json compared.json"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table and the verdict; leave the numbers where that is asked for."""
-    parser = Parser("headwater compare", "Compare runs or plans (folds pooled, seeds paired) with the first one.", EXAMPLE)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, plans, or evaluations (RUN/evaluations/…)")
-    parser.add_argument("--metric", help="the metric that decides (default: the task's own)")
-    parser.add_argument("--split", help="where they are compared (default: the corpus' test)")
-    parser.add_argument("--task", help="the task of joint runs that is compared")
-    parser.add_argument("--weights", choices=("best", "last", "own"), help="of joint runs: which step (default: best)")
-    parser.add_argument("--json", metavar="FILE", help="write every number as json (-: to stdout, in place of the table)")
+    parser = Parser(
+        "headwater compare",
+        "Compare runs with the first one on the same utterances. Folds of a plan are pooled, seeds are paired.",
+        EXAMPLE,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, of plans, or of evaluations (RUN/evaluations/…)")
+    parser.add_argument("--metric", help="decide by this metric (default: the one that the task reports)")
+    parser.add_argument("--split", help="compare on this split (default: the test split of the corpus)")
+    parser.add_argument("--task", help="compare this task of runs that have several")
+    parser.add_argument("--weights", choices=("best", "last", "own"), help="which step of joint runs to compare (default: best)")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers as json (-: to stdout, in place of the table)")
     parser.add_argument("--markdown", action="store_true", help="print the table in markdown")
     flags = parser.parse_args(arguments)
     if len(flags.runs) < 2:
@@ -36,14 +41,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected a file of its own after --json, found '{out}', which is a run's. Choose another name.")
     compared = compare(runs, metric=flags.metric, split=flags.split, task=flags.task, weights=flags.weights)
     if flags.json == "-":
-        import json
-
-        json.dump(as_json(compared), sys.stdout, indent=2, ensure_ascii=False)
-        print()
+        print_result(json.dumps(as_json(compared), indent=2, ensure_ascii=False))
         return 0
     if flags.json:
         write_json(out, as_json(compared))
-    print(compared_text(compared, markdown=flags.markdown))
+    print_result(compared_text(compared, markdown=flags.markdown))
     if flags.json:
-        print(f"written to {out}", file=sys.stderr)
+        print_note(f"written to {out}")
     return 0

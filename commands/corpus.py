@@ -1,15 +1,18 @@
-"""List corpora, check one, make a miniature of one, or have one transcribed."""
+"""Look into a corpus, transcribe it, or make a miniature of one."""
 
 from __future__ import annotations
 
-import sys
+import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError, nearest
-from .common.shell import Parser, TypedPath, split_pairs
+from .common.console import print_note, print_result
+from .common.hints import CORPUS
+from .common.sections import read_corpus_of, sections_of
+from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
     from ..corpus.base import Corpus, Utterance
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from ..corpus.transcription.transcribe import Transcribed
 
 
-HELP = "list corpora, check one before training, make a miniature of one, or have one transcribed"
+HELP = "count what is in a corpus and find broken files, transcribe it, or make a miniature of it"
 EXAMPLE = "headwater corpus check iemocap --data IEMOCAP_full_release"
 
 
@@ -25,56 +28,35 @@ BROKEN = 3  # exit code where some files were passed over
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `list`, `check`, `demo` or `transcribe`."""
-    actions = {"list": list_all, "check": check, "demo": make_demo, "transcribe": transcribe}
-    words = "list: tasks and corpora. check: what is in one. demo: make a miniature. transcribe: write down what is said in one."
-    parser = Parser("headwater corpus", words, EXAMPLE)
+    """Run `check`, `demo` or `transcribe`."""
+    if arguments[:1] == ["list"]:
+        raise UserError(f"There is no `corpus list` any more. Type: headwater {shlex.join(['list', 'corpora', *arguments[1:]])}")
+    actions = {"check": check, "demo": make_demo, "transcribe": transcribe}
+    words = (
+        "check: count utterances by split, class and speaker, and find broken files. transcribe: transcribe the audio with "
+        "Whisper. demo: make a miniature of the corpus."
+    )
+    parser = Parser("headwater corpus", words, EXAMPLE, CORPUS)
     parser.add_argument("action", choices=actions)
-    words = "a name from the list, a csv / tsv / jsonl of your own, or ./my_corpus.py"
+    words = "a name that `headwater list corpora` shows, a csv / tsv / jsonl of your own, or ./my_corpus.py"
     parser.add_argument("corpus", nargs="?", action=TypedPath, kind="corpus", help=words)
-    parser.add_argument("--data", help="the corpus' folder, or the manifest")
-    parser.add_argument("--protocol", help="how it is split (default: the corpus' usual way)")
-    parser.add_argument("--fold", type=int, default=1)
-    parser.add_argument("--columns", metavar="OURS=THEIRS,…", help="headers of a manifest")
-    parser.add_argument("--audio-root", metavar="DIR", help="what relative paths of a manifest start from")
+    parser.add_argument("--data", help="folder of the corpus, or its table")
+    parser.add_argument("--fold", type=int, default=1, help="the fold whose splits are used (default: 1)")
     parser.add_argument("--demo", action="store_true", help="check or transcribe the miniature")
-    parser.add_argument("--demo-scale", type=float, default=1.0, help="size of the miniature (default 1)")
+    words = "options of the corpus: corpus.protocol=…, corpus.demo_scale=0.2, corpus.options.columns.label=emotion"
+    parser.add_argument("-o", "--override", nargs="+", action="extend", default=[], metavar="corpus.KEY=VALUE", help=words)
     own = parser.add_argument_group("transcribe")
-    own.add_argument("--model", help="whisper_tiny, whisper_base (default), …, a hub id or a folder")
-    own.add_argument("--language", help="what is spoken: en (default), de, …, or auto: the model guesses")
-    own.add_argument("--split", metavar="NAME,…", help="these splits only")
+    own.add_argument("--model", help="the recogniser: whisper_tiny, whisper_base (default), …, a hub id or a folder")
+    own.add_argument("--language", help="the language spoken: en (default), de, …, or auto (the model detects it)")
+    own.add_argument("--split", metavar="NAME,…", help="transcribe only these splits")
     own.add_argument("--device", help="cpu (default), cuda, cuda:1")
-    own.add_argument("--out", metavar="FILE", help="write id and text there too (csv, tsv, jsonl)")
+    own.add_argument("--out", metavar="FILE", help="also write id and text to a table (csv, tsv, jsonl)")
     flags = parser.parse_args(arguments)
     if flags.action != "transcribe" and (flags.model or flags.language or flags.split or flags.device or flags.out):
         raise UserError(
             f"Expected --model, --language, --split, --device and --out after `transcribe`, not after `{flags.action}`."
         )
     return actions[flags.action](flags)
-
-
-def list_all(flags: Namespace) -> int:
-    """Print tasks x corpora."""
-    from ..corpus.describe import table_of_corpora
-
-    if flags.corpus:
-        raise UserError(
-            f"Expected nothing after `corpus list`, found '{flags.corpus}'. For one corpus: `headwater corpus check`."
-        )
-    print(table_of_corpora())
-    for line in from_packages():
-        print(line)
-    return 0
-
-
-def from_packages() -> list[str]:
-    """Return which tasks and corpora come from packages of somebody else's, and which of them cannot be had."""
-    from ..downstream.load import broken_tasks
-    from ..plugins.registry import sources
-
-    offers = [f"{name} ({kind} of {source})" for kind in ("task", "corpus") for name, source in sources(kind).items()]
-    lines = [f"\nfrom packages: {', '.join(offers)}"] if offers else []
-    return [*lines, *(f"passed over: {problem}" for problem in broken_tasks())]
 
 
 def check(flags: Namespace) -> int:
@@ -86,7 +68,7 @@ def check(flags: Namespace) -> int:
     corpus = corpus_of(flags)
     utterances = [utterance for rows in corpus.splits.values() for utterance in rows]
     seconds, broken = check_files(utterances, cache_folder())
-    print(describe(corpus, seconds, broken))
+    print_result(describe(corpus, seconds, broken))
     return BROKEN if broken else 0
 
 
@@ -105,13 +87,11 @@ def transcribe(flags: Namespace) -> int:
     splits = chosen_splits(corpus, flags.split)
     asr = find_asr(flags.model or "whisper_base", flags.language)
     done = hear([utterance for rows in splits.values() for utterance in rows], asr, device)
-    for entry in done.broken:
-        print(f"passed over: {entry}", file=sys.stderr)
-    for line in (*("DEMO: not a result to quote",) * flags.demo, *spoken(done, asr, device), *compared(splits, done, asr)):
-        print(line)
+    print_note(*(f"passed over: {entry}" for entry in done.broken))
+    print_result(*("DEMO: not a result to quote",) * flags.demo, *spoken(done, asr, device), *compared(splits, done, asr))
     if out:
         write_texts(out, done.texts)
-    print(f"use it with --transcripts {asr.words}" + (f" or --transcripts {out}" if out else ""))
+    print_result(f"use it with --transcripts {asr.words}" + (f" or --transcripts {out}" if out else ""))
     return BROKEN if done.broken else 0
 
 
@@ -164,46 +144,54 @@ def chosen_splits(corpus: Corpus, asked: str | None) -> Mapping[str, Sequence[Ut
 
 def corpus_of(flags: Namespace) -> Corpus:
     """Return the corpus that the flags name."""
-    from ..corpus.load import get_reader
-    from ..runs.config.resolve import complete_corpus
-    from ..runs.config.schema import CorpusConfig
-    from ..runs.prepare import read_corpus
-
     name, data = named(flags)
-    options: dict[str, Any] = {
-        "columns": flags.columns and split_pairs(flags.columns, "--columns"),
-        "audio_root": flags.audio_root,
-    }
-    if flags.action == "transcribe" and name == "manifest":
-        options["label_required"] = False  # what is said needs no label
-    given = {key: value for key, value in options.items() if value is not None}
-    asked = CorpusConfig(name, data, flags.protocol or "", flags.fold, given, flags.demo, flags.demo_scale)
-    errors: list[str] = []
-    config = complete_corpus(asked, get_reader(name), errors)
-    if errors:
-        raise UserError("\n".join(errors))
-    return read_corpus(config)
+    without_label = flags.action == "transcribe" and name == "manifest"  # a transcript needs no label
+    options = {"label_required": False} if without_label else {}
+    values = {"name": name, "data": data, "fold": flags.fold, "demo": flags.demo, "options": options}
+    return read_corpus_of(values, section_of(flags))
+
+
+def section_of(flags: Namespace) -> dict[str, Any]:
+    """Return the options behind -o corpus.KEY=VALUE."""
+    return sections_of(flags.override, ["corpus"]).get("corpus") or {}
 
 
 def make_demo(flags: Namespace) -> int:
     """Make a miniature in the corpus' official layout, and print where it lies."""
+    from ..core.options import bind
     from ..corpus.demo.make import demo_root
     from ..corpus.load import get_reader
+    from ..runs.config.schema import CorpusConfig
 
     reader = get_reader(named(flags)[0])
     if reader.make_demo is None:
-        raise UserError(f"Corpus '{reader.name}' has no demo. `headwater corpus list` says which have one.")
-    print(demo_root(reader, scale=flags.demo_scale))
+        raise UserError(f"Corpus '{reader.name}' has no demo. `headwater list corpora` shows which have one.")
+    section = section_of(flags)
+    other = next((key for key in section if key != "demo_scale"), None)
+    if other is not None:
+        raise UserError(f"Expected -o corpus.demo_scale=0.2 after `corpus demo`, found corpus.{other}. Leave it out.")
+    errors: list[str] = []
+    config = bind(CorpusConfig, section, "corpus", errors)
+    if errors:
+        raise UserError("\n".join(errors))
+    print_result(str(demo_root(reader, scale=config.demo_scale)))
     return 0
 
 
 def named(flags: Namespace) -> tuple[str, str | None]:
     """Return the corpus' name and where it lies; a table alone is a manifest."""
+    from ..corpus.locate import recognise
     from ..corpus.tables import TABLES
 
+    if flags.data and not flags.corpus and Path(flags.data).expanduser().is_dir():
+        found = " or ".join(recognise(Path(flags.data).expanduser())) or "no corpus that is known"
+        raise UserError(
+            f"Expected a corpus after `corpus {flags.action}`, found the layout of {found} in '{flags.data}'. Name the corpus: "
+            f"`headwater list corpora` lists them."
+        )
     asked = flags.corpus or ("manifest" if flags.data else None)
     if asked is None:
-        raise UserError(f"Expected a corpus after `corpus {flags.action}`, found none. `headwater corpus list` names them.")
+        raise UserError(f"Expected a corpus after `corpus {flags.action}`, found none. `headwater list corpora` lists them.")
     if Path(asked).suffix.lower() in TABLES:
         return "manifest", asked
     return asked, flags.data

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import SUPPRESS, Namespace
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UserError
 from ..plugins.code import known_as
 from ..plugins.provenance import refuse_other_code
+from .common.console import print_note, print_result
+from .common.hints import DOWNSTREAM
 from .common.naming import folder_of
-from .common.shell import Parser, TypedPath, split_numbers, split_pairs
-from .s3prl.flags import told, translated
+from .common.sections import text_weights_of
+from .common.shell import Parser, TypedPath, split_numbers
+from .s3prl.flags import translated, translation_note
 
 if TYPE_CHECKING:
     from ..plans.execute import Part
@@ -24,76 +25,77 @@ if TYPE_CHECKING:
     from ..runs.runtime import Runtime
 
 
-HELP = "train one task on an upstream and evaluate it (what `python run_downstream.py` runs)"
+HELP = "train one task on an upstream, and test it (the same as `python run_downstream.py`)"
 EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release"
+OPTIONS = """\
+
+options that are often set after -o (config.yaml in a run folder lists all of them):
+  training.steps=2000 training.patience=5 training.batch_size=32    how long to train
+  optimizer.lr=1e-4 optimizer.upstream_lr=1e-5                      learning rates of the head, and of the upstream with -f
+  corpus.protocol=speaker10                                         how the corpus is split into train, dev and test
+  corpus.options.columns='{audio: wav, label: emotion}'             which column of your table is which
+  corpus.options.audio_root=DIR                                     the folder that relative paths in your table start from
+  corpus.skip_broken=true                                           train without the audio files that cannot be read
+  corpus.missing_text=drop                                          train without the utterances that have no transcript
+  labels.keep='[neu, hap]' labels.merge='{exc: hap}'                choose and join classes
+  upstream.normalize_layers=true                                    normalize each layer before the weighted sum
+  text_upstream.path=DIR                                            weights of the text upstream
+  store.limit=20GB                                                  how many features may be cached
+  corpus.demo_scale=0.2                                             size of the miniature of --demo"""
 
 
 def make_parser(prog: str) -> Parser:
     """Return the flags; those of s3prl keep their meaning."""
-    parser = Parser(
-        prog,
-        "Train one task on an upstream's layers, choose the step on dev, test once.",
-        EXAMPLE.replace("headwater downstream", prog),
-    )
+    example = EXAMPLE.replace("headwater downstream", prog)
+    words = "Train one task on the layers of an upstream, choose the best step on dev, and test it once."
+    parser = Parser(prog, words, f"{example}\n{OPTIONS}", DOWNSTREAM)
     add = parser.add_argument
-    add(
-        "-m",
-        "--mode",
-        choices=("train", "evaluate", "inference"),
-        default="train",
-        help="train (default), or test a finished run (-e)",
-    )
-    heard = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, s3prl/NAME, ./my_upstream.py"
-    add("-u", "--upstream", action=TypedPath, kind="upstream", help=heard)
-    add("-k", "--upstream_ckpt", metavar="PATH", help="weights of the named upstream: a folder, or s3prl's .pt")
-    read = "what reads the transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
-    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=read)
-    add("--text-upstream-ckpt", metavar="DIR", help="folder with the weights of the named text upstream")
-    words = "the task: a folder of downstream/, or one of your own (./my_task)"
+    words = "train (default), or evaluate: test the finished run after -e"
+    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help=words)
+    words = "the model that reads audio: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, "
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=f"{words}s3prl/NAME, ./my_upstream.py")
+    add("-k", "--upstream_ckpt", metavar="PATH", help="load the weights of the upstream from this folder, or from s3prl's .pt")
+    words = "the model that reads transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
+    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=words)
+    words = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
     add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=words)
-    add("-f", "--upstream_trainable", action="store_true", help="finetune every upstream named (convolutions stay frozen)")
-    add(
-        "-l",
-        "--upstream_layer_selection",
-        metavar="N",
-        help="one layer instead of the weighted sum (0: input of block 1); `all` or 0,4,8: a head for each, and one for the sum",
-    )
-    add("-s", "--upstream_feature_selection", metavar="KEY", help="hidden_states (default) or last_hidden_state")
-    add(
-        "--normalize-layers", "--upstream_feature_normalize", action="store_true", help="layer norm of every layer before the sum"
-    )
-    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (superb/emotion)")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
-    words = "a name of `headwater corpus list` (default: the task's usual one), or ./my_corpus.py"
+    words = "finetune the upstreams (default: frozen); convolutions stay frozen"
+    add("-f", "--upstream_trainable", action="store_true", help=words)
+    words = "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"
+    add("-l", "--upstream_layer_selection", metavar="N", help=words)
+    words = "hidden_states: use all layers (default); last_hidden_state: use the last one"
+    add("-s", "--upstream_feature_selection", metavar="KEY", help=words)
+    add("--upstream_feature_normalize", action="store_true", help="normalize each layer before the weighted sum")
+    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (superb/emotion)"
+    add("-c", "--config", metavar="YAML", help=words)
+    words = "set options of the recipe, as in training.steps=2000 (see below)"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    words = "the corpus: a name that `headwater list corpora` shows, or ./my_corpus.py (default: the task's usual corpus)"
     add("--corpus", action=TypedPath, kind="corpus", help=words)
-    add("--data", help="the corpus' folder, or a csv / tsv / jsonl of your own")
-    add("--columns", metavar="OURS=THEIRS,…", help="headers of your csv: audio=wav_path,label=emotion,speaker=spk")
-    add("--audio-root", metavar="DIR", help="what relative paths of a manifest start from (default: its folder)")
-    add("--protocol", help="how the corpus is split")
-    add("-v", "--downstream_variant", metavar="FOLD", help="the fold: 1, 2, … (or fold1, …)")
-    add("--folds", help="`all`, or 1,2,3: one run each, pooled")
-    add("--seeds", help="1,2,3: one run each")
-    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="one run for each value; dev decides")
-    add("--jobs", type=int, default=1, help="runs of a plan at once")
-    add("--demo", action="store_true", help="the task's miniature corpus, made on the spot")
-    add("--demo-scale", type=float, help="size of the miniature (default 1)")
-    add("--store", metavar="MODE", help="features of a frozen upstream, computed once: off, auto (default), on, check, a folder")
-    add("--store-limit", metavar="SIZE", help="how much may be stored, as 20GB (default: 50 GB or a quarter of the free disk)")
-    add("--share-layers", action="store_true", help="store all layers even where one is asked for: other runs hear the others")
-    add("--transcripts", metavar="WHAT", help="texts from a table (id, text), or a model of `headwater corpus transcribe`")
-    add("--missing-text", choices=("refuse", "drop", "empty"), help="utterances without a transcript (default: refuse)")
-    add("--skip-broken", action="store_true", help="go on without audio files that cannot be read")
-    add("-n", "--expname", metavar="NAME", help="folder below result/downstream/")
-    add("-p", "--expdir", metavar="DIR", help="folder of the run, as it is")
-    add("-e", "--past_exp", metavar="RUN", help="a run to go on with, or to evaluate (RUN/dev-best.ckpt is RUN)")
-    add("-i", "--init_ckpt", metavar="RUN", help="a run whose head and layer weights are the start")
-    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split of -m evaluate (default: test)")
-    add("--by", metavar="LABEL,…", help="scores of each group apart: device,lang (labels of the corpus, speaker or session)")
-    add("-a", "--auto_resume", action="store_true", help="accepted: resuming is the default")
-    add("--again", action="store_true", help="a new run beside one that is finished")
-    add("--seed", type=int, help="of every random draw (default 1)")
+    add("--data", metavar="PATH", help="folder of the corpus, or a csv / tsv / jsonl of your own")
+    add("-v", "--downstream_variant", metavar="FOLD", help="train on this fold: 1, 2, … (or fold1, …)")
+    add("--folds", metavar="A,B", help="train one run for each fold (`all`, or 1,2,3), and pool their predictions")
+    add("--seeds", metavar="A,B", help="train one run for each seed: 1,2,3")
+    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
+    add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
+    words = "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
+    add("--store", metavar="MODE", help=words)
+    add("--share-layers", action="store_true", help=SUPPRESS)  # a plan passes it to its runs
+    words = "read transcripts from a table (id, text), or use those that `headwater corpus transcribe` made with this model"
+    add("--transcripts", metavar="WHAT", help=words)
+    add("-n", "--expname", metavar="NAME", help="write to result/downstream/NAME")
+    add("-p", "--expdir", metavar="DIR", help="write to this folder")
+    add("-e", "--past_exp", metavar="RUN", help="the run to resume or to evaluate (RUN/dev-best.ckpt means RUN)")
+    add("-i", "--init_ckpt", metavar="RUN", help="start from the head and the layer weights of this run")
+    add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split that -m evaluate tests (default: test)")
+    words = "score each group of utterances too: device,lang (labels of the corpus, speaker or session)"
+    add("--by", metavar="LABEL,…", help=words)
+    add("-a", "--auto_resume", action="store_true", help="for s3prl's sake: a run always resumes")
+    add("--again", action="store_true", help="train a new run beside a finished one of the same command")
+    add("--seed", type=int, metavar="N", help="seed of every random draw (default: 1)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print the table only")
+    add("--quiet", action="store_true", help="print only the table of results")
     return parser
 
 
@@ -101,11 +103,10 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
     words = translated(arguments)
     flags = make_parser(prog).parse_args(words)
-    if (line := told(arguments, words, prog)) and int(os.environ.get("RANK", "0")) == 0:
-        print(line, file=sys.stderr)
+    print_note(*translation_note(arguments, words, prog))
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
-    from ..analysis.table import result_table, summary_table
+    from ..analysis.table import result_table, run_tables
     from ..plans.grid import run_plan
     from ..runs.runtime import Runtime
 
@@ -113,28 +114,21 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
-        answer(result_table(evaluate(flags, runtime)))
+        print_result(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
     try:
         result = run_plan(parts, folder, runtime, flags.jobs)
     except KeyboardInterrupt:
-        print("the same command goes on where it was", file=sys.stderr)
+        print_note("the same command goes on where it was")
         raise
-    table = result_table(result) if "runs" not in result else summary_table(result)
-    answer(table, *footnotes(config, folder, parts))
+    print_result(run_tables(result), *footnotes(config, folder, parts))
     return 0
 
 
 def split_words(text: str | None) -> tuple[str, ...]:
     """Return `device,lang` as words."""
     return tuple(filter(None, (word.strip() for word in (text or "").split(","))))
-
-
-def answer(*lines: str) -> None:
-    """Print the result once, however many processes there are."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(*lines, sep="\n")
 
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
@@ -146,13 +140,15 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
 
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
-        return config, expand(config, [config.corpus.fold], [config.seed], []), folder
+        return config, expand(config, own_folds(config), [config.seed], []), folder
     config = resolve(mappings_of(flags))
     if config.split:
         refuse_typed(config, typed_options(flags))
     if not roles_of(config):
-        raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater upstreams`.")
-    folds = [config.corpus.fold] if flags.downstream_variant or not config.folds else config.folds
+        raise UserError("Expected an upstream, found none. Add `-u fbank`, or a name of `headwater list upstreams`.")
+    folds: Sequence[int | None] = config.folds or own_folds(config)
+    if flags.downstream_variant:
+        folds = [fold_of(flags.downstream_variant)]
     if flags.folds:
         folds = all_folds(config) if flags.folds == "all" else split_numbers(flags.folds, "--folds")
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [config.seed]
@@ -160,15 +156,27 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     return config, parts, folder_of(flags, config, parts)
 
 
+def own_folds(config: RunConfig) -> list[int | None]:
+    """Return the fold of a run without --folds; several tasks keep their own."""
+    return [None] if config.is_joint else [config.only.corpus.fold]
+
+
 def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     """Return what decides the config, in rising precedence: the task's defaults, the recipe, the flags."""
     from ..core.options import parse_override, read_yaml
     from ..plans.recipe import is_paper
+    from ..plans.scenario import OWN_SECTIONS
     from ..runs.config.recipes import demo_recipe, find_recipe, task_default
 
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
     if is_paper(recipe):
         raise UserError(f"Expected the recipe of a run after -c, found a paper's. Run it: headwater recipe {flags.config}")
+    overrides = [parse_override(text) for text in flags.override]
+    if "tasks" in recipe:
+        if flags.downstream:
+            raise UserError(f"Expected the tasks of '{flags.config}' alone, found -d {flags.downstream} beside it. Leave out -d.")
+        joint = {key: value for key, value in recipe.items() if key not in OWN_SECTIONS}
+        return [joint, flags_of_several(flags, joint), *overrides]
     told = recipe.get("task") and known_as(str(recipe["task"]), "task")
     task = flags.downstream or told
     if not task:
@@ -176,7 +184,6 @@ def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
     if (told or task) != task:
         raise UserError(f"Expected the recipe's task '{recipe['task']}' after -d, found '{task}'. Leave out -d.")
     demo = demo_recipe(task) if flags.demo and not flags.config else {}
-    overrides = [parse_override(text) for text in flags.override]
     return [task_default(task), demo, recipe, flags_mapping(flags, task), *overrides]
 
 
@@ -194,30 +201,21 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "path": flags.upstream_ckpt,
         "trainable": (flags.upstream_trainable and (bool(flags.upstream) or not flags.text_upstream)) or None,
         "layer": chosen_layer(flags),
-        "normalize_layers": flags.normalize_layers or None,
-    }
-    options = {
-        "columns": split_pairs(flags.columns, "--columns") if flags.columns else None,
-        "audio_root": flags.audio_root,
+        "normalize_layers": flags.upstream_feature_normalize or None,
     }
     corpus = {
         "name": flags.corpus,
         "data": flags.data,
-        "protocol": flags.protocol,
         "fold": fold_of(flags.downstream_variant),
-        "options": given(options) or None,
         "demo": flags.demo or None,
-        "demo_scale": flags.demo_scale,
-        "skip_broken": flags.skip_broken or None,
         "transcripts": flags.transcripts,
-        "missing_text": flags.missing_text,
     }
-    text = {"name": flags.text_upstream, "path": flags.text_upstream_ckpt}
+    text: dict[str, Any] = {"name": flags.text_upstream}
     # -f is for the upstreams of the command: one that a recipe names is finetuned where the recipe says so
     text["trainable"] = (flags.upstream_trainable and bool(flags.text_upstream)) or None
     mapping = {
         "task": task,
-        "store": given({"mode": flags.store, "limit": flags.store_limit}),
+        "store": given({"mode": flags.store}),
         "upstream": given(upstream),
         "text_upstream": given(text),
         "corpus": given(corpus),
@@ -225,6 +223,22 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "init_head": flags.init_ckpt,
     }
     return given(mapping)
+
+
+OF_ONE = {"name": "--corpus", "data": "--data", "protocol": "--protocol", "options": "--columns"}
+
+
+def flags_of_several(flags: Namespace, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the flags say of a run of several tasks; where an option is a task's, of each of them."""
+    mapping = flags_mapping(flags, "")
+    corpus = mapping.pop("corpus")
+    for key, flag in OF_ONE.items():
+        if key in corpus:
+            advice = f"Say which: -o tasks.NAME.corpus.{key}=…"
+            raise UserError(f"Expected no {flag} beside a recipe of several tasks, found one. {advice}")
+    own = {"corpus": {key: value for key, value in corpus.items() if key != "fold"}, "init_head": mapping.pop("init_head", None)}
+    shared = {key: value for key, value in mapping.items() if key != "task"}
+    return {**shared, "tasks": {name: given(own) for name in recipe["tasks"] or {}}}
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
@@ -287,18 +301,25 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
         raise UserError("Expected the run to evaluate, found none. Add `-e RUN`.")
     folder, config = past_run(flags, allowed=("corpus", "labels"))
     return evaluate_run(
-        folder, config.corpus, config.labels, flags.evaluate_split, runtime, flags.upstream_ckpt, flags.text_upstream_ckpt
+        folder,
+        config.only.corpus,
+        config.only.labels,
+        flags.evaluate_split,
+        runtime,
+        flags.upstream_ckpt,
+        text_weights_of(typed_options(flags)),
+        flags.downstream,
     )
 
 
 def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]:
     """Return the run after -e with its config; flags may change what is allowed, and where it reads, but not what it is."""
     from ..core.options import differences, parse_override, read_yaml
-    from ..core.run_folder import run_folder
+    from ..core.run_folder import RunFolder
     from ..runs.config.identity import identity_of
     from ..runs.config.recipes import find_recipe
-    from ..runs.config.resolve import resolve
-    from ..runs.config.schema import to_mapping
+    from ..runs.config.resolve import resolve, task_in
+    from ..runs.config.schema import alone, to_mapping
 
     others = {
         "-n": flags.expname,
@@ -310,16 +331,18 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     }
     for flag in (flag for flag, value in others.items() if value):
         raise UserError(f"Expected -e to name the one run, found {flag} beside it. Leave {flag} out.")
-    folder = run_folder(flags.past_exp)
-    recipe = read_yaml(folder / "config.yaml")
+    run = RunFolder.open(flags.past_exp)
+    folder, recipe = run.path, run.read().config()
     refuse_other_code(folder, recipe)
     elsewhere = "corpus" in allowed and bool(flags.corpus or flags.data)
-    trained = resolve([recipe], heard=not elsewhere)
+    trained = resolve([recipe], reads_corpus=not elsewhere)
+    if allowed and trained.is_joint:  # of several tasks one is tested
+        trained = alone(trained, task_in(trained, folder, flags.downstream))
     base = to_mapping(trained)
     if elsewhere:
         base["corpus"], base["labels"] = {"demo": flags.demo}, {}
     recipe = read_yaml(find_recipe(flags.config)) if flags.config else {}
-    over = flags_mapping(flags, flags.downstream or trained.task)
+    over = flags_of_several(flags, base) if trained.is_joint else flags_mapping(flags, flags.downstream or trained.only.task)
     config = resolve([base, recipe, over, *map(parse_override, flags.override)])
     before, now = ({k: v for k, v in identity_of(it).items() if k not in allowed} for it in (trained, config))
     lines = differences(before, now)
@@ -336,12 +359,13 @@ def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[st
 
     lines = [f"results: {folder}"]
     if len({part.config.upstream.layer for part in parts}) > 1:
-        lines.append(f"drawn by: headwater layer-weights --probe {folder}")
-    recipe = RECIPES / "superb" / f"{config.task}.yaml"
-    superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
-    if superb.get("name") == config.corpus.name and superb.get("protocol") != config.corpus.protocol:
-        lines.append(
-            f"protocol {config.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
-            f"SUPERB's experiment is -c superb/{config.task}"
-        )
+        lines.append(f"drawn by: headwater plot layers --probe {folder}")
+    for task in () if config.is_joint else config.tasks.values():
+        recipe = RECIPES / "superb" / f"{task.task}.yaml"
+        superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
+        if superb.get("name") == task.corpus.name and superb.get("protocol") != task.corpus.protocol:
+            lines.append(
+                f"protocol {task.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
+                f"SUPERB's experiment is -c superb/{task.task}"
+            )
     return lines

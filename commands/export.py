@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .common.console import print_note
+from .common.hints import TEXT_WEIGHTS
+from .common.sections import sections_of, text_weights_of
 from .common.shell import Parser
 
-HELP = "a finished run as a folder that needs neither network nor cache, or as an ONNX graph"
+HELP = "export a finished run to a folder that works without network and cache, and to ONNX"
 EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
 WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the graph that was asked for is not in it
 
@@ -23,40 +25,38 @@ def main(arguments: Sequence[str]) -> int:
         flags.run,
         flags.folder,
         weights=flags.upstream_ckpt,
-        text_weights=flags.text_upstream_ckpt,
+        text_weights=text_weights_of(sections_of(flags.override, ["text_upstream"])),
         task=flags.task,
         fold=flags.fold,
         onnx=flags.onnx,
+        extra=flags.extra,
     )
     folder = Path(flags.folder)
     if exported.graph:
         worst, sounds = exported.graph["compared"]["worst_difference"], len(exported.graph["compared"]["seconds"])
-        tell(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
+        print_note(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
     if exported.needed:
-        tell(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
+        print_note(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
     use = "".join(f" --use {folder / file}" for file in exported.code)
-    tell(f"written to {folder}: headwater predict {folder}{use} my.wav")
+    print_note(f"written to {folder}: headwater predict {folder}{use} my.wav")
     if exported.no_graph:
-        tell(f"no {FILE}: {exported.no_graph}")
+        print_note(f"no {FILE}: {exported.no_graph}")
     return WITHOUT_GRAPH if exported.no_graph else 0
-
-
-def tell(line: str) -> None:
-    """Print what is no answer."""
-    print(line, file=sys.stderr)
 
 
 def make_parser() -> Parser:
     """Return the flags."""
-    parser = Parser(
-        "headwater export", "Write a finished run as a folder of its own: weights, tokenizer, labels and all.", EXAMPLE
-    )
+    words = "Write a finished run to a folder that holds its weights, tokenizer and labels, and works without network and cache."
+    parser = Parser("headwater export", words, EXAMPLE, TEXT_WEIGHTS)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, or a plan's with --fold")
-    add("folder", metavar="DIR", help="the folder to write; it may not be there yet, or is empty")
-    add("--onnx", action="store_true", help="also as a graph for onnxruntime, kept where it answers as the run does")
-    add("--task", help="which task, of a run of several")
-    add("--fold", type=int, help="which fold, of a plan of several")
-    add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
-    add("--text-upstream-ckpt", metavar="DIR", help="where the text upstream's weights lie now")
+    add("run", metavar="RUN", help="a run folder, or the folder of several folds together with --fold")
+    add("folder", metavar="DIR", help="the folder to write; it must be new or empty")
+    add("--onnx", action="store_true", help="also write an ONNX graph, if its outputs equal those of the run")
+    words = "copy a file or folder that your own code reads, beside the code; may be repeated"
+    add("--with", dest="extra", action="append", default=[], metavar="FILE", help=words)
+    add("--task", help="export this task of a run that has several")
+    add("--fold", type=int, metavar="N", help="export this fold of a plan")
+    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")
+    words = "where the weights of the text upstream have moved to: text_upstream.path=DIR"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
     return parser

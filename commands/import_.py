@@ -1,4 +1,4 @@
-"""Take over what s3prl left: a finetuned head as a run, a model as a folder of transformers."""
+"""Convert a checkpoint of s3prl: a trained head to a run, a model to a folder of transformers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from .common.console import print_result
 from .common.shell import Parser
 
-HELP = "make a run of s3prl's emotion checkpoint, or a transformers folder of its HuBERT, wav2vec 2.0, data2vec, WavLM"
+HELP = "convert a checkpoint of s3prl: an emotion head to a run, a HuBERT, wav2vec 2.0, data2vec or WavLM to a model folder"
 EXAMPLE = "headwater import result/downstream/er/dev-best.ckpt runs/er"
 
 
 def make_parser() -> Parser:
     """Return the flags."""
-    parser = Parser("headwater import", f"{HELP[0].upper()}{HELP[1:]}. No code of the file ever runs.", EXAMPLE)
-    parser.add_argument("file", help="what s3prl wrote: dev-best.ckpt, states-30000.ckpt, or a converted hubert.pt")
-    parser.add_argument("folder", help="the run folder or model folder to make; it may not be there yet")
-    parser.add_argument("-u", "--upstream", help="what a run hears through (default: what its checkpoint names)")
-    parser.add_argument("-k", "--upstream_ckpt", metavar="PATH", help="the upstream's weights: a folder, or a file of s3prl's")
-    parser.add_argument("--classes", help="names of the head's classes in order (default: neu,hap,ang,sad)")
+    parser = Parser("headwater import", f"{HELP[0].upper()}{HELP[1:]}. No code in the file is executed.", EXAMPLE)
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a checkpoint of s3prl: dev-best.ckpt, states-30000.ckpt, or a converted hubert.pt")
+    add("folder", metavar="DIR", help="the run folder or model folder to write; it must not exist")
+    add("-u", "--upstream", metavar="NAME", help="the upstream of the run (default: the one that the checkpoint names)")
+    add("-k", "--upstream_ckpt", metavar="PATH", help="weights of the upstream: a folder, or a file of s3prl")
+    add("--classes", metavar="A,B,…", help="names of the classes, in the order of the head (default: neu,hap,ang,sad)")
     return parser
 
 
@@ -37,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(content, Mapping) and {*content} >= PARTS:
         classes = [word.strip() for word in flags.classes.split(",")] if flags.classes else None
         config = import_head(recognise_head(path, content), folder, flags.upstream, flags.upstream_ckpt, classes)
-        print(f"emotion on {config.upstream.name}, fold {config.corpus.fold} of IEMOCAP: written to {folder}")
-        print(f"headwater predict {folder} my.wav")
+        print_result(f"emotion on {config.upstream.name}, fold {config.only.corpus.fold} of IEMOCAP: written to {folder}")
+        print_result(f"headwater predict {folder} my.wav")
         return 0
     given = {"-u": flags.upstream, "-k": flags.upstream_ckpt, "--classes": flags.classes}
     for flag in (flag for flag, value in given.items() if value):
@@ -53,7 +55,7 @@ def import_model(path: Path, content: Any, folder: Path) -> None:
 
     model = recognise(path, content)
     left_out = sorted({name.split(".")[0] for name in write_folder(model, folder)})
-    print(f"{model.family.title}: written to {folder}")
+    print_result(f"{model.family.title}: written to {folder}")
     if left_out:
-        print(f"left out, since no layer needs it: {', '.join(left_out)}")
-    print(f"headwater downstream -u {stem_of(model.family.model_type)} -k {folder} -d emotion --demo")
+        print_result(f"left out, since no layer needs it: {', '.join(left_out)}")
+    print_result(f"headwater downstream -u {stem_of(model.family.model_type)} -k {folder} -d emotion --demo")

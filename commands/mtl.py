@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from .common.plan_view import outlook_rows, run_watched
+from ..core.process import in_launch, is_main
+from .common.console import print_result
+from .common.hints import MTL
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -19,50 +22,64 @@ if TYPE_CHECKING:
     from ..plans.scenario import Scenario
 
 
-HELP = "train several tasks together, and see which helps which (what `python run_mtl.py` runs)"
+HELP = "train several tasks together, and measure which task helps which (the same as `python run_mtl.py`)"
 EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper --data iemocap=IEMOCAP_full_release"
 
 
 def make_parser(prog: str) -> Parser:
     """Return the flags."""
-    words = "One upstream, several tasks: single runs, all together, all but one, transfer to the one left out."
-    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog))
-    add = parser.add_argument
-    words = "a name of `headwater upstreams`, a hub id, a model folder, a run folder, ./my_upstream.py"
-    add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
-    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the named upstream")
-    words = "the tasks: folders of downstream/, or of your own (./my_task)"
-    add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=words)
-    add("--scenario", default="all", help="single, all (default), leave-one-out, transfer, or paper: all of them in order")
-    add("-c", "--config", metavar="YAML", help="a recipe: a file, or one of ours (mtl/paper)")
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, as in a recipe")
-    add("--data", action="append", default=[], metavar="CORPUS=PATH", help="where a corpus lies")
-    add("--demo", action="store_true", help="the tasks' miniature corpora")
-    add("--demo-scale", type=float, help="size of the miniatures (default 1)")
-    add("--shared-weights", action="store_true", help="one weighted sum of the layers for all tasks, as in the paper")
-    add("--balance", metavar="HOW", help="sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or ks=2,asr=0.5")
-    add("--sampling", metavar="HOW", help="all (default: every task in every step), round_robin, proportional, temperature")
-    add(
-        "--select",
-        choices=("last", "gain"),
-        help="the step that is kept: the last (default), or that of most gain over single runs",
+    words = (
+        "Train several tasks on one upstream: each task alone, all tasks together, all but one, and the transfer from the "
+        "others to the one left out."
     )
-    add("--init-heads", metavar="TASK=RUN,…", help="heads to start from: single-task runs, or `single` for those of the plan")
-    add("--seeds", help="1,2,3: every run of the plan once for each")
-    add("--only", metavar="PART,…", help="parts of the plan, or tasks, with what they start from")
+    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog), MTL)
+    add = parser.add_argument
+    words = "the model: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, ./my_upstream.py"
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
+    add("-k", "--upstream_ckpt", metavar="DIR", help="load the weights of the upstream from this folder")
+    words = "the upstream that reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
+    add("--text-upstream", action=TypedPath, kind="upstream", metavar="NAME", help=words)
+    words = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
+    add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=words)
+    words = (
+        "which runs to train: single (each task alone), all (together, default), leave-one-out, transfer, or paper (all of these)"
+    )
+    add("--scenario", default="all", metavar="NAME", help=words)
+    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (mtl/paper)"
+    add("-c", "--config", metavar="YAML", help=words)
+    words = "set options of the recipe: training.steps=2000, tasks.emotion.corpus.protocol=…"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    add("--data", action="append", default=[], metavar="CORPUS=PATH", help="folder or table of one corpus; may be repeated")
+    add("--demo", action="store_true", help="use the miniature corpora of the tasks")
+    add(
+        "--shared-weights", action="store_true", help="share one weighted sum of the layers between all tasks (default: one each)"
+    )
+    words = "how to balance the losses: sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or weights: ks=2,asr=0.5"
+    add("--balance", metavar="HOW", help=words)
+    words = "which tasks train in a step: all (default), round_robin, proportional (to their size), temperature"
+    add("--sampling", metavar="HOW", help=words)
+    words = "which step to keep: the last one (default), or gain: the one with the largest mean gain over single-task runs"
+    add("--select", choices=("last", "gain"), help=words)
+    words = "start heads from these single-task runs, or from those of the plan (`single`)"
+    add("--init-heads", metavar="TASK=RUN,…", help=words)
+    add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
+    words = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
+    add("--by", metavar="LABEL,…", help=words)
+    add("--only", metavar="PART,…", help="train only these parts of the plan (or parts of these tasks), and what they start from")
     add("--plan", action="store_true", help="print the plan and stop")
-    add("--jobs", type=int, default=1, help="runs at once")
-    add("-n", "--expname", metavar="NAME", help="folder below result/mtl/")
-    add("-p", "--expdir", metavar="DIR", help="folder of the plan, as it is")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
+    add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")
+    add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print plan and tables only")
-    add("--one", action="store_true", help="the recipe is one joint run of a plan, in the folder -p")
+    add("--quiet", action="store_true", help="print only plans and tables")
+    add("--one", action="store_true", help=SUPPRESS)  # a plan passes it: the recipe is one joint run, in the folder -p
     return parser
 
 
 def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     """Print the plan, run what is left of it, print its tables."""
     flags = make_parser(prog).parse_args(arguments)
+    from ..core.run_folder import RunFolder
     from ..plans.scenario import plan_scenario
 
     if flags.jobs < 1:
@@ -73,13 +90,14 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
         return run_one(flags, values)
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [int(values.get("seed", 1))]
     plan = plan_scenario(values, flags.scenario, seeds)
+    refuse_typed_steps(flags, plan)
     folder = folder_of(flags, plan)
     wanted = by_part(plan.only(split_words(flags.only)))
-    answer(plan_text(plan, wanted, folder))
+    print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
-    lacking = run_watched(wanted, folder, flags, {})
-    if lacking and not any((folder / run.name / "result.json").is_file() for runs in wanted.values() for run in runs):
+    lacking = run_left(wanted, folder, flags, {}, by=split_words(flags.by))
+    if lacking and not any(RunFolder(folder / run.name).result.is_file() for runs in wanted.values() for run in runs):
         raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
     if is_main():
         finish(plan, folder, lacking)
@@ -88,12 +106,21 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
 
 def refuse_jobs_in_a_launch(flags: Namespace) -> None:
     """Refuse several runs at once inside of a launch that gives all processes to one run."""
-    if flags.jobs > 1 and "RANK" in os.environ:
+    if flags.jobs > 1 and in_launch():
         raise UserError(
             f"Expected one run at a time under torchrun, found --jobs {flags.jobs}. Either `torchrun --nproc_per_node N "
             f"run_mtl.py …` without --jobs (each run on all processes), or `python run_mtl.py … --jobs {flags.jobs}` (each on "
             "its own share)."
         )
+
+
+def refuse_typed_steps(flags: Namespace, plan: Scenario) -> None:
+    """Refuse options that the earlier run of a final model decides."""
+    from ..core.options import merge, parse_override
+    from ..runs.final import refuse_typed
+
+    if plan.config.split:
+        refuse_typed(plan.config, reduce(merge, map(parse_override, flags.override), {}))
 
 
 def split_words(text: str | None) -> list[str]:
@@ -117,13 +144,16 @@ def values_of(flags: Namespace) -> dict[str, Any]:
         raise UserError("Expected a mapping 'tasks' of names and options in the recipe, found another. Write `tasks: {ks: {}}`.")
     names = split_words(flags.tasks) or list(sections)
     values["tasks"] = {name: dict(sections.get(name) or {}) for name in names}
-    values["upstream"] = {"trainable": True, **(values.get("upstream") or {}), **upstream_of(flags)}
+    upstream = {**(values.get("upstream") or {}), **upstream_of(flags)}
+    values["upstream"] = {"trainable": True, **upstream} if upstream else {}
+    if flags.text_upstream:
+        values["text_upstream"] = {**(values.get("text_upstream") or {}), "name": flags.text_upstream}
     for override in flags.override:
         values = merge(values, parse_override(override))
     for name in (name for name in values["tasks"] if names and name not in names):
         raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
-    if not values["upstream"].get("name"):
-        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater upstreams`.")
+    if not any((values.get(key) or {}).get("name") for key in ("upstream", "text_upstream")):
+        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
@@ -164,8 +194,6 @@ def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
         usual = corpus.get("name") or usual_corpus(task)
         if flags.demo:
             corpus["demo"] = True
-        if flags.demo_scale is not None:
-            corpus["demo_scale"] = flags.demo_scale
         for key in (key for key in (name, usual) if key in data):
             corpus["data"] = data[key]
             used.add(key)
@@ -197,14 +225,14 @@ def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_one(flags: Namespace, values: dict[str, Any]) -> int:
-    """Run one joint run of a plan, as the plan resolved it."""
-    from ..runs.config.resolve import resolve_mtl
-    from ..runs.joint import run_tasks
+    """Run one joint run, as its recipe has it."""
+    from ..runs.config.resolve import resolve
+    from ..runs.run import run
     from ..runs.runtime import Runtime
 
     if not flags.expdir:
         raise UserError("Expected a folder for --one, found none. Add -p DIR.")
-    run_tasks(resolve_mtl([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet))
+    run(resolve([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet, by=tuple(split_words(flags.by))))
     return 0
 
 
@@ -226,23 +254,23 @@ def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> st
     if plan.missing:
         lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 
 def folder_of(flags: Namespace, plan: Scenario) -> Path:
     """Return where the plan goes: the same for all scenarios of the same tasks, which share their parts."""
-    from ..runs.config.identity import mtl_identity
-    from .common.naming import is_untrained
+    from ..runs.config.identity import identity_of
+    from .common.naming import expected_marks
 
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the plan, found both -n and -p. Leave one out.")
     if flags.expdir:
         return Path(flags.expdir)
-    demo = any(run.corpus.demo for run in plan.config.runs.values())
-    marks = "-DEMO" * demo + "-UNTRAINED" * is_untrained(plan.config.upstream.name)
-    identity = {key: value for key, value in mtl_identity(plan.config).items() if key not in ("select", "baselines", "seed")}
-    upstream = plan.config.upstream.name.strip("./").replace("/", "_")
+    marks = "".join(f"-{mark}" for mark in expected_marks(plan.config))
+    identity = {key: value for key, value in identity_of(plan.config).items() if key not in ("select", "baselines", "seed")}
+    sections = [section for section in (plan.config.upstream, plan.config.text_upstream) if section.name]
+    upstream = "+".join(section.name.strip("./").replace("/", "_") for section in sections)
     short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     return Path("result") / "mtl" / ((flags.expname or f"{upstream}-{'-'.join(plan.tasks)}-{short}") + marks)
 
@@ -252,20 +280,8 @@ def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
     from ..analysis.relations.joint_tables import folders_of, report_table
     from ..analysis.report.report import report
 
-    print("", report_table(plan, folder), sep="\n")
-    for name, reason in lacking.items():
-        print(f"missing   {name}: {reason}")
+    missing = (f"missing   {name}: {reason}" for name, reason in lacking.items())
+    print_result("", report_table(plan, folder), *missing)
     if folders_of(plan, folder):
         report([folder], folder / "report.html")
-    print(f"written to {folder}")
-
-
-def is_main() -> bool:
-    """Tell whether this process is the one that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def answer(text: str) -> None:
-    """Print once, however many processes there are."""
-    if is_main():
-        print(text, flush=True)
+    print_result(f"written to {folder}")

@@ -1,8 +1,7 @@
-"""Ask a finished run about audio files."""
+"""Predict labels and scores of audio files with a finished run."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,46 +10,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
+from .common.console import print_note, print_result
+from .common.hints import PREDICTION
+from .common.sections import read_corpus_of, sections_of, text_weights_of
 from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
     from ..downstream.answer import Answer
     from ..inference.ask import Prediction, Words
-    from ..inference.csv_journal import Item
     from ..inference.folds import Folds
+    from ..inference.inputs import Item
     from ..inference.trained_run import TrainedRun
 
 
-HELP = "label and scores for audio files"
+HELP = "predict labels and scores of audio files with a finished run"
 EXAMPLE = "headwater predict result/downstream/my_run my.wav recordings/ list.csv --out labels.csv"
+SECTIONS = ("corpus", "text_upstream")  # that -o sets
 BROKEN = 3  # exit code where some files were passed over
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
-    from ..core.run_folder import runs_of_plan
+    from ..core.run_folder import RunFolder
     from ..inference.folds import Folds
     from ..inference.load import load_run
 
     refuse_mixtures(flags)
     files = files_asked(flags)
     # of a single run, --fold is the corpus' alone
-    fold = None if flags.corpus and runs_of_plan(Path(flags.run).expanduser()) is None else flags.fold
-    run = load_run(flags.run, flags.upstream_ckpt, flags.text_upstream_ckpt, flags.task, fold)
+    fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
+    sections = sections_of(flags.override, SECTIONS)
+    run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold)
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
-    tell(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
-    tell(*heard_before(flags, run))
+    print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
+    print_note(*heard_before(flags, run))
     lines, words = FORMATS[flags.format](run.answer), words_of(flags, run)
     broken = print_all(files, run, lines, words) if flags.out is None else write_all(flags, files, run, lines, words)
     return BROKEN if broken else 0
-
-
-def tell(*lines: str) -> None:
-    """Print what is no answer."""
-    for line in lines:
-        print(line, file=sys.stderr)
 
 
 def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
@@ -59,7 +57,7 @@ def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
 
     if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
         return []
-    trained = [member.config.corpus for member in run.runs]
+    trained = [member.config.only.corpus for member in run.runs]
     if trained[0].name != flags.corpus or len({corpus.fold for corpus in trained}) == 1:
         return []
     return [f"note: other folds of {flags.run} have learnt from this split of {flags.corpus}; --fold N asks the one that has not"]
@@ -70,14 +68,14 @@ def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, word
     from ..inference.csv_journal import csv_line
 
     broken = 0
-    print(csv_line(lines.header), flush=True)
+    print_result(csv_line(lines.header))
     for prediction in run.predict_all(files, words):
         if prediction.error:
             broken += 1
-            tell(f"passed over: {prediction.error}")
+            print_note(f"passed over: {prediction.error}")
         row = lines.row(prediction)
         if row:
-            print(csv_line(row), flush=True)
+            print_result(csv_line(row))
     return broken
 
 
@@ -85,22 +83,23 @@ def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, 
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
-    from ..inference.csv_journal import growing, version_of
+    from ..inference.csv_journal import growing
+    from ..inference.inputs import version_of
 
     listens = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:
         todo = table.todo(files, partial(version_of, listens=listens, reads=run.reads))
-        tell(*table.notes)
+        print_note(*table.notes)
         try:
             answers = tqdm(run.predict_all(todo, words), total=len(todo), desc="predicting", unit="file", disable=None)
             for item, prediction in zip(todo, answers, strict=True):
                 table.add(item, lines.row(prediction), failed=bool(prediction.error))
                 if prediction.error:
-                    tell(f"passed over: {prediction.error}")
+                    print_note(f"passed over: {prediction.error}")
         except KeyboardInterrupt:
-            tell("the same command goes on where it was")
+            print_note("the same command goes on where it was")
             raise
-    tell(table.told(listens=listens))
+    print_note(table.told(listens=listens))
     return table.broken
 
 
@@ -126,35 +125,44 @@ def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
 
 def make_parser() -> Parser:
     """Return the flags."""
-    parser = Parser("headwater predict", "Label (or ratings) and scores for every file, in the order given.", EXAMPLE)
+    words = "Predict the label (or ratings, or text) and the scores of every file with a finished run, in the order given."
+    parser = Parser("headwater predict", words, EXAMPLE, PREDICTION)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, or a plan's: the mean of its runs' scores")
-    add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists (csv, tsv, jsonl, txt)")
-    add("--task", help="which task, of a run of several")
-    words = "the utterances of a corpus instead of files: a name of `headwater corpus list`, or ./my_corpus.py"
+    add("run", metavar="RUN", help="a run folder, or the folder of several folds or seeds (their scores are averaged)")
+    add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
+    add("--task", help="predict this task of a run that has several")
+    words = "predict the utterances of a corpus in place of files: a name that `headwater list corpora` shows, or ./my_corpus.py"
     add("--corpus", action=TypedPath, kind="corpus", help=words)
-    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help="the code of its own task")
+    words = "load the code of the run's own task from this folder"
+    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help=words)
     own: dict[str, Any] = {"action": TypedPath, "kind": "upstream", "only_paths": True, "metavar": "FILE"}
-    add("-u", "--upstream", **own, help="the code of its own upstream")
-    add("--text-upstream", **own, help="the code of its own text upstream")
-    add("--data", help="where that corpus lies")
-    add("--demo", action="store_true", help="the corpus' miniature")
-    add("--demo-scale", type=float, default=1.0, help="its size")
-    add("--fold", type=int, help="one fold of a plan; with --corpus, also the fold of its usual protocol (default there: 1)")
-    add("--transcripts", metavar="WHAT", help="its texts from a table, or from a model of `corpus transcribe`")
-    add("--split", default="test", help="its split (default: test)")
-    add("--format", choices=tuple(FORMATS), default="csv", help="msp-challenge: the columns that MSP-Podcast's challenge takes")
-    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help="recognise what is said where no text is given")
-    add("--no-text", action="store_true", help="without texts, for a run trained with modality_dropout")
-    add("--out", metavar="FILE", help="the csv to write, or to add to: what is new or changed is computed, the rest stays")
-    add("-k", "--upstream_ckpt", metavar="DIR", help="where the upstream's weights lie now")
-    add("--text-upstream-ckpt", metavar="DIR", help="where the text upstream's weights lie now")
+    add("-u", "--upstream", **own, help="load the code of the run's own upstream from this file")
+    add("--text-upstream", **own, help="load the code of the run's own text upstream from this file")
+    add("--data", metavar="PATH", help="folder or table of the corpus")
+    add("--demo", action="store_true", help="use the miniature of the corpus")
+    words = "use this fold of a plan; with --corpus, also this fold of the corpus (default there: 1)"
+    add("--fold", type=int, metavar="N", help=words)
+    words = "read the transcripts of the corpus from a table (id, text), or use those that `headwater corpus transcribe` made"
+    add("--transcripts", metavar="WHAT", help=words)
+    add("--split", default="test", help="the split of the corpus (default: test)")
+    words = "the columns of the csv; msp-challenge: those of MSP-Podcast's challenge (default: csv)"
+    add("--format", choices=tuple(FORMATS), default="csv", help=words)
+    words = "transcribe files that have no transcript with this Whisper model (default: whisper_base)"
+    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help=words)
+    add("--no-text", action="store_true", help="predict without transcripts (needs a run trained with modality_dropout)")
+    words = "write to this csv, or update it: new and changed files are computed, other rows stay"
+    add("--out", metavar="FILE", help=words)
+    add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")
+    words = "options of the corpus, and where weights have moved to: corpus.protocol=…, text_upstream.path=DIR"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
     return parser
 
 
 def refuse_mixtures(flags: Namespace) -> None:
     """Refuse files and a corpus at once, and neither; and what --transcribe may have swallowed."""
+    if not flags.corpus and "corpus" in sections_of(flags.override, SECTIONS):
+        raise UserError("Expected --corpus NAME beside -o corpus.…, found none. Add it, or leave the option out.")
     if bool(flags.inputs) == bool(flags.corpus):
         found = "both" if flags.corpus else "neither"
         swallowed = flags.transcribe and Path(flags.transcribe).suffix.lower() in {".wav", ".flac", ".csv", ".txt"}
@@ -170,27 +178,13 @@ def files_asked(flags: Namespace) -> Sequence[Item]:
         from ..inference.inputs import files_of
 
         return files_of(flags.inputs)
-    from ..corpus.load import get_reader
-    from ..runs.config.resolve import complete_corpus
-    from ..runs.config.schema import CorpusConfig
-    from ..runs.prepare import read_corpus
-
-    errors: list[str] = []
-    asked = CorpusConfig(
-        flags.corpus,
-        flags.data,
-        fold=flags.fold or 1,
-        demo=flags.demo,
-        demo_scale=flags.demo_scale,
-        transcripts=flags.transcripts,
-    )
-    config = complete_corpus(asked, get_reader(flags.corpus), errors)
-    if errors:
-        raise UserError("\n".join(errors))
-    splits = read_corpus(config).splits
+    section = sections_of(flags.override, SECTIONS).get("corpus") or {}
+    values = {"name": flags.corpus, "data": flags.data, "fold": flags.fold or 1, "demo": flags.demo}
+    corpus = read_corpus_of({**values, "transcripts": flags.transcripts}, section)
+    splits = corpus.splits
     if flags.split not in splits:
         raise UserError(
-            f"Expected a split of {config.name} after --split, found '{flags.split}'. There are: {', '.join(splits)}."
+            f"Expected a split of {corpus.name} after --split, found '{flags.split}'. There are: {', '.join(splits)}."
         )
     return splits[flags.split]
 

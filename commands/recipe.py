@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from .common.plan_view import outlook_rows, run_watched
+from ..core.process import is_main
+from .common.console import print_result
+from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
@@ -17,25 +18,41 @@ if TYPE_CHECKING:
     from ..plans.paper import PaperPlan
 
 
-HELP = "run a paper's experiments (or list them), and set its tables and figures beside the paper's"
+HELP = "run the experiments of a paper, and write its tables and figures beside the published ones"
 EXAMPLE = "headwater recipe turbo/demo --plan"
-OVERRIDE = "options of every part, of one (PART.KEY=VALUE), or of several ('PATTERN*.KEY=VALUE')"
+OVERRIDE = "set options of every part, of one part (PART.KEY=VALUE), or of several ('PATTERN*.KEY=VALUE')"
 
 
 def make_parser() -> Parser:
     """Return the flags."""
-    parser = Parser("headwater recipe", "Print a paper's plan, run what is left of it, write its tables and figures.", EXAMPLE)
+    parser = Parser(
+        "headwater recipe",
+        "Print the plan of a paper's experiments, train the runs that are left, and write its tables and figures.",
+        EXAMPLE,
+    )
     add = parser.add_argument
-    add("recipe", nargs="?", help="one of ours (without it they are listed), or a yaml file with `parts:`")
+    add("recipe", nargs="?", help="a name that `headwater list recipes` shows, or a yaml file with `parts:`")
     add("--plan", action="store_true", help="print the plan and stop")
-    add("--only", metavar="PART,…", help="these parts, with those that they start from")
-    add("--jobs", type=int, default=1, help="runs at once")
-    add("-p", "--expdir", metavar="DIR", help="folder of all runs (default: result/recipes/NAME)")
-    add("--data", action="append", default=[], metavar="NAME=PATH", help="where a corpus of the recipe lies")
-    add("--weights", action="append", default=[], metavar="NAME=DIR", help="where the weights of an upstream of the recipe lie")
+    add("--only", metavar="PART,…", help="train only these parts, and those that they start from")
+    add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
+    add("-p", "--expdir", metavar="DIR", help="write all runs to this folder (default: result/recipes/NAME)")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="folder or table of a corpus of the recipe; may be repeated",
+    )
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="folder with the weights of an upstream; may be repeated",
+    )
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=OVERRIDE)
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add("--quiet", action="store_true", help="print plan and tables only")
+    add("--quiet", action="store_true", help="print only plans and tables")
     return parser
 
 
@@ -46,8 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..runs.config.recipes import find_recipe
 
     if not flags.recipe:
-        print(listed())
-        return 0
+        raise UserError(f"Expected a recipe, found none. `headwater list recipes` lists ours. For instance: {EXAMPLE}")
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     path = find_recipe(flags.recipe)
@@ -55,26 +71,16 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(flags.expdir) if flags.expdir else Path("result") / "recipes" / name_of(path)
     names = plan.only([name for name in (flags.only or "").split(",") if name])
     missing = missing_corpora(plan, folder)
-    answer(plan_table(plan, names, find_runs(plan, folder), missing))
+    print_result(plan_table(plan, names, find_runs(plan, folder), missing))
     if flags.plan:
         return 0
-    missing |= with_advice(run_watched({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
+    missing |= with_advice(run_left({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
     missing = {**foreign_parts(plan, find_runs(plan, folder)), **missing}
     if is_main():
         from ..analysis.papers.figures import report
 
-        print("", report(plan, folder, missing), f"written to {folder}", sep="\n")
+        print_result("", report(plan, folder, missing), f"written to {folder}")
     return 3 if {*missing} & {*names} else 0
-
-
-def listed() -> str:
-    """Return the recipes that come with Headwater, a line each."""
-    from ..plans.recipe import list_recipes
-
-    rows = {name: " ".join(str(mapping.get("paper", "")).split()) for name, mapping in list_recipes().items()}
-    width = max(map(len, rows), default=0)
-    lines = [f"{name:<{width}}  {paper}".rstrip() for name, paper in rows.items()]
-    return "\n".join([*lines, "headwater recipe NAME --plan: what a recipe would run"])
 
 
 def plan_of(flags: Namespace, path: Path) -> PaperPlan:
@@ -108,15 +114,15 @@ def name_of(path: Path) -> str:
 
 def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
     """Return the parts with runs left whose corpus is not on this machine, with a line that says how to bring it."""
-    from ..core.run_folder import is_finished
+    from ..core.run_folder import RunFolder
     from ..corpus.load import get_reader
     from ..corpus.locate import find_root
 
     missing, wrong = dict[str, str](), list[str]()
     for name, config in plan.configs.items():
-        if all(is_finished(folder / run.name) for run in plan.runs[name]):
+        if all(RunFolder(folder / run.name).is_finished for run in plan.runs[name]):
             continue
-        corpus, reader = config.corpus, get_reader(config.corpus.name)
+        corpus, reader = config.only.corpus, get_reader(config.only.corpus.name)
         try:
             if not corpus.demo:
                 find_root(reader, corpus.data)
@@ -148,7 +154,7 @@ def plan_table(plan: PaperPlan, names: Sequence[str], found: Found, missing: Map
     foreign = [found.foreign[run.name] for name in names for run in plan.runs[name] if run.name in found.foreign]
     lines += [f"other     {in_one_line(reason.splitlines())}" for reason in foreign]
     if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are told after the first {FIRST_STEPS} steps of a part")
+        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
     return "\n".join(lines)
 
 
@@ -177,14 +183,3 @@ def foreign_parts(plan: PaperPlan, found: Found) -> dict[str, str]:
     """Return the parts in whose folders stand runs that the recipe does not ask for, with the reason."""
     there = {name: [found.foreign[run.name] for run in runs if run.name in found.foreign] for name, runs in plan.runs.items()}
     return {name: reasons[0] for name, reasons in there.items() if reasons}
-
-
-def is_main() -> bool:
-    """Tell whether this process is the one that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def answer(text: str) -> None:
-    """Print once, however many processes there are."""
-    if is_main():
-        print(text, flush=True)

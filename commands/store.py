@@ -1,8 +1,7 @@
-"""Look after the store of features: what lies there, what may go, and whether it is sound."""
+"""List, prune and verify the cached features of frozen upstreams."""
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
+from ..core.files import in_words
+from .common.console import print_note, print_result
 from .common.shell import Parser
 
 if TYPE_CHECKING:
     from ..upstream.store.maintenance import StoredSpace
 
 
-HELP = "list the features that are stored, remove the longest unused, check that they are sound"
+HELP = "show the cached features of frozen upstreams, delete unused ones, or verify them"
 EXAMPLE = "headwater store prune --to 20GB"
 
 
@@ -24,15 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     """Run `status`, `prune` or `verify`."""
     parser = Parser(
         "headwater store",
-        "status: what is stored. prune: remove some of it. verify: hash audio again, compare checksums.",
+        "status: show the cached features. prune: delete some of them. verify: hash the audio again and compare all checksums.",
         EXAMPLE,
     )
     parser.add_argument("action", choices=("status", "prune", "verify"))
-    parser.add_argument("--store", metavar="DIR", help="a store that `--store DIR` made (default: the one in the cache folder)")
-    parser.add_argument("--all", action="store_true", help="prune everything that no running process holds")
-    parser.add_argument("--unused", metavar="AGE", help="prune what was not used for so long: 12h, 30d, 8w")
-    parser.add_argument("--to", metavar="SIZE", help="prune the longest unused until so much is left: 20GB")
-    parser.add_argument("--dry-run", action="store_true", help="say what prune would remove, and remove nothing")
+    parser.add_argument("--store", metavar="DIR", help="the cache that `--store DIR` made (default: the one in the cache folder)")
+    parser.add_argument("--all", action="store_true", help="prune: delete everything that no running process uses")
+    parser.add_argument("--unused", metavar="AGE", help="prune: delete what was not used for so long: 12h, 30d, 8w")
+    parser.add_argument("--to", metavar="SIZE", help="prune: delete the longest unused until so much is left: 20GB")
+    parser.add_argument("--dry-run", action="store_true", help="prune: print what would be deleted, and delete nothing")
     flags = parser.parse_args(arguments)
     if flags.action != "prune" and (flags.all or flags.unused or flags.to or flags.dry_run):
         raise UserError(f"Expected --all, --unused, --to and --dry-run after `prune`, found them after `{flags.action}`.")
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if not root.is_dir():
         if flags.store:
             raise UserError(f"Expected a store in '{root}', found no folder. Check the path.")
-        print(f"nothing is stored in {root}")
+        print_result(f"nothing is stored in {root}")
         return 0
     with plain_disk_errors(root):
         return {"status": status, "prune": prune, "verify": verify}[flags.action](flags, root)
@@ -52,24 +53,22 @@ def main(arguments: Sequence[str]) -> int:
 def status(_: Namespace, root: Path) -> int:
     """Print each space, the total, and how much a run may add unasked."""
     from ..upstream.store.maintenance import list_spaces
-    from ..upstream.store.store import default_limit, in_words
+    from ..upstream.store.store import default_limit
 
     spaces = list_spaces(root)
     lines: list[tuple[str, ...]] = [("upstream", "layers", "rows are", "precision", "rows", "size", "last used", "folder")]
     lines += [described(space) for space in spaces]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines if spaces else []:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        print_result("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
     count = f"{len(spaces)} space{'s' * (len(spaces) != 1)}"
-    print(f"{in_words(sum(space.size for space in spaces))} in {count}, in {root}")
-    print(f"a run adds at most {in_words(default_limit(root))} unasked (--store-limit)")
+    print_result(f"{in_words(sum(space.size for space in spaces))} in {count}, in {root}")
+    print_result(f"a run adds at most {in_words(default_limit(root))} by itself (raise it with -o store.limit=SIZE)")
     return 0
 
 
 def described(space: StoredSpace) -> tuple[str, ...]:
     """Return a space as a line of the table."""
-    from ..upstream.store.store import in_words
-
     layers = space.described.get("layers", [])
     day = time.strftime("%Y-%m-%d", time.localtime(space.used))
     return (
@@ -88,7 +87,7 @@ def prune(flags: Namespace, root: Path) -> int:
     """Remove what the flags choose, and say what was freed."""
     from ..upstream.store.maintenance import clear_remains, list_spaces, parse_age
     from ..upstream.store.maintenance import prune as prune_spaces
-    from ..upstream.store.store import in_words, parse_size
+    from ..upstream.store.store import parse_size
 
     if sum(map(bool, (flags.all, flags.unused, flags.to))) != 1:
         raise UserError("Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes.")
@@ -96,13 +95,17 @@ def prune(flags: Namespace, root: Path) -> int:
     down_to = parse_size(flags.to) if flags.to else None
     if not flags.dry_run:
         clear_remains(root)
-    removed, held = prune_spaces(list_spaces(root), unused_since=since, down_to=down_to, dry_run=flags.dry_run)
+    spaces = list_spaces(root)
+    removed, held = prune_spaces(spaces, unused_since=since, down_to=down_to, dry_run=flags.dry_run)
     word = "would go" if flags.dry_run else "removed"
     for space in removed:
-        print(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
+        print_result(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
     for space in held:
-        print(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it", file=sys.stderr)
-    print(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
+        print_note(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it")
+    for space in spaces:
+        if not space.is_known:
+            print_note(f"kept     {in_words(space.size)}  {space.folder}: no space.json says that the store made it")
+    print_result(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
     return 0
 
 
@@ -113,9 +116,9 @@ def verify(_: Namespace, root: Path) -> int:
 
     files, changed = changed_audio(root, cache_folder())
     for path in changed:
-        print(f"changed  {path}: its bytes are others, with size and time as before; its features are computed anew")
+        print_result(f"changed  {path}: its bytes are others, with size and time as before; its features are computed anew")
     shards, damaged = damaged_shards(root)
     for shard in damaged:
-        print(f"damaged  {shard}: removed, its rows are computed again")
-    print(f"{files} audio files, {len(changed)} changed; {shards} shards, {len(damaged)} damaged, in {root}")
+        print_result(f"damaged  {shard}: removed, its rows are computed again")
+    print_result(f"{files} audio files, {len(changed)} changed; {shards} shards, {len(damaged)} damaged, in {root}")
     return 3 if changed or damaged else 0

@@ -15,6 +15,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     >>> nearest("lr_rate", ["lr", "learning_rate"])
     " Did you mean 'learning_rate'?"
+    >>> nearest("RAVDESS", ["iemocap", "ravdess"])
+    " Did you mean 'ravdess'?"
     """
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    plain = {name.casefold().replace("-", "_"): name for name in known}
+    close = difflib.get_close_matches(word.casefold().replace("-", "_"), list(plain), n=1, cutoff=0.5)
+    return f" Did you mean '{plain[close[0]]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")

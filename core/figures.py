@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .files import write_text, written_aside
+from .errors import UserError, first_line
+from .files import clear_asides, write_text, written_aside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Given = ParamSpec("Given")
+Drawn = TypeVar("Drawn")
 
 
 def marked_title(title: str, marks: Sequence[str]) -> str:
@@ -26,11 +33,41 @@ def save_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], m
     last = [" ".join(marks)] if marks else []
     writer.writerow([*header, *["marks" for _ in last]])
     writer.writerows([*(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row), *last] for row in rows)
+    clear_asides(path)
     write_text(path, text.getvalue())
 
 
+def forgiving(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn | None]:
+    """Let a function that draws say what it could not draw: a picture never costs the result that it shows."""
+
+    @functools.wraps(draw)
+    def wrapped(*arguments: Given.args, **options: Given.kwargs) -> Drawn | None:
+        """Draw, and say so on stderr where that fails; a user's mistake and a full disk are raised."""
+        try:
+            return draw(*arguments, **options)
+        except (UserError, OSError):
+            raise
+        except Exception as problem:  # matplotlib raises whatever it likes
+            paths = [value for value in (*arguments, *options.values()) if isinstance(value, Path)]
+            print(f"note      no picture {paths[-1] if paths else ''}: {first_line(problem)}", file=sys.stderr)
+            return None
+
+    return wrapped
+
+
+@forgiving
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture in the format of its suffix, whole or not at all; equal pictures are equal files."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if "$" not in text.get_text():  # a class may be called so: nobody writes formulas here
+            continue
+        if text.get_wrap():  # matplotlib measures a wrapped formula whatever `parse_math` says
+            text.set_text(re.sub(r"(?<!\\)\$", r"\\$", text.get_text()))
+        else:
+            text.set_parse_math(False)
+    clear_asides(path)
     form = path.suffix.removeprefix(".")
     metadata = {"CreationDate": None} if form == "pdf" else None
     with written_aside(path) as aside:

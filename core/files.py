@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,6 +69,25 @@ def written_aside(path: Path) -> Iterator[Path]:
                 aside.unlink()
 
 
+def clear_asides(path: Path) -> None:
+    """Remove what processes that were killed have left beside a path while they wrote it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if number.isdigit() and not is_alive(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine is at work."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with written_aside(path) as aside:
@@ -81,15 +102,26 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
+        if obstacle(path) == NO_FILE:
+            raise ValueError(NO_FILE)
         content = json.loads(path.read_text(encoding="utf-8"))
-        if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
-            raise ValueError(f"not all of {', '.join(needed)}")
-        return content
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
-    except ValueError as problem:
-        mend = "Remove the file: the command that trained the run writes it again."
-        raise UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}") from None
+    except (ValueError, RecursionError) as problem:
+        raise _damaged_json(path, str(problem)) from None
+    refuse_without(path, content, needed)
+    return content
+
+
+def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
+    """Refuse the content of a run's json that is no mapping with the keys needed, where they are named."""
+    if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+        raise _damaged_json(path, f"not all of {', '.join(needed)}")
+
+
+def _damaged_json(path: Path, problem: str) -> UserError:
+    mend = "Remove the file: the command that trained the run writes it again."
+    return UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}")
 
 
 @contextmanager
@@ -125,9 +157,58 @@ def folder_aside(folder: Path, *, fills_empty: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def expanded(name: str | Path) -> Path:
+    """Return a path with `~` as the user's home; `~nobody` stays as it is, and no file is found there."""
+    return Path(os.path.expanduser(name))
+
+
+def obstacle(path: str | Path) -> str | None:
+    """Return why nothing can be read at a path; None where an ordinary file lies that holds something.
+
+    A pipe or a device is not opened: whoever reads it may wait for ever.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as problem:
+        return _ABSENT.get(problem.errno or 0, problem.strerror or "no file")
+    except ValueError:  # a NUL in it, or half a character
+        return "a name that no file can have"
+    if stat.S_ISDIR(state.st_mode):
+        return "a folder"
+    if not stat.S_ISREG(state.st_mode):
+        return NO_FILE
+    if not os.access(path, os.R_OK):
+        return "no permission to read it"
+    return None if state.st_size else "an empty file (0 bytes)"
+
+
+NO_FILE = "a pipe, a socket or a device"  # that would be waited for
+_ABSENT: dict[int, str] = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.ELOOP: "a link that leads back to itself",
+    errno.EACCES: "no permission to read it",
+    errno.ENAMETOOLONG: "a name that is too long",
+}
+
+
+def in_words(size: float) -> str:
+    """Return bytes as a person reads them.
+
+    >>> in_words(3_590_000_000)
+    '3.6 GB'
+    """
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{int(size)} B"
+
+
 def hash_file(path: str | Path) -> str:
     """Return the hash of a file's bytes."""
     digest = hashlib.sha256()
+    if obstacle(path) == NO_FILE:
+        raise UserError(f"Expected readable audio, found {NO_FILE}: {path}. Replace the file, or leave it out.")
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):

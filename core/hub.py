@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import torch
 
-from .errors import UserError
+from .errors import UserError, first_line
+from .files import NO_FILE, obstacle
 
 _DESCRIPTION = ["config.json", "preprocessor_config.json"]
 _SAFE = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
@@ -23,6 +23,7 @@ _TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 # what to do without a network, for a model that listens and for one that reads
 _LISTENING = "bring DIR here and add `-k DIR`. What works now: `--demo -u fbank` or `--demo -u test_hubert`."
 _READING = "bring DIR here and give `--text-upstream DIR`. What works now: `--text-upstream hashed_words`, or `test_bert`."
+WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 _SECONDS = 4  # that the hub has to answer
 _ALIGNED = 64  # bytes, as torch lays its own tensors
 
@@ -38,6 +39,8 @@ def check_torchaudio() -> None:
             version = importlib.metadata.version("torchaudio")
         except importlib.metadata.PackageNotFoundError:
             version = "of unknown version"
+        import torch
+
         raise UserError(
             f"Expected a torchaudio that matches torch {torch.__version__} (or none: Headwater needs none), found torchaudio "
             f"{version}, which cannot load ({first_line(error)}). Run `pip uninstall torchaudio`."
@@ -89,9 +92,12 @@ def _is_whole(folder: Path) -> bool:
     weights = [folder / "model.safetensors", folder / "pytorch_model.bin"]
     for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
         if index.is_file():
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            if all((folder / shard).is_file() for shard in shards):
-                weights.append(index)
+            try:
+                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+                whole = all((folder / shard).is_file() for shard in shards)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                whole = False
+            weights += [index] if whole else []
     return (folder / "config.json").is_file() and any(path.is_file() for path in weights)
 
 
@@ -124,19 +130,20 @@ def _not_found(hub_id: str, cause: str, advice: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a folder."""
+    path = folder / "config.json"
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"Expected json in '{folder / 'config.json'}', found {first_line(error)}. Fetch the file again."
-        ) from error
+        if obstacle(path) == NO_FILE:
+            raise ValueError(NO_FILE)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} in place of a mapping")
+        return content
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"Expected json in '{path}', found {first_line(error)}. Fetch the file again.") from None
 
 
 def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
     """Return a transformers model in float32 with every weight from the folder, or say what its files lack."""
-    import safetensors
-
-    unreadable = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError)
     try:
         # fork: a weight that the files lack (the mask embedding may) would be drawn from the caller's generator
         with torch.random.fork_rng(devices=[]), quiet():
@@ -149,9 +156,11 @@ def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) ->
                 ignore_mismatched_sizes=True,  # they come in the report, and are refused below by name
                 **options,
             )
-    except unreadable as error:
+    except Exception as error:  # a config.json of one's own breaks wherever it is used
+        # what torch advises then is to run the file's code
+        cause = "a pickle with more in it than tensors" if "weights_only" in str(error) else first_line(error)
         raise UserError(
-            f"Expected whole weights that fit config.json in '{folder}', found: {first_line(error)}. Fetch the folder again."
+            f"Expected whole weights that fit config.json in '{folder}', found: {cause}. Fetch the folder again."
         ) from error
     _refuse_gaps(report, config, folder)
     if "masked_spec_embed" in report["missing_keys"]:
@@ -196,8 +205,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import json
 import math
+import shlex
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from .errors import UserError, nearest
-from .trust import suspect_paths
+from .files import NO_FILE, obstacle, write_text
+from .trust import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,28 +35,54 @@ SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch 
 DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
-def bind(cls: type, values: Any, where: str, errors: list[str], spelled: Mapping[str, str] | None = None) -> Any:
+def bind(
+    cls: type,
+    values: Any,
+    where: str,
+    errors: list[str],
+    spelled: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+) -> Any:
     """Return an instance of a dataclass; what is wrong goes into `errors` and leaves the default in place.
 
-    `spelled` gives fields that a user knows by another word.
+    `spelled` gives fields that a user knows by another word, `without` those that have no word here, `elsewhere` the full
+    names of options in other sections.
     """
     if not isinstance(values, Mapping):
         errors.append(f"Expected a mapping at '{where}', found {values!r}. Write `key: value` lines below it, or leave it out.")
         return cls()
     hints = get_type_hints(cls, include_extras=True)
-    fields = {(spelled or {}).get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+    names = [field.name for field in dataclasses.fields(cls) if field.name not in without]
+    fields = {(spelled or {}).get(name, name): name for name in names}
+    elsewhere = elsewhere or options_of_sections(cls)
     bound = {}
     for key, value in values.items():
         place = f"{where}.{key}" if where else str(key)
         if key not in fields:
-            errors.append(f"Unknown option '{place}'.{nearest(str(key), fields)} Known here: {', '.join(fields)}.")
+            other = f" Did you mean '{elsewhere[key]}'?" if key in elsewhere else nearest(str(key), fields)
+            errors.append(f"Unknown option '{place}'.{other} Known here: {', '.join(fields)}.")
             continue
+        kind = hints[fields[key]]
         try:
-            bound[fields[key]] = convert(hints[fields[key]], value, place, errors)
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                bound[fields[key]] = bind(kind, value, place, errors, elsewhere=elsewhere)
+            else:
+                bound[fields[key]] = convert(kind, value, place, errors)
         except ValueError as problem:
             errors.append(str(problem))
     refuse_without_default(cls, bound, where)
     return cls(**bound)
+
+
+def options_of_sections(cls: type) -> dict[str, str]:
+    """Return `lr -> optimizer.lr` for the options of all sections of a config whose names occur once."""
+    found: dict[str, list[str]] = {}
+    for section, kind in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            for field in dataclasses.fields(kind):
+                found.setdefault(field.name, []).append(f"{section}.{field.name}")
+    return {name: places[0] for name, places in found.items() if len(places) == 1}
 
 
 def refuse_without_default(cls: type, given: Mapping[str, Any], where: str) -> None:
@@ -105,13 +134,17 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
         if isinstance(value, bool):
             return value
         raise refusal
+    if kind is str and isinstance(value, bool):
+        raise ValueError(
+            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"off\"'."
+        )
     if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
         raise refusal
     if kind is str:
         return str(value)
     try:
         number = float(value)  # PyYAML reads 1e-4 as a string
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):  # TypeError: a date, which yaml knows
         raise refusal from None
     if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise refusal
@@ -148,15 +181,52 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return a recipe's mapping, or say what is wrong with the file."""
     try:
+        if obstacle(path) == NO_FILE:
+            raise ValueError(NO_FILE)
+        if Path(path).stat().st_size > _LARGEST_YAML:
+            raise ValueError(f"more than {_LARGEST_YAML:,} bytes")
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        refuse_vast(content)
     except FileNotFoundError:
         raise UserError(f"Expected a recipe (yaml) at '{path}', found no file. Check the path of -c.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
+    except RecursionError:
+        raise UserError(f"Expected yaml in '{path}', found lists or mappings nested too deeply. Mend the file.") from None
+    except (yaml.YAMLError, ValueError, OSError) as problem:  # ValueError: also a number of 5,000 digits
         raise UserError(f"Expected yaml in '{path}', found {yaml_mistake(problem)}. Mend the file.") from None
     if not isinstance(content, dict):
         raise UserError(f"Expected a mapping of options in '{path}', found {type(content).__name__}. Write `key: value` lines.")
-    suspect_paths(content)
+    CHECKPOINTS.suspect(content)
     return content
+
+
+def write_yaml(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Write a recipe, whole or not at all."""
+    write_text(path, yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True))
+
+
+_LARGEST_YAML = 2**20  # bytes
+_MOST_VALUES = 100_000  # of a yaml file, an alias counted as all that it stands for
+
+
+def refuse_vast(content: Any) -> None:
+    """Raise ValueError for yaml whose aliases stand for too many values, or for themselves."""
+    counts: dict[int, int | None] = {}  # by id; None: it is being counted, so that it holds itself
+
+    def count(value: Any) -> int:
+        """Return how many values one value stands for."""
+        if not isinstance(value, (dict, list)):
+            return 1
+        if id(value) not in counts:
+            counts[id(value)] = None
+            counts[id(value)] = 1 + sum(map(count, value if isinstance(value, list) else value.values()))
+        known = counts[id(value)]
+        if known is None:
+            raise ValueError("an alias that stands for itself")
+        if known > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES:,} values")
+        return known
+
+    count(content)
 
 
 def yaml_mistake(problem: Exception) -> str:
@@ -176,6 +246,28 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def option_text(key: str, value: Any) -> str:
+    """Return `key=value` as a user types it after -o in a shell.
+
+    >>> option_text("labels.keep", ["neu", "hap"])
+    "labels.keep='[neu, hap]'"
+    """
+    if isinstance(value, str):
+        text = value if _is_plain(value) else json.dumps(value, ensure_ascii=False)
+    else:
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
+    return f"{key}={shlex.quote(text.removesuffix('...' + chr(10)).strip())}"
+
+
+def _is_plain(word: str) -> bool:
+    """Return whether yaml reads an unquoted word as the word itself, or as a number."""
+    try:
+        read = yaml.safe_load(word) if word.strip() else None
+    except yaml.YAMLError:
+        return False
+    return read == word or (isinstance(read, (int, float)) and not isinstance(read, bool))
+
+
 def parse_override(text: str) -> dict[str, Any]:
     """Return `optimizer.lr=1e-4` as a nested mapping."""
     key, equals, value = text.partition("=")
@@ -183,8 +275,9 @@ def parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"Expected `-o key=value`, found '{text}'. For instance: -o optimizer.lr=1e-4")
     try:
         leaf = yaml.safe_load(value) if value.strip() else ""
-    except yaml.YAMLError:
-        raise UserError(f"Expected a yaml value after '{key}=', found '{value}'. Quote it for the shell.") from None
+        refuse_vast(leaf)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"Expected a yaml value after '{key}=', found '{value[:100]}'. Quote it for the shell.") from None
     nested: Any = leaf
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}

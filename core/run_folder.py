@@ -1,4 +1,4 @@
-"""The format of a run folder: its files, its lock, the runs of a plan."""
+"""The format of a run folder, said once: its files, who holds it, and the runs of a plan."""
 
 from __future__ import annotations
 
@@ -7,107 +7,285 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import UserError
-from .files import made, plain_disk_errors, read_json
+from .files import made, plain_disk_errors, read_json, refuse_without, write_json
+from .options import read_yaml, write_yaml
 
-TRAINED_ON = "trained_on.json"  # which utterances a run learnt from: no evaluation may hear them again
-
-
-BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
-
-
-WHOLE = ("config.yaml", "vocabulary.json", "identity.json", "layer_weights.json", "result.json", BEST)  # of a finished run
-
-
-# by role: of a finetuned run, with its checkpoint, all that the upstream is
-ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}
-
-
-def run_folder(name: str | Path) -> Path:
-    """Return the folder of a run, or say what is there instead."""
-    folder = Path(name).expanduser()
-    if not (folder / "config.yaml").is_file():
-        below = sorted(str(path.parent) for path in folder.glob("**/config.yaml"))[:4]
-        found = f"a plan with the runs {', '.join(below)}: name one of them" if below else "no config.yaml: check the path"
-        raise UserError(f"Expected a run folder at '{folder}', found {found}.")
-    return folder
+EVALUATIONS, TASKS = "evaluations", "tasks"  # folders below a run, with results of their own
+ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}  # by role
+Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
 
 
 class Held(UserError):
     """A run folder in which another process is at work."""
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; a second one is told who has it."""
-    lock = folder / ".lock"
-    with made(folder):
-        with plain_disk_errors(folder):
-            file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
-        with file:
-            _take(file, folder)
-            try:
-                with plain_disk_errors(folder):
-                    file.truncate(0)
-                    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                    file.flush()
-                yield
-            finally:
-                if [*folder.iterdir()] == [lock]:  # stopped before anything was begun
-                    lock.unlink()
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, of a plan of runs, or of a part of a run that has a result of its own."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, name: str | Path) -> RunFolder:
+        """Return the folder of a run, or say what is there instead."""
+        run = cls(Path(name).expanduser())
+        if not run.config.is_file():
+            below = sorted(map(str, run.below()))[:4]
+            several, none = f"a plan with the runs {', '.join(below)}: name one of them", f"no {run.config.name}: check the path"
+            raise UserError(f"Expected a run folder at '{run.path}', found {several if below else none}.")
+        return run
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "config.yaml"
+
+    @property
+    def identity(self) -> Path:
+        """What makes the run this one: hashes of its config, corpus, upstreams and code; and its marks."""
+        return self.path / "identity.json"
+
+    @property
+    def vocabulary(self) -> Path:
+        """Each task's labels, and what dev decided."""
+        return self.path / "vocabulary.json"
+
+    @property
+    def trained_on(self) -> Path:
+        """Which utterances the run is trained on: no evaluation may use them again."""
+        return self.path / "trained_on.json"
+
+    @property
+    def result(self) -> Path:
+        """The scores, and how they came about; written last."""
+        return self.path / "result.json"
+
+    @property
+    def layer_weights(self) -> Path:
+        """The weighted sums, and the mean norms of their layers."""
+        return self.path / "layer_weights.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The log of training and of each evaluation on dev, a line for each."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the step that dev chose."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The weights of the last step, with all that training goes on from."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of the pictures."""
+        return self.path / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.path / "tensorboard"
+
+    @property
+    def stopped(self) -> Path:
+        """What a process of a plan printed before it stopped without a result."""
+        return self.path / "stopped.txt"
+
+    @property
+    def lock(self) -> Path:
+        """The file that a process holds while it is at work here."""
+        return self.path / ".lock"
+
+    def architecture(self, role: str) -> Path:
+        """Return where an upstream's architecture stands: with the checkpoint, all that a finetuned upstream is."""
+        return self.path / ARCHITECTURES[role]
+
+    def predictions(self, split: str) -> Path:
+        """Return where a split's predictions stand, beside the references."""
+        return self.path / f"predictions-{split}.csv"
+
+    def outcome(self, split: str) -> Path:
+        """Return where a split's scores and embeddings stand."""
+        return self.path / f"outcome-{split}.safetensors"
+
+    def tables(self, split: str) -> Path:
+        """Return where the corpus' tables stand that a split is scored with; of most tasks there are none."""
+        return self.path / f"tables-{split}.json"
+
+    def splits(self) -> list[str]:
+        """Return the splits that have predictions here."""
+        before, after = self.predictions("*").name.split("*")
+        return sorted(path.name[len(before) : -len(after)] for path in self.path.glob(f"{before}*{after}"))
+
+    def task(self, kept: str, name: str) -> RunFolder:
+        """Return the part of a joint run that holds a task's result with the weights `kept` (last, best or own)."""
+        return RunFolder(self.path / TASKS / kept / name)
+
+    def evaluation(self, name: str) -> RunFolder:
+        """Return the part of a run that holds its result on another split or corpus."""
+        return RunFolder(self.path / EVALUATIONS / name)
+
+    @property
+    def home(self) -> RunFolder:
+        """The run that this is a part of; a run is its own."""
+        parents = self.path.parents
+        if not self.config.is_file():
+            if len(parents) > 1 and parents[0].name == EVALUATIONS:
+                return RunFolder(parents[1])
+            if len(parents) > 2 and parents[1].name == TASKS:
+                return RunFolder(parents[2])
+        return self
+
+    def below(self) -> list[Path]:
+        """Return the folders of all runs at or below this one, in the order of their names."""
+        return sorted(path.parent for path in self.path.rglob(self.config.name))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run stands here as a whole."""
+        whole = (self.config, self.vocabulary, self.identity, self.layer_weights, self.result, self.best)
+        return all(path.is_file() for path in whole)
+
+    def read(self) -> Stored:
+        """Return what stands here; each file is read when it is needed."""
+        return Stored(self)
+
+    def write(
+        self,
+        *,
+        config: Mapping[str, Any] | None = None,
+        trained_on: Mapping[str, Any] | None = None,
+        vocabulary: Mapping[str, Any] | None = None,
+        architectures: Mapping[str, Mapping[str, Any]] | None = None,
+        identity: Mapping[str, Any] | None = None,
+        layer_weights: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the files that are given, each whole or not at all; last the result, which makes the run finished."""
+        if config is not None:
+            write_yaml(self.config, config)
+        described = {self.architecture(role): content for role, content in (architectures or {}).items()}
+        contents: dict[Path, Mapping[str, Any] | None] = {
+            self.trained_on: trained_on,
+            self.vocabulary: vocabulary,
+            **described,
+            self.identity: identity,
+            self.layer_weights: layer_weights,
+            self.result: result,
+        }
+        for path, content in contents.items():
+            if content is not None:
+                write_json(path, content)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process; a second one is told who has it."""
+        with made(self.path):
+            with plain_disk_errors(self.path):
+                file = open(self.lock, "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
+            with file:
+                self._take(file)
+                try:
+                    with plain_disk_errors(self.path):
+                        file.truncate(0)
+                        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                        file.flush()
+                    yield
+                finally:
+                    if [*self.path.iterdir()] == [self.lock]:  # stopped before anything was begun
+                        self.lock.unlink()
+
+    def refuse_held(self) -> None:
+        """Raise Held where another process is at work here; nothing is written."""
+        if self.lock.is_file():
+            with self.lock.open("r+", encoding="utf-8") as file:
+                self._take(file)  # closing it gives it back
+
+    def _take(self, file: TextIO) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(file.fileno()).st_nlink:  # its holder has just taken it away
+                raise BlockingIOError
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise Held(
+                f"Expected the run folder '{self.path}' to be free, found that {holder} holds it. "
+                "Wait for it to end, or choose another folder with -n or -p."
+            ) from None
+
+    def refuse_plan(self) -> None:
+        """Refuse a folder in which the runs of a plan stand."""
+        if self.result.is_file() and not self.identity.is_file() and "runs" in self.read().result():
+            raise UserError(
+                f"Expected a folder for one run, found a plan of several in '{self.path}'. Choose another with -n or -p."
+            )
+
+    def runs(self) -> list[Row] | None:
+        """Return the runs that a finished plan reports, of a sweep those of the setting that dev chose; None: it is no plan."""
+        if self.config.is_file() or not self.result.is_file():
+            return None
+        summary = self.read().result()
+        if not isinstance(summary, dict) or "runs" not in summary:
+            return None
+        return [row for row in summary["runs"] if "chosen" not in summary or row["setting"] == summary["chosen"]]
 
 
-def refuse_held(folder: Path) -> None:
-    """Raise Held where another process is at work in a run folder; nothing is written."""
-    if (folder / ".lock").is_file():
-        with (folder / ".lock").open("r+", encoding="utf-8") as file:
-            _take(file, folder)  # closing it gives it back
+@dataclass(frozen=True)
+class Stored:
+    """What a run folder holds; each file is read when it is needed, and once. `needed` names keys that it must have."""
 
+    folder: RunFolder
+    _contents: dict[Path, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-def _take(file: TextIO, folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.fstat(file.fileno()).st_nlink:  # its holder has just taken it away
-            raise BlockingIOError
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        raise Held(
-            f"Expected the run folder '{folder}' to be free, found that {holder} holds it. "
-            "Wait for it to end, or choose another folder with -n or -p."
-        ) from None
+    def config(self) -> dict[str, Any]:
+        """Return the resolved recipe."""
+        path = self.folder.config
+        if path not in self._contents:
+            self._contents[path] = read_yaml(path)
+        return self._contents[path]
 
+    def identity(self, *needed: str) -> dict[str, Any]:
+        """Return what makes the run this one, and its marks."""
+        return self._json(self.folder.identity, needed)
 
-Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
+    def vocabulary(self, *needed: str) -> dict[str, Any]:
+        """Return each task's labels, and what dev decided."""
+        return self._json(self.folder.vocabulary, needed)
 
+    def trained_on(self, *needed: str) -> dict[str, Any]:
+        """Return which utterances the run is trained on."""
+        return self._json(self.folder.trained_on, needed)
 
-def runs_of_plan(folder: Path) -> list[Row] | None:
-    """Return the runs that a finished plan reports, of a sweep those of the setting that dev chose; None: it is no plan."""
-    path = folder / "result.json"
-    if (folder / "config.yaml").is_file() or not path.is_file():
-        return None
-    summary = read_json(path)
-    if not isinstance(summary, dict) or "runs" not in summary:
-        return None
-    return [row for row in summary["runs"] if "chosen" not in summary or row["setting"] == summary["chosen"]]
+    def result(self, *needed: str) -> dict[str, Any]:
+        """Return the scores, and how they came about."""
+        return self._json(self.folder.result, needed)
+
+    def layer_weights(self, *needed: str) -> dict[str, Any]:
+        """Return the weighted sums, and the mean norms of their layers."""
+        return self._json(self.folder.layer_weights, needed)
+
+    def architecture(self, role: str) -> dict[str, Any]:
+        """Return an upstream's architecture."""
+        return self._json(self.folder.architecture(role), ())
+
+    def _json(self, path: Path, needed: Sequence[str]) -> Any:
+        if path not in self._contents:
+            self._contents[path] = read_json(path)
+        refuse_without(path, self._contents[path], needed)
+        return self._contents[path]
 
 
 def counted(rows: Sequence[Row]) -> str:
     """Return `5 folds`, `3 seeds`, or both."""
     counts = {key: len({row[key] for row in rows}) for key in ("fold", "seed")}
     return " x ".join(f"{count} {key}s" for key, count in counts.items() if count > 1) or f"{len(rows)} runs"
-
-
-def refuse_plan(folder: Path) -> None:
-    """Refuse a folder in which the runs of a plan stand."""
-    path = folder / "result.json"
-    if path.is_file() and not (folder / "identity.json").is_file() and "runs" in read_json(path):
-        raise UserError(f"Expected a folder for one run, found a plan of several in '{folder}'. Choose another with -n or -p.")
-
-
-def is_finished(folder: Path) -> bool:
-    """Return whether a run stands there as a whole."""
-    return all((folder / name).is_file() for name in WHOLE)

@@ -9,23 +9,28 @@ import warnings
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from .errors import UserError
-from .hub import first_line
+from .errors import UserError, first_line
+from .files import NO_FILE, obstacle
 
 _BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes: a zip archive, before torch 1.6 a pickle
 _PROTOCOL = 3  # of pickle: torch reads no later one without running code of the file
 _PICKLES = 5  # that torch's old form begins with
+_LARGEST_PICKLE = 64 * 2**20  # bytes of data.pkl: names and shapes, no numbers; HuBERT's has 30 kB
+_MOST_CODES = 4_000_000  # of pickles: a tensor takes 30, and a million is read in a second
 _OF_FAIRSEQ = "It is fairseq's own format: convert it where fairseq is installed, `python -m s3prl.upstream.hubert.convert FILE`"
 
 
 def read_torch_file(path: Path) -> Any:
     """Return what torch.save wrote, on the CPU: tensors, plain values, argparse.Namespace; no code of the file ever runs."""
+    if (found := obstacle(path)) == NO_FILE:
+        raise UserError(f"Expected a checkpoint file at '{path}', found {found}. Check the path.")
     try:
         with path.open("rb") as file:
             beginning = file.read(4)
@@ -64,8 +69,11 @@ def refuse_unreadable(path: Path) -> None:
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 entries = {name.partition("/")[2]: name for name in archive.namelist()}
                 is_script = "constants.pkl" in entries
+                refuse_inflated(path, archive, entries)
                 pickled = stack.enter_context(archive.open(entries["data.pkl"]))
-            protocol, names = scan_pickles(pickled)
+            protocol, names = scan_pickles(pickled, path)
+    except UserError:
+        raise
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
         pass  # not whole, or not torch's: told where torch reads it
     if is_script:
@@ -81,15 +89,32 @@ def refuse_unreadable(path: Path) -> None:
     )
 
 
-def scan_pickles(pickled: IO[bytes]) -> tuple[int, list[str]]:
+def refuse_inflated(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, str]) -> None:
+    """Refuse an archive that takes far more memory than disk: torch.save compresses nothing."""
+    inflated, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if inflated > 2 * size + _LARGEST_PICKLE or archive.getinfo(entries["data.pkl"]).file_size > _LARGEST_PICKLE:
+        raise UserError(
+            f"Expected what torch.save writes in '{path}', found {inflated / 1e6:,.0f} MB packed into {size / 1e6:,.1f} MB, "
+            f"or more than {_LARGEST_PICKLE / 1e6:,.0f} MB of names. Do not trust that file."
+        )
+
+
+def scan_pickles(pickled: IO[bytes], path: Path) -> tuple[int, list[str]]:
     """Return the latest protocol of a file's pickles and the names that they would import; nothing of them runs."""
     protocols: list[int] = [0]
     names: list[str] = []
+    longest = 0
     with contextlib.suppress(ValueError):  # their end, or the tensors behind them
-        for _ in range(_PICKLES):
-            codes = list(pickletools.genops(pickled))
-            protocols += [int(value or 0) for code, value, _ in codes if code.name == "PROTO"]
-            names += imported_names((code.name, value) for code, value, _ in codes)
+        while len(protocols) <= _PICKLES and longest <= _MOST_CODES:
+            codes = [(code.name, value) for code, value, _ in islice(pickletools.genops(pickled), _MOST_CODES + 1)]
+            protocols.append(max((int(value or 0) for name, value in codes if name == "PROTO"), default=0))
+            names += imported_names(codes)
+            longest = len(codes)
+    if longest > _MOST_CODES:
+        raise UserError(
+            f"Expected what torch.save writes in '{path}', found more than {_MOST_CODES:,} steps to read its names and shapes. "
+            "Save tensors alone."
+        )
     return max(protocols), names
 
 

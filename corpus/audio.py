@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,31 +15,108 @@ import soxr
 
 from ..core.errors import UserError
 from ..core.file_cache import FileKey, FileMemory, file_key
-from ..core.files import cache_folder
+from ..core.files import cache_folder, obstacle
 from .base import Utterance
+from .truncation import missing_end
 
-_BLOCK = 1 << 18  # samples decoded at once while checking
-_STREAMED = 0x7FFFF000  # a WAV written to a pipe promises this much or more (or 0) because its length was not known
+LONGEST_HOURS = 4.0  # of audio read at once: 0.9 GB of float32 at 16 kHz
+_AT_ONCE = 1 << 26  # values decoded at once: a file below this is decoded in one piece
+_BLOCK = 1 << 18  # values decoded at once while checking
+_UNKNOWN = 1 << 62  # frames: libsndfile's word for a length that no header tells
+_FASTEST = 10_000_000  # Hz: the filter from a higher sample rate takes minutes to build
 _SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM: the disk's fault, not the file's
 _ROUNDING = 0.05  # seconds by which a stretch may outlast its file: tables round
+_NEXT_MOVE = "Replace the file, or leave it out."
+_NO_NUMBERS = "samples that are no numbers (NaN or infinite)"
+_NOTHING = np.empty(0, np.float32)
 
 
 def read_audio(path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000) -> np.ndarray:
-    """Return a stretch of a file as float32 mono at a sample rate; nothing beside the stretch is decoded."""
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: a name may be no UTF-8
-            file.seek(min(round(start * file.samplerate), file.frames))
-            count = -1 if duration is None else round(duration * file.samplerate)
-            samples, rate = file.read(count, dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise UserError(f"Expected readable audio, found {_reason(Path(path), error)}: {path}. {_NEXT_MOVE}") from error
+    """Return a stretch of a file as float32 mono at a sample rate; nothing beside the stretch is kept."""
+    if not math.isfinite(start) or not math.isfinite(duration or 0.0):
+        raise UserError(f"Expected seconds that are finite numbers, found NaN or infinity: {path}. Mend its row of the list.")
+    samples, problem = _NOTHING, obstacle(path)
+    if problem is None:
+        try:
+            samples = _read_mono(path, start, duration, sample_rate)
+            problem = None if np.isfinite(samples).all() else _NO_NUMBERS
+        except UserError:
+            raise
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:  # LibsndfileError is a RuntimeError
+            problem = _reason(path, error)
+    if problem is not None:
+        raise UserError(f"Expected readable audio, found {problem}: {path}. {_NEXT_MOVE}")
     if not len(samples):
         raise UserError(f"Expected samples from {start:g} s on, found none: {path}. {_NEXT_MOVE}")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate).astype(np.float32, copy=False)
+    return samples
 
 
-_NEXT_MOVE = "Replace the file, or leave it out."
+def read_complete(path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000) -> np.ndarray:
+    """Return a stretch as `read_audio` does, of a file that is not cut short and that holds all of the stretch."""
+    cut = None if obstacle(path) else missing_end(Path(path))
+    if cut:
+        raise UserError(f"Expected readable audio, found a file {cut}: {path}. {_NEXT_MOVE}")
+    samples = read_audio(path, start, duration, sample_rate)
+    seconds = start + len(samples) / sample_rate
+    if duration is not None and start + duration > seconds + _ROUNDING:
+        raise UserError(
+            f"Expected a stretch of the file, found that its end, {start + duration:g} s, lies outside "
+            f"({seconds:.2f} s): {path}. Mend its row of the list."
+        )
+    return samples
+
+
+def _read_mono(path: str | Path, start: float, duration: float | None, sample_rate: int) -> np.ndarray:
+    """Decode, average and resample piece by piece, so that memory is bounded by what is returned."""
+    parts: list[np.ndarray] = []
+    with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: a name may be no UTF-8
+        rate, decoded = file.samplerate, 0
+        if rate > _FASTEST:
+            raise RuntimeError(f"a sample rate of {rate} Hz")
+        stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+        for piece in _pieces(file, path, start, duration):
+            decoded += len(piece)
+            _refuse_long(path, decoded / rate)
+            mono = piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32)
+            parts.append(mono if stream is None else stream.resample_chunk(mono))
+    return _joined(parts if stream is None or not parts else [*parts, stream.resample_chunk(_NOTHING, last=True)])
+
+
+def _pieces(file: soundfile.SoundFile, path: str | Path, start: float, duration: float | None) -> Iterator[np.ndarray]:
+    """Yield a stretch's samples (sample, channel), at most so many at once."""
+    rate, frames, most = file.samplerate, file.frames, max(1, _AT_ONCE // file.channels)
+    first = round(min(start * rate, frames))
+    left = frames - first if duration is None else round(min(duration * rate, frames - first))
+    if left < _UNKNOWN:
+        _refuse_long(path, left / rate)
+    if file.seekable():
+        file.seek(first)
+    else:  # GSM 6.10
+        while first > 0 and (passed := len(file.read(min(first, most), dtype="float32", always_2d=True))):
+            first -= passed
+    while left > 0 and len(piece := file.read(min(left, most), dtype="float32", always_2d=True)):
+        left -= len(piece)
+        yield piece
+
+
+def _refuse_long(path: str | Path, seconds: float) -> None:
+    if seconds > LONGEST_HOURS * 3600:
+        raise UserError(
+            f"Expected at most {LONGEST_HOURS:g} h of audio to be read at once, found {seconds / 3600:.1f} h: {path}. "
+            "Cut the file, or name stretches of it in a list (columns start and end)."
+        )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Return the parts as one; each is freed once it is copied."""
+    if len(parts) == 1:
+        return parts[0]
+    samples, place = np.empty(sum(map(len, parts)), np.float32), 0
+    for index, part in enumerate(parts):
+        samples[place : place + len(part)] = part
+        place += len(part)
+        parts[index] = _NOTHING
+    return samples
 
 
 @dataclass(frozen=True)
@@ -79,12 +157,15 @@ def check_files(utterances: Sequence[Utterance], cache: Path | None = None) -> t
 
 
 def _outside(utterance: Utterance, seconds: float) -> str | None:
-    if utterance.start < 0 or utterance.start >= seconds:
+    if not 0 <= utterance.start < seconds:  # nor NaN
         return f"start {utterance.start:g} s lies outside the file ({seconds:.2f} s)"
-    if utterance.duration is not None and utterance.duration <= 0:
+    if utterance.duration is not None and not utterance.duration > 0:
         return f"the stretch from {utterance.start:g} s has no length"
     if utterance.duration is not None and utterance.start + utterance.duration > seconds + _ROUNDING:
         return f"end {utterance.start + utterance.duration:g} s lies outside the file ({seconds:.2f} s)"
+    length = seconds - utterance.start if utterance.duration is None else utterance.duration
+    if length > LONGEST_HOURS * 3600:
+        return f"{length / 3600:.1f} h of audio, more than the {LONGEST_HOURS:g} h that are read at once"
     return None
 
 
@@ -94,8 +175,8 @@ def _verdicts(paths: Sequence[str], cache: Path) -> dict[str, _Verdict]:
     for path in paths:
         try:
             keys[path] = file_key(path)
-        except OSError as error:
-            found[path] = _Verdict(0.0, _reason(Path(path), error))
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            found[path] = _Verdict(0.0, _reason(path, error))
     with checked_audio(cache) as memory:
         remembered = memory.recall(keys.values())
         found.update({path: _Verdict(*remembered[key]) for path, key in keys.items() if key in remembered})
@@ -111,7 +192,7 @@ def _verdicts(paths: Sequence[str], cache: Path) -> dict[str, _Verdict]:
 def checked_audio(cache: Path) -> FileMemory:
     """Return the memory of files that were checked: path, size and time of change -> [seconds, what is wrong]."""
     # raise the number when a check is added
-    return FileMemory(cache / "checked-audio-2.sqlite", "Checked audio is not remembered, so the next run checks it again")
+    return FileMemory(cache / "checked-audio-3.sqlite", "Checked audio is not remembered, so the next run checks it again")
 
 
 def _decode_all(paths: Sequence[str]) -> Iterator[tuple[str, _Verdict, bool]]:
@@ -127,50 +208,30 @@ def _decode_all(paths: Sequence[str]) -> Iterator[tuple[str, _Verdict, bool]]:
 
 def _decode(name: str) -> tuple[_Verdict, bool]:
     """Return the verdict on a file, and whether it will be the same tomorrow."""
-    path = Path(name)
+    found = obstacle(name)
+    if found is not None:
+        return _Verdict(0.0, found), False
     try:
-        if not path.stat().st_size:
-            return _Verdict(0.0, "an empty file (0 bytes)"), True
-        cut = _missing_wav_bytes(path)
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        cut = missing_end(Path(name))
+        with soundfile.SoundFile(os.fsencode(name)) as file:
             rate, decoded, finite = file.samplerate, 0, True
-            for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+            most = max(1, _BLOCK // file.channels)
+            while len(block := file.read(most, dtype="float32", always_2d=True)):
                 decoded += len(block)
                 finite = finite and bool(np.isfinite(block).all())
     except soundfile.LibsndfileError as error:
-        return _Verdict(0.0, _reason(path, error)), error.code != _SYSTEM_ERROR
-    except (OSError, RuntimeError) as error:
-        return _Verdict(0.0, _reason(path, error)), False
+        return _Verdict(0.0, _reason(name, error)), error.code != _SYSTEM_ERROR
+    except Exception as error:  # whatever a decoder raises is said of this file: the others' verdicts are not lost
+        return _Verdict(0.0, _reason(name, error)), False
     if cut:
-        return _Verdict(decoded / rate, f"cut short: the header promises {cut} bytes more than the file holds"), True
+        return _Verdict(decoded / rate, cut), True
     if not decoded:
         return _Verdict(0.0, "no samples in it"), True
-    return _Verdict(decoded / rate, None if finite else "samples that are no numbers (NaN or infinite)"), True
+    return _Verdict(decoded / rate, None if finite else _NO_NUMBERS), True
 
 
-def _missing_wav_bytes(path: Path) -> int:
-    """Return how many bytes a RIFF file's data chunk promises beyond the file's end (libsndfile passes over that)."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return 0
-        size = path.stat().st_size
-        while len(chunk := file.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                return 0 if length == 0 or length >= _STREAMED else max(0, file.tell() + length - size)
-            file.seek(length + length % 2, os.SEEK_CUR)  # chunks begin at even positions
-    return 0
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return "no such file"
-    if path.is_dir():
-        return "a folder"
-    if isinstance(error, PermissionError) or not os.access(path, os.R_OK):
-        return "no permission to read it"
-    if not path.stat().st_size:
-        return "an empty file (0 bytes)"
+def _reason(path: str | Path, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "audio that takes more memory than there is"
     words = getattr(error, "error_string", None) or str(error)
-    return f"audio that cannot be decoded ({words.strip().rstrip('.')})"
+    return obstacle(path) or f"audio that cannot be decoded ({words.strip().rstrip('.')})"

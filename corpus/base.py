@@ -1,13 +1,14 @@
-"""Utterances, corpora, and the table of the readers that know a corpus' layout."""
+"""Utterances, corpora, and the readers that know a corpus' layout, by name."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
+from ..plugins.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Reader:
     select_by: Mapping[str, str] = field(default_factory=dict)  # task -> metric that chooses the best step
     make_demo: Callable[..., None] | None = None  # make_demo(folder, *, seed, scale): a miniature in the official layout
     where: str = ""  # where the data come from, and what to do to get them
+    has_layout: Callable[[Path], bool] | None = None  # whether a folder looks like this corpus
     is_file: bool = False  # the root is a file (a manifest), not a folder
     test: str = "test"  # the split that a table of several tasks is about
 
@@ -73,14 +75,9 @@ class Reader:
         return {name: parameter for name, parameter in parameters.items() if name not in {"root", "protocol", "fold"}}
 
 
-_READERS: dict[str, Reader] = {}  # corpus name -> reader
+CORPORA: Registry[Reader] = Registry("corpus", "headwater.corpus.readers")
 
 
 def register_corpus(reader: Reader) -> Reader:
-    """Add a reader to the table; a corpus file calls it once at its end."""
-    known = _READERS.get(reader.name)
-    if known is not None and known.read.__module__ != reader.read.__module__:
-        places = f"{known.read.__module__} and in {reader.read.__module__}"
-        raise UserError(f"Expected another name for a corpus than '{reader.name}', found it in {places}. Rename one.")
-    _READERS[reader.name] = reader
-    return reader
+    """Register a reader; a corpus file calls it once at its end."""
+    return CORPORA.register(reader, reader.read.__module__, replaces=True)

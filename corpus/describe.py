@@ -1,4 +1,4 @@
-"""What `headwater corpus check` and `headwater corpus list` say."""
+"""The texts of `headwater corpus check` and `headwater list corpora`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from .audio import Broken
-from .base import Corpus, Utterance
-from .load import broken_corpora, claimants, list_corpora
+from .base import CORPORA, Corpus, Utterance
+from .load import claimants, list_corpora
 
 _SHOWN = 12  # speakers listed by name in a split; more are counted
 
@@ -84,4 +84,4 @@ def table_of_corpora() -> str:
             f"  from: {reader.where}",
             f"  place: {place}",
         ]
-    return "\n".join([*lines, *(f"\npassed over: {problem}" for problem in broken_corpora())])
+    return "\n".join([*lines, *(f"\npassed over: {problem}" for problem in CORPORA.broken())])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..core.errors import UserError
 from ..core.file_cache import FileKey, FileMemory, file_key
 from ..core.files import _unreadable, hash_file
 from .base import Utterance
@@ -45,6 +47,8 @@ def text_keys(utterances: Iterable[Utterance]) -> dict[str, str]:
 
 def row_key(file_hash: str, utterance: Utterance, sample_rate: int) -> str:
     """Return the key of a stretch of a file, which is told to the nanosecond: a file may have any sample rate."""
+    if not math.isfinite(utterance.start) or not math.isfinite(utterance.duration or 0.0):
+        raise UserError(f"Expected seconds that are finite numbers, found NaN or infinity: {utterance.audio}. Mend its row.")
     first = round(utterance.start * 1e9)
     length = -1 if utterance.duration is None else round(utterance.duration * 1e9)
     return hashlib.sha256(f"{file_hash} {first} {length} {sample_rate}".encode()).hexdigest()[:32]

@@ -15,7 +15,8 @@ def check_fold(corpus: str, protocols: Mapping[str, int], protocol: str, fold: i
     """Return the fold, counted from 1; None where the protocol has one fixed split."""
     if protocol not in protocols:
         raise UserError(
-            f"Expected a protocol of {corpus} ({', '.join(protocols)}), found '{protocol}'. Choose one with --protocol."
+            f"Expected a protocol of {corpus} ({', '.join(protocols)}), found '{protocol}'. "
+            "Choose one with -o corpus.protocol=NAME."
         )
     folds = protocols[protocol]
     chosen = 1 if fold is None else fold

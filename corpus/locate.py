@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from .base import Reader
+from .base import CORPORA, Reader
 from .load import claimants
 
 MARKER = "DEMO"  # a file of this name at a corpus' root says that nobody may quote its numbers
@@ -71,7 +71,21 @@ def find_inside(root: str | Path, fits: Callable[[Path], bool], corpus: str, exp
         )
     names = sorted(child.name for child in named.iterdir() if not _is_litter(child))
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise UserError(f"Expected {expected} in {named}, found {listed or 'nothing'}. Name the folder of {corpus} with --data.")
+    raise UserError(
+        f"Expected {expected} in {named}, found {listed or 'nothing'}. "
+        f"Name the folder of {corpus} with --data, or another corpus with --corpus."
+    )
+
+
+def recognise(folder: Path) -> list[str]:
+    """Return the names of the corpora whose layout a folder has, or one folder directly inside it."""
+    try:
+        inside = [child for child in folder.iterdir() if child.is_dir() and not _is_litter(child)]
+        layouts = {name: reader.has_layout for name, reader in CORPORA.loaded().items() if reader.has_layout}
+        here = sorted(name for name, fits in layouts.items() if fits(folder))
+        return here or sorted(name for name, fits in layouts.items() if any(map(fits, inside)))
+    except OSError:  # the reader says what is wrong with the folder
+        return []
 
 
 def _is_litter(path: Path) -> bool:

@@ -7,12 +7,15 @@ import difflib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError, nearest
+from ..core.files import NO_FILE, obstacle
+from ..core.options import option_text
 
 TABLES = {".csv", ".tsv", ".jsonl"}
 
@@ -61,6 +64,8 @@ def read_table(path: Path) -> tuple[list[str], list[Row]]:
     """Return headers and rows; empty lines are passed over."""
     if path.suffix.lower() not in _SUFFIXES:
         raise UserError(f"Expected a table ({', '.join(_SUFFIXES)}), found {path}. Save it in one of these forms.")
+    if obstacle(path) == NO_FILE:
+        raise UserError(f"Expected a table that can be read at {path}, found {NO_FILE}. Check the path.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -78,7 +83,7 @@ def read_table(path: Path) -> tuple[list[str], list[Row]]:
 
 
 def _read_csv(text: str, path: Path) -> tuple[list[str], list[Row]]:
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     headers: list[str] = []
@@ -105,28 +110,39 @@ def _read_csv(text: str, path: Path) -> tuple[list[str], list[Row]]:
 
 
 def _refuse_repeated(headers: Sequence[str], path: Path) -> None:
-    for header in headers:
-        if headers.count(header) > 1:
-            raise UserError(f"Expected every header once, found '{header}' {headers.count(header)} times in {path}. Rename one.")
+    header, count = Counter(headers).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"Expected every header once, found '{header}' {count} times in {path}. Rename one.")
 
 
 def _read_jsonl(text: str, path: Path) -> tuple[list[str], list[Row]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a text may hold U+2028, which ends lines elsewhere
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of 5,000 digits
+            found = getattr(error, "msg", str(error))
             raise UserError(
-                f"Expected one json object in each line, found in row {number} of {path}: {error.msg}. Mend it."
+                f"Expected one json object in each line, found in row {number} of {path}: {found}. Mend it."
             ) from None
         if not isinstance(values, dict):
             raise UserError(
                 f"Expected one json object in each line, found {line.strip()[:40]} in row {number} of {path}. Mend it."
             )
-        rows.append(Row(number, values))
+        rows.append(Row(number, {key: _whole(value) for key, value in values.items()} if "\\ud" in line.lower() else values))
     return list(dict.fromkeys(key for row in rows for key in row.values)), rows
+
+
+def _whole(value: Any) -> Any:
+    """Return a text with half characters, which json can spell and nothing can write, as the sign for what is none."""
+    try:
+        if isinstance(value, str):
+            value.encode(errors="surrogateescape")  # which is how a file's name that is no UTF-8 is kept
+    except UnicodeEncodeError:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
 
 
 def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: Sequence[str], path: Path) -> dict[str, str]:
@@ -134,7 +150,8 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
     for key, header in columns.items():
         if key not in SYNONYMS:
             raise UserError(
-                f"Expected --columns NAME=HEADER, found the name '{key}'.{nearest(key, SYNONYMS)} Known: {', '.join(SYNONYMS)}."
+                f"Expected corpus.options.columns.NAME=HEADER, found the name '{key}'.{nearest(key, SYNONYMS)} "
+                f"Known: {', '.join(SYNONYMS)}."
             )
         if header not in headers:
             close = nearest(header, headers) or " Name one of these."
@@ -146,7 +163,7 @@ def resolve_columns(headers: Sequence[str], columns: Mapping[str, str], needed: 
         free = [header for header in headers if header not in names.values()]
         raise UserError(
             f"Expected columns {wanted} in {path}, found {', '.join(headers)}. "
-            f"Say which is which: --columns {_suggestion(free, columns, missing)}"
+            f"Say which is which: -o {_suggestion(free, columns, missing)}"
         )
     return names
 
@@ -160,7 +177,14 @@ def _suggestion(free: list[str], columns: Mapping[str, str], missing: Sequence[s
             chosen[key] = header
         elif key in missing:
             chosen[key] = "HEADER"
-    return ",".join(f"{key}={header}" for key, header in chosen.items())
+    return columns_option(chosen)
+
+
+def columns_option(columns: Mapping[str, str]) -> str:
+    """Return the option that says which column of a table is which, as it is typed after -o."""
+    if len(columns) == 1:
+        return next(option_text(f"corpus.options.columns.{key}", header) for key, header in columns.items())
+    return option_text("corpus.options.columns", dict(columns))
 
 
 def column_of(key: str, headers: Sequence[str]) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
+from ..plugins.registry import ADDING, Registry
 from ..upstream.base import Frames, UpstreamSpec
 from .answer import Answer, Rows
 
@@ -193,6 +195,15 @@ class Question:
         return {self.placed: sum(vocabulary[self.placed] for vocabulary in vocabularies) / len(vocabularies)}
 
 
+# no task's name: the sections of a recipe, beside which the task's own stands, and `all`, what tasks share in a checkpoint
+RESERVED = frozenset(
+    {
+        *("task", "upstream", "text_upstream", "corpus", "labels", "expert", "optimizer", "training", "store", "select_by"),
+        *("split", "steps_from", "init_head", "seed", "folds", "stages", "reference", "all"),
+    }
+)
+
+
 @dataclass(frozen=True)
 class Task:
     """A task as its folder offers it: an `expert.py` ends with `TASK = Task(…)`."""
@@ -201,3 +212,30 @@ class Task:
     options: type  # dataclass of the task's own section in a recipe
     question: Callable[[Any], Question]  # options -> what is asked
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
+
+
+def task_of(thing: Any, where: str) -> Task:
+    """Return the task that a module of a task's kind ends with, or is, or say why it cannot be one."""
+    task = getattr(thing, "TASK", None if isinstance(thing, ModuleType) else thing)
+    if not isinstance(task, Task):
+        found = "none" if task is None else type(task).__name__
+        raise UserError(f"Expected `TASK = Task(…)` at the end of expert.py in {where}, found {found}. Add it.")
+    there = TASKS.origin(task.name)
+    if there not in (None, ADDING.get()):
+        raise UserError(
+            f"Expected a new name for the task of {where}, found '{task.name}', which is one of "
+            f"{there.place or 'Headwater'} already. Rename it: Task(name=…)."
+        )
+    if not re.fullmatch(r"[A-Za-z]\w*", task.name) or hasattr(nn.ModuleDict(), task.name) or task.name in RESERVED:
+        raise UserError(
+            f"Expected letters, digits and _ in the name of the task in {where}, and no word that a recipe has for itself, "
+            f"found '{task.name}'. Rename it: Task(name=…)."
+        )
+    if not (isinstance(task.options, type) and is_dataclass(task.options)):
+        raise UserError(
+            f"Expected a dataclass as Task(options=…) in {where}, found {task.options!r}. Decorate it with @dataclass."
+        )
+    return task
+
+
+TASKS: Registry[Task] = Registry("task", "headwater.downstream", find_in=task_of)

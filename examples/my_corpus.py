@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from headwater.core.errors import UserError
-from headwater.corpus.base import Corpus, Reader, Utterance, register_corpus
-from headwater.corpus.folds import check_fold, deal, in_drawn_order, split_by_speaker
+from headwater import UserError
+from headwater.corpus import Corpus, Reader, Utterance, check_fold, deal, in_drawn_order, register_corpus, split_by_speaker
 
 PROTOCOLS = {"speaker4": 4}  # name -> number of folds; the first one is the default
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from headwater.core.errors import UserError
-from headwater.corpus.base import Corpus, Reader, Utterance, register_corpus
+from headwater import UserError
+from headwater.corpus import Corpus, Reader, Utterance, register_corpus
 
 Stretches = list[tuple[float, float]]
 

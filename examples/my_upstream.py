@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headwater.corpus.batch import Batch, as_batch
-from headwater.upstream.base import Layers, Upstream, UpstreamConfig, UpstreamSpec, register_upstream
+from headwater.corpus import Batch, as_batch
+from headwater.upstream import Layers, Upstream, UpstreamConfig, UpstreamSpec, register_upstream
 
 WINDOW, BANDS = 320, 20  # samples at 16 kHz
 

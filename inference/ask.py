@@ -100,10 +100,15 @@ def _prediction(run: Asked, item: Heard, heard: Sequence[np.ndarray | None] | Us
         return Prediction(name_of(item), error=str(problem))
     pieces = [Piece(window, text) for window in heard]
     kind, (value, scores) = run.answer, run.join(pieces)
+    if scores is not None and not scores.isfinite().all():
+        return Prediction(name_of(item), error=f"Expected finite scores, found NaN or infinity: {name_of(item)}. {_DAMAGED}")
     named = None if scores is None else dict(zip(kind.score_names, scores.tolist(), strict=True))
     seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
     start = item.start if isinstance(item, Utterance) else 0.0
     return Prediction(name_of(item), start, seconds, None if kind.column is None else value, named)
+
+
+_DAMAGED = "Look for damaged samples in it: values far above 1 are none of speech."
 
 
 def own_words(item: Heard) -> str:

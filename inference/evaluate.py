@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
-from ..core.run_folder import TRAINED_ON
+from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..downstream.labels import LabelsConfig
 from ..downstream.load import load_task
 from ..downstream.tables import tables_of
 from ..runs.config.identity import fingerprint
 from ..runs.config.schema import CorpusConfig, roles_of
-from ..runs.leakage import count_known, known_of
+from ..runs.evaluation import task_result
+from ..runs.leakage import count_known, known_of, parts_of
 from ..runs.prepare import make_examples, read_corpus
 from ..runs.results import environment, split_results, write_split
 from ..runs.runtime import Runtime, make_accelerator, say
@@ -35,16 +35,20 @@ def evaluate_run(
     runtime: Runtime,
     weights: str | None = None,
     text_weights: str | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
-    """Return a run's scores on a split of a corpus, and leave them in the run folder under `evaluations/`."""
-    trained = load_one(folder, weights, text_weights)
-    config = replace(trained.config, corpus=corpus)
+    """Return a run's scores on a split of a corpus, and leave them in the run folder under `evaluations/`.
+
+    `task` names one of a run of several.
+    """
+    trained = load_one(folder, weights, text_weights, task)
+    config = trained.config.with_only(replace(trained.config.only, corpus=corpus))
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)
-    heard, task = read_for_test(corpus), load_task(config.task)
+    heard, kind = read_for_test(corpus), load_task(config.only.task)
     if split not in heard.splits:
         raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
-    tested, question = replace(heard, splits={split: heard.splits[split]}), task.question(config.expert)
+    tested, question = replace(heard, splits={split: heard.splits[split]}), kind.question(config.only.expert)
     vocabulary, said = question.adapt(trained.expert.vocabulary, labels, tested)
     rows = question.select(vocabulary, heard.splits[split])
     refuse_trained_on(folder, heard.name, rows, split)
@@ -54,13 +58,16 @@ def evaluate_run(
     if not examples:
         raise UserError(f"Expected utterances with the run's labels in split '{split}' of {heard.name}, found none.")
     tables, source = {split: tables_of(question, tested, split)}, Source(tuple(upstreams))
-    data = TaskData(config.task, trained.expert, question, {split: examples}, source, config.select_by, 1, tables=tables)
+    only = config.only
+    data = TaskData(only.task, trained.expert, question, {split: examples}, source, only.select_by, 1, tables=tables)
     outcome = evaluate(trained.model, data, split, accelerator, config.training)
     marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if heard.demo else ())]))
+    whole = RunFolder(folder).read().result("source", "best_step")
+    own = task_result(whole, trained.name)
     result = {
-        **{key: trained_result(folder)[key] for key in ("task", "upstream", "source", "seed", "best_step", "select_by")},
+        **{key: own[key] for key in ("task", "upstream", "source", "seed", "best_step", "select_by")},
         "run": str(folder),
-        "trained_on": trained.config.corpus.name,
+        "trained_on": trained.config.only.corpus.name,
         "corpus": heard.name,
         "protocol": heard.protocol,
         "fold": heard.fold,
@@ -72,13 +79,14 @@ def evaluate_run(
         "environment": environment(accelerator.device, 0.0),
     }
     fold = [f"fold{heard.fold}"] if heard.fold is not None else []
-    name = "-".join([heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
-    place = folder / "evaluations" / name
+    several = [trained.name] if "tasks" in whole else []
+    name = "-".join([*several, heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
+    place = RunFolder(folder).evaluation(name)
     if accelerator.is_main_process:
         write_split(place, split, outcome, data, marks)
-        write_json(place / "result.json", result)
+        place.write(result=result)
         notes = tuple(f"note      {note}" for note in result["notes"])
-        say(runtime, *notes, f"written to {place}")
+        say(runtime, *notes, f"written to {place.path}")
     return result
 
 
@@ -91,9 +99,9 @@ def read_for_test(config: CorpusConfig) -> Corpus:
 
 def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], split: str) -> None:
     """Refuse to call a test what the run has learnt from: another fold of its own corpus, say."""
-    trained = read_json(folder / TRAINED_ON, ("corpus", "heard"))
+    trained = RunFolder(folder).read().trained_on()
     seen = count_known(known_of(trained, corpus), corpus, rows)
-    if seen and trained.get("all"):
+    if seen and any(part.get("all") for part in parts_of(trained)):
         raise UserError(
             f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)}: it was trained on all of "
             f"{corpus} (split=all). Test it on another corpus: --corpus NAME or --data TABLE."
@@ -101,10 +109,5 @@ def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], spli
     if seen and split != "train":
         raise UserError(
             f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)} in split '{split}'. "
-            "Test the run's own fold and protocol (leave out -v and --protocol), or look at -t train."
+            "Test the run's own fold and protocol (leave out -v and corpus.protocol), or look at -t train."
         )
-
-
-def trained_result(folder: Path) -> Mapping[str, Any]:
-    """Return the result of a finished run."""
-    return read_json(folder / "result.json", ("task", "source", "best_step"))

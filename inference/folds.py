@@ -129,8 +129,8 @@ def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
     first = runs[0]
     if not first.answer.score_names:
         raise UserError(
-            f"Expected one run of '{folder}', since answers of {first.config.task} have no scores to average, found {len(runs)}. "
-            f"{one_of(runs)}"
+            f"Expected one run of '{folder}', since answers of {first.config.only.task} have no scores to average, "
+            f"found {len(runs)}. {one_of(runs)}"
         )
     for run in runs[1:]:
         for what, here, there in (
@@ -147,10 +147,10 @@ def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
 def one_of(runs: Sequence[TrainedRun]) -> str:
     """Return how one of several runs is named: by its fold where that is enough."""
     first = runs[0]
-    by_fold = f"Take one with --fold {first.config.corpus.fold}, or name" if apart_by_fold(runs) else "Name"
+    by_fold = f"Take one with --fold {first.config.only.corpus.fold}, or name" if apart_by_fold(runs) else "Name"
     return f"{by_fold} the folder of one: {first.folder}"
 
 
 def apart_by_fold(runs: Sequence[TrainedRun]) -> bool:
     """Return whether each run has a fold of its own."""
-    return len({run.config.corpus.fold for run in runs}) == len(runs)
+    return len({run.config.only.corpus.fold for run in runs}) == len(runs)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.files import folder_aside, hash_file, write_json, write_text
+from ..core.files import folder_aside, hash_file
 from ..core.options import read_yaml
-from ..core.run_folder import ARCHITECTURES, BEST, TRAINED_ON
+from ..core.run_folder import RunFolder
 from ..core.tensors import save_tensors
 from ..downstream.emotion.question import QUESTION
 from ..downstream.load import load_task
@@ -44,7 +43,6 @@ HEAD = {
     "model.post_net.linear.bias": "experts.emotion.classifier.bias",
 }
 NOT_OF_THE_HEAD = {"best_score"}  # the best accuracy on dev so far
-LAYERS = "layer_weights.json"
 LAYER_WEIGHTS = "sums.emotion.audio.logits"
 
 
@@ -234,7 +232,7 @@ def import_head(
         asked = replace(asked, layer=None)
     config = run_config(found, asked)
     vocabulary = {"classes": list(names), "merge": {"exc": "hap"} if names == CLASSES else {}, "key": "emotion", "counts": {}}
-    expert = build_expert(config, load_task("emotion"), vocabulary, {"audio": upstream})
+    expert = build_expert(config.seed, config.only, load_task("emotion"), vocabulary, {"audio": upstream})
     model = Model({"audio": upstream}, {"emotion": expert}, {"audio": config.upstream})
     logits = torch.zeros(1) if found.logits is None else found.logits
     given = {**{ours: found.head[theirs] for theirs, ours in HEAD.items()}, LAYER_WEIGHTS: logits}
@@ -243,18 +241,20 @@ def import_head(
     digest = hash_file(found.path)
     identity = {"config": identity_of(config), "corpus": f"of {digest}", "upstreams": {"audio": upstream.weights_hash()}}
     with folder_aside(folder) as aside:
-        write_text(aside / "config.yaml", yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
-        write_json(aside / "vocabulary.json", {"emotion": vocabulary})
-        write_json(aside / "identity.json", {**identity, "marks": list(marks)})
         # which utterances is not told; of SUPERB's folds it is all other sessions
         sessions = [f"Ses0{number}" for number in range(1, 6) if number != found.fold]
-        write_json(aside / TRAINED_ON, {"corpus": config.corpus.name, "heard": [], "sessions": sessions})
         layers = {"emotion/audio": layers_of(model)}
-        write_json(aside / LAYERS, {"upstream": upstream.name, "marks": list(marks), "layers": layers})
-        if asked.trainable and upstream.architecture() is not None:
-            write_json(aside / ARCHITECTURES["audio"], upstream.architecture())
-        save_tensors(aside / BEST, model.trained_state(), {"imported": digest})
-        write_json(aside / "result.json", result_of(found, config, model, marks, digest))
+        architecture = upstream.architecture() if asked.trainable else None
+        save_tensors(RunFolder(aside).best, model.trained_state(), {"imported": digest})
+        RunFolder(aside).write(
+            config=to_mapping(config),
+            vocabulary={"emotion": vocabulary},
+            identity={**identity, "marks": list(marks)},
+            trained_on={"corpus": config.only.corpus.name, "heard": [], "sessions": sessions},
+            architectures={} if architecture is None else {"audio": architecture},
+            layer_weights={"upstream": upstream.name, "marks": list(marks), "layers": layers},
+            result=result_of(found, config, model, marks, digest),
+        )
     return config
 
 
@@ -273,18 +273,18 @@ def result_of(found: Downstream, config: RunConfig, model: Model, marks: Sequenc
         "source": upstream.source,
         "trainable": config.upstream.trainable,
         "weights": {"audio": weights_of(upstream), "head": weights_of(model.experts) + weights_of(model.sums)},
-        "corpus": config.corpus.name,
-        "protocol": config.corpus.protocol,
-        "fold": config.corpus.fold,
+        "corpus": config.only.corpus.name,
+        "protocol": config.only.corpus.protocol,
+        "fold": config.only.corpus.fold,
         "seed": config.seed,
         "marks": list(marks),
         "steps": found.step,
         "best_step": found.step,
-        "select_by": config.select_by,
+        "select_by": config.only.select_by,
         "metrics": dict(QUESTION.metrics),
         **{key: {} for key in ("scores", "intervals", "num_speakers", "num_utterances")},
         "classes": list(QUESTION.answer(model.expert("emotion").vocabulary).classes),
         "imported": {"file": found.path.name, "sha256": digest},
-        "notes": [f"trained by s3prl on IEMOCAP without session {config.corpus.fold}; no score is in its checkpoint"],
+        "notes": [f"trained by s3prl on IEMOCAP without session {config.only.corpus.fold}; no score is in its checkpoint"],
         "environment": environment(torch.device("cpu"), 0.0),
     }

@@ -1,15 +1,23 @@
-"""What a user names to predict on: audio files, folders and lists, as one list of files in order."""
+"""What a user names to predict on, as one list of files in order, and what an answer to one of them depends on."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UserError
+from ..core.files import expanded
 from ..corpus.base import Utterance
 from ..corpus.tables import TABLES, Row, likeliest, read_table
 from ..corpus.transcription.transcripts import column_of
+
+Item = str | Utterance
+Version = list[Any] | None  # what an answer was computed from; None: there is nothing
 
 # what soundfile reads, by ending: in a folder everything else is passed over
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"} | {
@@ -21,21 +29,22 @@ def files_of(names: Sequence[str]) -> list[str | Utterance]:
     """Return the files that the names stand for, in the order given; a folder's files in the order of their paths.
 
     A list with columns start and end (seconds) stands for stretches of files; one with a column text says what is said.
+    What cannot be read, and a stretch whose seconds are no finite numbers, has its own line in the answer.
     """
     return [file for name in names for file in _files_of(name)]
 
 
 def _files_of(name: str) -> Iterable[str | Utterance]:
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = expanded(name)
+    if os.path.isdir(path):  # asks of a name that is too long, too
         found = sorted(_audio_below(path))
         if not found:
             raise UserError(f"Expected audio files below '{name}', found none ({', '.join(sorted(AUDIO))}). Check the path.")
         return found
     if path.suffix.lower() in TABLES:
         return _listed(path)
-    if path.suffix.lower() == ".txt" and path.is_file():
-        return [_beside(path, line.strip()) for line in _text_of(path).splitlines() if line.strip()]
+    if path.suffix.lower() == ".txt" and os.path.isfile(path):
+        return [_beside(path, line.strip()) for line in _text_of(path).split("\n") if line.strip()]
     return [str(path)]  # a file that is missing or broken has its own line in the answer
 
 
@@ -46,7 +55,7 @@ def _audio_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
         return
     try:
         with os.scandir(folder) as entries:
-            seen = [(folder / entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            seen = [(folder / entry.name, os.path.isdir(entry.path)) for entry in entries if not entry.name.startswith(".")]
     except PermissionError:
         raise UserError(
             f"Expected a folder that can be read, found no permission: '{folder}'. Grant it, or name files."
@@ -83,9 +92,11 @@ def _listed(path: Path) -> list[str | Utterance]:
 def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path) -> Utterance:
     """Return the stretch of a file that a row of a list names, and what the row says is said there."""
     start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
+    if not math.isfinite(start or 0.0) or not math.isfinite(end or 0.0):
+        return Utterance(file, file, math.inf)  # read_audio refuses it; NaN would be no key: it is not equal to itself
     if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
         raise UserError(f"Expected 0 <= start < end, found {start} and {end} in row {row.number} of '{path}'. Mend the row.")
-    cell = row.values.get(columns["text"] or "")
+    cell = None if columns["text"] is None else row.values.get(columns["text"])  # "" is a header, too
     text = None if cell is None else str(cell).strip()
     if not text and path.suffix.lower() != ".jsonl":  # an empty cell of a csv was not filled in
         text = None
@@ -102,4 +113,63 @@ def _seconds(row: Row, header: str | None, path: Path) -> float | None:
 
 def _beside(table: Path, name: str) -> str:
     """A relative path is meant from the list's own folder."""
-    return str(table.parent / Path(name).expanduser())
+    return str(table.parent / expanded(name))
+
+
+def key_of(item: Item) -> str:
+    """Return what an item is known by: its file, wherever that is named from, and the stretch of it that is asked for."""
+    start, seconds = (item.start, item.duration) if isinstance(item, Utterance) else (0.0, None)
+    return json.dumps(
+        [place_of(item), float(start), None if seconds is None else float(seconds)]
+    )  # ASCII: a name may be no UTF-8
+
+
+def refuse_two_texts(item: Item, one: Version, other: Version) -> None:
+    """Refuse a stretch that is asked about twice with other words: a table has one row of each."""
+    if one != other:
+        begin = item.start if isinstance(item, Utterance) else 0.0
+        raise UserError(
+            f"Expected one text for each stretch of a file, found two for {audio_of(item)} (from {begin:g} s). "
+            "Leave one out, or ask for the two without --out."
+        )
+
+
+def audio_of(item: Item) -> str:
+    """Return an item's file as it was named."""
+    return item.audio if isinstance(item, Utterance) else item
+
+
+def place_of(item: Item) -> str:
+    """Return a file's absolute path; behind a link to a folder `..` is above the folder that the link leads to."""
+    name = audio_of(item)
+    place = os.path.abspath(name)
+    if ".." not in Path(name).parts:
+        return place
+    folder = os.path.realpath(os.path.dirname(name))
+    same = os.path.realpath(os.path.dirname(place)) == folder
+    return place if same else os.path.join(folder, os.path.basename(name))
+
+
+def version_of(item: Item, *, listens: bool, reads: bool) -> Version:
+    """Return what an answer depends on: size and time of change of the audio, and the words; None: the audio is not there."""
+    name = audio_of(item)
+    found: list[Any] = []
+    if listens:
+        state = stat_of(name)
+        if state is None:
+            return None
+        found += state
+    if reads:
+        told = item.text if isinstance(item, Utterance) else None
+        beside = stat_of(str(Path(os.path.expanduser(name)).with_suffix(".txt"))) if told is None else None
+        found.append(beside if told is None else hashlib.sha256(told.encode()).hexdigest()[:16])
+    return found
+
+
+def stat_of(name: str) -> list[int] | None:
+    """Return size and time of change of a file, in nanoseconds."""
+    try:
+        state = os.stat(name)
+    except (OSError, ValueError):
+        return None
+    return [state.st_size, state.st_mtime_ns]

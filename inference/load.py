@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.run_folder import runs_of_plan
+from ..core.run_folder import RunFolder
+from .folds import Folds, load_folds
 from .trained_run import TrainedRun, load_one
-
-if TYPE_CHECKING:
-    from .folds import Folds
 
 
 def load_run(
@@ -25,9 +22,7 @@ def load_run(
 
     `task` names one of a run of several. A plan answers with the mean of its folds' and seeds' scores, or with one `fold`.
     """
-    from .folds import load_folds
-
-    names = runs_of_plan(Path(folder).expanduser())
+    names = RunFolder(Path(folder).expanduser()).runs()
     if names is None:
         return of_fold(load_one(folder, weights, text_weights, task), fold)
     return load_folds(
@@ -37,9 +32,9 @@ def load_run(
 
 def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:
     """Return a single run where it is the fold that was asked for."""
-    if fold not in (None, run.config.corpus.fold):
+    if fold not in (None, run.config.only.corpus.fold):
         raise UserError(
             f"Expected a plan of several folds for --fold {fold}, found the single run '{run.folder}' "
-            f"(fold {run.config.corpus.fold}). Leave --fold out, or name the plan's folder."
+            f"(fold {run.config.only.corpus.fold}). Leave --fold out, or name the plan's folder."
         )
     return run

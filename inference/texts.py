@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.files import hash_file, plain_disk_errors
+from ..core.files import NO_FILE, expanded, hash_file, obstacle, plain_disk_errors
 from ..corpus.base import Utterance
 from ..corpus.fingerprints import row_key
 from ..corpus.transcription.recogniser import Recogniser, find_asr
@@ -72,10 +72,12 @@ def _text_beside(item: str | Path | Utterance) -> str | None:
     if isinstance(item, Utterance) and (item.start or item.duration is not None):
         return None
     audio = Path(item.audio if isinstance(item, Utterance) else item)
-    path = audio.expanduser().with_suffix(".txt")
+    path = expanded(audio).with_suffix(".txt")
+    if obstacle(path) == NO_FILE:
+        raise UserError(f"Expected the words of {audio.name} as UTF-8 text in {path}, found {NO_FILE}. Save it so.")
     try:
         return path.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         return None
-    except (UnicodeDecodeError, OSError) as problem:
+    except (ValueError, OSError) as problem:  # ValueError: no UTF-8, or a name that no file can have
         raise UserError(f"Expected the words of {audio.name} as UTF-8 text in {path}, found: {problem}. Save it so.") from None

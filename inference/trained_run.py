@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.files import read_json
-from ..core.run_folder import run_folder
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
-from ..core.trust import take_file
+from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
 from ..downstream.answer import Answer
 from ..downstream.base import Expert, Question
@@ -23,7 +22,7 @@ from ..downstream.load import load_task
 from ..runs.config.resolve import config_of
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.prepare import build_expert
-from ..training.model import SHARED, Model, check_device
+from ..training.model import Model, check_device, weights_of_task
 from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged
@@ -41,6 +40,7 @@ class TrainedRun:
     expert: Expert
     question: Question
     marks: tuple[str, ...]
+    name: str  # of the task in the run, which may have several
     without: tuple[str, ...] = ()  # optional roles that are left out
 
     @property
@@ -96,12 +96,12 @@ class TrainedRun:
     @property
     def fingerprint(self) -> str:
         """A hash of everything that decides its answers: weights, vocabulary, how layers are used."""
-        known = read_json(self.folder / "identity.json", ("upstreams",))["upstreams"]
+        known = RunFolder(self.folder).read().identity("upstreams")["upstreams"]
         heard = []
         for role, section in roles_of(self.config).items():
             weights = self.model.upstream(role).weights_hash() if section.trainable else known[role]
             heard.append((role, weights, replace(section, name="", path=None)))
-        digest = hashlib.sha256(repr([self.vocabulary, self.config.expert, heard]).encode())
+        digest = hashlib.sha256(repr([self.vocabulary, self.config.only.expert, heard]).encode())
         for _, value in sorted(self.model.experts.state_dict().items()) + sorted(self.model.sums.state_dict().items()):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -117,12 +117,12 @@ class TrainedRun:
 
         One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
         """
-        output = self.model.answer(self.config.task, batch.to(self.device), self.without)
+        output = self.model.answer(self.config.only.task, batch.to(self.device), self.without)
         return self.expert.decode(output)[0]
 
 
 SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role
-FLAGS = {"audio": "-k", "text": "--text-upstream-ckpt"}
+FLAGS = {"audio": "-k", "text": "-o text_upstream.path"}
 
 
 def load_one(
@@ -133,36 +133,24 @@ def load_one(
     frozen: MutableMapping[str, Upstream] | None = None,
 ) -> TrainedRun:
     """Return a single finished run; what `frozen` holds of its upstreams is not loaded again, and what is loaded is added."""
-    folder = run_folder(folder)
-    if not (folder / "result.json").is_file():
+    run = RunFolder.open(folder)
+    folder, stored = run.path, run.read()
+    if not run.result.is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
     config, name, shares = config_of(folder, task)
     for role, path in (("audio", weights), ("text", text_weights)):
         if path is not None:
             config = moved(config, role, path)
-    identity = read_json(folder / "identity.json", ("upstreams", "marks"))
+    identity = stored.identity("upstreams", "marks")
     loaded = {} if frozen is None else frozen
     upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
-    kind = load_task(config.task)
-    vocabulary = read_json(folder / "vocabulary.json", (name,))[name]
-    expert = build_expert(config, kind, vocabulary, upstreams)
-    model = Model(upstreams, {config.task: expert}, roles_of(config), shares_sums=shares)
-    best = folder / "checkpoints" / "best.safetensors"
-    tensors, _ = load_tensors(best)
-    model.load_trained_state(of_task(tensors, name, config.task), str(best))
-    return TrainedRun(folder, config, model.eval(), expert, kind.question(config.expert), tuple(identity["marks"]))
-
-
-def of_task(tensors: Mapping[str, Tensor], name: str, called: str) -> dict[str, Tensor]:
-    """Return what a checkpoint holds of the upstreams and one task, by the name that the task has alone."""
-    kept = {}
-    for key, value in tensors.items():
-        kind, owner, rest = (*key.split(".", 2), "", "")[:3]
-        if kind == "upstreams" or owner == SHARED:
-            kept[key] = value
-        elif owner == name:
-            kept[f"{kind}.{called}.{rest}"] = value
-    return kept
+    kind = load_task(config.only.task)
+    vocabulary = stored.vocabulary(name)[name]
+    expert = build_expert(config.seed, config.only, kind, vocabulary, upstreams)
+    model = Model(upstreams, {config.only.task: expert}, roles_of(config), shares_sums=shares)
+    tensors, _ = load_tensors(run.best)
+    model.load_trained_state(weights_of_task(tensors, name, config.only.task), str(run.best))
+    return TrainedRun(folder, config, model.eval(), expert, kind.question(config.only.expert), tuple(identity["marks"]), name)
 
 
 def moved(config: RunConfig, role: str, path: str) -> RunConfig:
@@ -170,7 +158,7 @@ def moved(config: RunConfig, role: str, path: str) -> RunConfig:
     if role not in roles_of(config):
         raise UserError(f"Expected a run with an upstream of {role} for weights at '{path}', found none. Leave them out.")
     field = SECTIONS[role]
-    take_file(path)
+    CHECKPOINTS.take(path)
     return replace(config, **{field: replace(getattr(config, field), path=path)})
 
 
@@ -192,7 +180,7 @@ def upstream_of(folder: Path, role: Modality, section: UpstreamConfig, identity:
     if holds(folder, section, role):
         if section.path is not None and "exported" in identity:
             raise UserError(f"Expected no {FLAGS[role]} for '{folder}', which holds its upstream's weights. Leave it out.")
-        return finetuned(folder, section, role)
+        return finetuned(folder, section, role, load_upstream)
     upstream = load_upstream(section, role)
     if upstream.weights_hash() != identity["upstreams"][role]:
         raise UserError(

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..corpus.audio import read_audio
+from ..corpus.audio import read_complete
 from ..corpus.base import Utterance
 
 SAMPLE_RATE = 16_000
@@ -28,9 +28,9 @@ def windows_of(item: Heard) -> list[np.ndarray] | UserError:
 def hear(item: Heard) -> np.ndarray:
     """Return a 16 kHz mono waveform that has at least one sample, all of them numbers."""
     if isinstance(item, Utterance):
-        waveform = read_audio(item.audio, item.start, item.duration, SAMPLE_RATE)
+        waveform = read_complete(item.audio, item.start, item.duration, SAMPLE_RATE)
     elif isinstance(item, (str, Path)):
-        waveform = read_audio(str(item), sample_rate=SAMPLE_RATE)
+        waveform = read_complete(str(item), sample_rate=SAMPLE_RATE)
     else:
         waveform = as_float(np.asarray(item))
     if waveform.ndim != 1:

@@ -14,21 +14,18 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-import yaml
 
 from ..core import process as children
 from ..core.errors import UserError
-from ..core.files import made, read_json, write_text
-from ..core.options import merge, read_yaml
-from ..core.run_folder import Held, is_finished, refuse_held
-from ..core.trust import is_typed_file
+from ..core.files import made, write_text
+from ..core.options import merge, write_yaml
+from ..core.run_folder import Held, RunFolder
+from ..core.trust import CHECKPOINTS
 from ..plugins.code import flags_for_another_process, refuse_edited
-from ..runs.config.identity import identity_of, mtl_identity, refuse_other
-from ..runs.config.schema import MtlConfig, RunConfig, mtl_mapping, roles_of, to_mapping
-from ..runs.joint import run_tasks
-from ..runs.run import run
+from ..runs.config.identity import identity_of, refuse_other
+from ..runs.config.schema import RunConfig, roles_of, to_mapping
+from ..runs.run import refuse_missing_groups, run
 from ..runs.runtime import Runtime, say
-from ..upstream.base import Modality, UpstreamConfig
 
 Result = dict[str, Any]  # what result.json holds
 SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
@@ -45,31 +42,15 @@ class Part:
     setting: str  # of the sweep: "optimizer.lr=0.001"; "": there is none
     seed: int
     fold: int
-    config: RunConfig | MtlConfig  # may name other runs of the plan: `stage:NAME`, `part:NAME`
+    config: RunConfig  # may name other runs of the plan: `stage:NAME`, `part:NAME`
     name: str  # folder below the plan's; ".": the plan is this one run
     stage: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)  # such a name -> the folder of its run, below the plan's
 
-    @property
-    def own(self) -> RunConfig:
-        """The config of a part that is a run of one task."""
-        assert isinstance(self.config, RunConfig), f"'{self.name}' is a run of several tasks"
-        return self.config
 
-
-def sections_of(config: RunConfig | MtlConfig) -> Mapping[Modality, UpstreamConfig]:
-    """Return the upstreams of a run, of one task or several, by role."""
-    return {"audio": config.upstream} if isinstance(config, MtlConfig) else roles_of(config)
-
-
-def mapping_of(config: RunConfig | MtlConfig) -> dict[str, Any]:
-    """Return a resolved config as a recipe."""
-    return mtl_mapping(config) if isinstance(config, MtlConfig) else to_mapping(config)
-
-
-def named_runs(config: RunConfig | MtlConfig) -> list[str]:
+def named_runs(config: RunConfig) -> list[str]:
     """Return the other runs of its plan that a config names, as `stage:NAME` or `part:NAME`."""
-    return [place for place in starts_of(mapping_of(config)) if place.startswith((STAGE, PART))]
+    return [place for place in starts_of(to_mapping(config)) if place.startswith((STAGE, PART))]
 
 
 def with_differences(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,18 +63,25 @@ def with_differences(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[s
     return merge(base, over)
 
 
-def located(part: Part, folder: Path) -> RunConfig | MtlConfig:
+def located(part: Part, folder: Path) -> RunConfig:
     """Return a part's config with the folders of the runs that it names, and what it takes from them."""
     if not part.needs:
         return part.config
     config, places = part.config, {name: os.path.abspath(folder / below) for name, below in part.needs.items()}
-    if isinstance(config, MtlConfig):
-        return with_singles(config, {name.removeprefix(PART): Path(place) for name, place in places.items()})
     audio, text = (
         replace(section, name=places.get(section.name, section.name)) for section in (config.upstream, config.text_upstream)
     )
-    head = places.get(config.init_head or "", config.init_head)
-    return replace(config, upstream=audio, text_upstream=text, init_head=head)
+    heads = {name: PART + name if task.init_head == SINGLE else task.init_head or "" for name, task in config.tasks.items()}
+    tasks = {name: replace(task, init_head=places.get(heads[name], task.init_head)) for name, task in config.tasks.items()}
+    singles = {name: Path(places[PART + name]) for name in config.tasks if PART + name in places}
+    baselines = {name: dev_score(place) for name, place in singles.items()} if config.select == "gain" else config.baselines
+    return replace(config, upstream=audio, text_upstream=text, tasks=tasks, baselines=baselines)
+
+
+def dev_score(place: Path) -> float:
+    """Return the dev score of a single-task run, which a joint run is to gain over."""
+    result = RunFolder(place).read().result("scores")
+    return result["scores"]["dev"][result["select_by"]]
 
 
 def run_parts(
@@ -114,7 +102,7 @@ def run_parts(
     )
     while waiting:
         begun = len(waiting)
-        for part in waiting if "RANK" not in os.environ else waiting[:1]:
+        for part in waiting[:1] if children.in_launch() else waiting:
             if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
                 continue
             try:
@@ -136,26 +124,12 @@ def run_parts(
 
 def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
     """Return a part's result: at hand, or run now."""
-    if runtime.named and is_finished(folder / part.name):
-        return at_hand(part, folder)
+    if runtime.named and RunFolder(folder / part.name).is_finished:
+        result = at_hand(part, folder)
+        refuse_missing_groups(result, folder / part.name, runtime.by)
+        return result
     say(runtime, words)
-    return run_any(located(part, folder), folder / part.name, replace(runtime, named=False))
-
-
-def run_any(config: RunConfig | MtlConfig, folder: Path, runtime: Runtime) -> Result:
-    """Return the result of a run of one task, or of several."""
-    return run_tasks(config, folder, runtime) if isinstance(config, MtlConfig) else run(config, folder, runtime)
-
-
-def with_singles(config: MtlConfig, singles: Mapping[str, Path]) -> MtlConfig:
-    """Return a run of several tasks with what single-task runs give it: the scores to gain over, and heads to start from."""
-    scores = {name: read_json(place / "result.json", ("scores",)) for name, place in singles.items()}
-    baselines = {name: result["scores"]["dev"][result["select_by"]] for name, result in scores.items()}
-    heads = {
-        name: replace(run, init_head=str(singles[name])) if run.init_head == SINGLE and name in singles else run
-        for name, run in config.runs.items()
-    }
-    return replace(config, tasks=heads, baselines=baselines if config.select == "gain" else {})
+    return run(located(part, folder), folder / part.name, replace(runtime, named=False))
 
 
 def has_lost_its_start(part: Part, failed: dict[str, str]) -> bool:
@@ -170,7 +144,7 @@ def in_processes(
     parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, failed: dict[str, str], *, go_on: bool
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Run several parts at once, each in a process with its share of the cores, as soon as what it needs is there."""
-    if "RANK" in os.environ:
+    if children.in_launch():
         raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
@@ -215,29 +189,29 @@ def ended(running: Mapping[Future[Result], Part], waiting: Sequence[Part], held:
 
 def refuse_foreign(part: Part, folder: Path) -> None:
     """Refuse a part's folder in which a run with other options stands, finished or not."""
-    config = located(part, folder)
-    identity = mtl_identity(config) if isinstance(config, MtlConfig) else identity_of(config)
-    refuse_other(folder / part.name, {"config": identity})
+    refuse_other(folder / part.name, {"config": identity_of(located(part, folder))})
 
 
 def at_hand(part: Part, folder: Path) -> Result:
     """Return the result of a finished run, once it is found to be the one that is asked for."""
-    place = folder / part.name
+    place, stored = folder / part.name, RunFolder(folder / part.name).read()
     refuse_foreign(part, folder)
     # a folder's identity has the last part of a path alone, which runs of several parts share
-    began = starts_of(read_yaml(place / "config.yaml"))
-    for asked, found in zip(starts_of(mapping_of(part.config)), began, strict=True):
+    began = starts_of(stored.config())
+    for asked, found in zip(starts_of(to_mapping(part.config)), began, strict=True):
         if asked in part.needs and not str(found).endswith(part.needs[asked]):
             raise UserError(
                 f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
                 "Remove it, or choose another folder with -p."
             )
-    return read_json(place / "result.json", ("tasks" if isinstance(part.config, MtlConfig) else "scores", "marks"))
+    return stored.result("tasks" if part.config.is_joint else "scores", "marks")
 
 
 def starts_of(mapping: Mapping[str, Any]) -> list[str]:
-    """Return what a resolved recipe starts from: its upstreams and the run whose head it takes."""
-    return [*((mapping.get(role) or {}).get("name") or "" for role in ROLES), mapping.get("init_head") or ""]
+    """Return what a resolved recipe starts from: its upstreams and the runs whose heads it takes."""
+    tasks = mapping["tasks"].values() if "tasks" in mapping else [mapping]
+    heads = [section.get("init_head") or "" for section in tasks]
+    return [*((mapping.get(role) or {}).get("name") or "" for role in ROLES), *heads]
 
 
 def why_stopped(name: str, told: str, place: Path) -> str:
@@ -246,8 +220,9 @@ def why_stopped(name: str, told: str, place: Path) -> str:
     mistake = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
     if mistake is not None:
         return f"Run '{name}' stopped: {in_one_line(lines[mistake:]).removeprefix('error: ')}"
-    write_text(place / "stopped.txt", told)
-    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {place / 'stopped.txt'})"
+    kept = RunFolder(place).stopped
+    write_text(kept, told)
+    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {kept})"
 
 
 def in_one_line(lines: Sequence[str]) -> str:
@@ -258,10 +233,10 @@ def in_one_line(lines: Sequence[str]) -> str:
     return joined
 
 
-def flags_of_typed_files(config: RunConfig | MtlConfig) -> list[str]:
+def flags_of_typed_files(config: RunConfig) -> list[str]:
     """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
-    section = sections_of(config).get("audio")
-    asked = section is not None and section.path and section.name.startswith("s3prl/") and is_typed_file(section.path)
+    section = roles_of(config).get("audio")
+    asked = section is not None and section.path and section.name.startswith("s3prl/") and CHECKPOINTS.allows(section.path)
     return ["-k", str(section.path)] if asked and section is not None else []
 
 
@@ -289,26 +264,27 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
     def run_apart(part: Part, device: str) -> Result:
         """Run one part in a process of its own."""
         place = folder / part.name
-        refuse_held(place)
+        there = RunFolder(place)
+        there.refuse_held()
         config = located(part, folder)
-        if runtime.named and is_finished(place):  # nothing to compute: no process is worth its start
-            return at_hand(part, folder)
+        if runtime.named and there.is_finished:  # nothing to compute: no process is worth its start
+            return run_here(part, folder, runtime, "")
         # what this process resolved is what that one runs
         asked = recipes / f"{parts.index(part)}.yaml"
-        write_text(asked, yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True))
-        alone = isinstance(config, RunConfig)
-        verb = children.command("headwater", "downstream" if alone else "mtl")
-        flags = ["-c", str(asked), "-p", str(place), "--device", device]
-        flags += ["-v", str(part.fold), *["--share-layers"] * runtime.share_layers] if alone else ["--one"]
+        write_yaml(asked, to_mapping(config))
+        verb = children.command("headwater", "downstream")
+        flags = ["-c", str(asked), "-p", str(place), "--device", device, *["--share-layers"] * runtime.share_layers]
+        flags += ["--by", ",".join(runtime.by)] if runtime.by else []
+        flags += ["-v", str(part.fold)] if config.folds else []  # the recipe's folds are the plan's, of which this is one
         refuse_edited()
         command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
         done = subprocess.run(
             command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            refuse_held(place)  # another machine was quicker
+            there.refuse_held()  # another machine was quicker
             raise UserError(why_stopped(part.name, done.stderr, place))
         say(runtime, f"done      {part.name}")
-        return read_json(place / "result.json")
+        return there.read().result()
 
     return start

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..core.files import cache_folder, read_json
-from ..core.hub import is_hub_id
-from ..core.run_folder import BEST, LAST, is_finished
+from ..core.hub import WEIGHTS, is_hub_id
+from ..core.run_folder import RunFolder
 from ..corpus.tables import TABLES
-from ..runs.config.schema import RunConfig
+from ..runs.config.schema import RunConfig, roles_of
 from ..upstream.base import UpstreamConfig
+from ..upstream.families.huggingface import class_of, configure, new_model
 from ..upstream.load import find_upstream, load_upstream
-from .execute import PART, STAGE, Part, sections_of
+from .execute import PART, STAGE, Part
 
 NUMBER = 4  # bytes
 FIRST_STEPS = 50  # after which a pace is believed
-SECONDS_BETWEEN_LOOKS = 2.0
-WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 FRONT_END = (
     "feature_extractor.",
     "conv1.",
@@ -54,7 +50,7 @@ class Outlook:
 
 def outlook(runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> Outlook:
     """Return what is left of a part's runs; `others` are all runs of the plan by folder."""
-    open_runs = [run for run in runs if not is_finished(folder / run.name)]
+    open_runs = [run for run in runs if not RunFolder(folder / run.name).is_finished]
     stands = {run.name: standing(folder / run.name) for run in runs}
     left = sum(run.config.training.steps - stands[run.name][0] for run in open_runs)
     first = {run.name: FIRST_STEPS if run in open_runs else 1 for run in runs}
@@ -68,11 +64,12 @@ def outlook(runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> O
 
 def standing(place: Path) -> tuple[int, float]:
     """Return how many steps a run has made, and the seconds they took."""
-    if is_finished(place):
-        result = read_json(place / "result.json", ("steps", "environment"))
+    there = RunFolder(place)
+    if there.is_finished:
+        result = there.read().result("steps", "environment")
         return int(result["steps"]), float(result["environment"]["seconds"])
     try:
-        with safe_open(place / LAST, framework="pt") as file:  # the header alone is read
+        with safe_open(there.last, framework="pt") as file:  # the header alone is read
             progress = json.loads(file.metadata()["facts"])["progress"]
         return int(progress["step"]), float(progress["seconds"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
@@ -82,7 +79,8 @@ def standing(place: Path) -> tuple[int, float]:
 def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> float | None:
     """Return the bytes of a run's checkpoints: of one that has both, else counted; None where the model is not here."""
     for twin in (other for other in runs if other.stage == run.stage):
-        files = [folder / twin.name / name for name in (BEST, LAST)]
+        there = RunFolder(folder / twin.name)
+        files = [there.best, there.last]
         if all(file.is_file() for file in files):
             return float(sum(file.stat().st_size for file in files))
     size = 0.0
@@ -97,11 +95,11 @@ def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, 
 def models_of(run: Part, others: Mapping[str, Part]) -> list[UpstreamConfig]:
     """Return a run's upstreams, one that is another run's as the model which that one was made from."""
     found = []
-    for role, section in sections_of(run.config).items():
+    for role, section in roles_of(run.config).items():
         source = run
         while section.name in source.needs:
             source = others[source.needs[section.name]]
-            section = replace(sections_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
+            section = replace(roles_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
         found.append(section)
     return found
 
@@ -116,8 +114,6 @@ def count_weights(section: UpstreamConfig) -> tuple[int, int] | None:
     described = described_model(section, row.source)
     if described is None:
         return None
-    from ..upstream.families.huggingface import class_of, configure, new_model
-
     settings = configure(class_of(described["model_type"]).config_class.from_dict(described), section)
     settings.num_hidden_layers = section.keep_layers or settings.num_hidden_layers
     with torch.device("meta"):
@@ -142,10 +138,10 @@ def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
     """Return the hub ids, by upstream, whose weights this machine lacks for a run; one finished in `folder` needs none."""
     from huggingface_hub import try_to_load_from_cache
 
-    if folder is not None and is_finished(folder / run.name):
+    if folder is not None and RunFolder(folder / run.name).is_finished:
         return {}
     found: dict[str, str] = {}
-    for section in sections_of(run.config).values():
+    for section in roles_of(run.config).values():
         if section.name.startswith((PART, STAGE)) or section.path is not None:
             continue
         hub_id = find_upstream(section).source
@@ -157,7 +153,8 @@ def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
 
 def missing_transcripts(config: RunConfig) -> str:
     """Return how a recogniser's transcripts are made, where this machine has none by it, of any corpus; else nothing."""
-    told, corpus = config.corpus.transcripts, config.corpus
+    corpus = config.only.corpus
+    told = corpus.transcripts
     if told is None or Path(told).suffix.lower() in TABLES or not config.text_upstream.name:
         return ""
     model, language = re.sub(r":[a-z]{2,}$", "", told), (re.findall(r":([a-z]{2,})$", told) or [""])[0]
@@ -170,52 +167,3 @@ def missing_transcripts(config: RunConfig) -> str:
     spoken = f" --language {language}" if language else ""
     command = " ".join(["headwater corpus transcribe", corpus.name, *[where] * bool(where), "--model", model]) + spoken
     return f"transcripts by {model} are not here: `{command}`"
-
-
-def watch(runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int, tell: Callable[[str], None], over: Event) -> None:
-    """Until it is over, tell once for each part how long the rest takes, as soon as one of its runs has shown its pace."""
-    first: dict[str, tuple[int, float]] = {}
-    paces: dict[str, float] = {}
-    while not over.wait(SECONDS_BETWEEN_LOOKS):
-        for name, run in ((name, run) for name, of_part in runs.items() if name not in paces for run in of_part):
-            step, now = last_step(folder / run.name / "metrics.jsonl"), time.monotonic()
-            if step is None or is_finished(folder / run.name):
-                continue
-            began, then = first.setdefault(run.name, (step, now))
-            if step - began >= FIRST_STEPS and name not in paces:
-                paces[name] = (now - then) / (step - began)
-                tell(hours_left(name, paces, runs, folder, jobs))
-
-
-def hours_left(name: str, paces: Mapping[str, float], runs: Mapping[str, Sequence[Part]], folder: Path, jobs: int) -> str:
-    """Return how long a part and the plan take from here, by the paces measured so far."""
-    steps = {other: steps_left(of_part, folder) for other, of_part in runs.items()}
-    unknown = [other for other, left in steps.items() if left and other not in paces]
-    hours = sum(steps[other] * pace for other, pace in paces.items()) / max(1, jobs) / 3600
-    others = f", {len(unknown)} part{'s' * (len(unknown) > 1)} not measured yet" if unknown else ""
-    own = steps[name] * paces[name] / max(1, jobs) / 3600
-    return f"pace      {name}: {paces[name]:.3g} s a step, at most {own:.2g} h left of it; {hours:.2g} h of the plan{others}"
-
-
-def steps_left(runs: Sequence[Part], folder: Path) -> int:
-    """Return how many steps a part's runs still have to make, at most."""
-    left = 0
-    for run in (run for run in runs if not is_finished(folder / run.name)):
-        left += run.config.training.steps - (last_step(folder / run.name / "metrics.jsonl") or 0)
-    return left
-
-
-def last_step(path: Path) -> int | None:
-    """Return the last step that a run's metrics.jsonl tells of; None: there is none yet."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):  # being written, or cut at the front
-            continue
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,43 +10,52 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from ..core.files import read_json, write_json
-from ..core.options import merge, parse_override
+from ..core.options import merge, parse_override, plain
+from ..core.process import is_main
+from ..core.run_folder import RunFolder
 from ..corpus.load import get_reader
 from ..downstream import metrics
 from ..downstream.base import Outcome
 from ..downstream.load import load_task
 from ..runs.config.resolve import resolve
-from ..runs.config.schema import RunConfig, roles_of, to_mapping
+from ..runs.config.schema import RunConfig, TaskConfig, roles_of, to_mapping
+from ..runs.evaluation import task_place
 from ..runs.prepare import read_corpus
 from ..runs.results import finite, intervals_of, read_predictions, read_tables
 from ..runs.run import references, run
 from ..runs.runtime import Runtime, say
+from ..training.loop import relative_gain
 from .execute import STAGE, Part, Result, named_runs, run_parts, with_differences
 
 
 def expand(
     config: RunConfig,
-    folds: Sequence[int],
+    folds: Sequence[int | None],
     seeds: Sequence[int],
     sweeps: Sequence[str],
     layers: Sequence[int | None] | None = None,
 ) -> list[Part]:
-    """Return the runs of a plan, in order; several layers have a head each, None being the weighted sum."""
+    """Return the runs of a plan, in order; a fold of None leaves each task's own.
+
+    Several layers have a head each, None being the weighted sum.
+    """
     settings = [*itertools.product(*(sweep_values(sweep) for sweep in sweeps))]
     layers = [config.upstream.layer] if layers is None else layers
     if config.stages and len(layers) > 1:
         raise UserError("Expected a probe of layers or stages, found both. Probe the run of one stage: -u RUN -l all.")
+    refuse_no_choice(config, settings)
     parts: list[Part] = []
     for layer, setting, seed, fold in itertools.product(layers, settings, seeds, folds):
         mapping = to_mapping(config)
         overrides = [] if config.stages else [f"upstream.layer={'null' if layer is None else layer}"]
         for override in (*overrides, *setting):
             mapping = merge(mapping, parse_override(override))
-        heard = (["sum"] if layer is None else [f"layer{layer}"]) * (len(layers) > 1)
-        label = ",".join([*heard, *setting])
+        heads = (["sum"] if layer is None else [f"layer{layer}"]) * (len(layers) > 1)
+        label = ",".join([*heads, *setting])
         levels = [label] * bool(label) + [f"seed{seed}"] * (len(seeds) > 1) + [f"fold{fold}"] * (len(folds) > 1)
-        for part in staged(mapping, Part(label, seed, fold, config, "/".join(levels))):
+        drawn = {"seed": seed, "stages": {}, **({} if fold is None else fold_in(mapping, fold))}
+        place = own_fold(config) if fold is None else fold
+        for part in staged(mapping, drawn, Part(label, seed, place, config, "/".join(levels))):
             twin = next((other.name for other in parts if other.config == part.config), None)
             if twin is not None:  # counted twice it would make the spread smaller than it is
                 raise UserError(f"Expected the runs of a plan to differ, found '{twin}' and '{part.name}' alike. Leave one out.")
@@ -60,9 +68,17 @@ def expand(
     return parts
 
 
-def staged(mapping: Mapping[str, Any], whole: Part) -> list[Part]:
-    """Return the runs of one setting, seed and fold: one for each stage, or the one there is."""
-    drawn = {"seed": whole.seed, "corpus": {"fold": whole.fold}, "stages": {}}
+def refuse_no_choice(config: RunConfig, settings: Sequence[Sequence[str]]) -> None:
+    """Refuse a sweep of several tasks whose scores are no one number: dev could not choose a setting."""
+    if config.is_joint and len(settings) > 1 and config.select != "gain":
+        raise UserError(
+            "Expected select=gain and the tasks' baselines for a sweep of several tasks, which dev chooses by their mean gain, "
+            f"found select={config.select}. Add them to the recipe, or sweep one task: -d {next(iter(config.tasks))}"
+        )
+
+
+def staged(mapping: Mapping[str, Any], drawn: Mapping[str, Any], whole: Part) -> list[Part]:
+    """Return the runs of one setting, and of the seed and fold `drawn`: one for each stage, or the one there is."""
     if not mapping["stages"]:
         return [replace(whole, config=resolve([mapping, drawn]), name=whole.name or ".")]
     parts: list[Part] = []
@@ -90,6 +106,19 @@ def staged(mapping: Mapping[str, Any], whole: Part) -> list[Part]:
     return parts
 
 
+def fold_in(mapping: Mapping[str, Any], fold: int) -> dict[str, Any]:
+    """Return what says the fold in a resolved recipe; of several tasks, that of all whose corpus has several."""
+    if "tasks" not in mapping:
+        return {"corpus": {"fold": fold}}
+    counts = {name: count_folds(section["corpus"]) for name, section in mapping["tasks"].items()}
+    return {"tasks": {name: {"corpus": {"fold": fold}} for name, count in counts.items() if count > 1}}
+
+
+def count_folds(corpus: Mapping[str, Any]) -> int:
+    """Return how many folds the protocol of a corpus' section has."""
+    return get_reader(corpus["name"]).protocols[corpus["protocol"]]
+
+
 def sweep_values(sweep: str) -> list[str]:
     """Return `optimizer.lr=1e-4,1e-3` as one override for each value."""
     key, equals, values = sweep.partition("=")
@@ -100,102 +129,153 @@ def sweep_values(sweep: str) -> list[str]:
 
 
 def all_folds(config: RunConfig) -> list[int]:
-    """Return every fold of the config's protocol."""
-    return [*range(1, get_reader(config.corpus.name).protocols[config.corpus.protocol] + 1)]
+    """Return every fold of the config's protocol; of several tasks, those that all have whose corpus has several."""
+    counts = {name: count_folds(plain(task.corpus)) for name, task in config.tasks.items()}
+    several = {name: count for name, count in counts.items() if count > 1}
+    if len({*several.values()}) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in several.items())
+        raise UserError(f"Expected tasks of as many folds for --folds all, found {listed}. Name the folds: --folds 1,2")
+    return [*range(1, max(counts.values()) + 1)]
+
+
+def own_fold(config: RunConfig) -> int:
+    """Return the fold that a config names; of several tasks, that of the first whose corpus has several."""
+    folds = [task.corpus.fold for task in config.tasks.values() if count_folds(plain(task.corpus)) > 1]
+    return folds[0] if folds else 1
 
 
 def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1) -> Result:
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
     if [part.name for part in parts] == ["."]:
-        return run(parts[0].own, folder, runtime)
-    if (folder / "identity.json").is_file():
+        return run(parts[0].config, folder, runtime)
+    if RunFolder(folder).identity.is_file():
         raise UserError(
             f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
         )
     refuse_missing_fold(parts)
-    heard = {part.own.upstream.layer for part in parts}
-    runtime = replace(runtime, share_layers=runtime.share_layers or len(heard) > 1)
-    done = sum((folder / part.name / "result.json").is_file() for part in parts)
+    layers = {part.config.upstream.layer for part in parts}
+    runtime = replace(runtime, share_layers=runtime.share_layers or len(layers) > 1)
+    done = sum(RunFolder(folder / part.name).result.is_file() for part in parts)
     say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
     results, _ = run_parts(parts, folder, runtime, jobs)
     reported = [part for part in parts if part.stage == parts[-1].stage]
     summary = summarise(reported, [results[part.name] for part in reported], folder)
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(folder / "result.json", summary)
+    if is_main():
+        RunFolder(folder).write(result=summary)
     return summary if len(reported) > 1 else results[reported[0].name]
 
 
 def refuse_missing_fold(parts: Sequence[Part]) -> None:
-    """Refuse folds that the corpus has not (a table with a split of its own has one) before the first one is trained."""
-    folds = {part.fold: part.own.corpus for part in parts}
+    """Refuse folds that a corpus has not (a table with a split of its own has one) before the first one is trained."""
+    folds = {part.fold: part.config.tasks for part in parts}
     if len(folds) == 1:
         return
-    try:
-        read_corpus(folds[min(folds)])
-    except UserError:  # of a corpus that cannot be read at all the run itself says so
-        return
-    read_corpus(folds[max(folds)])
+    first, last = folds[min(folds)], folds[max(folds)]
+    for name in (name for name in last if last[name].corpus != first[name].corpus):
+        try:
+            read_corpus(first[name].corpus)
+        except UserError:  # of a corpus that cannot be read at all the run itself says so
+            continue
+        read_corpus(last[name].corpus)
 
 
 def summarise(parts: Sequence[Part], results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """Return all runs of a plan side by side; dev alone decides between the settings of a sweep."""
-    config, select_by = parts[0].own, parts[0].own.select_by
-    question = load_task(config.task).question(config.expert)
+    config = parts[0].config
+    scores = [scores_of(config, result) for result in results]
     by_setting: dict[str, list[int]] = {}
     for row, part in enumerate(parts):
         by_setting.setdefault(part.setting, []).append(row)
-    dev = {
-        setting: sum(results[row]["scores"]["dev"][select_by] for row in rows) / len(rows) for setting, rows in by_setting.items()
-    }
-    best = (max if question.metrics[select_by] == "higher" else min)(dev, key=lambda setting: dev[setting])
+    signs = {name: 1.0 if directions(task)[task.select_by] == "higher" else -1.0 for name, task in config.tasks.items()}
+    dev = {setting: sum(dev_of(config, scores[row], signs) for row in rows) / len(rows) for setting, rows in by_setting.items()}
+    falls = not config.is_joint and signs[config.only.task] < 0
+    best = (min if falls else max)(dev, key=lambda setting: dev[setting])
     chosen = by_setting[best]
-    splits = dict.fromkeys(split for row in chosen for split in results[row]["scores"])
     rows = [
-        {"name": part.name, "setting": part.setting, "seed": part.seed, "fold": part.fold, "scores": result["scores"]}
-        for part, result in zip(parts, results, strict=True)
+        {"name": part.name, "setting": part.setting, "seed": part.seed, "fold": part.fold, "scores": result.get("scores", found)}
+        for part, result, found in zip(parts, results, scores, strict=True)
     ]
+    places = [folder / parts[row].name for row in chosen]
+    tasks = {
+        name: summarise_task(config, name, [scores[row][name] for row in chosen], places, results[0]) for name in config.tasks
+    }
     summary = {
-        **{key: results[0][key] for key in ("task", "source", "corpus", "protocol", "marks", "select_by")},
+        "source": results[0]["source"],
+        "marks": results[0]["marks"],
         "upstream": " + ".join(section.name for section in roles_of(config).values()),  # of a stage by its name
-        "metrics": dict(question.metrics),
         "runs": rows,
-        "mean": {split: means([results[row] for row in chosen], split) for split in splits},
-        "pooled": {
-            split: pooled([folder / parts[row].name for row in chosen], split, config) for split in splits if split != "dev"
-        },
+        **({"tasks": tasks} if config.is_joint else tasks[config.only.task]),
     }
     if len(by_setting) > 1:
         summary |= {"sweep": dev, "chosen": best}
-    reference = references(config, summary["marks"])
+    reference = [] if config.is_joint else references(config, summary["marks"])
     if reference and {part.fold for part in parts} == {*config.folds}:
         summary["reference"] = reference
     return summary
 
 
-def means(results: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+def scores_of(config: RunConfig, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores of each task with the best weights, by split."""
+    if config.is_joint:
+        return {name: result["tasks"][name]["best"]["scores"] for name in config.tasks}
+    return {config.only.task: result["scores"]}
+
+
+def directions(task: TaskConfig) -> Mapping[str, str]:
+    """Return a task's metrics, and whether more of them is better."""
+    return load_task(task.task).question(task.expert).metrics
+
+
+def dev_of(config: RunConfig, scores: Mapping[str, Any], signs: Mapping[str, float]) -> float:
+    """Return what dev says of a run: the metric of one task, or the mean gain of several over their baselines."""
+    found = {name: scores[name]["dev"][task.select_by] for name, task in config.tasks.items()}
+    if not config.is_joint:
+        return found[config.only.task]
+    if config.select != "gain":  # no choice between settings
+        return 0.0
+    return sum(relative_gain(signs[name], found[name], config.baselines[name]) for name in found) / len(found)
+
+
+def summarise_task(
+    config: RunConfig, name: str, scores: Sequence[Mapping[str, Any]], places: Sequence[Path], result: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return one task's mean and spread over runs, and the scores of all their predictions taken together."""
+    task = config.tasks[name]
+    below = [task_place(place, "best", name) for place in places] if config.is_joint else places
+    splits = dict.fromkeys(split for found in scores for split in found)
+    facts = result["tasks"][name] if config.is_joint else result
+    vocabulary = RunFolder(places[0]).read().vocabulary(name)[name]
+    return {
+        **{key: facts[key] for key in ("task", "corpus", "protocol", "select_by")},
+        "metrics": dict(directions(task)),
+        "mean": {split: means(scores, split) for split in splits},
+        "pooled": {split: pooled(below, split, task, vocabulary) for split in splits if split != "dev"},
+    }
+
+
+def means(scores: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
     """Return mean and spread of each metric over runs that have the split."""
-    there = [result["scores"][split] for result in results if split in result["scores"]]
-    found = {}
+    there = [found[split] for found in scores if split in found]
+    summary = {}
     for name in (name for name in there[0] if name != "loss"):
-        values = [scores[name] for scores in there if scores.get(name) is not None]  # None: not defined in that run
+        values = [row[name] for row in there if row.get(name) is not None]  # None: not defined in that run
         if values:
             mean, spread = metrics.mean_and_spread(values)
-            found[name] = {"mean": mean, "spread": spread, "runs": len(values)}
-    return found
+            summary[name] = {"mean": mean, "spread": spread, "runs": len(values)}
+    return summary
 
 
-def pooled(folders: Sequence[Path], split: str, config: RunConfig) -> dict[str, Any]:
+def pooled(folders: Sequence[Path], split: str, task: TaskConfig, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scores of all runs' predictions for a split taken together, with intervals over their speakers."""
-    there = [folder for folder in folders if (folder / f"predictions-{split}.csv").is_file()]
-    if not there:
+    places = [place for place in map(RunFolder, folders) if place.predictions(split).is_file()]
+    if not places:
         return {}
-    question, outcomes, speakers = load_task(config.task).question(config.expert), [], []
-    vocabulary = read_json(folders[0] / "vocabulary.json")[config.task]
-    for folder in there:
-        outcome, who = read_predictions(folder / f"predictions-{split}.csv", question.answer(vocabulary))
+    question, outcomes, speakers = load_task(task.task).question(task.expert), [], []
+    for place in places:
+        outcome, who = read_predictions(place.predictions(split), question.answer(vocabulary))
         outcomes.append(outcome)
         speakers += who
-    joined, tables = Outcome.join(outcomes), read_tables(there, split)
+    joined, tables = Outcome.join(outcomes), read_tables(places, split)
     return {
         "scores": finite(question.score(vocabulary, joined, tables)),
         "intervals": intervals_of(question, vocabulary, joined, speakers, tables),

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
-from ..core.run_folder import is_finished
+from ..core.run_folder import RunFolder
 from ..downstream.load import load_task
 from ..runs.config.identity import identity_of
 from ..runs.config.schema import RunConfig, roles_of
@@ -37,7 +36,7 @@ def find_runs(plan: PaperPlan, folder: Path) -> Found:
     for run in (run for runs in plan.runs.values() for run in runs):  # those that others start from come first
         try:
             refuse_foreign(run, folder)
-            if is_finished(folder / run.name):
+            if RunFolder(folder / run.name).is_finished:
                 results[run.name] = at_hand(run, folder)
         except UserError as problem:
             foreign[run.name] = str(problem)
@@ -72,12 +71,14 @@ def mixed(plan: PaperPlan, folder: Path, results: Mapping[str, Result]) -> dict[
 
 def comparisons(plan: PaperPlan, part: str, run: Part) -> list[tuple[str, Twin]]:
     """Return what a run must have in common with others: by a key that these share, how two of them are compared."""
-    config = run.own
+    config = run.config
     heard = corpus_key(config, plan.words[part])
     read = bool(config.text_upstream.name)
-    exact = [heard, [*roles_of(config)], read and config.corpus.transcripts]
+    exact = [heard, [*roles_of(config)], read and config.only.corpus.transcripts]
     found: list[tuple[str, Twin]] = [(_key("answers", heard), other_answers)]
-    if not load_task(config.task).question(config.expert).writes:  # what such a run can learn from depends on its frames
+    if (
+        not load_task(config.only.task).question(config.only.expert).writes
+    ):  # what such a run can learn from depends on its frames
         found.append((_key("corpus", exact), other_corpus))
     if not any(section.name.startswith((PART, STAGE)) for section in roles_of(config).values()):
         found.append((_key("upstreams", [part, run.stage]), other_upstreams))
@@ -86,9 +87,9 @@ def comparisons(plan: PaperPlan, part: str, run: Part) -> list[tuple[str, Twin]]
 
 def corpus_key(config: RunConfig, word: str) -> list[Any]:
     """Return what decides which utterances a run is tested on, but for where they lie."""
-    identity, question = identity_of(config), load_task(config.task).question(config.expert)
+    identity, question = identity_of(config), load_task(config.only.task).question(config.only.expert)
     corpus = {key: value for key, value in identity["corpus"].items() if key not in ("transcripts", "missing_text")}
-    left_out = bool(config.text_upstream.name) and config.corpus.missing_text == "drop"
+    left_out = bool(config.text_upstream.name) and config.only.corpus.missing_text == "drop"
     return [word, corpus, question.name, identity["labels"], [*question.metrics], left_out]
 
 
@@ -98,24 +99,25 @@ def _key(kind: str, value: Any) -> str:
 
 def other_corpus(here: Path, there: Path) -> str:
     """Return what is different in the corpora of two runs that listen and read alike."""
-    known = [read_json(place / "identity.json", ("corpus",))["corpus"] for place in (here, there)]
+    known = [RunFolder(place).read().identity("corpus")["corpus"] for place in (here, there)]
     return "" if known[0] == known[1] else "two corpora (other utterances, cuts or labels, under the same name)"
 
 
 def other_upstreams(here: Path, there: Path) -> str:
     """Return which upstreams of two runs of a part have other weights."""
-    one, other = (read_json(place / "identity.json", ("upstreams",))["upstreams"] for place in (here, there))
+    one, other = (RunFolder(place).read().identity("upstreams")["upstreams"] for place in (here, there))
     roles = [role for role in one if one[role] != other.get(role)]
     return f"other weights of the {' and '.join(roles)} upstream" if roles else ""
 
 
 def other_answers(here: Path, there: Path) -> str:
     """Return on which split two runs were tested on other utterances or references."""
-    for path in sorted(here.glob("predictions-*.csv")):
-        if (there / path.name).is_file():
-            one, other = asked_in(path), asked_in(there / path.name)
+    for split in RunFolder(here).splits():
+        path, twin = (RunFolder(place).predictions(split) for place in (here, there))
+        if twin.is_file():
+            one, other = asked_in(path), asked_in(twin)
             if one != other:
-                split, shared = path.stem.removeprefix("predictions-"), len(one.items() & other.items())
+                shared = len(one.items() & other.items())
                 return f"{shared} utterances in common of {len(one)} and {len(other)} in split '{split}'"
     return ""
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..core.options import bind, merge, plain
 from ..corpus.load import get_reader
 from ..runs.config.recipes import task_default
 from ..runs.config.resolve import resolve
-from ..runs.config.schema import RunConfig, roles_of, to_mapping
+from ..runs.config.schema import RECIPE_WORDS, RunConfig, roles_of, to_mapping
 from ..upstream.load import find_upstream
 from .execute import PART, ROLES, STAGE, Part, named_runs, with_differences
 from .grid import all_folds, expand
@@ -111,7 +111,7 @@ def refuse_unused(given: Given, configs: Mapping[str, RunConfig], words: Mapping
     for name, place in given.weights.items():
         if not Path(place).expanduser().is_dir():
             errors.append(f"Expected a folder with weights after --weights {name}=, found none at '{place}'. Check the path.")
-    for word in (word for word in given.data if any(configs[part].corpus.demo for part in words if words[part] == word)):
+    for word in (word for word in given.data if any(configs[part].only.corpus.demo for part in words if words[part] == word)):
         errors.append(f"Expected no --data for '{word}' (a miniature is heard), found '{given.data[word]}'. Leave it out.")
 
 
@@ -128,10 +128,10 @@ def planned(recipe: Recipe, name: str, differences: Mapping[str, Any], given: Gi
         config = resolve([mapping])
     except UserError as problem:
         raise UserError("\n".join([*errors, str(problem)])) from None
-    word = scope.data or config.corpus.name
+    word = scope.data or config.only.corpus.name
     config = resolve([mapping, located_in(config, word, given)])
     folds = scope.folds if scope.folds is not None else recipe.folds
-    folds = all_folds(config) if folds == "all" else folds if folds is not None else config.folds or [config.corpus.fold]
+    folds = all_folds(config) if folds == "all" else folds if folds is not None else config.folds or [config.only.corpus.fold]
     if not (isinstance(folds, list) and folds and all(type(fold) is int for fold in folds)):
         errors.append(f"Expected 'folds' to be `all` or a list of whole numbers, found {folds!r}.")
     if errors:
@@ -146,7 +146,7 @@ def located_in(config: RunConfig, word: str, given: Given) -> dict[str, Any]:
     """Return where a part's corpus and weights lie, as far as the command line says."""
     found: dict[str, Any] = {}
     if word in given.data:
-        found["corpus"] = {"name": config.corpus.name, "data": given.data[word]}
+        found["corpus"] = {"name": config.only.corpus.name, "data": given.data[word]}
     for role, section in zip(ROLES, (config.upstream, config.text_upstream), strict=True):
         if section.name in given.weights:
             found[role] = {"path": os.path.abspath(os.path.expanduser(given.weights[section.name]))}
@@ -156,7 +156,7 @@ def located_in(config: RunConfig, word: str, given: Given) -> dict[str, Any]:
 def of_part(override: Mapping[str, Any], name: str, task: str, parts: Collection[str]) -> Mapping[str, Any]:
     """Return what an override is for one part: it is one for every part, or begins with the names that it is for."""
     [(first, value)] = override.items()
-    if first == task or first in {option.name for option in fields(RunConfig)}:
+    if first == task or first in RECIPE_WORDS:
         return override
     if any(fnmatchcase(part, first) for part in parts):
         if not isinstance(value, Mapping):
@@ -192,7 +192,7 @@ def check_captions(recipe: Recipe, configs: Mapping[str, RunConfig], errors: lis
 
 def refuse_strangers(parts: Sequence[Part]) -> None:
     """Refuse an upstream that nobody knows, and a run without any; nothing is loaded."""
-    sections = [roles_of(part.own).values() for part in parts]
+    sections = [roles_of(part.config).values() for part in parts]
     if not all(sections):
         raise UserError("Expected an upstream, found none. Write `upstream: {name: …}` (or text_upstream).")
     models = {json.dumps(plain(section), sort_keys=True): section for row in sections for section in row}
@@ -208,7 +208,7 @@ def refuse_strangers(parts: Sequence[Part]) -> None:
 
 def named(name: str, parts: Sequence[Part], config: RunConfig) -> list[Part]:
     """Return a part's runs in folders that stay the same when folds or seeds are added."""
-    several = get_reader(config.corpus.name).protocols[config.corpus.protocol] > 1
+    several = get_reader(config.only.corpus.name).protocols[config.only.corpus.protocol] > 1
     places = {
         part.name: "/".join([name, *[f"fold{part.fold}"] * several, f"seed{part.seed}", *[part.stage] * bool(part.stage)])
         for part in parts
@@ -262,7 +262,7 @@ def needs_of(run: Part, runs: Mapping[str, Sequence[Part]], errors: list[str]) -
 
 def is_twin(run: Part, other: Part, others: Sequence[Part]) -> bool:
     """Tell whether a run may start from another: on the same corpus only from its own fold, which has not heard its test."""
-    here, there = run.own.corpus, other.own.corpus
+    here, there = run.config.only.corpus, other.config.only.corpus
     same_folds = (here.name, here.protocol) == (there.name, there.protocol)
     seed = other.seed == run.seed or len({each.seed for each in others}) == 1
     return seed and (other.fold == run.fold or (not same_folds and len({each.fold for each in others}) == 1))

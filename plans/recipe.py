@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..core.errors import UserError, nearest
 from ..core.options import merge, read_yaml
 from ..downstream.load import load_task
-from ..runs.config.recipes import RECIPES, find_recipe
+from ..runs.config.recipes import find_recipe
 from ..runs.config.schema import RunConfig
 
 
@@ -92,12 +92,6 @@ def is_paper(mapping: Mapping[str, Any]) -> bool:
     return "parts" in mapping or "like" in mapping
 
 
-def list_recipes() -> dict[str, dict[str, Any]]:
-    """Return the papers' recipes that come with Headwater, by name."""
-    found = {str(path.relative_to(RECIPES).with_suffix("")): read_yaml(path) for path in sorted(RECIPES.rglob("*.yaml"))}
-    return {name: mapping for name, mapping in found.items() if is_paper(mapping)}
-
-
 def read_recipe(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """Return a recipe's mapping, the one that it is `like` below it; a part that is null there is left out."""
     mapping = read_yaml(path)
@@ -123,7 +117,7 @@ def check_one(
     if part not in parts:
         errors.append(f"Unknown part '{part}' in {where}.{nearest(part, parts)} Known: {', '.join(parts)}.")
     elif metric and part in configs:  # the config of every other part has an error of its own
-        known = load_task(configs[part].task).question(configs[part].expert).metrics
+        known = load_task(configs[part].only.task).question(configs[part].only.expert).metrics
         if metric not in known:
             close = nearest(metric, known)
             errors.append(f"Part '{part}' has no metric '{metric}' for {where}.{close} Known: {', '.join(known)}.")

@@ -8,11 +8,13 @@ from typing import Any
 
 from ..core.errors import UserError, nearest
 from ..core.options import merge, read_yaml
+from ..plugins.registry import SECTIONS
 from ..runs.config.recipes import demo_recipe, find_recipe, task_default
-from ..runs.config.resolve import resolve, resolve_mtl
-from ..runs.config.schema import MtlConfig, section_of
+from ..runs.config.resolve import resolve
+from ..runs.config.schema import RunConfig, roles_of, section_of
 from ..runs.joint import refuse_nothing_shared
 from ..training.balance import make_balancer
+from ..upstream.base import UpstreamConfig
 from .execute import PART, SINGLE, Part
 
 SCENARIOS = ("single", "all", "leave-one-out", "transfer", "paper")
@@ -25,7 +27,7 @@ ALL, BUT, MOVED, ALONE = "all", "without-", "transfer-", "single-"
 class Scenario:
     """A plan with its runs by kind."""
 
-    config: MtlConfig
+    config: RunConfig
     parts: tuple[Part, ...]
     seeds: tuple[int, ...]
     missing: tuple[str, ...] = ()  # tasks of the paper that there are no experts for
@@ -33,7 +35,7 @@ class Scenario:
     @property
     def tasks(self) -> list[str]:
         """The tasks, in the order of the recipe."""
-        return list(self.config.runs)
+        return list(self.config.tasks)
 
     def only(self, names: Sequence[str]) -> list[Part]:
         """Return the parts named (a part, or all parts of a task), with those that they start from."""
@@ -58,68 +60,99 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     joint = {key: value for key, value in values.items() if key not in OWN_SECTIONS}
     wants = {"single": scenario in ("single", "paper"), "but": scenario in ("leave-one-out", "transfer", "paper")}
     gain = joint.get("select") == "gain"
-    config = resolve_mtl([{**joint, "select": "last"}])
+    refuse_plans(joint)
+    config = resolve([{"tasks": {}, **joint, "select": "last"}])
     config = replace(config, select="gain" if gain else "last")  # the same in every scenario, so that they share their parts
-    if config.select == "gain" or any(run.init_head == SINGLE for run in config.runs.values()):
+    if config.select == "gain" or any(run.init_head == SINGLE for run in config.tasks.values()):
         wants["single"] = True
-    if wants["but"] and len(config.runs) < 2:
+    if wants["but"] and len(config.tasks) < 2:
         raise UserError(f"Expected at least two tasks for --scenario {scenario}, found one. Add more to --tasks.")
-    # told now, and not after the single-task runs
-    shares = config.upstream.trainable or config.shared_weights
-    refuse_nothing_shared(config, make_balancer(config.balance, [*config.runs]), shares=shares)
+    refuse_final(config, scenario, seeds)
+    # said now, and not after the single-task runs
+    shares = config.shared_weights or any(section.trainable for section in roles_of(config).values())
+    refuse_nothing_shared(config, make_balancer(config.balance, [*config.tasks]), shares=shares)
     parts: list[Part] = []
     for seed in seeds:
-        seeded = replace(config, seed=seed, tasks={name: replace(run, seed=seed) for name, run in config.runs.items()})
+        seeded = replace(config, seed=seed)
         if wants["single"]:
-            parts += [alone(values, seeded, name, seed) for name in seeded.runs]
+            parts += [alone(values, seeded, name, seed) for name in seeded.tasks]
         if scenario in ("all", "paper"):
             parts.append(together(seeded, ALL, seed, wants["single"]))
         if wants["but"]:
-            parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.runs]
+            parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
         if scenario in ("transfer", "paper"):
-            parts += [moved(values, seeded, name, seed) for name in seeded.runs]
+            parts += [moved(values, seeded, name, seed) for name in seeded.tasks]
     return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()))
 
 
-def together(config: MtlConfig, name: str, seed: int, singles: bool) -> Part:
+def refuse_plans(recipe: Mapping[str, Any]) -> None:
+    """Refuse what makes other runs of a recipe than a scenario's."""
+    for key in (key for key in ("stages", "folds") if recipe.get(key)):
+        raise UserError(
+            f"Expected no '{key}' beside a scenario, found some in the recipe. Leave them out, or run the recipe as it is: "
+            "headwater downstream -c RECIPE"
+        )
+
+
+def refuse_final(config: RunConfig, scenario: str, seeds: Sequence[int]) -> None:
+    """Refuse a final model as a plan of several runs."""
+    several = {f"--scenario {scenario}": scenario != "all", "--select gain": config.select == "gain"}
+    for found in [name for name, wrong in {**several, f"{len(seeds)} seeds": len(seeds) > 1}.items() if wrong and config.split]:
+        raise UserError(
+            f"Expected one run with split=all, since nothing is held out that could choose between several, found {found}. "
+            "Leave it out."
+        )
+
+
+def together(config: RunConfig, name: str, seed: int, singles: bool) -> Part:
     """Return a joint run; where there are single-task runs, it starts after them."""
-    needs = {PART + task: f"{ALONE}{task}/seed{seed}" for task in config.runs} if singles else {}
+    needs = {PART + task: f"{ALONE}{task}/seed{seed}" for task in config.tasks} if singles else {}
     return Part("", seed, 1, config, f"{name}/seed{seed}", needs=needs)
 
 
-def alone(values: Mapping[str, Any], config: MtlConfig, name: str, seed: int) -> Part:
-    """Return a task's own run: a head on the frozen upstream."""
-    upstream = {**(values.get("upstream") or {}), "trainable": False}
-    return Part("", seed, 1, own_config(values, config, name, seed, upstream, "single"), f"{ALONE}{name}/seed{seed}")
+def alone(values: Mapping[str, Any], config: RunConfig, name: str, seed: int) -> Part:
+    """Return a task's own run: a head on frozen upstreams."""
+    used = [SECTIONS[role] for role in roles_of(config, config.tasks[name])]
+    frozen = {key: {**(values.get(key) or {}), "trainable": False} for key in used}
+    return Part("", seed, 1, own_config(values, config, name, seed, frozen, "single"), f"{ALONE}{name}/seed{seed}")
 
 
-def moved(values: Mapping[str, Any], config: MtlConfig, name: str, seed: int) -> Part:
-    """Return a task's head on the frozen upstream that was trained on all other tasks."""
-    reference = f"{PART}{BUT}{name}"
-    own = own_config(values, config, name, seed, {"name": reference, "trainable": False}, "transfer")
+def moved(values: Mapping[str, Any], config: RunConfig, name: str, seed: int) -> Part:
+    """Return a task's head on the frozen upstreams that were trained on all other tasks."""
+    reference, others = f"{PART}{BUT}{name}", roles_of(without(config, name))
+    frozen = {
+        SECTIONS[role]: {"name": reference} if role in others else values.get(SECTIONS[role]) or {}
+        for role in roles_of(config, config.tasks[name])
+    }
+    frozen = {key: {**section, "trainable": False} for key, section in frozen.items()}
+    own = own_config(values, config, name, seed, frozen, "transfer")
     return Part("", seed, 1, own, f"{MOVED}{name}/seed{seed}", needs={reference: f"{BUT}{name}/seed{seed}"})
 
 
 def own_config(
-    values: Mapping[str, Any], config: MtlConfig, name: str, seed: int, upstream: Mapping[str, Any], section: str
-) -> Any:
-    """Return a task's config on an upstream of its own: its defaults, the recipe's section of that kind, its own section."""
-    run = config.runs[name]
+    values: Mapping[str, Any], config: RunConfig, name: str, seed: int, upstreams: Mapping[str, Any], section: str
+) -> RunConfig:
+    """Return a task's config on upstreams of its own: its defaults, the recipe's section of that kind, its own section."""
+    run = config.tasks[name]
     below = merge(task_default(run.task), demo_recipe(run.task) if run.corpus.demo else {})
-    own = {key: value for key, value in section_of(run).items() if key not in ("batch_size", "init_head")}
+    own = {"task": run.task} | {key: value for key, value in section_of(run).items() if key not in ("roles", "init_head")}
     kind = dict(values.get(section) or {})
     apart, usual = (kind.pop("tasks", None) or {}).get(name) or {}, kind.pop("recipe", None)
     if usual and not run.corpus.demo:  # `recipe: superb`: each task as that benchmark trains it
         published = read_yaml(find_recipe(f"{usual}/{run.task}"))
         below = merge(below, {key: value for key, value in published.items() if key not in LEFT_TO_THE_PLAN})
-    return resolve([below, kind, own, apart, {"upstream": upstream, "seed": seed}])
+    return resolve([below, kind, own, apart, {**upstreams, "seed": seed}])
 
 
-def without(config: MtlConfig, task: str) -> MtlConfig:
-    """Return the run of all tasks but one."""
+def without(config: RunConfig, task: str) -> RunConfig:
+    """Return the run of all tasks but one, without an upstream that only this one used."""
+    tasks = {name: section for name, section in config.tasks.items() if name != task}
+    used = {role for section in tasks.values() for role in roles_of(config, section)}
     return replace(
         config,
-        tasks={name: run for name, run in config.runs.items() if name != task},
+        tasks=tasks,
+        upstream=config.upstream if "audio" in used else UpstreamConfig(),
+        text_upstream=config.text_upstream if "text" in used else UpstreamConfig(),
         baselines={name: value for name, value in config.baselines.items() if name != task},
         balance=replace(config.balance, weights={name: value for name, value in config.balance.weights.items() if name != task}),
     )

@@ -9,15 +9,12 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ..core.errors import UserError
-from .registry import ENTRIES, FLAGS, Kind
+from .registry import ENTRIES, FLAGS, REGISTRIES, Kind, Origin, adding, undone_on_mistake
 
 FAMILY = "headwater_own_"  # what the modules of typed code are called in this process
 
@@ -32,62 +29,60 @@ class OwnCode:
     digest: str  # of all its code
 
 
-_USED: dict[Path, OwnCode] = {}  # what was typed in this process
-
-
 def is_path(word: str, kind: Kind) -> bool:
     """Tell a typed path from a name; a separator alone is not enough where folders of models have one too."""
     return word.endswith(".py") or (kind == "task" and os.sep in word)
 
 
 def use(word: str, kind: Kind | None = None) -> OwnCode:
-    """Execute the code at a path that the user typed, and make it known by its name; the same code is executed once."""
-    from ..downstream.load import add_task
+    """Execute the code at a path that the user typed, and make it known by its name; the same code is executed once.
 
+    The code's own imports bring in the registry that it registers with: no kind is known here.
+    """
     path = located(word, kind)
     digest = digest_of(path)
-    known = _USED.get(path) or next((code for code in _USED.values() if code.digest == digest), None)
+    at_path = next((code for code in used() if code.path == path), None)
+    known = at_path or next((code for code in used() if code.digest == digest), None)
     if known is not None and known.digest == digest:
         refuse_kind(known, kind, word)
         return known
-    with _undone_on_mistake() as tables:
+    origin = Origin("typed", str(path), digest)
+    with undone_on_mistake(), adding(origin):
         if known is not None:  # edited since: what it was is forgotten
-            tables[known.kind].pop(known.name, None)
-        before = {table: {*names} for table, names in tables.items()}
+            REGISTRIES[known.kind].forget(known.name)
         module = _executed(path, digest)
-        if path.is_dir():
-            add_task(getattr(module, "TASK", None), f"'{word}'")
-        found = [(table, name) for table, names in tables.items() for name in names if name not in before[table]]
+        for registry in [*REGISTRIES.values()] if path.is_dir() else []:
+            registry.register_found(module, f"'{word}'", module.__name__)
+        found = [code for code in used() if (code.path, code.digest) == (path, digest)]
         if len(found) != 1:
-            words = ", ".join(f"{table} '{name}'" for table, name in found) or "none"
-            wanted = ENTRIES[kind] if kind else " or ".join(entry for name, entry in ENTRIES.items() if name != "task")
-            raise UserError(f"Expected {wanted} in '{word}', found {words}. CONTRIBUTING.md shows one.")
-        code = OwnCode(found[0][0], found[0][1], path, digest)
-        refuse_kind(code, kind, word)
-        if code.kind == "upstream":
-            tables["upstream"][code.name] = replace(tables["upstream"][code.name], source=str(path), code=digest)
-    _USED[path] = code
-    return code
+            words = ", ".join(f"{code.kind} '{code.name}'" for code in found) or "none"
+            kinds: list[Kind] = ["task"] if path.is_dir() else ["upstream", "corpus"] if kind is None else [kind]
+            wanted = " or ".join(ENTRIES[kind] for kind in kinds)
+            advice = "Add it." if path.is_dir() else "CONTRIBUTING.md shows one."
+            raise UserError(f"Expected {wanted} in '{word}', found {words}. {advice}")
+        refuse_kind(found[0], kind, word)
+    return found[0]
 
 
 def used() -> list[OwnCode]:
     """Return all that was typed in this process."""
-    return [*_USED.values()]
+    rows = ((kind, name, registry.origin(name)) for kind, registry in REGISTRIES.items() for name in registry.loaded())
+    return [OwnCode(kind, name, Path(row.place), row.code) for kind, name, row in rows if row and row.kind == "typed"]
 
 
 def find(kind: Kind, name: str) -> OwnCode | None:
     """Return what was typed under a name."""
-    return next((code for code in _USED.values() if (code.kind, code.name) == (kind, name)), None)
+    return next((code for code in used() if (code.kind, code.name) == (kind, name)), None)
 
 
 def flags_for_another_process() -> list[str]:
     """Return what a process that this one starts must be told, for what was typed here to be known there."""
-    return [word for code in _USED.values() for word in ("--use", str(code.path))]
+    return [word for code in used() for word in ("--use", str(code.path))]
 
 
 def refuse_edited() -> None:
     """Refuse to start another process with code that was edited since this one read it: a plan would mix the two."""
-    for code in _USED.values():
+    for code in used():
         if digest_of(code.path) != code.digest:
             raise UserError(
                 f"Expected the code in '{code.path}' as this command began with it ({code.digest[:8]}), found it edited "
@@ -99,8 +94,9 @@ def known_as(word: str, kind: Kind, flag: str = "") -> str:
     """Return the name behind a word of a recipe; a path is executed only where the user typed it too."""
     if not is_path(word, kind):
         return word
-    code = _USED.get(Path(word).expanduser().resolve())
-    if code is None or code.kind != kind:
+    path = Path(word).expanduser().resolve()
+    code = next((code for code in used() if (code.kind, code.path) == (kind, path)), None)
+    if code is None:
         raise UserError(
             f"Expected the name of a{'n' * (kind == 'upstream')} {kind}, found the path '{word}': only a path that you type is "
             f"executed, never one from a file. Add {flag or FLAGS[kind]} {word} (or --use {word})"
@@ -205,21 +201,3 @@ def told_in_one_line(problem: BaseException, path: Path) -> str:
     own = [frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename).is_relative_to(path)]
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"{type(problem).__name__}: {words}{place}" if words else f"{type(problem).__name__}{place}"
-
-
-@contextmanager
-def _undone_on_mistake() -> Iterator[dict[Kind, dict[str, Any]]]:
-    """Give the tables of all that is registered, ours among it; a mistake leaves them as they were."""
-    from ..corpus.load import registered_corpora
-    from ..downstream.load import OWN_TASKS
-    from ..upstream.load import registered_upstreams
-
-    tables: dict[Kind, dict[str, Any]] = {"task": OWN_TASKS, "upstream": registered_upstreams(), "corpus": registered_corpora()}
-    before = {kind: dict(table) for kind, table in tables.items()}
-    try:
-        yield tables
-    except UserError:
-        for kind, table in tables.items():
-            table.clear()
-            table.update(before[kind])
-        raise

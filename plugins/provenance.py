@@ -8,21 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.run_folder import RunFolder
 from .code import find
-from .registry import FLAGS, SECTIONS, Kind
+from .registry import FLAGS, REGISTRIES, SECTIONS, Kind, points_of, sources_of
 
 
 def identity_of_code(names: Mapping[str, str]) -> dict[str, Any]:
     """Return `code`: by what it is there (task, audio, text), the hash of what was typed, a task's package with its version."""
-    from .registry import loaded_from
+    codes = {key: code_of(key, name) for key, name in names.items()}
+    found = {key: code for key, code in codes.items() if code}
+    return {"code": found} if found else {}
 
-    typed = {key: find("upstream" if key in SECTIONS else "task", name) for key, name in names.items()}
-    digests = {
-        key: code.digest if code is not None else "" if key in SECTIONS else loaded_from("task", names[key])
-        for key, code in typed.items()
-    }
-    told = {key: digest for key, digest in digests.items() if digest}
-    return {"code": told} if told else {}
+
+def code_of(key: str, name: str) -> str:
+    """Return what is recorded of one name: of an upstream only typed code, since its weights' hash says the rest."""
+    registry = REGISTRIES.get(kind_of(key))
+    origin = None if registry is None else registry.origin(name)
+    if origin is None or (origin.kind == "installed" and key in SECTIONS):
+        return ""
+    return origin.code
+
+
+def kind_of(key: str) -> Kind:
+    """Return the kind behind task, audio, text, or `task.NAME`."""
+    return "upstream" if key in SECTIONS else "task"
 
 
 def refuse_other_code(
@@ -32,15 +41,12 @@ def refuse_other_code(
 
     `flags` says what to type it after, `keys` what is needed of the run (task, audio, text); None: all of it.
     """
-    from ..core.files import read_json
-
-    identity = folder / "identity.json"
-    digests = read_json(identity).get("code", {}) if identity.is_file() else {}
+    run = RunFolder(folder)
+    digests = run.read().identity().get("code", {}) if run.identity.is_file() else {}
     for key, digest in digests.items():
         if keys is not None and key.partition(".")[0] not in keys:
             continue
-        kind: Kind = "upstream" if key in SECTIONS else "task"
-        name = _name_in(recipe, key)
+        kind, name = kind_of(key), _name_in(recipe, key)
         if not re.fullmatch("[0-9a-f]{64}", str(digest)):
             refuse_other_package(folder, name, str(digest))
             continue
@@ -59,9 +65,7 @@ def refuse_other_code(
 
 def refuse_other_package(folder: Path, task: str, package: str) -> None:
     """Refuse a run whose task came from a package that is not here, or is here in another version."""
-    from .registry import sources
-
-    typed, there = find("task", task), sources("task").get(task, "")
+    typed, there = find("task", task), " and ".join(sources_of(points_of("task").get(task, [])))
     if typed is not None or there != package:
         found = f"that of '{typed.path}'" if typed else there or "none of that name"
         wanted = package.replace(" ", "==")

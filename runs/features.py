@@ -1,4 +1,4 @@
-"""Whether a run hears through the store: what it would take, filling it, and what the loop is given instead of audio."""
+"""Decide whether a run uses cached features, compute the missing ones, and give the loop features instead of audio."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..core.errors import UserError
-from ..core.files import cache_folder, plain_disk_errors
+from ..core.files import cache_folder, in_words, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
@@ -25,14 +26,15 @@ from ..training.source import Source
 from ..training.step import TaskData, cropped
 from ..upstream.base import Layers, Reads, Upstream
 from ..upstream.store.reading import MemoryLayers, ShardLayers, Stored
-from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, in_words, parse_size, space_of
+from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, parse_size, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
 from .prepare import Prepared
 
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
 TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}
-Say = Callable[..., None]
+HEADING = 10  # characters before what a printed line says: "store     "
+Say = Callable[[str], None]
 
 
 class Unwritable(UserError):
@@ -41,76 +43,94 @@ class Unwritable(UserError):
 
 @dataclass(frozen=True)
 class Demand:
-    """What a run asks of the store for one role."""
+    """What a task needs of the store for one role."""
 
     role: str
     root: Path
     examples: Mapping[str, Example]  # utterance id -> example
     keys: Mapping[str, str]  # utterance id -> row key
     layers: Sequence[int]
+    pooled: bool  # the mean of an utterance's frames is all that the head needs
 
 
 def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_layers: bool = False) -> Prepared:
-    """Return the run with stored features where it may have them, filled; `say` is told what happens.
+    """Return the run with stored features where it may have them, filled; `say` prints what happens.
 
-    `share_layers`: other runs of the plan hear other layers, so that all are stored.
+    Each task has spaces of its own: means where its head needs no more, else frames.
+    `share_layers`: other runs of the plan use other layers, so that all are stored.
     """
     mode = prepared.config.store.mode
     reasons = {role: refusal(prepared, role) for role in prepared.model.configs}
     if all(reasons.values()) and mode not in ("off", "auto"):
         found = " and ".join(dict.fromkeys(reasons.values()))
         raise UserError(f"Expected features that can be stored for --store {mode}, found {found}. Use --store off.")
-    stored: dict[str, Stored] = {}
-    computed = prepared
-    if mode != "off" and not reasons.get("audio", "nobody listens"):
-        prepared = with_crops(prepared)
-    for role in (role for role, reason in reasons.items() if not reason and mode != "off"):
+    usable = [role for role, reason in reasons.items() if not reason and mode != "off"]
+    tasks: dict[str, TaskData] = {}
+    notes: list[str] = []
+    for name, task in prepared.tasks.items():
+        prefix = f"{name}: " * prepared.config.is_joint
+        tell = partial(prefixed, say, prefix)
+        tasks[name], note = stored_task(prepared, task, usable, accelerator, tell, share_layers=share_layers)
+        if note:
+            tell(f"note      {note}")
+            notes.append(prefix + note)
+    kinds = {name: task.source.kind for name, task in tasks.items()}
+    features = kinds if prepared.config.is_joint else next(iter(kinds.values()))
+    identity = {**prepared.identity, "features": features}
+    ready = replace(prepared, tasks=tasks, notes=(*prepared.notes, *notes), identity=identity)
+    if mode == "check":
+        for task in (task for task in tasks.values() if task.source.stored):
+            check(ready, task, accelerator, say)
+    return ready
+
+
+def prefixed(say: Say, prefix: str, line: str) -> None:
+    """Print a line with the name of a task behind its heading."""
+    say(line[:HEADING] + prefix + line[HEADING:])
+
+
+def stored_task(
+    prepared: Prepared, task: TaskData, roles: Sequence[str], accelerator: Accelerator, say: Say, *, share_layers: bool
+) -> tuple[TaskData, str]:
+    """Return a task with its stored features, and what a user should know of them."""
+    config, stored = prepared.config, dict[str, Stored]()
+    roles = [role for role in roles if role in task.source.roles]
+    cut = with_crops(task, config) if "audio" in roles else task
+    for role in roles:
         try:
-            layers = stored_layers(prepared, role, accelerator, say, share_layers)
+            layers = stored_layers(prepared, cut, role, accelerator, say, share_layers)
         except Unwritable as problem:
-            if mode != "auto":
+            if config.store.mode != "auto":
                 raise
             say(f"store     not used, so that features are computed in every step: {problem}")
             break
         if layers is not None:
             stored[role] = layers
-    if "audio" not in stored:
-        prepared = computed
-    for note in prepared.notes[len(computed.notes) :]:
-        say(f"note      {note}")
-    heard = hearing(prepared, stored)
-    if mode == "check" and stored:
-        check(heard, accelerator, say)
-    return heard
+    kept = cut if "audio" in stored else task
+    words = f"training hears {config.store.crops} fixed stretches of each utterance, those stored (--store off draws new ones)"
+    source = Source(task.source.roles, stored)  # a part of what a run is: float16 frames are not what audio gives
+    return replace(kept, source=source), words if kept.crops else ""
 
 
-def with_crops(prepared: Prepared) -> Prepared:
-    """Return the run with as many fixed stretches of each utterance as the store keeps, where its task draws them."""
-    task, count = prepared.task, prepared.config.store.crops
+def with_crops(task: TaskData, config: RunConfig) -> TaskData:
+    """Return a task with as many fixed stretches of each utterance as the store keeps, where it draws them."""
     if not task.expert.crops:
-        return prepared
+        return task
     crops: dict[str, list[Example]] = {}
     for example in task.splits["train"]:
         name = example.utterance.id
         crops[name] = []
-        for number in range(count):
-            generator = torch.Generator().manual_seed(derive_seed(prepared.config.seed, "crop", name, number))
+        for number in range(config.store.crops):
+            generator = torch.Generator().manual_seed(derive_seed(config.seed, "crop", name, number))
             cut = cropped(task.expert, example, generator)
             crops[name].append(replace(cut, utterance=replace(cut.utterance, id=f"{name}#{number}")))
-    note = f"training hears {count} fixed stretches of each utterance, those stored (--store off draws new ones)"
-    return replace(prepared, task=replace(task, crops=crops), notes=(*prepared.notes, note))
+    return replace(task, crops=crops)
 
 
-def heard_of(task: TaskData) -> list[Example]:
-    """Return every stretch that a run hears of its splits."""
+def stretches_of(task: TaskData) -> list[Example]:
+    """Return every stretch of audio that a task uses of its splits."""
     cuts = [example for of_one in task.crops.values() for example in of_one]
     return [*cuts, *(example for split, rows in task.splits.items() if split != "train" or not cuts for example in rows)]
-
-
-def hearing(prepared: Prepared, stored: Mapping[str, Stored]) -> Prepared:
-    """Return the run with its source, which is a part of what it is: float16 frames are not what audio gives."""
-    source = Source(tuple(prepared.model.configs), stored)
-    return replace(prepared, task=replace(prepared.task, source=source), identity={**prepared.identity, "features": source.kind})
 
 
 def refusal(prepared: Prepared, role: str) -> str:
@@ -129,7 +149,9 @@ def store_root(mode: str) -> Path:
     return cache_folder() / "store" if mode in MODES else Path(mode).expanduser().absolute()
 
 
-def stored_layers(prepared: Prepared, role: str, accelerator: Accelerator, say: Say, share_layers: bool) -> Stored | None:
+def stored_layers(
+    prepared: Prepared, task: TaskData, role: str, accelerator: Accelerator, say: Say, share_layers: bool
+) -> Stored | None:
     """Return what serves a role's stored rows, those that are missing computed first; None where they would take too much.
 
     The main process decides for all: what the others see of the disk changes while it is filled.
@@ -137,7 +159,7 @@ def stored_layers(prepared: Prepared, role: str, accelerator: Accelerator, say: 
     root, demand, store = store_root(prepared.config.store.mode), None, None
     with all_or_none(accelerator):
         if accelerator.is_main_process:
-            demand = demand_of(prepared, role, root)
+            demand = demand_of(prepared, task, role, root)
             store = choose_store(prepared, demand, say, share_layers)
     decided = [None if store is None else store.space]
     if accelerator.num_processes > 1:
@@ -145,7 +167,7 @@ def stored_layers(prepared: Prepared, role: str, accelerator: Accelerator, say: 
     if decided[0] is None:
         return None
     with all_or_none(accelerator):
-        demand = demand or demand_of(prepared, role, root)
+        demand = demand or demand_of(prepared, task, role, root)
         with disk_problems(root):
             store = store or Store(root, decided[0], prepared.model.upstream(role).name)
             fill(prepared, store, demand, accelerator, say)
@@ -180,17 +202,18 @@ def disk_problems(root: Path) -> Iterator[None]:
             raise Unwritable(f"{line} --store off goes without, --store DIR keeps features elsewhere.") from None
 
 
-def demand_of(prepared: Prepared, role: str, root: Path) -> Demand:
-    """Return the utterances of all splits with their row keys, and the layers that are heard."""
+def demand_of(prepared: Prepared, task: TaskData, role: str, root: Path) -> Demand:
+    """Return the utterances of all of a task's splits with their row keys, and the layers that are used."""
     with disk_problems(root):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and told once
             pass
     spec, layer = prepared.model.upstream(role).spec, prepared.model.configs[role].layer
-    examples = {row.utterance.id: row for row in heard_of(prepared.task)}
+    examples = {row.utterance.id: row for row in stretches_of(task)}
     utterances = [row.utterance for row in examples.values()]
     keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
-    return Demand(role, root, examples, keys, tuple(range(spec.num_layers)) if layer is None else (layer,))
+    layers = tuple(range(spec.num_layers)) if layer is None else (layer,)
+    return Demand(role, root, examples, keys, layers, pooled=task.expert.pools.get(role) == "mean")
 
 
 def choose_store(prepared: Prepared, demand: Demand, say: Say, share_layers: bool) -> Store | None:
@@ -201,7 +224,7 @@ def choose_store(prepared: Prepared, demand: Demand, say: Say, share_layers: boo
         upstream,
         prepared.model.configs[role],
         layers=demand.layers,
-        pooled=prepared.task.expert.pools.get(role) == "mean",
+        pooled=demand.pooled,
         precision=config.training.precision,
         weights_hash=prepared.identity["upstreams"][role],
     )
@@ -241,7 +264,7 @@ def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
     else:
         words = (
             f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
-            f"Raise it (--store-limit {size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
+            f"Raise it (-o store.limit={size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
         )
         if config.mode != "auto":
             raise UserError(f"Expected features that fit into the store, found {words}")
@@ -320,9 +343,9 @@ def make_layers(config: RunConfig, store: Store, demand: Demand) -> Stored:
 
 
 @torch.no_grad()
-def check(prepared: Prepared, accelerator: Accelerator, say: Say) -> None:
+def check(prepared: Prepared, task: TaskData, accelerator: Accelerator, say: Say) -> None:
     """Compare one batch from the store with the full computation, and stop at a difference."""
-    task, model = prepared.task, prepared.model.to(accelerator.device).eval()
+    model = prepared.model.to(accelerator.device).eval()
     rows = task.splits.get("dev") or task.splits["train"]
     examples = sorted(rows, key=lambda example: example.seconds)[:: max(1, len(rows) // 8)][:8]
     answers = []

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
-from ..core.options import differences, plain, read_yaml
-from ..core.run_folder import Row, counted, run_folder, runs_of_plan
+from ..core.options import differences, plain
+from ..core.run_folder import Row, RunFolder, counted
 from ..corpus.base import Corpus, Utterance
 from ..downstream.load import load_task
 from .config.identity import identity_of
@@ -20,16 +19,18 @@ from .config.schema import RunConfig
 # options that say for how long, which the earlier run decides
 TRAINED_FOR = {"training": ("steps", "patience", "eval_every"), "optimizer": ("schedule_steps",)}
 
+CHOSEN_BY = ("seed", "select", "baselines")  # what may differ beside the fold and the metrics that choose
+
 
 @dataclass(frozen=True)
 class Earlier:
     """What an earlier run, or the folds of a plan, decided on dev."""
 
     run: str
-    said: str  # "5 folds", or nothing
+    counted: str  # "5 folds", or nothing
     best_steps: tuple[int, ...]
     total: int  # steps that it was given, and at which its schedule ends
-    placed: Mapping[str, float]  # a threshold
+    placed: Mapping[str, Mapping[str, float]]  # task -> what dev placed in its vocabulary: a threshold
     upstreams: Mapping[str, str]  # role -> hash of its weights
 
     @property
@@ -39,17 +40,18 @@ class Earlier:
 
     def notes(self) -> tuple[str, ...]:
         """Return what a user should know of it."""
-        mean = f", the mean best step of its {self.said} ({', '.join(map(str, self.best_steps))})" if self.said else ""
+        mean = f", the mean best step of its {self.counted} ({', '.join(map(str, self.best_steps))})" if self.counted else ""
         steps = f"{self.steps} steps, as {self.run} chose on dev{mean}; nothing is held out, so there will be no score"
-        return (steps, *(f"{name} {value:.4f}, as {self.run} placed it on dev" for name, value in self.placed.items()))
+        placed = [item for found in self.placed.values() for item in found.items()]
+        return (steps, *(f"{name} {value:.4f}, as {self.run} placed it on dev" for name, value in placed))
 
 
 def with_steps(config: RunConfig) -> RunConfig:
     """Return a final model's config with the steps that the earlier run chose, at the same rates; the last one is the model."""
-    earlier, told, optimizer = earlier_of(config), config.training, config.optimizer
+    earlier, training, optimizer = earlier_of(config), config.training, config.optimizer
     steps = earlier.steps
-    logged = min(told.log_every, steps)  # without dev, what is logged of training is all that can be drawn
-    training = replace(told, steps=steps, eval_every=steps, patience=None, log_every=logged)
+    logged = min(training.log_every, steps)  # without dev, what is logged of training is all that can be drawn
+    training = replace(training, steps=steps, eval_every=steps, patience=None, log_every=logged)
     falls = optimizer.schedule != "constant"
     return replace(config, training=training, optimizer=replace(optimizer, schedule_steps=earlier.total if falls else None))
 
@@ -60,20 +62,23 @@ def earlier_of(config: RunConfig) -> Earlier:
     rows, folders = folders_of(place)
     best, vocabularies, total = [], [], 0
     for folder in folders:
-        result = read_json(refuse_unfinished(folder) / "result.json", ("best_step", "select_by"))
+        stored = RunFolder(refuse_unfinished(folder)).read()
         there = refuse_other(config, folder)
-        best.append(int(result["best_step"]))
+        best.append(int(stored.result("best_step")["best_step"]))
         total = there.optimizer.schedule_steps or there.training.steps
-        vocabularies.append(read_json(folder / "vocabulary.json", (config.task,))[config.task])
-    placed = load_task(config.task).question(config.expert).mean_placed(vocabularies)
-    weights = read_json(folders[0] / "identity.json", ("upstreams",))["upstreams"]
+        vocabularies.append(stored.vocabulary(*config.tasks))
+    questions = {name: load_task(task.task).question(task.expert) for name, task in config.tasks.items()}
+    placed = {
+        name: question.mean_placed([vocabulary[name] for vocabulary in vocabularies]) for name, question in questions.items()
+    }
+    weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
     return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
 
 
 def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
     """Return the rows of a plan (none of a single run), and the folders of its runs."""
-    rows = runs_of_plan(place)
-    return rows, [run_folder(place)] if rows is None else [place / row["name"] for row in rows]
+    rows = RunFolder(place).runs()
+    return rows, [RunFolder.open(place).path] if rows is None else [place / row["name"] for row in rows]
 
 
 def refuse_typed(config: RunConfig, typed: Mapping[str, Any]) -> None:
@@ -93,14 +98,14 @@ def refuse_typed(config: RunConfig, typed: Mapping[str, Any]) -> None:
 def decided(typed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the options in a mapping that the earlier run decides."""
     for section, names in TRAINED_FOR.items():
-        told = typed.get(section)
-        if isinstance(told, Mapping):
-            yield from ((f"{section}.{name}", told[name]) for name in names if name in told)
+        options = typed.get(section)
+        if isinstance(options, Mapping):
+            yield from ((f"{section}.{name}", options[name]) for name in names if name in options)
 
 
 def refuse_unfinished(folder: Path) -> Path:
     """Return the folder of a finished run."""
-    if not (folder / "result.json").is_file():
+    if not RunFolder(folder).result.is_file():
         raise UserError(
             f"Expected a finished run after steps_from, found that '{folder}' is not. Repeat the command that trains it."
         )
@@ -109,10 +114,11 @@ def refuse_unfinished(folder: Path) -> Path:
 
 def refuse_other(config: RunConfig, folder: Path) -> RunConfig:
     """Return an earlier run's config; steps of one that is another but for its data were enough there, here nobody knows."""
-    mapping = read_yaml(folder / "config.yaml")
-    if "tasks" in mapping:
-        raise UserError(f"Expected a run of one task after steps_from, found '{folder}', of several. Name a single-task run.")
-    there = resolve([mapping])
+    there = resolve([RunFolder(folder).read().config()])
+    if there.is_joint != config.is_joint:
+        wanted, found = ("several tasks", "one") if config.is_joint else ("one task", "several")
+        advice = "the joint run" if config.is_joint else "a single-task run"
+        raise UserError(f"Expected a run of {wanted} after steps_from, found '{folder}', of {found}. Name {advice}.")
     if there.split:
         raise UserError(
             f"Expected a run that chose its best step on dev after steps_from, found the final model '{folder}'. "
@@ -130,10 +136,13 @@ def refuse_other(config: RunConfig, folder: Path) -> RunConfig:
 def comparable(config: RunConfig) -> dict[str, Any]:
     """Return what two runs must have in common for the steps of one to be right for the other."""
     identity = identity_of(replace(config, split="", steps_from=None))
-    identity["corpus"] = {key: value for key, value in identity["corpus"].items() if key != "fold"}
+    sections = identity["tasks"] if config.is_joint else {"": identity}
+    for own in sections.values():
+        own["corpus"] = {key: value for key, value in own["corpus"].items() if key != "fold"}
+        own.pop("select_by")
     for section, names in TRAINED_FOR.items():
         identity[section] = {key: value for key, value in identity[section].items() if key not in names}
-    return {key: value for key, value in identity.items() if key not in ("seed", "select_by")}
+    return {key: value for key, value in identity.items() if key not in CHOSEN_BY}
 
 
 def refuse_other_weights(earlier: Earlier, weights: Mapping[str, str]) -> None:
@@ -151,5 +160,5 @@ def everything(corpus: Corpus) -> Corpus:
     rows: dict[str, Utterance] = {}
     for split in corpus.splits.values():
         rows |= {row.id: row for row in split if row.id not in rows}
-    told = tuple(rows[name] for name in sorted(rows))  # the same whichever fold was named
-    return replace(corpus, fold=None, splits={"train": told, "dev": told})
+    ordered = tuple(rows[name] for name in sorted(rows))  # the same whichever fold was named
+    return replace(corpus, fold=None, splits={"train": ordered, "dev": ordered})

@@ -1,4 +1,4 @@
-"""Which utterances a run has learnt from, and those among them that another run is to be scored on."""
+"""Detect leakage: utterances that a run is scored on, and that what it starts from was trained on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.files import read_json
-from ..core.options import read_yaml
-from ..core.run_folder import TRAINED_ON
+from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
 from ..plugins.registry import SECTIONS
-from .config.schema import RunConfig, roles_of
+from .config.schema import RunConfig, TaskConfig, roles_of
 
 
 def heard_as(corpus: str, utterance: Utterance) -> str:
@@ -23,8 +21,14 @@ def heard_as(corpus: str, utterance: Utterance) -> str:
 
 def known_of(trained: Mapping[str, Any], corpus: str) -> set[str]:
     """Return what a run (of one task, or of several) has heard of a corpus: utterances, or whole sessions."""
-    parts = [trained] if "heard" in trained else [*trained.values()]
-    return {name for part in parts if part["corpus"] == corpus for name in (*part["heard"], *part.get("sessions", ()))}
+    return {
+        name for part in parts_of(trained) if part["corpus"] == corpus for name in (*part["heard"], *part.get("sessions", ()))
+    }
+
+
+def parts_of(trained: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what each task of a run was trained on."""
+    return [trained] if "heard" in trained else [*trained.values()]
 
 
 def count_known(known: set[str], corpus: str, rows: Sequence[Utterance]) -> int:
@@ -32,28 +36,30 @@ def count_known(known: set[str], corpus: str, rows: Sequence[Utterance]) -> int:
     return sum(heard_as(corpus, row) in known or row.session in known for row in rows)
 
 
-def learnt_before(config: RunConfig, corpus: Corpus, splits: Mapping[str, Sequence[Example]]) -> tuple[str, ...]:
-    """Return a note for each part that a run starts from and that has learnt from utterances which are to score the run."""
+def leakage_notes(
+    config: RunConfig, task: TaskConfig, corpus: Corpus, splits: Mapping[str, Sequence[Example]]
+) -> tuple[str, ...]:
+    """Return a note for each part that a task starts from and that was trained on utterances which are to score it."""
     starts: dict[str, list[Path]] = {}
-    for role, section in roles_of(config).items():
+    for role, section in roles_of(config, task).items():
         starts[f"the {'text ' * (role == 'text')}upstream '{section.name}'"] = upstream_runs(section.path or section.name, role)
-    if config.init_head:
-        starts[f"the head of '{config.init_head}'"] = head_runs(config.init_head)
+    if task.init_head:
+        starts[f"the head of '{task.init_head}'"] = head_runs(task.init_head)
     notes = []
     for what, folders in starts.items():
-        trained = [read_json(folder / TRAINED_ON) for folder in folders if is_like(folder, corpus)]
+        trained = [RunFolder(folder).read().trained_on() for folder in folders if is_like(folder, corpus)]
         known = {name for each in trained for name in known_of(each, corpus.name)}
         tested = {split: [row.utterance for row in rows] for split, rows in splits.items() if split != "train"}
         counts = {split: count_known(known, corpus.name, rows) for split, rows in tested.items()}
-        told = " and ".join(f"{count} of the {len(tested[split])} {split} utterances" for split, count in counts.items() if count)
-        notes += [f"{what} has learnt from {told}: their scores say little"] * bool(told)
+        seen = " and ".join(f"{count} of the {len(tested[split])} {split} utterances" for split, count in counts.items() if count)
+        notes += [f"{what} has learnt from {seen}: their scores say little"] * bool(seen)
     return tuple(notes)
 
 
 def is_like(folder: Path, corpus: Corpus) -> bool:
     """Return whether a run tells what it heard, and that was a demo where the corpus is one: there ids are made up."""
-    told = (folder / TRAINED_ON).is_file()
-    return told and ("DEMO" in read_json(folder / "identity.json", ("marks",))["marks"]) == corpus.demo
+    run = RunFolder(folder)
+    return run.trained_on.is_file() and ("DEMO" in run.read().identity("marks")["marks"]) == corpus.demo
 
 
 def upstream_runs(name: str, role: str) -> list[Path]:
@@ -63,22 +69,28 @@ def upstream_runs(name: str, role: str) -> list[Path]:
     folder = Path(name).expanduser()
     while is_run(folder) and folder not in seen:
         seen.add(folder)
-        section = read_yaml(folder / "config.yaml").get(SECTIONS[role]) or {}
+        section = RunFolder(folder).read().config().get(SECTIONS[role]) or {}
         found += [folder] * bool(section.get("trainable"))
         folder = Path(section.get("path") or section.get("name") or "").expanduser()
     return found
 
 
 def head_runs(name: str) -> list[Path]:
-    """Return the runs that trained a head, one after the other."""
+    """Return the runs that trained a head, one after the other; of several tasks all that theirs started from."""
     found: list[Path] = []
-    folder = Path(name).expanduser()
-    while is_run(folder) and folder not in found:
+    open_folders = [Path(name).expanduser()]
+    while open_folders:
+        folder = open_folders.pop(0)
+        if not is_run(folder) or folder in found:
+            continue
         found.append(folder)
-        folder = Path(read_yaml(folder / "config.yaml").get("init_head") or "").expanduser()
+        recipe = RunFolder(folder).read().config()
+        heads = [section.get("init_head") for section in (recipe, *(recipe.get("tasks") or {}).values())]
+        open_folders += [Path(head).expanduser() for head in heads if head]
     return found
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run's."""
-    return folder != Path() and all((folder / name).is_file() for name in ("config.yaml", "identity.json"))
+    run = RunFolder(folder)
+    return folder != Path() and run.config.is_file() and run.identity.is_file()

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ..core.files import plain_disk_errors, write_text
+from ..core.run_folder import RunFolder
 from ..training.model import Model
 from ..training.step import Progress
 from .config.schema import RunConfig
@@ -27,11 +28,12 @@ def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Mo
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    path = RunFolder(folder).metrics
+    # a byte that is no UTF-8 costs its line, not the run
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     write_text(path, "".join(line + "\n" for line in lines if is_before(line, progress.step)))
     with plain_disk_errors(folder):
-        writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+        writer = SummaryWriter(str(RunFolder(folder).tensorboard), purge_step=progress.step + 1)
 
     def log(line: dict[str, Any]) -> None:
         """Log one line."""
@@ -78,11 +80,13 @@ def is_before(line: str, step: int) -> bool:
     """Return whether a line of metrics.jsonl is whole and not after a step."""
     try:
         return json.loads(line)["step"] <= step
-    except (ValueError, KeyError):  # cut in the middle by a kill
+    except (ValueError, KeyError, TypeError, RecursionError):  # cut in the middle by a kill
         return False
 
 
-def told(log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, tell: Callable[..., None]) -> Callable[..., None]:
+def printing(
+    log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, tell: Callable[..., None]
+) -> Callable[..., None]:
     """Return a log that also tells of each evaluation, with the time left: where no bar is seen, in a job's output."""
     began = time.monotonic()
 
@@ -90,8 +94,10 @@ def told(log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, t
         """Log one line, and tell it where it is an evaluation."""
         log(line)
         if line["split"] == "dev":
-            step, steps, metric = line["step"], config.training.steps, config.select_by
+            step, steps, metric = line["step"], config.training.steps, config.tasks[line["task"]].select_by
             left = (steps - step) * (time.monotonic() - began) / max(1, step - first) / 60
-            tell(f"step {step} of {steps}: dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}; at most {left:.0f} min left")
+            task = f"{line['task']} " * config.is_joint
+            score = f"{task}dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}"
+            tell(f"step {step} of {steps}: {score}; at most {left:.0f} min left")
 
     return log_and_tell

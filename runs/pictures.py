@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..core.figures import marked_title, new_figure, save_csv, save_figure
+from ..core.figures import forgiving, marked_title, new_figure, save_csv, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +21,7 @@ COSINE = "cosine"  # the "split" of a line that tells how two tasks' gradients a
 MAX_WRITTEN_CLASSES = 16  # in a larger matrix the numbers would overlap; the csv has them
 
 
+@forgiving
 def confusion_plot(
     counts: Sequence[Sequence[int]],
     classes: Sequence[str],
@@ -76,6 +77,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@forgiving
 def curves_plot(metrics: Path, path: Path, *, title: str = "Learning curves", marks: Sequence[str] = ()) -> None:
     """Draw the loss and every metric of a run's metrics.jsonl over steps; `path` is the picture, its csv lies beside it."""
     points = _points([row for row in read_metrics(metrics) if row["split"] != COSINE])
@@ -125,6 +127,7 @@ Pair = tuple[str, str]
 TITLE = "Cosines of the tasks' gradients"
 
 
+@forgiving
 def cosines_plot(metrics: Path, path: Path, *, title: str = TITLE, marks: Sequence[str] = ()) -> bool:
     """Draw the cosines of a run's metrics.jsonl, and tell whether it has any; their csv lies beside the picture."""
     curves: dict[Pair, dict[int, float]] = {}

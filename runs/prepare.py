@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: corpus, examples, upstream, expert, model, identity."""
+"""From a config to everything a run needs: corpora, examples, upstreams, experts, model, identity."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from ..core.errors import UserError
-from ..core.files import hash_file
-from ..core.tensors import load_tensors
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
 from ..corpus.demo.make import demo_root
@@ -22,15 +20,18 @@ from ..downstream.base import Expert, Question, Task
 from ..downstream.load import load_task
 from ..downstream.tables import tables_of
 from ..plugins.provenance import identity_of_code
+from ..training.balance import Balancer, make_balancer
 from ..training.model import Model
 from ..training.source import Source
-from ..training.step import TaskData
+from ..training.step import TaskData, shared_weights
 from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import find_upstream, load_upstream
 from .config.identity import fingerprint, identity_of
-from .config.schema import CorpusConfig, RunConfig, roles_of
+from .config.schema import CorpusConfig, RunConfig, TaskConfig, batch_size_of, roles_of
 from .final import Earlier, earlier_of, everything, refuse_other_weights
-from .leakage import learnt_before
+from .heads import start_from_heads
+from .joint import balance_words, in_words_of, refuse_nothing_shared
+from .leakage import leakage_notes
 from .usable import Chosen, usable
 
 
@@ -39,9 +40,10 @@ class Prepared:
     """A run that can start."""
 
     config: RunConfig
-    corpus: Corpus
-    task: TaskData
+    corpora: Mapping[str, Corpus]  # by task, as the others
+    tasks: Mapping[str, TaskData]
     model: Model
+    balancer: Balancer
     identity: Mapping[str, Any]
     marks: tuple[str, ...]  # DEMO, UNTRAINED
     notes: tuple[str, ...]
@@ -55,45 +57,74 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Load and check everything that a run needs; what is missing is named in one message."""
-    upstreams, corpus = load_all(config)
+    upstreams, corpora = load_all(config)
     earlier = earlier_of(config) if config.split else None
-    corpus = everything(corpus) if config.split else corpus
-    asked, config = config, resolved_layers(config, upstreams)
+    if config.split:
+        corpora = {name: everything(corpus) for name, corpus in corpora.items()}
+    typed, config = config, resolved_layers(config, upstreams)
     if config.training.gradient_checkpointing:
         save_memory(config, upstreams)
-    data, notes = task_data(config.task, config, corpus, upstreams)
-    notes += learnt_before(config, corpus, data.splits)
-    model = Model(upstreams, {data.name: data.expert}, roles_of(config))
+    tasks, notes = prepare_tasks(config, corpora, upstreams)
+    experts = {name: task.expert for name, task in tasks.items()}
+    model = Model(upstreams, experts, roles_of(config), shares_sums=config.shared_weights)
+    balancer = make_balancer(config.balance, [*tasks])
+    refuse_nothing_shared(config, balancer, shares=bool(shared_weights(model)))
+    heads = start_from_heads(model, config)
+    weights: dict[str, str] = {role: upstream.weights_hash() for role, upstream in upstreams.items()}
+    prints = {name: fingerprint(task.splits, read="text" in task.source.roles) for name, task in tasks.items()}
     identity = {
-        "config": identity_of(asked),
-        "corpus": fingerprint(data.splits, read="text" in upstreams),
-        "upstreams": {role: upstream.weights_hash() for role, upstream in upstreams.items()},
-        **identity_of_code({"task": config.task} | {role: section.name for role, section in roles_of(config).items()}),
+        "config": identity_of(typed),
+        "corpus": prints if config.is_joint else prints[config.only.task],
+        "upstreams": weights,
+        **heads,
+        **identity_of_code(code_of(config)),
     }
     if earlier is not None:
-        refuse_other_weights(earlier, identity["upstreams"])
-        data = data.with_vocabulary({**data.expert.vocabulary, **earlier.placed})
+        refuse_other_weights(earlier, weights)
+        tasks = {name: task.with_vocabulary({**task.expert.vocabulary, **earlier.placed[name]}) for name, task in tasks.items()}
         notes = (*earlier.notes(), *notes)
-    if config.init_head:
-        folder = Path(config.init_head).expanduser()
-        start_from(model, folder)
-        identity["init_head"] = hash_file(folder / "checkpoints" / "best.safetensors")
-    return Prepared(config, corpus, data, model, identity, marks_of([corpus.demo], upstreams), notes, earlier)
+    marks = marks_of([corpus.demo for corpus in corpora.values()], upstreams)
+    return Prepared(config, corpora, tasks, model, balancer, identity, marks, notes, earlier)
+
+
+def code_of(config: RunConfig) -> dict[str, str]:
+    """Return the names of what may be code of the user's own: tasks, and upstreams by role."""
+    named = {f"task.{name}": task.task for name, task in config.tasks.items()}
+    tasks = named if config.is_joint else {"task": config.only.task}
+    return tasks | {role: section.name for role, section in roles_of(config).items()}
+
+
+def prepare_tasks(
+    config: RunConfig, corpora: Mapping[str, Corpus], upstreams: Mapping[Modality, Upstream]
+) -> tuple[dict[str, TaskData], tuple[str, ...]]:
+    """Return the tasks as the loop sees them, and what a user should know of each."""
+    tasks: dict[str, TaskData] = {}
+    notes: list[str] = []
+    for name, task in config.tasks.items():
+        used = {role: upstreams[role] for role in roles_of(config, task)}
+        try:
+            tasks[name], found = task_data(name, config, corpora[name], used)
+        except UserError as problem:
+            raise UserError(in_words_of(config, name, problem)) from None
+        found += leakage_notes(config, task, corpora[name], tasks[name].splits)
+        notes += [f"{name}: {note}" if config.is_joint else note for note in found]
+    return tasks, tuple(notes)
 
 
 def task_data(
     name: str, config: RunConfig, corpus: Corpus, upstreams: Mapping[Modality, Upstream]
 ) -> tuple[TaskData, tuple[str, ...]]:
     """Return one task as the loop sees it, its head drawn from the run's seed, and what a user should know of its corpus."""
-    task = load_task(config.task)
-    question = task.question(config.expert)
-    vocabulary = question.make_vocabulary(config.expert, config.labels, corpus)
+    section = config.tasks[name]
+    task = load_task(section.task)
+    question = task.question(section.expert)
+    vocabulary = question.make_vocabulary(section.expert, section.labels, corpus)
     needed = ("train",) if config.split else ("train", "dev")  # a final model's dev is what it is trained on: of labels only
     rows_of = {split: rows for split, rows in corpus.splits.items() if split in needed or not config.split}
     chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in rows_of.items()}
-    expert = build_expert(config, task, vocabulary, upstreams)
+    expert = build_expert(config.seed, section, task, vocabulary, upstreams)
     expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
-    chosen, seconds, notes = usable(chosen, config.corpus, upstreams, writes=question.writes)
+    chosen, seconds, notes = usable(chosen, section.corpus, upstreams, writes=question.writes)
     splits = {split: make_examples(question, vocabulary, rows, seconds, expert) for split, rows in chosen.items()}
     splits, left_out = learnable(expert, splits)
     for split in needed:
@@ -101,36 +132,38 @@ def task_data(
             raise UserError(
                 f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
             )
-    together = refuse_few(config, expert, splits["train"])
-    source, size = Source(tuple(upstreams)), config.training.batch_size
+    together = refuse_few(config, section, expert, splits["train"])
+    source, size = Source(tuple(upstreams)), batch_size_of(config, section)
     tables = {split: tables_of(question, corpus, split) for split in splits if split != "train"}
-    data = TaskData(name, expert, question, splits, source, config.select_by, size, tables=tables)
+    data = TaskData(name, expert, question, splits, source, section.select_by, size, tables=tables)
     return data, (*corpus.notes, *notes, *left_out, *together)
 
 
-def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], Corpus]:
-    """Return upstreams by role and the corpus; where several are missing, one message says so."""
-    asked, problems, corpus = roles_of(config), [], None
+def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Corpus]]:
+    """Return upstreams by role and corpora by task; where several are missing, one message says so."""
+    sections, problems = roles_of(config), []
     upstreams: dict[Modality, Upstream] = {}
-    for role, section in asked.items():
+    corpora: dict[str, Corpus] = {}
+    for role, section in sections.items():
         try:  # a wrong name is told before a demo is spoken for it
             find_upstream(section, role)
         except UserError as problem:
-            if config.corpus.demo:
+            if any(task.corpus.demo for task in config.tasks.values()):
                 raise
             problems.append(str(problem))
-    try:
-        corpus = read_corpus(config.corpus)
-    except UserError as problem:
-        problems.append(str(problem))
-    for role, section in asked.items():
+    for name, task in config.tasks.items():
+        try:
+            corpora[name] = read_corpus(task.corpus)
+        except UserError as problem:
+            problems.append(in_words_of(config, name, problem))
+    for role, section in sections.items():
         try:
             upstreams[role] = load_upstream(section, role)
         except UserError as problem:
             problems.append(str(problem))
-    if problems or corpus is None:
+    if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
-    return upstreams, corpus
+    return upstreams, corpora
 
 
 def read_corpus(config: CorpusConfig) -> Corpus:
@@ -139,9 +172,9 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     root = demo_root(reader, scale=config.demo_scale) if config.demo else find_root(reader, config.data)
     corpus = reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
     corpus = replace(corpus, demo=config.demo or is_demo(Path(root)))
-    told = config.transcripts and Path(root) / config.transcripts
-    if told and told.is_file():  # a table that lies in the corpus
-        config = replace(config, transcripts=str(told))
+    table = config.transcripts and Path(root) / config.transcripts
+    if table and table.is_file():  # a table that lies in the corpus
+        config = replace(config, transcripts=str(table))
     where = "--demo" if config.demo else f"--data {config.data}" if config.data else ""
     return corpus if config.transcripts is None else with_transcripts(corpus, config.transcripts, where=where)
 
@@ -184,19 +217,19 @@ def varies(upstream: Upstream, section: UpstreamConfig) -> bool:
     return section.trainable and (drops or section.spec_augment)
 
 
-def refuse_few(config: RunConfig, expert: Expert, train: Sequence[Example]) -> tuple[str, ...]:
+def refuse_few(config: RunConfig, section: TaskConfig, expert: Expert, train: Sequence[Example]) -> tuple[str, ...]:
     """Refuse steps that a loss which compares utterances cannot use, and say what it makes of pieces."""
-    size, limit = config.training.batch_size, config.training.piece_size
+    size, limit = batch_size_of(config, section), config.training.piece_size
     if expert.loss_needs != "whole_batch":
         return ()
     if not 2 <= size <= len(train):
         raise UserError(
-            f"Expected training.batch_size from 2 to {len(train)} (the training utterances): the loss of {config.task} compares "
+            f"Expected training.batch_size from 2 to {len(train)} (the training utterances): the loss of {section.task} compares "
             f"the utterances of a step. Found {size}. Set -o training.batch_size={max(2, min(16, len(train)))}"
         )
     if limit is not None and limit < size:
         return (
-            f"training.piece_size={limit} is not applied: the loss of {config.task} compares all {size} utterances of a step, "
+            f"training.piece_size={limit} is not applied: the loss of {section.task} compares all {size} utterances of a step, "
             f"and pieces would leave it {limit} to compare",
         )
     return ()
@@ -233,31 +266,13 @@ def learnable(expert: Expert, splits: Mapping[str, list[Example]]) -> tuple[dict
     return {**splits, "train": kept}, (f"{count} left out: too short for what is to be learnt of them (the first: {first})",)
 
 
-def build_expert(config: RunConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]) -> Expert:
+def build_expert(
+    seed: int, section: TaskConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]
+) -> Expert:
     """Return a task's expert, new weights drawn from the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return task.build(config.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
-
-
-def start_from(model: Model, folder: Path, task: str = "", of: str = "") -> None:
-    """Take head and layer weights of another run as the start: of the one task there is, or of `task`, called `of` there.
-
-    A weighted sum that several tasks share starts even: each of them brings another.
-    """
-    if not (folder / "checkpoints" / "best.safetensors").is_file():
-        raise UserError(f"Expected a trained run after -i, found no checkpoint in '{folder}'. Check the path.")
-    tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")
-    own = model.trained_state()
-    if task:
-        tensors = {key.replace(f".{of}.", f".{task}.", 1): value for key, value in tensors.items() if f".{of}." in key}
-    heads = {key: value for key, value in tensors.items() if not key.startswith("upstreams.")}
-    if model.shares_sums:
-        heads = {key: value for key, value in heads.items() if key.startswith("experts.")}
-    kept = {key: value for key, value in own.items() if key.startswith("upstreams.")}
-    if task:
-        kept = {key: value for key, value in own.items() if f".{task}." not in key}
-    model.load_trained_state({**kept, **heads}, str(folder))
+        torch.manual_seed(seed)
+        return task.build(section.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
 
 
 def marks_of(demos: Sequence[bool], upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
@@ -269,19 +284,33 @@ def describe(prepared: Prepared, folder: Path) -> list[str]:
     """Return the lines that a run prints before it starts."""
     config, model = prepared.config, prepared.model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    counts = ", ".join(f"{name} {len(rows)}" for name, rows in prepared.task.splits.items())
-    fold = f", fold {config.corpus.fold}" if prepared.corpus.fold is not None else ""
+    sums = "; one weighted sum for all" if config.shared_weights else "; a weighted sum for each task"
+    size = f"{trained:,} weights, {config.training.steps} steps"
+    joint = balance_words(config, model, prepared.balancer)
+    shares = joint if config.is_joint else f" of {config.training.batch_size} utterances"
     return [
         *(f"{mark}: not a result to quote" for mark in prepared.marks),
-        *(f"{NOUNS[role]}{describe_upstream(model, role)}" for role in model.configs),
-        f"corpus    {prepared.corpus.name}, protocol {prepared.corpus.protocol}{fold}: {counts}",
-        f"training  {trained:,} weights, {config.training.steps} steps of {config.training.batch_size} utterances",
+        *(f"{NOUNS[role]}{describe_upstream(model, role)}{sums * config.is_joint}" for role in model.configs),
+        *(describe_task(prepared, name) for name in prepared.tasks),
+        f"training  {size}{shares}",
         f"folder    {folder}",
         *(f"note      {note}" for note in prepared.notes),
     ]
 
 
 NOUNS = {"audio": "upstream  ", "text": "text      "}
+
+
+def describe_task(prepared: Prepared, name: str) -> str:
+    """Return what a task is trained and tested on."""
+    config, corpus, task = prepared.config, prepared.corpora[name], prepared.tasks[name]
+    counts = ", ".join(f"{split} {len(rows)}" for split, rows in task.splits.items())
+    fold = f", fold {config.tasks[name].corpus.fold}" if corpus.fold is not None else ""
+    words = f"{corpus.name}, protocol {corpus.protocol}{fold}: {counts}"
+    if not config.is_joint:
+        return f"corpus    {words}"
+    roles = f" ({', '.join(task.source.roles)})" if len(prepared.model.configs) > 1 else ""
+    return f"task      {name}{roles}: {words}; {task.batch_size} utterances a step"
 
 
 def describe_upstream(model: Model, role: str) -> str:

@@ -7,7 +7,6 @@ import io
 import math
 import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,6 +19,8 @@ import torch
 
 from ..core.errors import UserError, nearest
 from ..core.files import read_json, write_json, write_text
+from ..core.process import commit
+from ..core.run_folder import RunFolder
 from ..core.tensors import save_tensors
 from ..corpus.base import Utterance
 from ..corpus.batch import Example
@@ -30,17 +31,17 @@ from ..downstream.tables import join_tables
 from ..training.step import TaskData
 
 
-def write_split(folder: Path, split: str, outcome: Outcome, task: TaskData, marks: Sequence[str]) -> None:
+def write_split(place: RunFolder, split: str, outcome: Outcome, task: TaskData, marks: Sequence[str]) -> None:
     """Write what is known of a split's answers: a table of them, their scores and embeddings, what they are scored with."""
-    write_predictions(folder / f"predictions-{split}.csv", outcome, task.splits[split], task.answer)
-    write_outcome(folder / f"outcome-{split}.safetensors", outcome, marks)
+    write_predictions(place.predictions(split), outcome, task.splits[split], task.answer)
+    write_outcome(place.outcome(split), outcome, marks)
     if task.tables.get(split):
-        write_json(folder / f"tables-{split}.json", dict(task.tables[split]))
+        write_json(place.tables(split), dict(task.tables[split]))
 
 
-def read_tables(places: Sequence[Path], split: str) -> Tables:
+def read_tables(places: Sequence[RunFolder], split: str) -> Tables:
     """Return the tables that runs' answers to a split are scored with, as one; of most tasks there are none."""
-    paths = [place / f"tables-{split}.json" for place in places]
+    paths = [place.tables(split) for place in places]
     return join_tables([read_json(path) for path in paths if path.is_file()])
 
 
@@ -187,17 +188,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def commit() -> str | None:
-    """Return the commit of the clone that this code runs from; None for an installed package."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except OSError:  # no git on this machine
-        return None
-    return answer.stdout.strip() or None

@@ -11,67 +11,84 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 
 from ..core.errors import UserError
-from ..core.files import plain_disk_errors, read_json, write_json, write_text
-from ..core.run_folder import ARCHITECTURES, BEST, TRAINED_ON, held, is_finished, refuse_plan
-from ..downstream.base import Outcome
-from ..training.balance import Balancer
-from ..training.config import TrainingConfig
-from ..training.loop import Hooks, evaluate, train
+from ..core.files import plain_disk_errors
+from ..core.run_folder import RunFolder
+from ..training.loop import Hooks, train
 from ..training.step import Plan, Progress, TaskData
 from .config.identity import identity_of, refuse_other
-from .config.schema import RunConfig, to_mapping
+from .config.schema import RunConfig, batch_size_of, to_mapping
+from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own, own_result, write_evaluation
 from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import heard_as
-from .log import logged, told
+from .log import logged, printing
+from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import Prepared, describe, prepare
-from .results import environment, split_results, write_split
+from .results import environment
 from .runtime import Runtime, make_accelerator, say
-from .state import load_best, make_optimizer, resume, save, save_last
+from .state import load_weights, make_optimizer, resume, save, save_last
+
+Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that were kept ("best", of several tasks also "last")
 
 
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
     accelerator = make_accelerator(config, runtime)
-    if config.split and not (runtime.named and is_finished(folder)):
+    if config.split and not (runtime.named and RunFolder(folder).is_finished):
         refuse_groups(runtime)
         config = with_steps(config)
     refuse_tiny_steps(config, accelerator.num_processes)
-    refuse_plan(folder)
+    RunFolder(folder).refuse_plan()
     refuse_other(folder, {"config": identity_of(config)})
-    if is_finished(folder):
+    if RunFolder(folder).is_finished:
         return finished(config, folder, runtime)
-    with held(folder) if accelerator.is_main_process else nullcontext():
-        if is_finished(folder):  # by the process that held it
+    with RunFolder(folder).held() if accelerator.is_main_process else nullcontext():
+        if RunFolder(folder).is_finished:  # by the process that held it
             return finished(config, folder, runtime)
         prepared = prepare(config)
         refuse_uneven_steps(prepared, accelerator.num_processes)
         if accelerator.is_main_process:
             refuse_other(folder, prepared.identity)
             say(runtime, *describe(prepared, folder))
+        stores = not began_without_store(folder)
         accelerator.wait_for_everyone()
-        prepared = with_store(prepared, accelerator, partial(say, runtime), share_layers=runtime.share_layers)
+        if stores:
+            prepared = with_store(prepared, accelerator, partial(say, runtime), share_layers=runtime.share_layers)
         if accelerator.is_main_process:
             refuse_other(folder, prepared.identity)
             begin(folder, prepared)
         return finish(folder, prepared, accelerator, runtime)
 
 
+def began_without_store(folder: Path) -> bool:
+    """Return whether a run stands there that began before joint runs had a store: it goes on without."""
+    run = RunFolder(folder)
+    return run.last.is_file() and run.identity.is_file() and "features" not in run.read().identity()
+
+
 def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
-    """Return a finished run's result, once corpus and weights are found to be those that it was trained on."""
-    result = read_json(folder / "result.json", ("scores",))
+    """Return a finished run's result, once corpora and weights are found to be those that it was trained on."""
+    result = RunFolder(folder).read().result("tasks" if config.is_joint else "scores")
     if not runtime.named:
         refuse_other(folder, prepare(config).identity)
-    lacking = [name for name in runtime.by if name not in next(iter(result.get("by", {}).values()), {})]
-    if lacking:
-        raise UserError(f"Expected --by {lacking[0]} before the run was finished. Now: -m evaluate -e {folder} --by {lacking[0]}")
-    say(runtime, f"{folder} is finished: nothing is trained (--again makes a new run)")
+    refuse_missing_groups(result, folder, runtime.by)
+    again = "" if config.is_joint else " (--again makes a new run)"
+    say(runtime, f"{folder} is finished: nothing is trained{again}")
     return result
+
+
+def refuse_missing_groups(result: Mapping[str, Any], folder: Path, by: Sequence[str]) -> None:
+    """Refuse the scores of groups that a finished run was not asked for."""
+    scored = [task["best"] for task in result["tasks"].values()] if "tasks" in result else [result]
+    groups: list[Mapping[str, Any]] = [next(iter(found.get("by", {}).values()), {}) for found in scored]
+    lacking = [name for name in by if any(name not in there for there in groups)]
+    if lacking:
+        evaluate = f"-m evaluate -e {folder}" + " -d TASK" * ("tasks" in result)
+        raise UserError(f"Expected --by {lacking[0]} before the run was finished. Now: {evaluate} --by {lacking[0]}")
 
 
 def refuse_groups(runtime: Runtime) -> None:
@@ -82,115 +99,152 @@ def refuse_groups(runtime: Runtime) -> None:
 
 def refuse_tiny_steps(config: RunConfig, processes: int) -> None:
     """Refuse a step that leaves a process without an utterance: it would wait for the others for ever."""
-    if config.training.batch_size < processes:
-        raise UserError(
-            f"Expected at least one utterance a step for each of {processes} processes, found training.batch_size="
-            f"{config.training.batch_size}. Raise it (it counts over all processes), or start fewer."
-        )
+    for name, task in config.tasks.items():
+        size = batch_size_of(config, task)
+        if size < processes:
+            of_task, option = (f" of '{name}' in", "") if config.is_joint else ("", "training.")
+            raise UserError(
+                f"Expected at least one utterance{of_task} a step for each of {processes} processes, found {option}batch_size="
+                f"{size}. Raise it (it counts over all processes), or start fewer."
+            )
 
 
 def refuse_uneven_steps(prepared: Prepared, processes: int) -> None:
     """Refuse a step that cannot be shared evenly, where its loss gathers from all processes."""
-    size = prepared.config.training.batch_size
-    if prepared.task.expert.loss_needs == "whole_batch" and size % processes:
-        raise UserError(
-            f"Expected training.batch_size that {processes} processes share evenly (the loss of {prepared.task.name} compares "
-            f"the utterances of a step), found {size}. Set -o training.batch_size={size - size % processes or processes}"
-        )
+    for name, task in prepared.tasks.items():
+        size = task.batch_size
+        if task.expert.loss_needs == "whole_batch" and size % processes:
+            joint = prepared.config.is_joint
+            what, option = (f"a batch_size of '{name}'", f"tasks.{name}") if joint else ("training.batch_size", "training")
+            raise UserError(
+                f"Expected {what} that {processes} processes share evenly (the loss of {name} compares the utterances of a "
+                f"step), found {size}. Set -o {option}.batch_size={size - size % processes or processes}"
+            )
 
 
 def begin(folder: Path, prepared: Prepared) -> None:
     """Write what makes a folder this run's, before the first step."""
-    expert = prepared.task.expert
-    write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(prepared.config), sort_keys=False, allow_unicode=True))
-    name, train = prepared.corpus.name, prepared.task.splits["train"]
-    heard = [heard_as(name, example.utterance) for example in train]
-    whole = {"all": True} if prepared.config.split else {}
-    write_json(folder / TRAINED_ON, {"corpus": name, "heard": heard, **whole})
-    write_json(folder / "vocabulary.json", {prepared.task.name: expert.vocabulary})
-    for role, upstream in prepared.upstreams.items():
-        architecture = upstream.architecture()
-        if prepared.model.configs[role].trainable and architecture is not None:
-            write_json(folder / ARCHITECTURES[role], architecture)
-    write_json(folder / "identity.json", {**prepared.identity, "marks": list(prepared.marks)})
+    config = prepared.config
+    trained_on = {name: trained_on_of(prepared, name) for name in prepared.tasks}
+    trainable = {role: one.architecture() for role, one in prepared.upstreams.items() if prepared.model.configs[role].trainable}
+    RunFolder(folder).write(
+        config=to_mapping(config),
+        trained_on=trained_on if config.is_joint else trained_on[config.only.task],
+        vocabulary=vocabularies(prepared.tasks),
+        architectures={str(role): described for role, described in trainable.items() if described is not None},
+        identity={**prepared.identity, "marks": list(prepared.marks)},
+    )
+
+
+def trained_on_of(prepared: Prepared, name: str) -> dict[str, Any]:
+    """Return which utterances a task is trained on."""
+    corpus = prepared.corpora[name].name
+    heard = [heard_as(corpus, example.utterance) for example in prepared.tasks[name].splits["train"]]
+    return {"corpus": corpus, "heard": heard, **({"all": True} if prepared.config.split else {})}
+
+
+def vocabularies(tasks: Mapping[str, TaskData]) -> dict[str, Any]:
+    """Return the vocabulary of each task."""
+    return {name: task.expert.vocabulary for name, task in tasks.items()}
 
 
 def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
-    """Train what is left, evaluate the best step, write the results, return them."""
+    """Train what is left, evaluate the weights that are kept, write the results, return them."""
     config, model = prepared.config, prepared.model
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
-    optimizer = make_optimizer(model, config)
+    prepared.balancer.to(accelerator.device)
+    optimizer = make_optimizer(model, config, prepared.balancer)
     progress = resume(folder, prepared, optimizer)
     if not progress.is_new:
         say(runtime, f"going on  at step {progress.step}")
     ready = accelerator.prepare(model)
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
+    evaluate_now = partial(evaluate_task, ready, config.training, accelerator, runtime.by)
     with logged(folder, progress, accelerator, model) as log:
         hooks = Hooks(
-            log=log if sys.stderr.isatty() else told(log, config, progress.step, partial(say, runtime)),
+            log=log if sys.stderr.isatty() else printing(log, config, progress.step, partial(say, runtime)),
             save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
-            save_best=lambda now: save(folder / BEST, prepared, now, accelerator),
+            save_best=lambda now: save(RunFolder(folder).best, prepared, now, accelerator),
         )
-        criterion = "last" if config.split else "metric"
-        plan = Plan(config.training, config.optimizer, config.seed, Balancer([prepared.task.name]), criterion=criterion)
-        progress = train(ready, [prepared.task], optimizer, accelerator, plan, progress, hooks)
+        if config.is_joint:
+            hooks = replace(hooks, task_best=partial(keep_own, folder, prepared.marks, evaluate_now, accelerator))
+        progress = train(ready, [*prepared.tasks.values()], optimizer, accelerator, plan_of(prepared), progress, hooks)
     accelerator.wait_for_everyone()
-    load_best(folder, prepared)
-    task, outcomes = outcomes_of(ready, prepared.task, config.training, accelerator)
-    prepared = replace(prepared, task=task)
-    result = result_of(prepared, outcomes, progress, accelerator.device, runtime.by)
+    if config.is_joint:
+        found: Evaluations = evaluate_kept(folder, prepared, progress, evaluate_now, accelerator)
+    else:
+        load_weights(model, RunFolder(folder).best)
+        found = {name: {"best": evaluate_now(task)} for name, task in prepared.tasks.items()}
+    result = result_of(folder, prepared, found, progress, accelerator.device)
     if accelerator.is_main_process:
-        write_all(folder, prepared, outcomes, result)
+        write_all(folder, prepared, found, result)
         say(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
 
 
-def outcomes_of(
-    model: torch.nn.Module, task: TaskData, training: TrainingConfig, accelerator: Accelerator
-) -> tuple[TaskData, dict[str, Outcome]]:
-    """Return the task with what dev decides, a threshold say, and the answers on every split but train that follow from it."""
-    if not task.splits.get("dev"):  # a final model
-        return task, {}
-    dev = evaluate(model, task, "dev", accelerator, training)
-    before = task.expert.vocabulary
-    task = task.with_vocabulary(task.question.calibrate(before, dev))
-    if task.expert.vocabulary != before and dev.scores is not None:
-        dev = replace(dev, predictions=task.answer.decide(dev.scores))
-    splits = [name for name, rows in task.splits.items() if name not in ("train", "dev") and rows]
-    return task, {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
+def plan_of(prepared: Prepared) -> Plan:
+    """Return the settings of the loop."""
+    config = prepared.config
+    return Plan(
+        config.training,
+        config.optimizer,
+        config.seed,
+        prepared.balancer,
+        config.sampling,
+        config.balance.cosines_every,
+        "last" if config.split else config.select,
+        config.baselines,
+    )
 
 
-def result_of(
-    prepared: Prepared, outcomes: Mapping[str, Outcome], progress: Progress, device: torch.device, by: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return what result.json says."""
-    config, task = prepared.config, prepared.task
+def result_of(folder: Path, prepared: Prepared, found: Evaluations, progress: Progress, device: torch.device) -> dict[str, Any]:
+    """Return what result.json says; of several tasks, for each the scores of the last step, the best, and its own best."""
+    config = prepared.config
+    tasks = {name: {**facts_of(prepared, name)} for name in prepared.tasks}
     result = {
-        "task": task.name,
         **upstreams_of(prepared),
-        "corpus": prepared.corpus.name,
-        "protocol": prepared.corpus.protocol,
-        "fold": prepared.corpus.fold,
         "seed": config.seed,
         "marks": list(prepared.marks),
-        "transcripts": prepared.corpus.tables.get("transcripts", {"source": prepared.corpus.name, "wer": None}),
         "steps": progress.step,
         "best_step": progress.best_step,
-        "select_by": config.select_by,
-        "metrics": dict(task.question.metrics),
-        **split_results(task, outcomes, by),
-        "notes": list(prepared.notes),
-        "environment": environment(device, progress.seconds),
     }
+    if config.is_joint:
+        for name, facts in tasks.items():
+            facts |= {kept: evaluation.result for kept, evaluation in found[name].items()}
+            if name in progress.bests:  # a final model has no step of its own for each task
+                facts |= {"own_step": progress.bests[name][0], "own": own_result(folder, name)}
+        balance = {"method": config.balance.method, "weights": prepared.balancer.weights()}
+        result |= {"select": config.select, "balance": balance, "tasks": tasks}
+    else:
+        [[name, facts]] = tasks.items()
+        result = {**facts, **result, **found[name]["best"].result}
+    result |= {"notes": list(prepared.notes), "environment": environment(device, progress.seconds)}
     if prepared.earlier is not None:
-        earlier, trained_on = prepared.earlier, len(task.splits["train"])
+        earlier = prepared.earlier
+        counts = {name: len(task.splits["train"]) for name, task in prepared.tasks.items()}
         chosen = {"run": earlier.run, "best_steps": list(earlier.best_steps)}
-        return {**result, "select_by": "", "split": "all", "trained_on_all": trained_on, "steps_from": chosen}
+        trained_on = counts if config.is_joint else counts[config.only.task]
+        empty = {} if config.is_joint else {"select_by": ""}
+        return {**result, **empty, "split": "all", "trained_on_all": trained_on, "steps_from": chosen}
     # a published value is a mean over the recipe's folds, where it names folds: then it stands beside the plan's
-    reference = [] if config.folds else references(config, prepared.marks)
+    reference = [] if config.folds or config.is_joint else references(config, prepared.marks)
     return {**result, "reference": reference} if reference else result
+
+
+def facts_of(prepared: Prepared, name: str) -> dict[str, Any]:
+    """Return what result.json says of a task, its corpus and its metrics."""
+    corpus, task = prepared.corpora[name], prepared.tasks[name]
+    return {
+        "task": prepared.config.tasks[name].task,
+        "corpus": corpus.name,
+        "protocol": corpus.protocol,
+        "fold": corpus.fold,
+        "transcripts": corpus.tables.get("transcripts", {"source": corpus.name, "wer": None}),
+        "select_by": task.select_by,
+        "metrics": dict(task.question.metrics),
+    }
 
 
 def upstreams_of(prepared: Prepared) -> dict[str, Any]:
@@ -214,33 +268,39 @@ def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
     """Return the recipe's published values for this very upstream; none beside a demo or untrained run."""
     if marks:
         return []
-    run = config.upstream.name, config.corpus.name, config.corpus.protocol
+    corpus = config.only.corpus
+    run = config.upstream.name, corpus.name, corpus.protocol
     if config.text_upstream.name:  # the published values are of audio alone
         return []
     return [asdict(row) for row in config.reference if (row.upstream, row.corpus, row.protocol) == run]
 
 
-def write_all(folder: Path, prepared: Prepared, outcomes: Mapping[str, Outcome], result: dict[str, Any]) -> None:
+def write_all(folder: Path, prepared: Prepared, found: Evaluations, result: dict[str, Any]) -> None:
     """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
-    from .pictures import confusion_plot, curves_plot
-
-    task, marks = prepared.task, prepared.marks
-    vocabulary = task.expert.vocabulary
-    write_json(folder / "vocabulary.json", {task.name: vocabulary})  # with what dev decided
-    for split, outcome in outcomes.items():
-        write_split(folder, split, outcome, task, marks)
-    write_json(folder / "layer_weights.json", layer_weights(prepared))
+    marks, there, joint = prepared.marks, RunFolder(folder), prepared.config.is_joint
+    kept = {name: of_task["best"] for name, of_task in found.items()}
+    there.write(vocabulary=vocabularies({name: evaluation.task for name, evaluation in kept.items()}))  # with what dev decided
+    there.write(layer_weights=layer_weights(prepared))
     with plain_disk_errors(folder):
-        for split, counts in result.get("confusion", {}).items():
-            confusion_plot(counts, result["classes"], folder / "plots" / f"confusion-{split}.png", marks=marks)
-        if task.question.draw is not None:
-            for split, outcome in outcomes.items():
-                task.question.draw(vocabulary, outcome, folder / "plots" / split, marks)
-        curves_plot(folder / "metrics.jsonl", folder / "plots" / "curves.png", marks=marks)
-    write_json(folder / "result.json", result)
+        for name, evaluation in kept.items():
+            prefix, task = f"{name}-" * joint, evaluation.task
+            if not joint:  # of several tasks they lie below the folder already
+                write_evaluation(there, evaluation, marks)
+            for split, counts in evaluation.result.get("confusion", {}).items():
+                picture = there.plots / f"confusion-{prefix}{split}.png"
+                confusion_plot(counts, evaluation.result["classes"], picture, marks=marks)
+            draw = task.question.draw or (lambda *_: None)
+            for split, outcome in evaluation.outcomes.items():
+                draw(task.expert.vocabulary, outcome, there.plots / f"{prefix}{split}", marks)
+        curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
+        if joint:
+            cosines_plot(there.metrics, there.plots / "cosines.png", marks=marks)
+    there.write(result=result)
 
 
 def layer_weights(prepared: Prepared) -> dict[str, Any]:
     """Return each weighted sum's weights, beside the mean feature norm of its layers over some dev utterances."""
-    layers = layer_norms(prepared.model, prepared.task, prepared.config.training)
+    layers: dict[str, Any] = {}
+    for task in prepared.tasks.values():
+        layers |= layer_norms(prepared.model, task, prepared.config.training)
     return {"upstream": upstreams_of(prepared)["upstream"], "marks": list(prepared.marks), "layers": layers}

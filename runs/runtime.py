@@ -12,8 +12,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ..core.errors import UserError
+from ..core.process import is_main
 from ..training.model import check_device
-from .config.schema import MtlConfig, RunConfig, roles_of
+from .config.schema import RunConfig, roles_of
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Runtime:
 
 def say(runtime: Runtime, *lines: str) -> None:
     """Tell the user how it goes; results alone go to stdout."""
-    if not runtime.quiet and int(os.environ.get("RANK", "0")) == 0:
+    if not runtime.quiet and is_main():
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def make_accelerator(config: RunConfig | MtlConfig, runtime: Runtime) -> Accelerator:
+def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     """Return the device, precision and processes of a run."""
     device = runtime.device
     if device != "auto":
@@ -46,8 +47,7 @@ def make_accelerator(config: RunConfig | MtlConfig, runtime: Runtime) -> Acceler
     AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
     # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
     # and of several tasks, the heads of all but the last one
-    sections = [config.upstream] if isinstance(config, MtlConfig) else [*roles_of(config).values()]
-    trained = any(section.trainable for section in sections) or isinstance(config, MtlConfig)
+    trained = any(section.trainable for section in roles_of(config).values()) or config.is_joint
     unused = DistributedDataParallelKwargs(find_unused_parameters=trained)
     on_cpu = device == "cpu" or not torch.cuda.is_available()  # nothing here was tried on other accelerators
     return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[unused])

@@ -5,99 +5,79 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..core.run_folder import BEST, LAST
+from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
 from ..training.model import Model
 from ..training.step import Progress
-from . import state as checkpoint
-from .config.schema import MtlConfig, RunConfig
+from .config.schema import RunConfig
+from .prepare import Prepared
 
-BALANCER = "balancer."  # of what a balancer remembers, in a checkpoint
+OPTIMIZER, BALANCER = "optimizer.", "balancer."  # before their tensors' names in a checkpoint
 
 
-def make_optimizer(model: Model, config: RunConfig | MtlConfig, balancer: Balancer | None = None) -> torch.optim.Optimizer:
-    """Return the optimizer over the model's groups, and what a balancer learns."""
+def make_optimizer(model: Model, config: RunConfig, balancer: Balancer) -> torch.optim.Optimizer:
+    """Return the optimizer over the model's groups, and the weights that a balancer trains."""
     groups = model.parameter_groups(config.optimizer)
-    learnt = [] if balancer is None else [*balancer.parameters()]
-    if learnt and isinstance(config, MtlConfig):
-        groups.append({"params": learnt, "lr": config.balance.rate, "base_lr": config.balance.rate})
+    weights = [*balancer.parameters()]
+    if weights:
+        groups.append({"params": weights, "lr": config.balance.rate, "base_lr": config.balance.rate})
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
     return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True)
 
 
-class Trainable(Protocol):
-    """What is saved and resumed of a run: its weights, and what it is."""
-
-    @property
-    def model(self) -> Model:
-        """The weights."""
-        ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What makes the run this one."""
-        ...
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """DEMO, UNTRAINED."""
-        ...
-
-
-def resume(folder: Path, prepared: Trainable, optimizer: torch.optim.Optimizer, balancer: Balancer | None = None) -> Progress:
+def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
     """Return where the run stands, weights, optimizer and balancer put back; a new run stands at the start."""
-    path = folder / LAST
+    run = RunFolder(folder)
+    path = run.last
     if not path.is_file():
         return Progress()
     tensors, facts = load_tensors(path)
     progress = Progress(**facts["progress"])
-    if progress.best_step and not (folder / BEST).is_file():  # somebody took away a damaged one
+    if progress.best_step and not run.best.is_file():  # somebody took away a damaged one
         return Progress()
-    state = {key: value for key, value in tensors.items() if not key.startswith(("optimizer.", BALANCER))}
-    prepared.model.load_trained_state(state, str(path))
-    checkpoint.load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith("optimizer.")})
-    if balancer is not None:
-        balancer.load_state_dict(
-            {key.removeprefix(BALANCER): value for key, value in tensors.items() if key.startswith(BALANCER)}
-        )
+    prepared.model.load_trained_state(weights_in(tensors), str(path))
+    load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith(OPTIMIZER)})
+    own = {key.removeprefix(BALANCER): value for key, value in tensors.items() if key.startswith(BALANCER)}
+    prepared.balancer.load_state_dict(own)
     return progress
 
 
-def save(path: Path, prepared: Trainable, progress: Progress, accelerator: Accelerator) -> None:
+def load_weights(model: Model, path: Path) -> None:
+    """Put a checkpoint's weights into the model."""
+    model.load_trained_state(weights_in(load_tensors(path)[0]), str(path))
+
+
+def weights_in(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a checkpoint's weights, without what optimizer and balancer remember."""
+    return {key: value for key, value in tensors.items() if not key.startswith((OPTIMIZER, BALANCER))}
+
+
+def save(path: Path, prepared: Prepared, progress: Progress, accelerator: Accelerator) -> None:
     """Write the trained weights."""
     if accelerator.is_main_process:
-        facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
-        save_tensors(path, prepared.model.trained_state(), facts)
+        save_tensors(path, prepared.model.trained_state(), facts_of(prepared, progress))
 
 
 def save_last(
-    folder: Path,
-    prepared: Trainable,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    accelerator: Accelerator,
-    balancer: Balancer | None = None,
+    folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
 ) -> None:
     """Write weights, optimizer and balancer, from which the run goes on after any kill."""
     if accelerator.is_main_process:
-        remembered = {} if balancer is None else {BALANCER + key: value for key, value in balancer.state_dict().items()}
-        tensors = {**prepared.model.trained_state(), **checkpoint.optimizer_tensors(optimizer), **remembered}
-        facts = {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
-        save_tensors(folder / LAST, tensors, facts)
+        balancer = {BALANCER + key: value for key, value in prepared.balancer.state_dict().items()}
+        tensors = {**prepared.model.trained_state(), **optimizer_tensors(optimizer), **balancer}
+        save_tensors(RunFolder(folder).last, tensors, facts_of(prepared, progress))
 
 
-def load_best(folder: Path, prepared: Trainable) -> None:
-    """Put the best step's weights into the model."""
-    path = folder / BEST
-    tensors, _ = load_tensors(path)
-    prepared.model.load_trained_state(tensors, str(path))
+def facts_of(prepared: Prepared, progress: Progress) -> dict[str, Any]:
+    """Return what a checkpoint says beside its weights."""
+    return {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

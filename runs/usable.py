@@ -46,7 +46,7 @@ def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> 
         more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
         raise UserError(
             f"Expected readable audio for all {len(utterances)} utterances, found {len(broken)} broken:\n{listed}{more}\n"
-            "Mend or remove these files, or go on without them with --skip-broken."
+            "Mend or remove these files, or go on without them with -o corpus.skip_broken=true."
         )
     return seconds, (f"{len(broken)} broken file{'s' * (len(broken) > 1)} left out",) if broken else ()
 

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,10 +18,13 @@ import pytest
 import soundfile
 import torch
 
+from headwater.corpus.base import CORPORA
+from headwater.downstream.base import TASKS
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
+from headwater.upstream.base import UPSTREAMS
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started with `&` would pass on that Ctrl-C is ignored
@@ -109,3 +113,17 @@ def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
 def headwater() -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command, in a process of its own."""
     return command
+
+
+@pytest.fixture
+def forget() -> Iterator[Callable[[], None]]:
+    """What makes the next command a process of its own; the test begins as one: nothing was typed yet."""
+    with ExitStack() as stack:
+
+        def clear() -> None:
+            stack.close()
+            for registry in (TASKS, UPSTREAMS, CORPORA):
+                stack.enter_context(registry.isolated())
+
+        clear()
+        yield clear

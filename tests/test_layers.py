@@ -86,7 +86,6 @@ def test_nothing_but_the_doors_stands_at_the_root() -> None:
     assert {path.name for path in FILES if len(path.parts) == 1} <= AT_THE_ROOT
 
 
-@pytest.mark.xfail(reason="the arrows that the registry cuts")
 def test_every_package_has_a_floor_and_imports_only_from_below() -> None:
     pairs = [(one, other, package(one), package(other)) for one, other in ARROWS]
     between = [(one, other, a, b) for one, other, a, b in pairs if a and b and a != b]
@@ -95,7 +94,6 @@ def test_every_package_has_a_floor_and_imports_only_from_below() -> None:
     assert not upward, "\n".join(upward)
 
 
-@pytest.mark.xfail(reason="the arrows that the registry cuts")
 def test_no_files_import_each_other_in_a_circle_not_even_inside_functions() -> None:
     below: dict[str, set[str]] = defaultdict(set)
     for one, other in ARROWS:
@@ -122,7 +120,6 @@ def test_what_is_catalogued_knows_no_neighbour(pattern: str) -> None:
     assert not strange, strange
 
 
-@pytest.mark.xfail(reason="the arrows that the registry cuts")
 def test_ours_are_imported_at_the_top_of_a_file() -> None:
     hidden = [(one, other) for (one, other), inside in ARROWS.items() if inside and one != "__main__.py"]
     lazy = [f"{one} -> {other}" for one, other in hidden if package(one) not in LAZY]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,20 +40,28 @@ def test_an_unknown_public_name_lists_the_known_ones() -> None:
         _ = library.load_model
 
 
+def cpu_seconds() -> float:
+    """Return the processor time of all commands that this process has run, which a busy machine does not stretch."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_answers_in_under_a_second_with_an_example_for_each_verb(headwater: Command) -> None:
-    began = time.monotonic()
+    began = cpu_seconds()
     done = headwater("--help")
-    assert time.monotonic() - began < 1.0
-    from headwater.__main__ import VERBS
+    assert cpu_seconds() - began < 1.0
+    from headwater.__main__ import GROUPS, VERBS
 
     assert all(f"headwater {verb} " in done.stdout for verb in VERBS)
+    assert [verb for verbs in GROUPS.values() for verb in verbs] == [*VERBS]
+    assert [line[:-1] for line in done.stdout.splitlines() if line.endswith(":")] == [*GROUPS]
 
 
-@pytest.mark.parametrize("verb", ["downstream", "upstreams", "corpus", "predict", "layer-weights", "store"])
+@pytest.mark.parametrize("verb", ["downstream", "list upstreams", "corpus", "predict", "plot layers", "store"])
 def test_the_help_of_a_verb_is_quick_and_has_an_example(headwater: Command, verb: str) -> None:
-    began = time.monotonic()
-    done = headwater(verb, "--help")
-    assert time.monotonic() - began < 1.0
+    began = cpu_seconds()
+    done = headwater(*verb.split(), "--help")
+    assert cpu_seconds() - began < 1.0
     assert done.returncode == 0
     assert "example:" in done.stdout
 

@@ -30,6 +30,16 @@ def draw(count: int, batch_size: int, seed: int, step: int, weights: Tensor | No
     return [epoch_order(count, seed, place // count)[place % count] for place in range(first, first + batch_size)]
 
 
+def draw_of_like_length(seconds: Sequence[float], batch_size: int, seed: int, step: int, steps: int) -> list[int]:
+    """Return the rows of a step's set, of much the same length: `steps` sets are drawn as one, sorted and cut."""
+    bucket, place = divmod(step, steps)
+    rows = [row for at in range(steps) for row in draw(len(seconds), batch_size, seed, bucket * steps + at)]
+    rows.sort(key=lambda row: (seconds[row], row))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "bucket", bucket))
+    first = int(torch.randperm(steps, generator=generator)[place]) * batch_size
+    return rows[first : first + batch_size]
+
+
 @lru_cache(maxsize=16)
 def epoch_order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
     """Return the shuffled rows of an epoch."""

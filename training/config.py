@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from ..core.options import ABOVE_0, AT_LEAST_0, DECAY
@@ -18,7 +18,7 @@ class OptimizerConfig:
     upstream_lr: Annotated[float, AT_LEAST_0] = 1e-5  # of a finetuned upstream
     layer_decay: Annotated[float, DECAY] = 1.0  # a block's rate is upstream_lr x layer_decay^(blocks above it)
     weight_decay: Annotated[float, AT_LEAST_0] = 0.0
-    clip: Annotated[float, ABOVE_0] = 1.0  # largest norm of the gradient
+    clip: Annotated[float, ABOVE_0] | None = 1.0  # largest norm of the gradient; None: whatever it is
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, AT_LEAST_0] = 0
     schedule_steps: Annotated[int, ABOVE_0] | None = None  # at which the schedule has ended; None: with the last step
@@ -30,13 +30,19 @@ class TrainingConfig:
 
     steps: Annotated[int, ABOVE_0] = 10_000
     batch_size: Annotated[int, ABOVE_0] = 32  # utterances in a step, over all pieces and processes
+    bucket_steps: Annotated[int, ABOVE_0] | None = None  # steps drawn as one set, sorted by length and cut; None: each by itself
     eval_every: Annotated[int, ABOVE_0] = 200
     patience: Annotated[int, ABOVE_0] | None = None  # evaluations without a better one; None: train all steps
     log_every: Annotated[int, ABOVE_0] = 20
     save_every: Annotated[int, ABOVE_0] = 200
     piece_seconds: Annotated[float, ABOVE_0] = 60.0  # padded audio in one pass
     piece_size: Annotated[int, ABOVE_0] | None = None  # utterances in one pass; None: as many as the seconds allow
+    eval_piece_size: Annotated[int, ABOVE_0] | None = None  # the same where nothing is trained; None: as piece_size
     sort_pieces: bool = True  # by length, so that little is padded
     piece_overhead: Annotated[float, AT_LEAST_0] = 1.0  # seconds of audio that one more pass takes as long as
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False  # -f: less memory for more time, blocks are run again in the backward pass
+
+    def without_training(self) -> TrainingConfig:
+        """Return the same, with the pieces that an evaluation is cut into."""
+        return replace(self, piece_size=self.eval_piece_size or self.piece_size)

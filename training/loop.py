@@ -158,7 +158,7 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     plain.eval()
     task.expert.eval()  # where it is a view with another vocabulary, its mode is its own
     examples = task.splits[split]
-    pieces = task.source.pieces(examples, config)
+    pieces = task.source.pieces(examples, config.without_training())
     mine = pieces[accelerator.process_index :: accelerator.num_processes]
     bar = tqdm(total=len(mine), desc=split, leave=False, disable=not shows_progress(accelerator))
     done = []
@@ -174,7 +174,19 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     outcome = Outcome.join(gather_object(done) if accelerator.num_processes > 1 else done)
     places = {name: row for row, name in enumerate(outcome.ids)}
     outcome = outcome.take([places[example.utterance.id] for example in examples])
+    refuse_no_numbers(split, outcome)
     return replace(outcome, loss=task.expert.split_loss(outcome))
+
+
+def refuse_no_numbers(split: str, outcome: Outcome) -> None:
+    """Refuse scores that are no numbers: the first class would be taken for the answer, and counted."""
+    if outcome.scores is None or bool(outcome.scores.isfinite().all()):
+        return
+    rows = (~outcome.scores.isfinite().reshape(len(outcome.ids), -1).all(dim=1)).nonzero().flatten().tolist()
+    raise UserError(
+        f"Expected finite scores of every utterance of {split}, found NaN or infinity for {outcome.ids[rows[0]]}"
+        f"{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}. Look for damaged samples there, or leave it out."
+    )
 
 
 def outcome_of(task: TaskData, batch: Batch, output: Output, loss: Tensor) -> Outcome:

@@ -36,13 +36,15 @@ class Model(nn.Module):
         # role -> how its layers are used
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
         self.shares_sums = shares_sums  # one weighted sum of each role for all tasks
-        heard = {SHARED: next(iter(experts.values()))} if shares_sums else experts
-        self.sums = nn.ModuleDict({task: self._weighted_sums(expert) for task, expert in heard.items()})
+        used = {task: expert.roles for task, expert in experts.items()}
+        if shares_sums:
+            used = {SHARED: tuple(role for role in self.configs if any(role in roles for roles in used.values()))}
+        self.sums = nn.ModuleDict({task: self._weighted_sums(roles) for task, roles in used.items()})
         self._freeze()
 
-    def _weighted_sums(self, expert: Expert) -> nn.ModuleDict:
+    def _weighted_sums(self, roles: Sequence[str]) -> nn.ModuleDict:
         sums = {}
-        for role in expert.roles:
+        for role in roles:
             layers = self.upstream(role).spec.num_layers if self.configs[role].layer is None else 1
             sums[role] = WeightedSum(layers, normalize=self.configs[role].normalize_layers)
         return nn.ModuleDict(sums)
@@ -51,7 +53,7 @@ class Model(nn.Module):
         for role, config in self.configs.items():
             self.upstream(role).requires_grad_(config.trainable)
             for part in self.upstream(role).front_end():
-                part.requires_grad_(False)  # the convolutions are frozen in every protocol here
+                part.requires_grad_(config.trainable and config.front_end == "trained")
         for module in self.sums.modules():
             if isinstance(module, WeightedSum):
                 module.requires_grad_(module.num_layers > 1)
@@ -135,6 +137,18 @@ class Model(nn.Module):
         for role in self.configs:
             groups += _by_depth(self.upstream(role), config.upstream_lr, config.layer_decay)
         return [group for group in groups if group["params"]]
+
+
+def weights_of_task(tensors: Mapping[str, Tensor], name: str, called: str) -> dict[str, Tensor]:
+    """Return what a checkpoint holds of the upstreams and of one task `name`, which becomes `called`."""
+    kept = {}
+    for key, value in tensors.items():
+        kind, owner, rest = (*key.split(".", 2), "", "")[:3]
+        if kind == "upstreams" or owner == SHARED:
+            kept[key] = value
+        elif owner == name:
+            kept[f"{kind}.{called}.{rest}"] = value
+    return kept
 
 
 def renamed(key: str) -> str:

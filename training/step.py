@@ -18,7 +18,7 @@ from ..corpus.batch import Batch, Example
 from ..downstream.answer import Answer
 from ..downstream.base import Expert, Outcome, Question, Tables
 from .balance import Balancer, cosines
-from .batches import deal, derive_seed, draw, sampling_weights
+from .batches import deal, derive_seed, draw, draw_of_like_length, sampling_weights
 from .config import OptimizerConfig, TrainingConfig
 from .model import Model
 from .sampling import SamplingConfig
@@ -93,12 +93,26 @@ def step_batches(
     for name, index in draws.items():
         task = tasks[name]
         seed, examples = derive_seed(plan.seed, name), task.splits["train"]
-        rows = draw(len(examples), task.batch_size, seed, index, task.sampling_weights)
+        rows = rows_of(task, config, seed, index)
         chosen = [heard(task, examples[row], place, seed, index) for place, row in enumerate(rows)]
         mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
         pieces = [mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config)
         batches[name] = [(task.source.batch(piece), len(piece) / len(chosen)) for piece in pieces]
     return batches
+
+
+def rows_of(task: TaskData, config: TrainingConfig, seed: int, index: int) -> list[int]:
+    """Return the training rows of a step's set."""
+    examples, weights = task.splits["train"], task.sampling_weights
+    if config.bucket_steps is None:
+        return draw(len(examples), task.batch_size, seed, index, weights)
+    if weights is not None:
+        raise UserError(
+            f"Expected utterances that are drawn alike beside training.bucket_steps, found that '{task.name}' draws some more "
+            "often. Leave bucket_steps out."
+        )
+    seconds = [example.seconds for example in examples]
+    return draw_of_like_length(seconds, task.batch_size, seed, index, config.bucket_steps)
 
 
 def heard(task: TaskData, example: Example, place: int, seed: int, index: int) -> Example:
@@ -228,8 +242,9 @@ def backpropagate(loss: Tensor, accelerator: Accelerator) -> None:
         accelerator.backward(loss)
 
 
-def clip(model: torch.nn.Module, largest: float, accelerator: Accelerator) -> Tensor:
-    """Scale the gradient to at most `largest`, and return its norm before."""
+def clip(model: torch.nn.Module, largest: float | None, accelerator: Accelerator) -> Tensor:
+    """Scale the gradient to at most `largest`, if there is such a bound, and return its norm before."""
+    largest = math.inf if largest is None else largest
     if accelerator.scaler is None:
         return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
     return accelerator.clip_grad_norm_(model.parameters(), largest)

@@ -1,4 +1,4 @@
-"""Upstreams: what each one promises, and the table of all that are registered."""
+"""Upstreams: what each one promises, and all that are registered by name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
 from ..corpus.batch import Batch
+from ..plugins.registry import ADDING, Registry
 
 Modality = Literal["audio", "text"]
 
@@ -70,12 +71,16 @@ class UpstreamConfig:
     path: str | None = None  # -k: a folder with the weights of the named model
     trainable: bool = False  # -f
     layer: int | None = None  # -l: one layer instead of the weighted sum
-    normalize_layers: bool = False  # --normalize-layers: layer norm of each layer before the sum
+    normalize_layers: bool = False  # layer norm of each layer before the sum
     keep_layers: int | None = None  # only the first so many transformer blocks
     padding: Literal["exact", "s3prl"] = "exact"
     normalize_waveform: Literal["auto", "yes", "no"] = "auto"  # auto: as the checkpoint was trained
     dropout: float | None = None  # None: as in the checkpoint's config
+    dropout_of: Literal["all", "hidden"] = "all"  # what `dropout` sets: attention and activations too, or hidden units alone
+    layerdrop: float | None = 0.0  # share of transformer blocks that a training step skips; None: as in the checkpoint's config
     spec_augment: bool = False
+    front_end: Literal["frozen", "trained"] = "frozen"  # of a finetuned upstream: its convolutions
+    front_end_gradient: float = 1.0  # by which the gradient of trained convolutions is multiplied
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
 
 
@@ -105,7 +110,7 @@ class Upstream(nn.Module, ABC):
         """
 
     def front_end(self) -> list[nn.Module]:
-        """Return the parts that no protocol here trains (the convolutions)."""
+        """Return the parts that are trained where `front_end: trained` says so (the convolutions)."""
         return []
 
     def blocks(self) -> list[nn.Module]:
@@ -158,7 +163,7 @@ class Registered:
     code: str = ""  # of a user's own its hash, of a package's its version; "": one of ours
 
 
-_REGISTERED: dict[str, Registered] = {}  # public name -> its line
+UPSTREAMS: Registry[Registered] = Registry("upstream", "headwater.upstream.families")
 
 
 def register_upstream(
@@ -174,15 +179,12 @@ def register_upstream(
     """Register a function as an upstream; its name is the public name, its docstring the description."""
 
     def register(function: Callable[[UpstreamConfig], Upstream]) -> Callable[[UpstreamConfig], Upstream]:
-        """Add the function to the table."""
-        public = name or function.__name__
+        """Add the function to the upstreams."""
+        public, origin = name or function.__name__, ADDING.get()
         words = description or (function.__doc__ or "").strip().split("\n")[0]
-        if public in _REGISTERED:
-            places = [getattr(known, "__module__", "headwater") for known in (_REGISTERED[public].build, function)]
-            raise UserError(
-                f"Expected another name for an upstream than '{public}', found it in {places[0]} and in {places[1]}. Rename one."
-            )
-        _REGISTERED[public] = Registered(public, function, source, words, modality, untrained, frozenset(options))
+        place = origin.place or source
+        row = Registered(public, function, place, words, modality, untrained, frozenset(options), origin.code)
+        UPSTREAMS.register(row, getattr(function, "__module__", "headwater"))
         return function
 
     return register if build is None else register(build)

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib
-import pkgutil
 import re
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 from ..core.errors import UserError, nearest
+from ..core.run_folder import RunFolder
 from ..plugins.code import known_as, use
-from ..plugins.registry import FLAGS, load_all, load_offered
-from .base import _REGISTERED, Registered, Upstream, UpstreamConfig
+from ..plugins.registry import FLAGS
+from . import run_folder
+from .base import UPSTREAMS, Registered, Upstream, UpstreamConfig
+from .families import huggingface
+from .s3prl import bridge, conversion
 
 # fields of UpstreamConfig that concern whoever uses the upstream, not its builder
 _USE_FIELDS = frozenset({"name", "path", "trainable", "layer", "normalize_layers"})
 
 
-# files of this folder that register no name; every other one does, and is found by itself
-def registered_upstreams() -> dict[str, Registered]:
-    """Return the table of upstreams by name: ours, those that were typed, and what was loaded of installed packages."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent / "families")]):
-        importlib.import_module(f"headwater.upstream.families.{module.name}")
-    return _REGISTERED
-
-
-def use_upstream(path: str) -> str:
-    """Execute a file that the user typed; return the name of the one upstream in it, which is known from now on."""
-    return use(path, "upstream").name
-
-
-def broken_upstreams(pattern: str = "*") -> list[str]:
-    """Return a line for each upstream of an installed package that cannot be had."""
-    return load_all("upstream", registered_upstreams(), pattern)
-
-
 def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Registered]:
     """Return the registered upstreams whose name matches, in natural order."""
-    load_all("upstream", registered_upstreams(), pattern)  # what is broken is told by `broken_upstreams`
-    rows = [row for row in _REGISTERED.values() if fnmatch.fnmatch(row.name, pattern) and modality in (None, row.modality)]
+    UPSTREAMS.broken(pattern)  # loads what packages offer; what is broken is shown where upstreams are listed
+    rows = [row for row in UPSTREAMS.loaded().values() if fnmatch.fnmatch(row.name, pattern) and modality in (None, row.modality)]
     return sorted(rows, key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row.name)])
 
 
@@ -51,7 +35,7 @@ def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Up
     run that had both it is the one that is loaded.
     """
     if isinstance(what, str) and what.endswith(".py"):  # typed in the code that calls; a recipe's comes in a config
-        what = use_upstream(what)
+        what = use(what, "upstream").name
     config = UpstreamConfig(name=what) if isinstance(what, str) else what
     row = find_upstream(config, modality)
     upstream = row.build(config)
@@ -70,25 +54,17 @@ def find_upstream(config: UpstreamConfig, modality: str | None = None) -> Regist
 
 
 def _find(config: UpstreamConfig, modality: str | None) -> Registered:
-    from .families import huggingface
-    from .s3prl import bridge as s3prl_bridge
-    from .s3prl import conversion as s3prl_weights
-
     config = replace(config, name=known_as(config.name, "upstream", FLAGS[modality or "audio"]))
-    registered = registered_upstreams()
-    if config.name not in registered:
-        load_offered("upstream", config.name, registered)
-    if (row := s3prl_weights.row_of(config, registered.get(config.name))) is not None:
+    row = UPSTREAMS.get(config.name)
+    if (converted := conversion.row_of(config, row)) is not None:
+        return converted
+    if row is not None:
         return row
-    if config.name in registered:
-        return registered[config.name]
     if config.name.startswith("s3prl/"):
-        return Registered(config.name, s3prl_bridge.build, "s3prl", "", options=s3prl_bridge.OPTIONS)
+        return Registered(config.name, bridge.build, "s3prl", "", options=bridge.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
-    if (folder / "config.yaml").is_file():
-        from . import run_folder
-
-        build = partial(run_folder.build, modality=modality)
+    if RunFolder(folder).config.is_file():
+        build = partial(run_folder.build, modality=modality, load=load_upstream)
         return Registered(config.name, build, str(folder), "", None, options=run_folder.OPTIONS)
     if folder.is_file():
         raise UserError(f"Expected the folder of a model or a run, found the file '{folder}'. Name its folder: {folder.parent}")
@@ -99,10 +75,10 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if "/" in config.name or config.name.startswith("."):
         raise UserError(
             f"Expected a folder with config.json and weights (or a run folder) at '{config.name}', found nothing there. "
-            "Check the path, or give a name from `headwater upstreams`."
+            "Check the path, or give a name from `headwater list upstreams`."
         )
-    close = nearest(config.name, registered)
-    others = "See `headwater upstreams`, or give a hub id, a folder, or s3prl/NAME."
+    close = nearest(config.name, UPSTREAMS.loaded())
+    others = "See `headwater list upstreams`, or give a hub id, a folder, or s3prl/NAME."
     raise UserError(f"There is no upstream '{config.name}'.{close} {others}")
 
 
@@ -112,7 +88,7 @@ def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | 
     verbs, flags = {"audio": "listens", "text": "reads"}, {"audio": "-u", "text": "--text-upstream"}
     raise UserError(
         f"Expected an upstream that {verbs[expected]} for {flags[expected]}, found '{config.name}', which {verbs[found]}. "
-        f"Give it to {flags[found]}; `headwater upstreams` tells them apart."
+        f"Give it to {flags[found]}; `headwater list upstreams` tells them apart."
     )
 
 

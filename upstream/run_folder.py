@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import hash_file
-from ..core.run_folder import ARCHITECTURES, BEST
+from ..core.options import bind
+from ..core.run_folder import RunFolder
+from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
 from .base import Upstream, UpstreamConfig
 from .families import huggingface
-from .load import load_upstream
 
 OPTIONS = frozenset({"keep_layers"})
+Load = Callable[..., Upstream]  # load_upstream, which stands above this file
 
 
-def build(config: UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for."""
-    from ..core.files import read_json
+def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) -> Upstream:
+    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for.
 
+    `load` is `load_upstream`: what the run was made with may be any upstream, a run's among them.
+    """
     folder = folder_of(config)
+    refuse_circle(folder, modality or "audio")
     role, trained = section_of(folder, modality)
     if not holds(folder, trained, role):
-        upstream = load_upstream(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
+        upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
     else:
-        upstream = finetuned(folder, trained, role)
+        upstream = finetuned(folder, trained, role, load)
         if config.keep_layers is not None:
             pruned = replace(trained, keep_layers=config.keep_layers)
             upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
     upstream.source = f"{folder} (from {trained.name})"
-    marks = read_json(folder / "identity.json", ("marks",))["marks"]
+    marks = RunFolder(folder).read().identity("marks")["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
+
+
+def refuse_circle(folder: Path, role: str) -> None:
+    """Refuse runs whose upstreams are each other: no model is at the end."""
+    from ..core.options import read_yaml
+
+    place, passed = folder, list[Path]()
+    while (place / "config.yaml").is_file():
+        here = Path(os.path.realpath(place))
+        if here in passed:
+            chain = " -> ".join(map(str, [*passed[passed.index(here) :], here]))
+            raise UserError(f"Expected a model behind the run '{folder}', found runs that name each other: {chain}. Train again.")
+        passed.append(here)
+        section = read_yaml(place / "config.yaml").get(SECTIONS[role])
+        named = (section.get("path") or section.get("name")) if isinstance(section, Mapping) else None
+        if not isinstance(named, str):
+            return
+        place = Path(os.path.expanduser(named))
 
 
 def folder_of(config: UpstreamConfig) -> Path:
@@ -45,9 +68,7 @@ def folder_of(config: UpstreamConfig) -> Path:
 
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
     """Return the role and the config of a run's upstream, of two the one that is asked for."""
-    from ..core.options import bind, read_yaml
-
-    mapping, errors = read_yaml(folder / "config.yaml"), list[str]()
+    mapping, errors = RunFolder(folder).read().config(), list[str]()
     sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
     if errors:
         raise UserError("\n".join(errors))
@@ -64,31 +85,28 @@ def section_of(folder: Path, modality: str | None = None) -> tuple[str, Upstream
 
 def holds(folder: Path, section: UpstreamConfig, role: str) -> bool:
     """Return whether a run's folder holds the weights of its upstream: finetuned ones, and those of an exported run."""
-    return section.trainable or (folder / ARCHITECTURES[role]).is_file()
+    return section.trainable or RunFolder(folder).architecture(role).is_file()
 
 
 def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse an exported folder whose weights are not those that were written: nothing else holds them."""
-    told, path = identity.get("exported"), folder / BEST
+    told, path = identity.get("exported"), RunFolder(folder).best
     if told is not None and path.is_file() and hash_file(path) != told:
         raise UserError(f"Expected the weights that were exported in '{path}', found others: it is damaged. Export it again.")
 
 
-def finetuned(folder: Path, trained: UpstreamConfig, role: str = "audio") -> Upstream:
+def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:
     """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
-    from ..core.files import read_json
-    from ..core.tensors import load_tensors
-
-    path = folder / BEST
+    run = RunFolder(folder)
+    path = run.best
     prefix = f"upstreams.{role}."
     weights = {key.removeprefix(prefix): value for key, value in load_tensors(path)[0].items() if key.startswith(prefix)}
-    described = folder / ARCHITECTURES[role]
-    if described.is_file():
-        architecture = read_json(described)
+    if run.architecture(role).is_file():
+        architecture = run.read().architecture(role)
         # its config is that of the pruned model already
         upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
     else:
-        upstream = load_upstream(trained)
+        upstream = load(trained)
     missing = sorted({*upstream.state_dict()} ^ {*weights})
     if missing:
         raise UserError(f"Expected the weights of '{trained.name}' in '{path}', found a mismatch at '{missing[0]}'. Train again.")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
-from ...core.files import read_json
-from ...core.run_folder import runs_of_plan
+from ...core.run_folder import RunFolder
 from ...downstream.answer import Answer
 from ...downstream.base import Outcome, Question
 from ...downstream.load import load_task
 from ...runs.config.resolve import config_of
+from ...runs.evaluation import task_place
 from ...runs.results import read_predictions
 
 KEPT = ("best", "last", "own")  # which weights of a joint run were tested; the first is the step that its recipe chose
@@ -73,8 +73,8 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
         tuple(dict.fromkeys(mark for part in parts for mark in part.said["marks"])),
         tuple(split for split in first.splits if all(split in part.splits for part in parts)),
         seeds,
-        load_task(config.task).question(config.expert),
-        read_json(first.home / "vocabulary.json", (name,))[name],
+        load_task(config.only.task).question(config.only.expert),
+        RunFolder(first.home).read().vocabulary(name)[name],
     )
 
 
@@ -83,7 +83,8 @@ def places_of(folder: Path) -> list[tuple[Path, int | None]]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise UserError(f"Expected the folder of a run or a plan at '{folder}', found {found}. Check the path.")
-    runs = runs_of_plan(folder)
+    there = RunFolder(folder)
+    runs = there.runs()
     if runs is not None:
         settings = dict.fromkeys(run["setting"] or "none" for run in runs)
         if len(settings) != 1:
@@ -92,17 +93,17 @@ def places_of(folder: Path) -> list[tuple[Path, int | None]]:
                 "Name the folder of one."
             )
         return [(folder / run["name"], run["seed"]) for run in runs]
-    if (folder / "result.json").is_file():
+    if there.result.is_file():
         return [(folder, None)]
-    seeds = sorted((path for path in folder.glob("seed*/config.yaml")), key=lambda path: seed_in(path.parent))
-    if seeds and not (folder / "config.yaml").is_file():  # a row of a table of joint runs
-        return [(path.parent, seed_in(path.parent)) for path in seeds]
-    below = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("config.yaml"))
+    seeds = sorted((place for place in folder.glob("seed*") if RunFolder(place).config.is_file()), key=seed_in)
+    if seeds and not there.config.is_file():  # a row of a table of joint runs
+        return [(place, seed_in(place)) for place in seeds]
+    below = sorted(str(place.relative_to(folder)) for place in there.below())
     if below == ["."]:
         raise unfinished(folder)
     found = f"the runs {', '.join(below[:4])}{' …' * (len(below) > 4)}" if below else "no run"
     raise UserError(
-        f"Expected a finished run or plan in '{folder}', found no result.json and {found}. "
+        f"Expected a finished run or plan in '{folder}', found no {there.result.name} and {found}. "
         f"{'Finish the plan by its command, or name one of them' if below else 'Check the path'}."
     )
 
@@ -119,10 +120,10 @@ def unfinished(folder: Path) -> UserError:
 
 def part_of(folder: Path, seed: int | None, task: str | None, weights: str | None) -> Part:
     """Return a run, one task of a joint run, or a run's evaluation on another corpus."""
-    if not (folder / "result.json").is_file():
+    there = RunFolder(folder)
+    if not there.result.is_file():
         raise unfinished(folder)
-    result = read_json(folder / "result.json", ("marks",))
-    home = folder.parents[1] if folder.parent.name == "evaluations" else folder
+    result, home = there.read().result("marks"), there.home.path
     if "trained_on_all" in result:
         raise UserError(
             f"Expected runs with a score, found the final model '{folder}': it learnt from all there is, nothing was held out. "
@@ -140,14 +141,14 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
         known = " and ".join(kept for kept in KEPT if kept in said)
         raise UserError(f"Expected --weights {kept} to be kept in '{folder}', found {known}. Choose of these.")
     shared = {key: value for key, value in result.items() if key != "tasks"}
-    return Part(folder / "tasks" / kept / name, home, seed, {**shared, **said, **said[kept]})
+    return Part(task_place(folder, kept, name), home, seed, {**shared, **said, **said[kept]})
 
 
 def read_answers(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
     """Return the answers of a seed's folds to a split, pooled, and who spoke."""
     outcomes, speakers = [], []
     for place in side.seeds[seed]:
-        path = place / f"predictions-{split}.csv"
+        path = RunFolder(place).predictions(split)
         if not path.is_file():
             raise UserError(
                 f"Expected '{path.name}' in '{place}', found none. Test the run there: -m evaluate -t {split} -e RUN."

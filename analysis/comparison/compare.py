@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError, nearest
+from ...core.run_folder import RunFolder
 from ...corpus.load import list_corpora
 from ...downstream.base import Outcome, Question, Tables
 from ...runs.results import read_tables
@@ -105,7 +106,7 @@ def known_metric(metric: str, question: Question) -> str:
 def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
     """Return a name for each folder, that of its run, told from the others; one named twice is numbered."""
     places = [folder.resolve() for folder in folders]
-    runs = {place: place.parents[1] if place.parent.name == "evaluations" else place for place in places}
+    runs = {place: RunFolder(place).home.path for place in places}
     titles = titles_of([*dict.fromkeys(runs.values())])
     names: list[str] = []
     for place in places:
@@ -176,7 +177,7 @@ def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
 
 def same_tables(sides: Sequence[Side], split: str) -> Tables:
     """Return what all sides' answers are scored with: the tables of their split, which must be the same."""
-    found = [read_tables(next(iter(side.seeds.values())), split) for side in sides]
+    found = [read_tables([*map(RunFolder, next(iter(side.seeds.values())))], split) for side in sides]
     other = next((side for side, tables in zip(sides, found, strict=True) if tables != found[0]), None)
     if other is not None:
         raise UserError(

@@ -12,11 +12,11 @@ import numpy as np
 
 from ...core.errors import UserError, nearest
 from ...core.figures import marked_title, new_figure, save_csv, save_figure
-from ...core.files import read_json
+from ...core.run_folder import RunFolder
 from ...downstream.load import load_question
 from ...downstream.metrics import mean_and_spread
 from ..table import number, render, spread
-from .weights import FILE, LayerWeights, draw_panel, over_runs, read_layer_weights
+from .weights import LayerWeights, draw_panel, over_runs, read_layer_weights
 
 AGAIN = "Type the command of the probe again: it trains what is missing and keeps the rest."
 COLORS = {"dev": "C0", "test": "C3"}
@@ -58,7 +58,7 @@ def probe(folder: Path, out: Path | None = None, metric: str = "") -> str:
     The metric is the one that chose the steps, where none is named.
     """
     found = read_probe(Path(folder), metric)
-    place = Path(folder) / "plots" if out is None else Path(out)
+    place = RunFolder(Path(folder)).plots if out is None else Path(out)
     _save_numbers(found, place / "probe.csv")
     _draw(found, place)
     return _table(found)
@@ -81,7 +81,7 @@ def read_probe(folder: Path, metric: str = "") -> Probe:
         scores={
             split: {heard: [run["scores"][split][metric] for run in rows] for heard, rows in runs.items()} for split in splits
         },
-        weights=read_layer_weights([folder / run["name"] / FILE for run in runs[None]]),
+        weights=read_layer_weights([RunFolder(folder / run["name"]).layer_weights for run in runs[None]]),
     )
 
 
@@ -95,9 +95,10 @@ def _finished(folder: Path) -> dict[str, Any]:
         )
     if "sum" not in names:
         raise UserError(f"Expected the weighted sum beside the layers in '{folder}', found no folder 'sum'. {AGAIN}")
-    there = {str(path.parent.relative_to(folder)) for path in folder.rglob("config.yaml")}
-    done = {name for name in there if (folder / name / "result.json").is_file()}
-    summary = read_json(folder / "result.json", ("runs", "sweep")) if (folder / "result.json").is_file() else {"runs": []}
+    plan = RunFolder(folder)
+    there = {str(place.relative_to(folder)) for place in plan.below()}
+    done = {name for name in there if RunFolder(folder / name).result.is_file()}
+    summary = plan.read().result("runs", "sweep") if plan.result.is_file() else {"runs": []}
     listed = {run["name"] for run in summary["runs"]}
     open_parts = sorted((there | listed) - done) or sorted(done - listed)
     if open_parts:

@@ -12,13 +12,11 @@ import numpy as np
 from ...core.errors import UserError
 from ...core.figures import marked_title, new_figure, save_csv, save_figure
 from ...core.files import read_json
+from ...core.run_folder import RunFolder
 from ..table import number, render, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-FILE = "layer_weights.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def layer_weights(runs: Sequence[Path], out: Path | None = None) -> str:
     Without `out` they go to the plots folder of the first run.
     """
     found = read_layer_weights([file for run in runs for file in find_files(run)])
-    folder = Path(runs[0]) / "plots" if out is None else Path(out)
+    folder = RunFolder(Path(runs[0])).plots if out is None else Path(out)
     _save_numbers(found, folder / "layer-weights.csv")
     _draw(found, folder)
     return _table(found)
@@ -54,11 +52,11 @@ def layer_weights(runs: Sequence[Path], out: Path | None = None) -> str:
 
 def find_files(run: Path) -> list[Path]:
     """Return the layer_weights.json of a run, or those of all runs below a plan's folder."""
-    run = Path(run)
-    files = [run / FILE] if (run / FILE).is_file() else sorted(run.rglob(FILE))
+    own = RunFolder(Path(run)).layer_weights
+    files = [own] if own.is_file() else sorted(Path(run).rglob(own.name))
     if not files:
         raise UserError(
-            f"Expected {FILE} in '{run}' or in runs below it, found none. "
+            f"Expected {own.name} in '{run}' or in runs below it, found none. "
             "Give the folder of a finished run that learnt a weighted sum (without -l)."
         )
     return files

@@ -11,10 +11,11 @@ import numpy as np
 
 from ...core.errors import UserError
 from ...core.figures import marked_title, new_figure, save_csv, save_figure
+from ...core.run_folder import RunFolder
 from ...plans.inventory import Found, find_runs
 from ...plans.paper import PaperPlan
 from ...plans.recipe import Column, Figure
-from ..layers.weights import FILE, over_runs, read_layer_weights
+from ..layers.weights import over_runs, read_layer_weights
 from .tables import Finished, Missing, finished_runs, ours, why_missing, write_table
 
 LEAST_BASE = 0.02  # a share of less is no gain that anybody could read
@@ -75,7 +76,7 @@ def heard(runs: Sequence[Path], figure: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights (run, layer) of what listens in a part's runs, and weight times norm; each may have its own upstream."""
     weights, shares = [], []
     for run in runs:
-        found = read_layer_weights([run / FILE])
+        found = read_layer_weights([RunFolder(run).layer_weights])
         keys = [key for key in found.weights if key.endswith("/audio")] or [*found.weights]
         if len(keys) > 1:
             raise UserError(f"Expected one task in the parts of figure {figure}, found {', '.join(keys)}. Draw them apart.")

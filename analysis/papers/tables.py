@@ -44,7 +44,7 @@ def finished_runs(plan: PaperPlan, name: str, found: Found) -> Finished:
     """Return the runs of a part that are done, with the options and from the starts that the recipe has now."""
     runs, config = plan.reported(name), plan.configs[name]
     done = {found.folder / run.name: found.results[run.name] for run in runs if run.name in found.results}
-    marks = [*["DEMO"] * config.corpus.demo, *(mark for result in done.values() for mark in result["marks"])]
+    marks = [*["DEMO"] * config.only.corpus.demo, *(mark for result in done.values() for mark in result["marks"])]
     return Finished(tuple(done), tuple(done.values()), len(runs), tuple(dict.fromkeys(marks)))
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ...core.figures import save_csv
-from ...core.files import read_json, write_json, write_text
+from ...core.files import write_json, write_text
+from ...core.run_folder import RunFolder
 from ...corpus.load import get_reader
 from ...downstream import metrics
 from ...downstream.base import Question
 from ...downstream.load import load_task
 from ...plans.scenario import ALL, ALONE, BUT, MOVED, Scenario
-from ...runs.joint import KEPT
+from ...runs.evaluation import KEPT
 from ...runs.results import read_predictions, read_tables
 from ..table import number, render, spread
 from .graphs import draw
@@ -64,11 +65,11 @@ def found_of(plan: Scenario, folder: Path) -> Found:
     marks: dict[str, None] = {}
     missing, columns = [], {name: column_of(plan, name) for name in plan.tasks}
     for part in plan.parts:
-        path = folder / part.name / "result.json"
-        if not path.is_file():
+        there = RunFolder(folder / part.name)
+        if not there.result.is_file():
             missing.append(part.name)
             continue
-        result, row = read_json(path, ("marks",)), part.name.split("/")[0]
+        result, row = there.read().result("marks"), part.name.split("/")[0]
         marks |= dict.fromkeys(result["marks"])
         for task, kept, found in results_in(result, row):
             column = columns[task]
@@ -93,7 +94,7 @@ def results_in(result: Mapping[str, Any], row: str) -> list[tuple[str, str, Mapp
 
 def column_of(plan: Scenario, name: str) -> Column:
     """Return a task's column: the metric that chooses its step, on its corpus' test."""
-    run = plan.config.runs[name]
+    run = plan.config.tasks[name]
     question = load_task(run.task).question(run.expert)
     return Column(name, run.select_by, get_reader(run.corpus.name).test, question.metrics[run.select_by], question)
 
@@ -169,7 +170,7 @@ def cells_of(found: Found, row: str, label: str, kept: str, *, marked_up: bool =
 
 
 def save_rows(plan: Scenario, found: Found, folder: Path) -> None:
-    """Write every score unrounded, and the table that `headwater relations` reads."""
+    """Write every score unrounded, and the table that `headwater plot relations` reads."""
     lines = [
         (row, kept, column.name, column.metric, seed, value)
         for (row, kept), tasks in found.scores.items()
@@ -227,11 +228,12 @@ def paired_intervals(plan: Scenario, found: Found, folder: Path) -> dict[tuple[s
     seed = f"seed{plan.seeds[0]}"
     for source in plan.tasks:
         for column in found.columns:
-            places = [folder / row / seed / "tasks" / "last" / column.name for row in (ALL, BUT + source)]
-            paths = [place / f"predictions-{column.split}.csv" for place in places]
+            runs = [RunFolder(folder / row / seed) for row in (ALL, BUT + source)]
+            places = [run.task("last", column.name) for run in runs]
+            paths = [place.predictions(column.split) for place in places]
             if source == column.name or not all(path.is_file() for path in paths):
                 continue
-            vocabulary = read_json(places[0].parents[2] / "vocabulary.json")[column.name]
+            vocabulary = runs[0].read().vocabulary()[column.name]
             answer, tables = column.question.answer(vocabulary), read_tables(places[:1], column.split)
             (every, groups), (without, _) = (read_predictions(path, answer) for path in paths)
             if every.ids != without.ids:
@@ -253,4 +255,4 @@ def paired_intervals(plan: Scenario, found: Found, folder: Path) -> dict[tuple[s
 
 def folders_of(plan: Scenario, folder: Path) -> Sequence[Path]:
     """Return the plan's finished runs, for a report."""
-    return [folder / part.name for part in plan.parts if (folder / part.name / "result.json").is_file()]
+    return [folder / part.name for part in plan.parts if RunFolder(folder / part.name).result.is_file()]

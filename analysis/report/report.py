@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from ...core.errors import UserError
 from ...core.figures import marked_title
 from ...core.files import read_json, write_text
+from ...core.run_folder import RunFolder
 from ..relations.graphs import draw
 from ..relations.relations import Pair, from_json
 from ..table import number, summary_table
@@ -62,24 +63,26 @@ def runs_below(folder: Path) -> Iterator[Run]:
         raise UserError(
             f"Expected a folder with results at '{folder}', found {'a file' if folder.exists() else 'nothing'}. Check the path."
         )
-    found = sorted({path.parent for path in folder.rglob("config.yaml")}) if not is_run(folder) else [folder]
+    found = [folder] if is_run(folder) else RunFolder(folder).below()
     if not found and not others_of(folder):
         raise UserError(f"Expected a run, a plan or a recipe's folder at '{folder}', found no results. Name the folder after -p.")
     for place in found:
-        if (place / "result.json").is_file():
+        if is_run(place):
             name = "" if place == folder else str(place.relative_to(folder))
-            yield Run(place, name, read_json(place / "result.json", ("marks",)))
+            yield Run(place, name, RunFolder(place).read().result("marks"))
 
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder is that of one run."""
-    return (folder / "config.yaml").is_file() and (folder / "result.json").is_file()
+    run = RunFolder(folder)
+    return run.config.is_file() and run.result.is_file()
 
 
 def others_of(folder: Path) -> list[Path]:
     """Return what lies beside the runs of a folder: plans' summaries, tables, figures and relations of tasks."""
-    inside = {path.parent for path in folder.rglob("config.yaml")}
-    files = [path for pattern in ("result.json", "*.md", RELATIONS, "*.png") for path in sorted(folder.rglob(pattern))]
+    whole = RunFolder(folder)
+    inside = whole.below()
+    files = [path for pattern in (whole.result.name, "*.md", RELATIONS, "*.png") for path in sorted(folder.rglob(pattern))]
     return [path for path in files if path.name == RELATIONS or not any(path.is_relative_to(place) for place in inside)]
 
 
@@ -117,7 +120,7 @@ def result_section(
 ) -> list[str]:
     """Return all that one result folder says: what it sums up first, then each run, then how they were made."""
     body = [element("h2", text(title), id=anchor), paragraph(folder, "soft")]
-    unfinished = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("config.yaml") if not is_run(path.parent))
+    unfinished = sorted(str(place.relative_to(folder)) for place in RunFolder(folder).below() if not is_run(place))
     if unfinished:
         body.append(paragraph(f"left out, not finished: {', '.join(unfinished)}", "absent"))
     for path in others_of(folder) if not is_run(folder) else sorted(folder.glob(RELATIONS)):
@@ -137,7 +140,7 @@ def beside(path: Path, folder: Path, drawings: Path) -> list[str]:
     name = str(path.relative_to(folder).with_suffix(""))
     if path.name == RELATIONS:
         return [element("h3", text(f"Relations of tasks ({name})")), *attempt(name, partial(graphs, path, drawings))]
-    if path.name == "result.json":
+    if path == RunFolder(path.parent).result:
         told = attempt(name, lambda: [markdown(summary_table(read_json(path, ("runs", "mean")), markdown=True))])
         return [element("h3", text(path.parent.relative_to(folder)) if path.parent != folder else "Summary"), *told]
     if path.suffix == ".md":
@@ -209,5 +212,5 @@ def run_section(run: Run, anchor: str, drawings: Path) -> list[str]:
     for task, said in run.first.items():
         body += attempt("confusion", partial(confusions, said, task, run.marks, drawings))
     body += [paragraph(note, "soft") for note in run.result.get("notes") or ()]
-    left = [path for path in sorted(run.folder.glob("plots/*.png")) if not path.stem.startswith(REDRAWN)]
+    left = [path for path in sorted(RunFolder(run.folder).plots.glob("*.png")) if not path.stem.startswith(REDRAWN)]
     return body + [picture(path, path.stem) for path in left]

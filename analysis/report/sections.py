@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...core.options import read_yaml
+from ...core.run_folder import RunFolder
 from ...runs import pictures as plots
 from ..layers.weights import layer_weights
 from ..table import result_table
@@ -68,7 +68,7 @@ def scores(said: Content, weights: str) -> list[str]:
 def curves(run: Run, drawings: Path) -> list[str]:
     """Return the loss and the metrics over the steps of a run."""
     drawn = drawings / "curves.svg"
-    plots.curves_plot(run.folder / "metrics.jsonl", drawn, marks=run.marks)
+    plots.curves_plot(RunFolder(run.folder).metrics, drawn, marks=run.marks)
     return [picture(drawn, "Learning curves")]
 
 
@@ -95,7 +95,7 @@ def confusions(said: Content, task: str, marks: Sequence[str], drawings: Path) -
 
 def configuration(runs: Sequence[Run]) -> list[str]:
     """Return what all runs were asked for, and where each differs."""
-    asked = {run.name: flat(read_yaml(run.folder / "config.yaml")) for run in runs}
+    asked = {run.name: flat(RunFolder(run.folder).read().config()) for run in runs}
     first = next(iter(asked.values()))
     shared = {key: value for key, value in first.items() if all(config.get(key) == value for config in asked.values())}
     lines = "\n".join(f"{key}: {value}" for key, value in shared.items())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
     """Return where the run goes: as typed, or a name that the same command always gives."""
+    from ...core.run_folder import RunFolder
+
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the run, found both -n and -p. Leave one out.")
     marks = "".join(f"-{mark}" for mark in expected_marks(config))
@@ -29,11 +31,9 @@ def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Pat
         folder = Path("result") / "downstream" / (flags.expname + marks)
     else:
         folder = Path("result") / "downstream" / (default_name(config, parts) + marks)
-    if flags.again and (folder / "result.json").is_file():
-        numbers = (
-            number for number in range(2, 10_000) if not (folder.with_name(f"{folder.name}-{number}") / "result.json").is_file()
-        )
-        folder = folder.with_name(f"{folder.name}-{next(numbers)}")
+    if flags.again and RunFolder(folder).result.is_file():
+        others = (folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000))
+        folder = next(other for other in others if not RunFolder(other).result.is_file())
     return folder
 
 
@@ -44,14 +44,16 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
 
     # other data or weights under the same words are another command
     sections = roles_of(config).values()
-    places = [config.corpus.data, config.init_head, config.corpus.transcripts]
+    tasks = config.tasks.values()
+    places = [place for task in tasks for place in (task.corpus.data, task.init_head, task.corpus.transcripts)]
     places += [config.steps_from] * bool(config.split)
     places += [place for section in sections for place in (section.path, section.name) if place and is_folder(place)]
     names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
     upstream = "+".join(names)
     typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
-    asked = json.dumps([*typed, *(identity_of(part.own) for part in parts)], sort_keys=True)
-    return f"{config.task}-{upstream}-{config.corpus.name}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+    asked = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
+    corpora = "+".join(dict.fromkeys(task.corpus.name for task in tasks))
+    return f"{'+'.join(config.tasks)}-{upstream}-{corpora}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
 
 
 def is_folder(name: str) -> bool:
@@ -63,15 +65,17 @@ def expected_marks(config: RunConfig) -> list[str]:
     """Return the marks that a run will have, before its upstreams are loaded."""
     from ...runs.config.schema import roles_of
 
-    return ["DEMO"] * config.corpus.demo + ["UNTRAINED"] * any(is_untrained(row.name) for row in roles_of(config).values())
+    return ["DEMO"] * any(task.corpus.demo for task in config.tasks.values()) + ["UNTRAINED"] * any(
+        is_untrained(row.name) for row in roles_of(config).values()
+    )
 
 
 def is_untrained(upstream: str) -> bool:
     """Return whether an upstream, or the run that it is, began with random weights."""
-    from ...core.files import read_json
+    from ...core.run_folder import RunFolder
     from ...upstream.load import list_upstreams
 
-    identity = Path(upstream) / "identity.json"
-    if identity.is_file():
-        return "UNTRAINED" in read_json(identity).get("marks", [])
+    run = RunFolder(Path(upstream))
+    if run.identity.is_file():
+        return "UNTRAINED" in run.read().identity().get("marks", [])
     return any(row.untrained for row in list_upstreams(upstream) if row.name == upstream)

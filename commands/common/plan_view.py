@@ -1,13 +1,13 @@
-"""Plans of many runs on the terminal: what is left of them, and running it with an eye on the pace."""
+"""Plans of many runs on the terminal: what is left of them, and running it."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING
+
+from .console import print_note
 
 if TYPE_CHECKING:
     from ...plans.execute import Part
@@ -38,29 +38,20 @@ def outlook_rows(
     return rows
 
 
-def run_watched(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str]) -> dict[str, str]:
-    """Run what is left and can be run, telling the hours once they can be known; return what lacks a run, with the reason."""
+def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str], by: Sequence[str] = ()) -> dict[str, str]:
+    """Run what is left and can be run; return what lacks a run, with the reason."""
     from ...plans.execute import run_parts
-    from ...plans.forecast import watch
-    from ...runs.config.schema import MtlConfig
-    from ...runs.runtime import Runtime, say
+    from ...runs.runtime import Runtime
 
     failed_before = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
-    configs = [run.config for of_part in runs.values() for run in of_part]
-    layers = {config.upstream.layer for config in configs if not isinstance(config, MtlConfig)}
-    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, named=True)
-    over, wanted = Event(), {name: of_part for name, of_part in runs.items() if name not in missing}
-    watcher = Thread(target=watch, args=(wanted, folder, flags.jobs, lambda line: say(runtime, line), over), daemon=True)
-    watcher.start()
+    everything = [run for of_part in runs.values() for run in of_part]
+    layers = {run.config.upstream.layer for run in everything if not run.config.is_joint}
+    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, by=tuple(by), named=True)
     try:
-        everything = [run for of_part in runs.values() for run in of_part]
         _, failed = run_parts(everything, folder, runtime, flags.jobs, failed_before)
     except KeyboardInterrupt:
-        print("the same command goes on where it was", file=sys.stderr)
+        print_note("the same command goes on where it was")
         raise
-    finally:
-        over.set()
-        watcher.join()
     lacking = {name: [failed[run.name] for run in of_part if run.name in failed] for name, of_part in runs.items()}
     return {name: reasons[0] for name, reasons in lacking.items() if reasons}
 

@@ -8,13 +8,17 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ...core.errors import UserError, nearest
-from ...core.trust import take_file
+from ...core.trust import CHECKPOINTS
 from ...plugins.code import is_path, use
 from ...plugins.registry import Kind
+from .console import print_error, print_note, print_result
+from .hints import Retired, instead_of_flag, refuse_retired
 
 
 class TypedPath(argparse.Action):
@@ -44,17 +48,19 @@ class TypedPath(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that answers a wrong flag with its nearest neighbour, in one line."""
+    """An argument parser that says in one line what to type instead of a wrong flag."""
 
-    def __init__(self, prog: str, description: str, example: str) -> None:
+    def __init__(self, prog: str, description: str, example: str, retired: Mapping[str, Retired] | None = None) -> None:
         super().__init__(
             prog=prog,
-            description=description,
+            description=textwrap.fill(description, 100),
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        words = "your own task (its folder), upstream or corpus (a .py file), known by its name from then on"
+        self.retired = retired or {}
+        self.words: Sequence[str] = ()
+        words = "load the code of your own task (its folder), upstream or corpus (a .py file); other flags then take its name"
         self.add_argument("--use", action=TypedPath, metavar="PATH", help=words)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -64,9 +70,11 @@ class Parser(argparse.ArgumentParser):
             place = words.index("")
             before = f"after {words[place - 1]}" if place else "first"
             self.error(f"Expected a value {before}, found an empty word. Is a variable of your shell unset?")
+        refuse_retired(words, self.retired)
+        self.words = words
         found, rest = super().parse_known_args(words, namespace)
         if getattr(found, "upstream_ckpt", None):
-            take_file(found.upstream_ckpt)
+            CHECKPOINTS.take(found.upstream_ckpt)
         return found, rest
 
     def error(self, message: str) -> NoReturn:
@@ -74,9 +82,37 @@ class Parser(argparse.ArgumentParser):
         flags = [flag for action in self._actions for flag in action.option_strings]
         if message.startswith("unrecognized arguments:"):
             wrong = message.split(": ", 1)[1].split()[0]
-            message = f"Unknown argument '{wrong}'.{nearest(wrong.split('=')[0], flags)}"
+            behind = self.words[self.words.index(wrong) + 1 :] if wrong in self.words else ()
+            message = f"Unknown argument '{wrong}'.{instead_of_flag(wrong, behind[:1], flags)}"
         message = message if message.endswith((".", "?")) else f"{message}."
         self.exit(2, f"error: {message} See `{self.prog} --help`.\n")
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a verb does with the words behind its second word."""
+
+    run: Callable[[Sequence[str]], int]
+    help: str
+    example: str
+
+
+def run_action(prog: str, description: str, actions: Mapping[str, Action], arguments: Sequence[str]) -> int:
+    """Run the action that the first word names."""
+    if arguments and arguments[0] in {"-h", "--help"}:
+        lines = [f"usage: {prog} {{{','.join(actions)}}} …", "", f"{description[0].upper()}{description[1:]}.", ""]
+        for name, action in actions.items():
+            lines += [f"  {name:<12} {action.help}", f"  {'':<12} {action.example}", ""]
+        print_result(*lines, f"`{prog} WORD --help` shows the flags.")
+        return 0
+    known = ", ".join(actions)
+    if not arguments:
+        example = next(iter(actions.values())).example
+        raise UserError(f"Expected a word after `{prog}` ({known}), found none. For instance: {example}")
+    if arguments[0] not in actions:
+        close = nearest(arguments[0], actions) or f" See `{prog} --help`."
+        raise UserError(f"Expected one of {known} after `{prog}`, found '{arguments[0]}'.{close}")
+    return actions[arguments[0]].run(arguments[1:])
 
 
 LENIENT = "headwater.lenient"
@@ -106,11 +142,10 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered
         return code
     except UserError as problem:
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            print(f"error: {problem}", file=sys.stderr)
+        print_error(problem)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print_note("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away: `headwater … | head`
         close_stdout()
@@ -120,7 +155,7 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
             raise
         close_stdout()
         place = problem.filename or "the output"
-        print(f"error: Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.", file=sys.stderr)
+        print_error(f"Expected to write {place}, found: {problem.strerror}. Make room, or write elsewhere.")
         return 2
 
 

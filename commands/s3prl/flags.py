@@ -1,4 +1,4 @@
-"""s3prl's words, taken as they are, put into ours, or refused with what stands in their place."""
+"""The flags of s3prl: each is accepted, translated, or refused with a message that says what to type instead."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Words = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all wo
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of s3prl's `run_downstream.py`, and what becomes of it."""
+    """A flag of s3prl's `run_downstream.py`, and what Headwater does with it."""
 
     short: str
     long: str
-    here: str  # what a reader is told; the message where it is refused
-    words: Words | None = None  # puts it into our words; None: taken as it is, or refused
+    here: str  # the text of docs/from_s3prl.md; also the error message of a refused flag
+    words: Words | None = None  # translates the flag; None: it is accepted as it is, or refused
     refused: bool = False
     is_switch: bool = False
 
     @property
     def kind(self) -> str:
-        """What becomes of it, in a word."""
-        return "refused" if self.refused else "taken" if self.words is None else "translated"
+        """What Headwater does with it, in one word."""
+        return "refused" if self.refused else "accepted" if self.words is None else "translated"
 
     @property
     def names(self) -> list[str]:
-        """As it may be typed."""
+        """All spellings."""
         return [name for name in (self.short, self.long) if name]
 
 
@@ -113,80 +113,101 @@ def task_of(value: str, words: Sequence[str]) -> list[str]:
     return ["-d", TASKS.get(value, value)]
 
 
-TORCHRUN = "Start them with `torchrun --nproc_per_node N run_downstream.py …`."
-HUB = "`-u ORG/NAME` is a model of the hub; no code of a hub is run."
+TORCHRUN = "Start several processes with `torchrun --nproc_per_node N run_downstream.py …`."
+HUB = "`-u ORG/NAME` loads a model from the Hugging Face hub; code from a hub is never executed."
 TABLE = (
-    Flag("-m", "--mode", "train, evaluate; `inference` is a command: `headwater predict RUN my.wav`"),
-    Flag("-t", "--evaluate_split", "the split of -m evaluate; the WAV of `inference` goes to `headwater predict RUN my.wav`"),
+    Flag("-m", "--mode", "train or evaluate; for `inference`, type `headwater predict RUN my.wav`"),
+    Flag("-t", "--evaluate_split", "the split that -m evaluate tests; to label a WAV, type `headwater predict RUN my.wav`"),
     Flag(
         "-o",
         "--override",
-        "in s3prl's words (the table below) or in a recipe's: `-o optimizer.lr=1e-4`",
+        "takes keys of s3prl (the table below) and of a recipe: `-o optimizer.lr=1e-4`",
         lambda value, _: [value],
     ),
     Flag(
         "",
         "--backend",
-        f"left out: nccl on GPUs, gloo on CPUs. {TORCHRUN}",
+        f"ignored: GPUs use nccl, CPUs use gloo. {TORCHRUN}",
         left_out(
             "nccl",
             otherwise="Expected the device to choose how processes talk (nccl on GPUs, gloo on CPUs), found --backend "
             "{}. Leave it out.",
         ),
     ),
-    Flag("", "--local_rank", f"left out where a launcher adds it. {TORCHRUN}", rank_of),
+    Flag("", "--local_rank", f"ignored if a launcher adds it. {TORCHRUN}", rank_of),
     Flag(
         "-e",
         "--past_exp",
-        "a run folder; `RUN/dev-best.ckpt` is its folder; s3prl's file: `headwater import FILE RUN`",
+        "a run folder (`RUN/dev-best.ckpt` means RUN); convert a checkpoint of s3prl first: `headwater import FILE RUN`",
         run_of("-e"),
     ),
-    Flag("-i", "--init_ckpt", "a run folder, whose head and layer weights are the start, as with -e", run_of("-i")),
-    Flag("-c", "--config", "a recipe; `downstream/emotion/config.yaml` is `superb/emotion`", recipe_of),
-    Flag("-d", "--downstream", "a task; speech_commands is `ks`, voxceleb1 is `sid`", task_of),
+    Flag("-i", "--init_ckpt", "a run folder: training starts from its head and layer weights", run_of("-i")),
+    Flag("-c", "--config", "a recipe; `downstream/emotion/config.yaml` becomes `superb/emotion`", recipe_of),
+    Flag("-d", "--downstream", "a task; speech_commands becomes `ks`, voxceleb1 becomes `sid`", task_of),
     Flag("-v", "--downstream_variant", "the fold: `-v fold1`, or `-v 1`"),
-    Flag("", "--hub", f"left out: torch. {HUB}", left_out("torch", otherwise="Expected --hub torch, found --hub {}. " + HUB)),
-    Flag("-u", "--upstream", "the same names mean the same models; s3prl's others are `-u s3prl/NAME`"),
-    Flag("-k", "--upstream_ckpt", "a folder of transformers, or s3prl's converted .pt, with `-u hubert` or `-u hubert_local`"),
+    Flag(
+        "",
+        "--hub",
+        f"ignored if it says torch. {HUB}",
+        left_out("torch", otherwise="Expected --hub torch, found --hub {}. " + HUB),
+    ),
+    Flag("-u", "--upstream", "the same names load the same models; load any other upstream of s3prl with `-u s3prl/NAME`"),
+    Flag(
+        "-k",
+        "--upstream_ckpt",
+        "a folder of transformers, or a .pt that s3prl converted; works with `-u hubert` and `-u hubert_local`",
+    ),
     Flag(
         "-g",
         "--upstream_model_config",
-        "a file of s3prl's options is not read: `-u fbank`, `-u mfcc`, or s3prl's own by `-u s3prl/NAME`",
+        "Headwater does not read option files of s3prl: type `-u fbank`, `-u mfcc`, or `-u s3prl/NAME` for an upstream of s3prl",
         refused=True,
     ),
     Flag(
         "-r",
         "--upstream_refresh",
-        "remove the model's folder in the hub's cache: it is fetched again, and known by its hash",
+        "delete the folder of the model in the cache of the hub; the next run downloads it again",
         refused=True,
         is_switch=True,
     ),
-    Flag("-f", "--upstream_trainable", "the same; the convolutions stay frozen, as there", is_switch=True),
-    Flag("-s", "--upstream_feature_selection", "hidden_states, last_hidden_state; `hidden_state_3` is `-l 3`", selection_of),
-    Flag("-l", "--upstream_layer_selection", "the same numbers, negative ones too; `all` gives each layer a head"),
-    Flag("", "--upstream_feature_normalize", "the same", is_switch=True),
-    Flag("", "--upstream_model_name", "name the file itself: `-u hubert -k FILE`", refused=True),
+    Flag("-f", "--upstream_trainable", "the same: finetune; convolutions stay frozen, as in s3prl", is_switch=True),
+    Flag(
+        "-s", "--upstream_feature_selection", "hidden_states or last_hidden_state; `hidden_state_3` becomes `-l 3`", selection_of
+    ),
+    Flag("-l", "--upstream_layer_selection", "the same numbers, negative ones too; `all` trains one head for each layer"),
+    Flag("", "--upstream_feature_normalize", "the same: normalize each layer", is_switch=True),
+    Flag("", "--upstream_model_name", "name the file of weights: `-u hubert -k FILE`", refused=True),
     Flag(
         "",
         "--upstream_revision",
-        "fetch that revision: `hf download ORG/NAME --revision R --local-dir DIR`, then `-k DIR`",
+        "download that revision with `hf download ORG/NAME --revision R --local-dir DIR`, then type `-k DIR`",
         refused=True,
     ),
-    Flag("-n", "--expname", "the same: result/downstream/NAME"),
-    Flag("-p", "--expdir", "the same"),
-    Flag("-a", "--auto_resume", "what happens anyway: the same command goes on where it was", is_switch=True),
+    Flag("-n", "--expname", "the same: write to result/downstream/NAME"),
+    Flag("-p", "--expdir", "the same: write to this folder"),
+    Flag("-a", "--auto_resume", "accepted, but not needed: the same command always resumes", is_switch=True),
     Flag(
         "",
         "--push_to_hf_hub",
-        "make a folder that holds everything, `headwater export RUN DIR`, and upload it: `hf upload`",
+        "export the run with `headwater export RUN DIR`, then upload it with `hf upload ORG/NAME DIR`",
         refused=True,
     ),
-    Flag("", "--hf_hub_org", "`headwater export RUN DIR`, then `hf upload ORG/NAME DIR`", refused=True),
-    Flag("", "--seed", "the same; the default is 1, there 1337"),
-    Flag("", "--device", "the same; the default is cuda where there is one"),
-    Flag("", "--cache_dir", "set HF_HOME (models) and HEADWATER_CACHE (features, demos) in the environment", refused=True),
-    Flag("", "--verbose", "left out: nothing reads it in s3prl either", lambda *_: [], is_switch=True),
-    Flag("", "--disable_cudnn", "nothing stands for it: leave it out, or run on `--device cpu`", refused=True, is_switch=True),
+    Flag(
+        "",
+        "--hf_hub_org",
+        "export the run with `headwater export RUN DIR`, then upload it with `hf upload ORG/NAME DIR`",
+        refused=True,
+    ),
+    Flag("", "--seed", "the same; the default is 1 (s3prl: 1337)"),
+    Flag("", "--device", "the same; the default is cuda where a GPU is present"),
+    Flag(
+        "",
+        "--cache_dir",
+        "set HF_HOME (cache of models) and HEADWATER_CACHE (cache of features and demos) in the environment",
+        refused=True,
+    ),
+    Flag("", "--verbose", "ignored: s3prl does not read it either", lambda *_: [], is_switch=True),
+    Flag("", "--disable_cudnn", "leave it out, or run on the CPU with `--device cpu`", refused=True, is_switch=True),
 )
 FLAGS = {name: flag for flag in TABLE for name in flag.names}
 FLAGS["--local-rank"] = FLAGS["--local_rank"]  # as torch's launcher of today spells it
@@ -195,7 +216,7 @@ FLAGS["--local-rank"] = FLAGS["--local_rank"]  # as torch's launcher of today sp
 def parted(word: str) -> list[str]:
     """Return a short flag and the value typed onto it (`-dsv`, `-fa`) as two words; any other word as it is."""
     flag = FLAGS.get(word[:2])
-    if flag is None or word.startswith("--") or len(word) == 2 or (flag.kind == "taken" and not flag.is_switch):
+    if flag is None or word.startswith("--") or len(word) == 2 or (flag.kind == "accepted" and not flag.is_switch):
         return [word]
     if flag.is_switch:
         return [word[:2], *parted(f"-{word[2:]}")]
@@ -203,7 +224,7 @@ def parted(word: str) -> list[str]:
 
 
 def translated(words: Sequence[str]) -> list[str]:
-    """Return a command's words in ours: s3prl's are put into them, or refused with what stands in their place."""
+    """Return a command with the flags of s3prl translated; refuse those without a counterpart, and say what to type instead."""
     ours: list[str] = []
     overrides: list[str] = []
     left = [part for word in words for part in parted(word)]
@@ -219,7 +240,7 @@ def translated(words: Sequence[str]) -> list[str]:
                 overrides += values
             else:
                 ours += [name, *values]
-        elif flag is None or flag.kind == "taken":
+        elif flag is None or flag.kind == "accepted":
             ours.append(word)
         elif flag.refused:
             raise UserError(f"Expected Headwater's flags, found s3prl's {name}. {flag.here[0].upper()}{flag.here[1:]}.")
@@ -236,6 +257,6 @@ def translated(words: Sequence[str]) -> list[str]:
     return ours
 
 
-def told(before: Sequence[str], after: Sequence[str], prog: str) -> str:
-    """Return the command in our words, in one line; nothing where they are the same."""
-    return "" if [*before] == [*after] else f"run as    {prog} {shlex.join(after)}"
+def translation_note(before: Sequence[str], after: Sequence[str], prog: str) -> list[str]:
+    """Return the line that shows a translated command; none where nothing was translated."""
+    return [] if [*before] == [*after] else [f"run as    {prog} {shlex.join(after)}"]

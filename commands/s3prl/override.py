@@ -1,4 +1,4 @@
-"""s3prl's `-o "config.x=1,,args.y=2"`, put into ours."""
+"""Translate the keys of s3prl's `-o "config.x=1,,args.y=2"`."""
 
 from __future__ import annotations
 

@@ -14,19 +14,19 @@ from .flags import TABLE
 
 
 def flags_table() -> str:
-    """Return every flag of s3prl's, and what becomes of it."""
+    """Return the table of s3prl's flags, and what Headwater does with each."""
     rows = [f"| {', '.join(f'`{name}`' for name in flag.names)} | {flag.kind} | {flag.here} |" for flag in TABLE]
-    return "\n".join(["| s3prl | | here |", "|---|---|---|", *rows])
+    return "\n".join(["| s3prl | | Headwater |", "|---|---|---|", *rows])
 
 
 def overrides_table() -> str:
-    """Return every key of s3prl's `-o` that has a counterpart."""
+    """Return the table of the keys of s3prl's `-o` that Headwater translates."""
     rows = {f"`{theirs}`": f"`{ours.replace('TASK', 'emotion')}`" for theirs, ours in override.KEYS.items()}
     rows[f"`{override.FOLD}`"] = "`-v`"
-    rows[f"`{override.SIZE}` x `{override.PIECES}`"] = "`training.batch_size`, their product"
+    rows[f"`{override.SIZE}` x `{override.PIECES}`"] = "`training.batch_size`, the product of both"
     rows[", ".join(f"`{key}`" for key in override.OPTIMIZER)] = "`optimizer.name`"
-    rows[", ".join(f"`{key}`" for key in override.LEFT_OUT)] = "left out: no number depends on it"
-    return "\n".join(["| s3prl | here |", "|---|---|", *(f"| {theirs} | {ours} |" for theirs, ours in rows.items())])
+    rows[", ".join(f"`{key}`" for key in override.LEFT_OUT)] = "ignored: no score depends on it"
+    return "\n".join(["| s3prl | Headwater |", "|---|---|", *(f"| {theirs} | {ours} |" for theirs, ours in rows.items())])
 
 
 def with_tables(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ _VERSION = 1  # raise it when a demo's content changes: what lies in a cache is 
 def demo_root(reader: Reader, seed: int = 0, scale: float = 1.0) -> Path:
     """Return the folder of a corpus' miniature, made on the first call; the same seed gives the same files."""
     if reader.make_demo is None:
-        raise UserError(f"Expected a corpus with a demo, found '{reader.name}'. See `headwater corpus list`.")
+        raise UserError(f"Expected a corpus with a demo, found '{reader.name}'. See `headwater list corpora`.")
     if not 0.01 <= scale <= 100:
         raise UserError(f"Expected a demo scale between 0.01 and 100, found {scale:g}. Scale 1 is a few hundred utterances.")
     parent = cache_folder() / "demo"
@@ -33,6 +34,8 @@ def demo_root(reader: Reader, seed: int = 0, scale: float = 1.0) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with _only_one(parent / f".{folder.name}.lock"):
+            for left in parent.glob(f".{glob.escape(folder.name)}.*/"):  # of one that was killed: the lock is ours alone
+                shutil.rmtree(left, ignore_errors=True)
             if not (folder / MARKER).is_file():
                 _make_aside(reader.name, folder, seed, scale)
     except OSError as error:

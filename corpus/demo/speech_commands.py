@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,36 +19,46 @@ _NOISE_SECONDS = 30.0
 _ACCENTS = ("en-us", "en-gb-x-rp", "en-gb-scotland")
 
 
-def make_demo(folder: Path, *, seed: int, scale: float) -> None:
-    """Write speech_commands_v0.01 and its test set, about 650 clips at scale 1."""
-    from ..readers.speech_commands import KEYWORDS, LISTS, NOISE, SILENCE, TEST_SET, UNKNOWN
+@dataclass(frozen=True)
+class Layout:
+    """What the corpus calls its words, folders and lists, and whom it puts where."""
 
+    keywords: Sequence[str]
+    unknown: str  # folders of the test set
+    silence: str
+    noise: str  # folder
+    test_set: str  # folder
+    lists: Mapping[str, str]  # split -> file
+    split_of: Callable[[str], str]  # of a speaker
+
+
+def make_demo(folder: Path, *, seed: int, scale: float, layout: Layout) -> None:
+    """Write speech_commands_v0.01 and its test set, about 650 clips at scale 1."""
     root = folder / "speech_commands_v0.01"
-    lists: dict[str, list[str]] = {split: [] for split in LISTS}
-    for number, (split, name) in enumerate(_people(seed, scale)):
+    lists: dict[str, list[str]] = {split: [] for split in layout.lists}
+    for number, (split, name) in enumerate(_people(seed, scale, layout.split_of)):
         generator = np.random.default_rng([seed, 1, number])
         speaker = draw_speaker(_ACCENTS[number % len(_ACCENTS)], "FM"[number // 2 % 2], generator)
         others = [_OTHER_WORDS[index] for index in generator.permutation(len(_OTHER_WORDS))[:_OTHERS]]
-        for word in (*KEYWORDS, *others):
+        for word in (*layout.keywords, *others):
             clip = _clip(word, speaker, generator)
             write_wav(root / word / f"{name}_nohash_0.wav", clip)
             if split in lists:
                 lists[split].append(f"{word}/{name}_nohash_0.wav")
             if split == "test" and word not in others[1:]:
-                write_wav(folder / TEST_SET / (word if word in KEYWORDS else UNKNOWN) / f"{name}_nohash_0.wav", clip)
+                place = word if word in layout.keywords else layout.unknown
+                write_wav(folder / layout.test_set / place / f"{name}_nohash_0.wav", clip)
     for split, names in lists.items():
-        (root / LISTS[split]).write_text("\n".join(sorted(names)) + "\n", encoding="utf-8")
+        (root / layout.lists[split]).write_text("\n".join(sorted(names)) + "\n", encoding="utf-8")
     for number, (kind, band) in enumerate(_NOISES.items()):
         generator = np.random.default_rng([seed, 2, number])
-        write_wav(root / NOISE / f"{kind}.wav", _noise(_NOISE_SECONDS, band, generator))
+        write_wav(root / layout.noise / f"{kind}.wav", _noise(_NOISE_SECONDS, band, generator))
         for take in range(max(1, round(2 * scale))):
-            write_wav(folder / TEST_SET / SILENCE / f"{number}_{take}.wav", _noise(1.0, band, generator))
+            write_wav(folder / layout.test_set / layout.silence / f"{number}_{take}.wav", _noise(1.0, band, generator))
 
 
-def _people(seed: int, scale: float) -> Iterator[tuple[str, str]]:
+def _people(seed: int, scale: float, split_of: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Yield splits and names whose hash puts them there, as the corpus' README has it."""
-    from ..readers.speech_commands import split_of
-
     generator = np.random.default_rng([seed, 0])
     for split, count in _SPEAKERS.items():
         names: list[str] = []

@@ -33,10 +33,8 @@ class _Video:
     noise: float  # dB below the voice
 
 
-def make_demo(folder: Path, *, seed: int, scale: float) -> None:
-    """Write dev/wav, test/wav and iden_split.txt: 12 speakers, about 320 utterances at scale 1."""
-    from ..readers.voxceleb1 import LISTS
-
+def make_demo(folder: Path, *, seed: int, scale: float, list_name: str) -> None:
+    """Write dev/wav, test/wav and the list of the splits: 12 speakers, about 320 utterances at scale 1."""
     lines = []
     least, most = _SPEAKERS
     for number in range(min(most, max(least, round(most * scale)))):
@@ -48,7 +46,7 @@ def make_demo(folder: Path, *, seed: int, scale: float) -> None:
                 clip = f"{video.name}/{take + 1:05d}.wav"
                 write_wav(place / clip, _heard(video, generator))
                 lines.append(f"{split} {name}/{clip}")
-    (folder / LISTS[0]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / list_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _speaker(number: int, generator: np.random.Generator) -> Speaker:

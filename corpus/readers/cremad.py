@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -86,10 +87,11 @@ register_corpus(
     Reader(
         name="cremad",
         read=read,
+        has_layout=_has_files,
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
-        make_demo=make_cremad,
+        make_demo=partial(make_cremad, texts=TEXTS),
         description="English, 91 actors, 12 sentences, 6 emotions, 7,442 clips",
         where="git lfs clone https://github.com/CheyneyComputerScience/CREMA-D (ODbL): the folder with AudioWAV in it",
     )

@@ -16,14 +16,19 @@ TABLE = "clips.csv"
 
 def read(root: str | Path, *, protocol: str = "split", fold: int | None = None) -> Corpus:
     """Return the clips as a manifest has them; label 1 is directed, 0 is not, and device and lang are labels too."""
-    folder = find_inside(root, lambda place: (place / TABLE).is_file(), "device-directed clips", f"a table {TABLE}")
+    folder = find_inside(root, _has_table, "device-directed clips", f"a table {TABLE}")
     return replace(manifest.read(folder / TABLE, protocol=protocol, fold=fold), name="directed")
+
+
+def _has_table(folder: Path) -> bool:
+    return (folder / TABLE).is_file()
 
 
 register_corpus(
     Reader(
         name="directed",
         read=read,
+        has_layout=_has_table,
         tasks=("dsd",),
         default_for=("dsd",),
         protocols=PROTOCOLS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -77,10 +78,11 @@ register_corpus(
     Reader(
         name="emodb",
         read=read,
+        has_layout=_has_files,
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
-        make_demo=make_emodb,
+        make_demo=partial(make_emodb, texts=TEXTS, speakers=SPEAKERS),
         description="German, 10 actors, 10 sentences, 7 emotions, 535 utterances",
         where="download.zip from http://emodb.bilderbar.info/download/ (CC0): the folder with wav in it",
     )

@@ -12,7 +12,7 @@ from ..base import Corpus, Reader, Utterance, register_corpus
 from ..demo.iemocap import make_demo
 from ..folds import Splits, check_fold, compare_counts, random_folds, split_by
 from ..locate import find_inside, is_demo
-from .superb_order import DEV_HASHES, dev_hash, dev_ids
+from .superb_order import DEV_HASHES, dev_hash, dev_ids, in_order
 
 PROTOCOLS = {"session5": 5, "speaker10": 10, "random10": 10, "superb": 5}
 SPEAKERS = tuple(f"Ses{session:02d}{sex}" for session in range(1, 6) for sex in "FM")
@@ -127,8 +127,13 @@ def _split(turns: Sequence[Utterance], protocol: str, fold: int) -> Splits:
         return random_folds(turns, fold)
     four = {*_MERGE, *_KEEP}  # s3prl draws over these; the other turns of its sessions stay in train
     dev = dev_ids([turn.id for turn in turns if turn.labels["emotion"] in four], fold)
-    keys = ["dev" if turn.id in dev else turn.session or "" for turn in turns]
-    return split_by(turns, keys, dev={"dev"}, test={f"Ses0{fold}"})
+    drawn = {*dev}
+    keys = ["dev" if turn.id in drawn else turn.session or "" for turn in turns]
+    splits = split_by(turns, keys, dev={"dev"}, test={f"Ses0{fold}"})
+    # evaluated in fours that are padded together: the score depends on who stands beside whom
+    orders = {"dev": dev, "test": in_order(turn.id for turn in splits["test"])}
+    ranks = {split: {name: rank for rank, name in enumerate(names)} for split, names in orders.items()}
+    return splits | {split: tuple(sorted(splits[split], key=lambda turn: rank[turn.id])) for split, rank in ranks.items()}
 
 
 def _compare_dev(dev: Sequence[Utterance], fold: int) -> tuple[str, ...]:
@@ -149,6 +154,7 @@ register_corpus(
     Reader(
         name="iemocap",
         read=read,
+        has_layout=_has_sessions,
         tasks=("emotion", "avd"),
         default_for=("emotion",),
         protocols=PROTOCOLS,

@@ -92,6 +92,7 @@ register_corpus(
     Reader(
         name="librispeech",
         read=read,
+        has_layout=_has_splits,
         tasks=("asr",),
         protocols=PROTOCOLS,
         default_for=("asr",),

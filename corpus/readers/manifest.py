@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
+from ...core.files import expanded
 from ..base import Corpus, Reader, Utterance, register_corpus
 from ..folds import Splits, check_fold, choose_dev, deal, in_drawn_order, random_folds, split_by_speaker
-from ..tables import Row, column_of, likeliest, read_table, resolve_columns
+from ..tables import Row, column_of, columns_option, likeliest, read_table, resolve_columns
 
 # auto: the table's own split column, else speaker5, else random5
 PROTOCOLS = {"auto": 5, "split": 1, "speaker5": 5, "random5": 5, "all_test": 1}
@@ -39,13 +40,13 @@ def read(
     `audio_root`, or to the table's folder.
     """
     number = check_fold("manifest", PROTOCOLS, protocol, fold)
-    path = Path(root).expanduser()
+    path = expanded(root)
     headers, rows = read_table(path)
     needed = ("audio", "label") if label_required else ("audio",)
     names = resolve_columns(headers, columns or {}, needed, path)
     ratings = {} if label_required else _ratings(headers, names, rows[0])
     names |= ratings
-    base = Path(audio_root).expanduser() if audio_root else path.parent
+    base = expanded(audio_root) if audio_root else path.parent
     utterances = [_utterance(row, names, needed, base, path) for row in rows]
     if not label_required:
         utterances = [_rated(utterance, row, names, path) for utterance, row in zip(utterances, rows, strict=True)]
@@ -69,7 +70,7 @@ def read(
     return Corpus("manifest", chosen, number, splits, label_order=order, notes=notes)
 
 
-_HINT = " Add rows of another class, or name another column: --columns label=HEADER"
+_HINT = " Add rows of another class, or name another column: -o corpus.options.columns.label=HEADER"
 
 
 _RATINGS = ("arousal", "valence", "dominance")
@@ -102,12 +103,12 @@ def _not_asked(headers: Sequence[str], names: Mapping[str, str]) -> tuple[str, .
     """Name the columns that look like what nobody has asked for: a text is none unless it is called so."""
     free = [header for header in headers if header not in names.values()]
     found = {key: column_of(key, free) for key in _OPTIONAL if key not in names}
-    listed = ",".join(f"{key}={header}" for key, header in found.items() if header is not None)
-    return (f"columns that are not used, but could be: --columns {listed}",) if listed else ()
+    likely = {key: header for key, header in found.items() if header is not None}
+    return (f"columns that are not used, but could be: -o {columns_option(likely)}",) if likely else ()
 
 
 def _cell(row: Row, names: Mapping[str, str], key: str) -> str | None:
-    value = row.values.get(names.get(key, ""))
+    value = row.values.get(names[key]) if key in names else None  # "" is a header, too: pandas' index has it
     return None if value is None or str(value).strip() == "" else str(value).strip()
 
 
@@ -137,16 +138,23 @@ def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: 
             f"Expected 0 <= start < end, found start {start:g} and end {end} in row {row.number} of {path}. Mend the row."
         )
     labels: dict[str, Any] = {
-        header: value for header, value in row.values.items() if header not in names.values() and value not in (None, "")
+        header: value
+        for header, value in row.values.items()
+        if header and header not in names.values() and value not in (None, "")
     }
     if _cell(row, names, "label") is not None:
         label = row.values[names["label"]]
+        if isinstance(label, (dict, list)) or label != label:  # of json; NaN alone differs from itself
+            raise UserError(
+                f"Expected a word or a number in column '{names['label']}', found {str(label)[:40]} in row {row.number} "
+                f"of {path}. Write what the utterance is."
+            )
         labels["label"] = label.strip() if isinstance(label, str) else label
     labels |= {key: row.values[names[key]] for key in _OF_LABELS if _cell(row, names, key) is not None}
     return Utterance(
         id=_cell(row, names, "id")
         or (audio if not start and end is None else f"{audio}#{start:g}-{'' if end is None else f'{end:g}'}"),
-        audio=str(base / Path(audio).expanduser()),
+        audio=str(base / expanded(audio)),
         start=start,
         duration=None if end is None else end - start,
         text=_cell(row, names, "text"),
@@ -179,7 +187,7 @@ def _refuse_other_folds(fold: int | None, path: Path) -> None:
     if fold not in (None, 1):
         raise UserError(
             f"Expected one fold, found fold {fold} asked of {path}, whose own column of splits decides. "
-            "Leave out the fold, or choose --protocol speaker5."
+            "Leave out the fold, or choose -o corpus.protocol=speaker5."
         )
 
 
@@ -197,12 +205,12 @@ def _split(
         missing = next(row.number for utterance, row in zip(utterances, rows, strict=True) if not utterance.speaker)
         raise UserError(
             f"Expected a speaker in every row for protocol speaker5, found none in row {missing} of {path}. "
-            "Name the column (--columns speaker=HEADER), or choose --protocol random5."
+            "Name the column (-o corpus.options.columns.speaker=HEADER), or choose -o corpus.protocol=random5."
         )
     if len(speakers) < 5:
         raise UserError(
             f"Expected at least 5 speakers for 5 folds, found {len(speakers)} in {path}. "
-            "Add a column 'split', or choose --protocol random5."
+            "Add a column 'split', or choose -o corpus.protocol=random5."
         )
     return split_by_speaker(utterances, deal(speakers, 5), fold), ()
 
@@ -211,7 +219,10 @@ def _own_split(
     utterances: Sequence[Utterance], rows: Sequence[Row], names: Mapping[str, str], path: Path
 ) -> tuple[Splits, tuple[str, ...]]:
     if "split" not in names:
-        raise UserError(f"Expected a column of splits in {path} for protocol split, found none. Name it: --columns split=HEADER")
+        raise UserError(
+            f"Expected a column of splits in {path} for protocol split, found none. "
+            "Name it: -o corpus.options.columns.split=HEADER"
+        )
     splits: dict[str, list[Utterance]] = {}
     for utterance, row in zip(utterances, rows, strict=True):
         word = str(row.values.get(names["split"]) or "").strip()
@@ -227,7 +238,7 @@ def _own_split(
         counts = ", ".join(f"{name} ({len(found)})" for name, found in splits.items())
         raise UserError(
             f"Expected rows of split '{missing[0]}' in {path}, found {counts}. "
-            "Add them, leave the column out for folds, or evaluate all rows with --protocol all_test."
+            "Add them, leave the column out for folds, or evaluate all rows with -o corpus.protocol=all_test."
         )
     frozen: Splits = {name: tuple(found) for name, found in splits.items()}
     if "dev" in frozen:
@@ -249,7 +260,7 @@ def _own_name(word: str, row: Row, path: Path) -> str:
 
 def _no_speakers(headers: Sequence[str], names: Mapping[str, str]) -> str:
     likely = likeliest("speaker", [header for header in headers if header not in names.values()])
-    hint = f": --columns speaker={likely}?" if likely else ""
+    hint = f": -o {columns_option({'speaker': likely})}?" if likely else ""
     return f"no column of speakers, so folds are drawn over rows, and results flatter where speakers return{hint}"
 
 

@@ -54,7 +54,10 @@ _TRANSCRIPTS = ("transcripts", "transcript", "transcription", "transcriptions")
 _AT_ONCE = 500  # transcripts
 _NOTHING = {"", "nan", "na", "n/a", "none", "null", "-"}
 _LAYOUT = "the folders Audios and Labels (with labels_consensus.csv)"
-_RELEASES = {"1.11": {"train": 84030, "dev": 19815, "test1": 30647, "test2": 14815, "test3": 2347}}
+_RELEASES = {
+    "1.10": {"train": 63076, "dev": 10999, "test1": 16903, "test2": 13289},
+    "1.11": {"train": 84030, "dev": 19815, "test1": 30647, "test2": 14815, "test3": 2347},
+}
 _NAME = re.compile(r"MSP-PODCAST_(?P<podcast>[^_]+)_.+")
 
 
@@ -285,6 +288,7 @@ register_corpus(
     Reader(
         name="msp_podcast",
         read=read,
+        has_layout=_has_layout,
         tasks=("avd", "emotion"),
         default_for=("avd",),
         protocols=PROTOCOLS,

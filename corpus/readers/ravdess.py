@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -12,11 +13,18 @@ from ..demo.actors import make_ravdess
 from ..folds import check_fold, compare_counts, split_by_speaker
 from ..locate import find_inside, is_demo, wav_files
 
-PROTOCOLS = {"actor6": 6}
+PROTOCOLS = {"actor6": 6, "emobox": 6}
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")  # 01 to 08
 TEXTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
-# four actors each, two women (even) and two men (odd), as in EmoBox
-FOLDS = tuple(tuple(f"{actor:02d}" for actor in range(first, first + 4)) for first in range(1, 25, 4))
+FOLDS = {  # protocol -> the test actors of each fold; women have even numbers
+    # two women and two men each: our own
+    "actor6": tuple(tuple(f"{actor:02d}" for actor in range(first, first + 4)) for first in range(1, 25, 4)),
+    # EmoBox's: their results compare with no other folds' (its second one is four women)
+    "emobox": tuple(
+        tuple(actors.split())
+        for actors in ("01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22")
+    ),
+}
 _EXPECTED = {emotion: 96 if emotion == "neutral" else 192 for emotion in EMOTIONS}
 _NAME = re.compile(
     r"(?P<modality>0[1-3])-(?P<channel>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])"
@@ -49,7 +57,7 @@ def read(root: str | Path, *, protocol: str = "actor6", fold: int | None = None)
     notes = tuple(f"{count} files passed over: {why}" for why, count in sorted(passed_over.items()))
     if not is_demo(folder):
         notes += compare_counts("RAVDESS speech", Counter(str(row.labels["emotion"]) for row in utterances), _EXPECTED)
-    splits = split_by_speaker(utterances, FOLDS, number or 1)
+    splits = split_by_speaker(utterances, FOLDS[protocol], number or 1)
     return Corpus("ravdess", protocol, number, splits, label_order={"emotion": EMOTIONS}, notes=notes)
 
 
@@ -78,10 +86,11 @@ register_corpus(
     Reader(
         name="ravdess",
         read=read,
+        has_layout=_has_files,
         tasks=("emotion",),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
-        make_demo=make_ravdess,
+        make_demo=partial(make_ravdess, texts=TEXTS),
         description="English, 24 actors, 2 sentences, 8 emotions, 1,440 speech files",
         where="Audio_Speech_Actors_01-24.zip from https://zenodo.org/records/1188976 (CC BY-NC-SA 4.0)",
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import soundfile
 
 from ...core.errors import UserError
 from ..base import Corpus, Reader, Utterance, register_corpus
-from ..demo.speech_commands import make_demo
+from ..demo.speech_commands import Layout, make_demo
 from ..folds import check_fold, compare_counts
 from ..locate import find_inside, is_demo, wav_files
 
@@ -35,7 +36,7 @@ def read(root: str | Path, *, protocol: str = "v1", fold: int | None = None) -> 
     Where that set does not lie beside the folder, test is the testing list with noise of its own.
     """
     check_fold("speech_commands", PROTOCOLS, protocol, fold)
-    folder = find_inside(root, lambda place: (place / NOISE).is_dir(), "Speech Commands", f"folders of words and {NOISE}")
+    folder = find_inside(root, _has_noise, "Speech Commands", f"folders of words and {NOISE}")
     if (folder / "backward").is_dir():
         raise UserError(
             f"Expected the 30 words of Speech Commands v0.01 in {folder}, found 'backward', a word of v0.02. "
@@ -74,6 +75,10 @@ def split_of(speaker: str) -> str:
     most = 2**27 - 1
     percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (most + 1) * (100.0 / most)
     return "dev" if percent < 10 else "test" if percent < 20 else "train"
+
+
+def _has_noise(folder: Path) -> bool:
+    return (folder / NOISE).is_dir()
 
 
 def _clips(folder: Path) -> tuple[list[Utterance], int]:
@@ -149,16 +154,18 @@ def _test_set(folder: Path) -> list[Utterance]:
     return rows
 
 
+_LAYOUT = Layout(KEYWORDS, UNKNOWN, SILENCE, NOISE, TEST_SET, LISTS, split_of)
 register_corpus(
     Reader(
         name="speech_commands",
         read=read,
+        has_layout=_has_noise,
         tasks=("ks",),
         default_for=("ks",),
         protocols=PROTOCOLS,
         # most of dev is unknown words, the test set has as many of each class
         select_by={"ks": "ua"},
-        make_demo=make_demo,
+        make_demo=partial(make_demo, layout=_LAYOUT),
         description="English, 64,721 clips of one second, 30 words (10 keywords), 6 noises; a test set of 3,081",
         where=(
             "speech_commands_v0.01.tar.gz and speech_commands_test_set_v0.01.tar.gz from "

@@ -44,17 +44,17 @@ def dialogs(session: int) -> list[str]:
     return [f"Ses0{session}{name}" for name in _DIALOGS[session].split()]
 
 
-def dev_ids(four_class_ids: Iterable[str], fold: int) -> set[str]:
-    """Return the fifth of the training sessions' four-class utterances that s3prl selects on.
+def dev_ids(four_class_ids: Iterable[str], fold: int) -> list[str]:
+    """Return the fifth of the training sessions' four-class utterances that s3prl selects on, in the order it evaluates them.
 
     s3prl lists the utterances dialog by dialog, session by session, and calls `random_split` after `manual_seed(0)`.
     """
     import torch
 
-    train = [name for name in _in_order(four_class_ids) if name[3:5] != f"{fold:02d}"]
+    train = [name for name in in_order(four_class_ids) if name[3:5] != f"{fold:02d}"]
     kept = int(0.8 * len(train))
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
-    return {train[position] for position in drawn[kept:]}
+    return [train[position] for position in drawn[kept:]]
 
 
 def dev_hash(ids: Collection[str]) -> str:
@@ -62,6 +62,7 @@ def dev_hash(ids: Collection[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
-def _in_order(ids: Iterable[str]) -> list[str]:
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return utterances session by session and dialog by dialog, as s3prl lists them."""
     order = {dialog: place for place, dialog in enumerate(name for session in _DIALOGS for name in dialogs(session))}
     return sorted(ids, key=lambda name: (name[:5], order.get(name[:-5], len(order)), name))

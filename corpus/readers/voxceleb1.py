@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -83,10 +84,11 @@ register_corpus(
     Reader(
         name="voxceleb1",
         read=read,
+        has_layout=_has_speakers,
         tasks=("sid",),
         default_for=("sid",),
         protocols=PROTOCOLS,
-        make_demo=make_demo,
+        make_demo=partial(make_demo, list_name=LISTS[0]),
         description="1,251 speakers in interviews, 153,516 utterances of 4 to 145 s; train, dev and test by video",
         where=f"https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html: folders dev/wav and test/wav, and {_URL} beside them",
     )

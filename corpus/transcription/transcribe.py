@@ -128,11 +128,17 @@ def with_transcripts(corpus: Corpus, what: str, *, where: str = "") -> Corpus:
 
 def compared(corpus: Corpus, told: Corpus, source: str, normalize: Callable[[str], str]) -> Corpus:
     """Return a corpus of other words with their source, and how far they are from the corpus' own, in its tables."""
-    heard = {row.id: row.text for rows in told.splits.values() for row in rows}
-    own = [(row.id, row.text) for rows in corpus.splits.values() for row in rows if row.text]
-    found = word_errors([(text, heard[name] or "") for name, text in own if heard[name] is not None], normalize)
-    facts = {"source": source, "wer": None if found is None else found.rate}
-    return replace(told, tables={**told.tables, "transcripts": facts})
+    texts = {row.id: row.text for rows in told.splits.values() for row in rows}
+
+    def rate(rows: Sequence[Utterance]) -> float | None:
+        """Return the word error rate over utterances that have both texts."""
+        own = [(row.id, row.text) for row in rows if row.text and texts[row.id] is not None]
+        found = word_errors([(text, texts[name] or "") for name, text in own], normalize)
+        return None if found is None else found.rate
+
+    by_split = {split: rate(rows) for split, rows in corpus.splits.items()}
+    whole = rate([row for rows in corpus.splits.values() for row in rows])
+    return replace(told, tables={**told.tables, "transcripts": {"source": source, "wer": whole, "wer_by_split": by_split}})
 
 
 def normalizer_of(asr: AsrModel) -> tuple[Callable[[str], str], str]:

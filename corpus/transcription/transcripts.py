@@ -158,7 +158,8 @@ def require_texts(
         raise UserError(
             f"Expected a transcript of every utterance, since the run {does} text, found none for {counts} (the first: {first}). "
             "Fill a column 'text' or let `headwater corpus transcribe` write them and add --transcripts; "
-            "leave these utterances out with --missing-text drop; or read them as empty with --missing-text empty."
+            "leave these utterances out with -o corpus.missing_text=drop; or read them as empty text with "
+            "-o corpus.missing_text=empty."
         )
     if missing == "drop":
         kept = {name: tuple(row for row in rows if row.text is not None) for name, rows in splits.items()}

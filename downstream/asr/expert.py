@@ -16,7 +16,7 @@ from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Output, Task
 from . import question
-from .masks import mask_dimensions, mask_time
+from .masks import Fill, mask_dimensions, mask_time
 from .recurrent import Recurrent, put_side_by_side
 from .spelling import BLANK, decode, encode, frames_needed
 
@@ -38,6 +38,7 @@ class AsrConfig:
     time_width: Annotated[int, AT_LEAST_0] = 40  # frames, at most
     dim_masks: Annotated[int, AT_LEAST_0] = 4
     dim_width: Annotated[int, AT_LEAST_0] = 50  # dimensions, at most
+    mask_fill: Fill = "mean"
 
 
 class Asr(Expert):
@@ -62,8 +63,8 @@ class Asr(Expert):
         """Return a logit for the blank and for each character, frame by frame: (batch, frame, character)."""
         heard, options = frames["audio"], self.options
         if self.training and options.spec_augment:
-            heard = mask_time(heard, options.time_masks, options.time_width)
-            heard = mask_dimensions(heard, options.dim_masks, options.dim_width)
+            heard = mask_time(heard, options.time_masks, options.time_width, options.mask_fill)
+            heard = mask_dimensions(heard, options.dim_masks, options.dim_width, options.mask_fill)
         heard = put_side_by_side(heard, options.downsample)
         hidden = self.recurrent(self.projector(heard.values), heard.lengths)
         return Output(self.classifier(hidden), heard.lengths)

@@ -31,10 +31,10 @@ def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequenc
     """Refuse a corpus without transcripts, and a split in which nothing is said."""
     rows = [row for split in corpus.splits.values() for row in split]
     if all(row.text is None for row in rows):
-        hint = " ".join(note for note in corpus.notes if "--columns" in note)
+        hint = " ".join(note for note in corpus.notes if "corpus.options.columns" in note)
         raise UserError(
             f"Expected transcripts in {corpus.name}, since asr learns to write them, found none. In your own table they stand "
-            "in a column 'text' (or --columns text=HEADER); --transcripts takes them from elsewhere."
+            "in a column 'text' (or -o corpus.options.columns.text=HEADER); --transcripts takes them from elsewhere."
             f"{' Note: ' * bool(hint)}{hint}"
         )
     for split in splits:

@@ -15,6 +15,7 @@ from .. import metrics
 from ..answer import Ratings
 from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig
+from .plot import agreement_plot
 
 DIMENSIONS = ("arousal", "valence", "dominance")  # always in this order
 _MEASURES = {"ccc": metrics.concordance, "pearson": metrics.pearson, "rmse": metrics.rmse}
@@ -36,7 +37,8 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
         known = ", ".join(sorted({key for row in rows for key in row.labels})) or "none"
         raise UserError(
             f"Expected ratings of {', '.join(dimensions)} in {corpus.name}, found none (labels there: {known}). "
-            "A table of your own names its columns with --columns arousal=HEADER,valence=HEADER,dominance=HEADER"
+            "A table of your own names its columns with "
+            "-o corpus.options.columns='{arousal: HEADER, valence: HEADER, dominance: HEADER}'"
         )
     scale = scale_of(options.scale, corpus, rated, dimensions)
     for split in ("train", "dev"):
@@ -164,8 +166,6 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw predictions over references, a panel for each dimension."""
-    from .plot import agreement_plot
-
     path = stem.with_name(f"agreement-{stem.name}.png")
     agreement_plot(outcome.references, outcome.predictions, vocabulary["dimensions"], vocabulary["scale"], path, marks=marks)
 

@@ -17,6 +17,7 @@ from .. import classification, metrics
 from ..answer import OneClass
 from ..base import Outcome, Question, Tables
 from ..labels import Classes, LabelsConfig, check_words, label_key, require_trainable
+from .plot import det_plot
 
 CLASSES = ("other", "directed")
 WORDS = {
@@ -57,7 +58,7 @@ def require_both(classes: Classes, corpus: Corpus) -> None:
     if len(found) < len(CLASSES):
         raise UserError(
             f"Expected both classes in split 'dev' of {corpus.name}, which places the operating point, "
-            f"found {', '.join(found)} only. See `headwater corpus check`, or choose another --protocol."
+            f"found {', '.join(found)} only. See `headwater corpus check`, or choose another protocol with -o corpus.protocol=…"
         )
 
 
@@ -68,7 +69,9 @@ def words_of(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
         str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) not in (None, "")
     )
     if not found:
-        raise UserError(f"Expected a label '{key}' in {corpus.name}, found none. Name its column: --columns label=HEADER")
+        raise UserError(
+            f"Expected a label '{key}' in {corpus.name}, found none. Name its column: -o corpus.options.columns.label=HEADER"
+        )
     return key, found
 
 
@@ -169,8 +172,6 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw misses over false alarms, with the operating point."""
-    from .plot import det_plot
-
     truth, scores = answers_of(outcome)
     if 0 < truth.sum() < len(truth):
         det_plot(truth, scores, vocabulary["threshold"], stem.with_name(f"det-{stem.name}.png"), marks=marks)

@@ -7,14 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn, tensor
 
-from headwater.core.errors import UserError
-from headwater.corpus.base import Corpus, Utterance
-from headwater.corpus.batch import Batch
-from headwater.downstream.answer import Ratings
-from headwater.downstream.base import Expert, Outcome, Output, Question, Tables, Task
-from headwater.downstream.heads import Pooled
-from headwater.downstream.metrics import concordance, rmse
-from headwater.upstream.base import Frames, UpstreamSpec
+from headwater import UserError
+from headwater.corpus import Batch, Corpus, Utterance
+from headwater.downstream import Expert, Outcome, Output, Pooled, Question, Ratings, Tables, Task, concordance, rmse
+from headwater.upstream import Frames, UpstreamSpec
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ from typing import Any
 
 from torch import Tensor, arange, nn, stack
 
-from headwater.core.errors import UserError
-from headwater.corpus.base import Corpus, Utterance
-from headwater.corpus.batch import Batch
-from headwater.downstream.answer import Answer
-from headwater.downstream.base import Expert, Outcome, Output, Question, Tables, Task
-from headwater.upstream.base import Frames, UpstreamSpec
+from headwater import UserError
+from headwater.corpus import Batch, Corpus, Utterance
+from headwater.downstream import Answer, Expert, Outcome, Output, Question, Tables, Task
+from headwater.upstream import Frames, UpstreamSpec
 
 Stretches = tuple[tuple[float, float], ...]  # (start, end) in seconds, in order
 
@@ -39,6 +37,7 @@ class Segments(Answer):
         return tuple((float(start), float(end)) for start, end in ends)
 
     def average(self, windows: Sequence[tuple[float, Stretches]]) -> Stretches:
+        """Return the stretches of a long file: those of its windows, each moved to where its window begins."""
         joined: list[tuple[float, float]] = []
         begin = 0.0
         for seconds, stretches in windows:
@@ -72,6 +71,7 @@ class MySegments(Expert):
         return Output(self.head(frames["audio"].values).squeeze(2), frames["audio"].lengths)  # (batch, frame)
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
+        """Return the mean over utterances of the mean cross entropy over their frames."""
         losses = []
         for values, length, stretches in zip(output.values, output.lengths, batch.targets, strict=True):
             middles, sounds = (arange(length, device=values.device) + 0.5) * self.hop, values.new_zeros(length)

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn, tensor
 
-from headwater.corpus.batch import Batch
-from headwater.downstream.base import Expert, Outcome, Output, Tables, Task
-from headwater.downstream.classification import question_of_classes
-from headwater.downstream.heads import masked_mean
-from headwater.downstream.metrics import unweighted_accuracy
-from headwater.upstream.base import Frames, UpstreamSpec
+from headwater.corpus import Batch
+from headwater.downstream import Expert, Outcome, Output, Tables, Task, masked_mean, question_of_classes, unweighted_accuracy
+from headwater.upstream import Frames, UpstreamSpec
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import ast
+import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...core import process as children
 from ...core.errors import UserError
-from ...core.files import plain_disk_errors, read_json
+from ...core.files import plain_disk_errors
+from ...core.run_folder import RunFolder
+from ...downstream.base import TASKS
 from ...plugins.code import OwnCode, digest_of, find, told_in_one_line, use
-from ...plugins.registry import SECTIONS, loaded_from
+from ...plugins.registry import SECTIONS
+from ..load import load_run
+from ..trained_run import TrainedRun
 from ..waveforms import SAMPLE_RATE
 
 OWN = "code"  # the folder for what a run has of its user's own code
-_LONGEST = 200  # characters of a string that may be a path
-_JOINS = ("join", "joinpath", "with_name")
 
 
 def typed_code(names: Mapping[str, str]) -> dict[str, OwnCode]:
@@ -29,91 +34,69 @@ def typed_code(names: Mapping[str, str]) -> dict[str, OwnCode]:
     return {role: code for role, code in found.items() if code is not None}
 
 
-def copy_own(folder: Path, names: Mapping[str, str]) -> None:
-    """Copy the user's own code of a run, each role's to a folder of its own; it is executed only where its path is typed."""
-    for role, code in typed_code(names).items():
-        place = folder / OWN / role
-        with plain_disk_errors(place):
-            place.mkdir(parents=True)
-            for path in [code.path, *beside(code.path)]:
-                copied(path, place / path.relative_to(code.path.parent))
+def copy_own(folder: Path, own: Mapping[str, OwnCode], extra: Sequence[str | Path]) -> None:
+    """Copy the user's own code of a run, each role's to a folder of its own, and the extra files that it reads."""
+    if extra and not own:
+        raise UserError("Expected a run with code of your own for --with, found none of it in the run. Leave --with out.")
+    for role, code in own.items():
+        copied(code.path, folder / OWN / role / code.path.name)
+    for path in (Path(os.path.abspath(Path(name).expanduser())) for name in extra):
+        if not path.exists():
+            raise UserError(f"Expected a file or folder after --with, found nothing at '{path}'. Check the path.")
+        near = {role: path.relative_to(code.path.parent) for role, code in own.items() if code.path.parent in path.parents}
+        for role, place in (near or dict.fromkeys(own, Path(path.name))).items():
+            copied(path, folder / OWN / role / place)
 
 
 def copied(path: Path, place: Path) -> None:
     """Copy a file, or a folder without what is hidden or compiled."""
-    if path.is_dir():
-        shutil.copytree(path, place, ignore=shutil.ignore_patterns("__pycache__", ".*"), dirs_exist_ok=True)
-    else:
+    if place.exists():
+        raise UserError(f"Expected files of different names after --with, found '{place.name}' twice. Rename one of them.")
+    with plain_disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
+        if path.is_dir():
+            shutil.copytree(path, place, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        else:
+            shutil.copy(path, place)
 
 
-def beside(code: Path) -> list[Path]:
-    """Return what lies beside a file of code and is named in it: files, and folders that a path is joined with."""
-    if code.is_dir():
-        return []  # it is copied whole
-    words, joined = strings_of(code)
-    parent = code.parent.resolve()
-    found = {word: (parent / word.lstrip("/")).resolve() for word in words}
-    near = {word: path for word, path in found.items() if parent in path.parents and path != code}
-    return sorted({path for word, path in near.items() if path.is_file() or (word in joined and path.is_dir())})
-
-
-def strings_of(file: Path) -> tuple[set[str], set[str]]:
-    """Return the strings of a Python file that may be paths, and those among them that a path is joined with."""
-    nodes = [*ast.walk(ast.parse(file.read_bytes()))]
-    parts = [node.right for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
-    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    parts += [part for call in calls if call.func.attr in _JOINS for part in call.args]  # type: ignore[attr-defined]
-
-    def words(among: Sequence[ast.AST]) -> set[str]:
-        """Return the short strings among nodes."""
-        texts = [node.value for node in among if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-        return {text for text in texts if text.isprintable() and 0 < len(text) < _LONGEST}
-
-    return words(nodes), words(parts)
-
-
-def needed(names: Mapping[str, str]) -> list[str]:
-    """Return what a run needs beside its folder: the package of its task, and files that its own code names by a whole path."""
-    package = loaded_from("task", names["task"])
-    found = [f"the package {package}"] if package else []
-    for code in typed_code(names).values():
-        files = sorted(code.path.rglob("*.py")) if code.path.is_dir() else [code.path]
-        for file in files:
-            paths = [Path(word).expanduser() for word in sorted(strings_of(file)[0]) if word.startswith(("/", "~/"))]
-            found += [f"{path.name}, which {file.name} reads elsewhere" for path in paths if path.is_file()]
-    return found
+def needed_package(names: Mapping[str, str]) -> list[str]:
+    """Return the package that a run's task comes from."""
+    origin = TASKS.origin(names["task"])
+    return [f"the package {origin.place}"] if origin is not None and origin.kind == "installed" else []
 
 
 def own_files(folder: Path) -> list[str]:
     """Return what an exported folder holds of its user's own code, as it is to be typed there."""
-    digests = read_json(folder / "identity.json").get("code", {})
+    digests = RunFolder(folder).read().identity().get("code", {})
     there = [path for role in sorted(digests) for path in sorted((folder / OWN / role).glob("*"))]
     return [str(path.relative_to(folder)) for path in there if digest_of(path) == digests[path.parent.name]]
 
 
-def refuse_silent(folder: Path) -> None:
-    """Refuse a folder whose own code does not answer from it alone: a process of its own asks it once."""
+def try_out(folder: Path) -> list[str]:
+    """Ask an exported folder once in a process of its own; return the files elsewhere that its own code read.
+
+    A folder whose own code does not answer from it alone is refused.
+    """
     code = own_files(folder)
     if not code:
-        return
+        return []
     command = children.command("headwater.inference.export.code", str(folder), *code)
     done = subprocess.run(command, cwd=folder, env=children.environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1].replace(f"{folder}/", "").rstrip(". ")
         raise UserError(
-            f"Expected own code that answers from a folder of its own, found that it does not ({said}). Nothing is written: what "
-            "it reads goes along where it lies beside the code and is named in it, Path(__file__).parent / 'NAME'."
+            f"Expected own code that answers from a folder of its own, found that it does not ({said}). Nothing is written: add "
+            "--with FILE for each file that it reads, which then lies beside the code: Path(__file__).parent / 'NAME'."
         )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(words: Sequence[str]) -> int:
-    """Ask an exported folder once, with its own code; what stops it is told in one line."""
-    from ..load import load_run
-    from ..trained_run import TrainedRun
-
+    """Ask an exported folder once, with its own code; what stops it is told in one line, else what it read elsewhere."""
     folder = Path(words[0])
+    read: dict[str, None] = {}
+    sys.addaudithook(partial(note_elsewhere, folder, read))
     try:
         for path in words[1:]:
             use(str(folder / path))
@@ -126,7 +109,22 @@ def main(words: Sequence[str]) -> int:
     except Exception as problem:  # a user's code raises whatever it likes
         print(told_in_one_line(problem, folder), file=sys.stderr)
         return 1
+    print(json.dumps([*read]))
     return 0
+
+
+def note_elsewhere(folder: Path, read: dict[str, None], event: str, arguments: tuple[Any, ...]) -> None:
+    """Note a file outside a folder that code inside it opens, but for code and what is installed."""
+    if event != "open" or not isinstance(arguments[0], str) or arguments[1] not in (None, "r", "rb"):
+        return
+    path, frame = Path(os.path.realpath(arguments[0])), sys._getframe(1)
+    installed = [folder, *map(Path, (sys.prefix, sys.base_prefix, "/proc", "/sys"))]
+    if path.suffix in {".py", ".pyc", ".so"} or not path.is_file() or any(place in path.parents for place in installed):
+        return
+    while frame is not None and folder / OWN not in Path(frame.f_code.co_filename).parents:
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is not None:
+        read[f"{path.name}, which {Path(frame.f_code.co_filename).name} reads elsewhere"] = None
 
 
 if __name__ == "__main__":

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...core.errors import UserError
-from ...core.files import folder_aside, hash_file, plain_disk_errors, read_json, write_json, write_text
-from ...core.options import read_yaml
-from ...core.run_folder import ARCHITECTURES, BEST, run_folder, runs_of_plan
+from ...core.files import folder_aside, hash_file, plain_disk_errors, write_text
+from ...core.run_folder import RunFolder
 from ...core.tensors import save_tensors
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
+from ...runs.evaluation import task_result
 from ...training.model import SHARED
 from ...upstream.base import Modality, UpstreamConfig
 from ...upstream.load import find_upstream
@@ -26,7 +24,7 @@ from ...upstream.run_folder import folder_of, section_of
 from ..load import load_run
 from ..trained_run import SECTIONS, TrainedRun
 from . import onnx as onnx_export
-from .code import copy_own, needed, own_files, refuse_silent
+from .code import copy_own, needed_package, own_files, try_out, typed_code
 from .readme import Exported, readme
 
 _FROM = re.compile(r"(?P<run>.+) \(from (?P<model>.+)\)")  # the source of an upstream that is a run's
@@ -41,26 +39,30 @@ def export_run(
     task: str | None = None,
     fold: int | None = None,
     onnx: bool = False,
+    extra: Sequence[str | Path] = (),
 ) -> Exported:
-    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it."""
+    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it.
+
+    `extra` are files and folders that the user's own code reads.
+    """
     source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
     chosen, fold = one_of(source, fold)
     if onnx:
         onnx_export.require()
     # what its own code is typed after: --use alone, here
-    refuse_other_code(chosen, read_yaml(run_folder(chosen) / "config.yaml"), flags={})
+    refuse_other_code(chosen, RunFolder.open(chosen).read().config(), flags={})
     trained = load_run(chosen, weights, text_weights, task, fold)
     assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
     sections = {role: held_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
         trained = onnx_export.listening(trained)
     with folder_aside(place, fills_empty=True) as aside:
-        names = write_whole(trained, aside, sections, task)
-        refuse_silent(aside)
+        names = write_whole(trained, aside, sections, extra)
+        elsewhere = try_out(aside)
         told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
-        exported = Exported(told, no_graph, needed(names), own_files(aside))
-        write_text(aside / "README.md", readme(trained, read_json(aside / "result.json"), exported))
+        exported = Exported(told, no_graph, [*needed_package(names), *elsewhere], own_files(aside))
+        write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
     return exported
 
 
@@ -85,7 +87,7 @@ def refuse_place(run: Path, place: Path) -> None:
 
 def one_of(folder: Path, fold: int | None) -> tuple[Path, int | None]:
     """Return the one run to export, and the fold that it is to be checked against; a plan of several is refused."""
-    rows = runs_of_plan(folder)
+    rows = RunFolder(folder).runs()
     if rows is None:
         return folder, fold
     chosen = [row for row in rows if fold in (None, row["fold"])]
@@ -109,7 +111,7 @@ def held_section(run: TrainedRun, role: Modality, section: UpstreamConfig) -> Up
     if inner.name.startswith("s3prl/") or not (find_upstream(inner).source == "built in" or find("upstream", inner.name)):
         raise UserError(
             f"Expected an upstream that a folder can hold, found '{inner.name}' in '{run.folder}', which only {made_by(inner)} "
-            "can build. Train on a model of `headwater upstreams`, or predict with the run itself."
+            "can build. Train on a model of `headwater list upstreams`, or predict with the run itself."
         )
     trainable, layer, normed = section.trainable, section.layer, section.normalize_layers
     return replace(inner, path=None, trainable=trainable, layer=layer, normalize_layers=normed)
@@ -122,7 +124,7 @@ def made_by(section: UpstreamConfig) -> str:
 
 def innermost(section: UpstreamConfig, role: str) -> UpstreamConfig:
     """Return the section of the model itself, where a run stands on another."""
-    while (folder_of(section) / "config.yaml").is_file():
+    while RunFolder(folder_of(section)).config.is_file():
         section = section_of(folder_of(section), role)[1]
     return section
 
@@ -140,57 +142,52 @@ def plain_source(source: str) -> str:
     return f"{Path(found['run']).name} (from {plain_name(found['model'])})" if found else plain_name(source)
 
 
-def write_whole(run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], task: str | None) -> dict[str, str]:
-    """Write all files of a run folder that answering needs; return what is named there, by role."""
+def write_whole(
+    run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], extra: Sequence[str | Path]
+) -> dict[str, str]:
+    """Write all files of a run folder that predicting needs; return what is named there, by role."""
     config = exported_config(run.config, sections)
-    name, identity = config.task, read_json(run.folder / "identity.json", ("upstreams", "marks"))
-    write_text(folder / "config.yaml", yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
-    write_json(folder / "vocabulary.json", {name: run.expert.vocabulary})
-    tensors = dict(run.model.trained_state())
+    stored, target = RunFolder(run.folder).read(), RunFolder(folder)
+    name, identity = config.only.task, stored.identity("upstreams", "marks")
+    tensors, architectures = dict(run.model.trained_state()), dict[str, Any]()
     for role in sections:
         upstream, architecture = run.model.upstream(role), run.model.upstream(role).architecture()
         if architecture is not None:
             model = {key: value for key, value in architecture["model"].items() if key != "_name_or_path"}
-            write_json(folder / ARCHITECTURES[role], {**architecture, "model": model})
+            architectures[role] = {**architecture, "model": model}
             tensors |= {f"upstreams.{role}.{key}": value for key, value in upstream.state_dict().items()}
     facts = {"identity": identity, "marks": list(run.marks)}
-    save_tensors(folder / BEST, {alone(key, name): value for key, value in tensors.items()}, facts)
-    (folder / BEST).chmod((folder / "config.yaml").stat().st_mode)  # safetensors writes for its owner's eyes only
+    target.write(config=to_mapping(config), vocabulary={name: run.expert.vocabulary}, architectures=architectures)
+    save_tensors(target.best, {alone(key, name): value for key, value in tensors.items()}, facts)
+    target.best.chmod(target.config.stat().st_mode)  # safetensors writes for its owner's eyes only
     names: dict[str, str] = {"task": name, **{role: section.name for role, section in sections.items()}}
     code = identity_of_code(names)
-    copy_own(folder, names)
+    copy_own(folder, typed_code(names), extra)
     kept = {key: value for key, value in identity.items() if key != "code"}
-    write_json(folder / "identity.json", {**kept, **code, "exported": hash_file(folder / BEST)})
-    layers = read_json(run.folder / "layer_weights.json", ("layers",))
-    own = {key: value for key, value in layers["layers"].items() if task is None or key.split("/")[0] in (task, SHARED)}
-    result = result_of(read_json(run.folder / "result.json"), task)
+    layers = stored.layer_weights("layers")
+    own = {key: value for key, value in layers["layers"].items() if key.split("/")[0] in (run.name, SHARED)}
+    result = task_result(stored.result(), run.name)
     told = {"upstream": " + ".join(section.name for section in sections.values())}
-    write_json(folder / "layer_weights.json", {**layers, **told, "layers": {key: {**row, **told} for key, row in own.items()}})
     source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
-    write_json(folder / "result.json", {**result, **told, "source": source})
+    target.write(
+        identity={**kept, **code, "exported": hash_file(target.best)},
+        layer_weights={**layers, **told, "layers": {key: {**row, **told} for key, row in own.items()}},
+        result={**result, **told, "source": source},
+    )
     return names
 
 
 def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfig]) -> RunConfig:
     """Return the config without what only the machine of the training knows."""
-    options = {key: value for key, value in config.corpus.options.items() if key != "audio_root"}
-    told = config.corpus.transcripts
-    corpus = replace(config.corpus, data=None, options=options, transcripts=told and Path(told).name)
+    task = config.only
+    options = {key: value for key, value in task.corpus.options.items() if key != "audio_root"}
+    texts = task.corpus.transcripts
+    corpus = replace(task.corpus, data=None, options=options, transcripts=texts and Path(texts).name)
     named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
-    head = config.init_head and Path(config.init_head).name
-    return replace(config, **named, corpus=corpus, init_head=head, store=StoreConfig(), folds=[], stages={})
+    task = replace(task, corpus=corpus, init_head=task.init_head and Path(task.init_head).name)
+    return replace(config.with_only(task), **named, store=StoreConfig(), folds=[], stages={})
 
 
 def alone(key: str, task: str) -> str:
     """Return a weight's name in a run of one task: a weighted sum that several tasks share is its own."""
     return key.replace(f"sums.{SHARED}.", f"sums.{task}.", 1) if key.startswith(f"sums.{SHARED}.") else key
-
-
-def result_of(result: Mapping[str, Any], task: str | None) -> dict[str, Any]:
-    """Return a run's result; of a run of several tasks that of the one, with the weights that are exported."""
-    if "tasks" not in result or task is None:
-        return dict(result)
-    own = result["tasks"][task]
-    whole = {key: value for key, value in result.items() if key not in ("tasks", "balance", "select")}
-    facts = {key: value for key, value in own.items() if key not in ("last", "best", "own", "own_step")}
-    return {**whole, **facts, **own["best"]}

@@ -100,7 +100,7 @@ def write(run: TrainedRun, folder: Path) -> dict[str, Any]:
 def traced(run: TrainedRun, path: Path) -> None:
     """Write the graph of a run, for waveforms of any length."""
     end = run.answer.graph()
-    graph = AsGraph(run.model, run.config.task, end.finish).eval()
+    graph = AsGraph(run.model, run.config.only.task, end.finish).eval()
     example = torch.from_numpy(speech_like(EXAMPLE_SECONDS)).unsqueeze(0)
     length = torch.export.Dim("samples", min=SHORTEST, max=longest_of(run.model.upstream("audio")))
     with quiet(), torch.no_grad():
@@ -180,7 +180,7 @@ def compare(run: TrainedRun, path: Path) -> Compared:
 @torch.no_grad()
 def answer_of(run: TrainedRun, waveform: np.ndarray) -> np.ndarray:
     """Return what the run itself answers: scores, or logits where the answer is a sequence."""
-    output = run.model.answer(run.config.task, as_batch([waveform]).to(run.device), run.without)
+    output = run.model.answer(run.config.only.task, as_batch([waveform]).to(run.device), run.without)
     rows = run.expert.decode(output)
     return (rows if isinstance(rows, Tensor) else output.values.cpu()).numpy()
 
@@ -202,7 +202,7 @@ def description(run: TrainedRun, compared: Compared) -> dict[str, Any]:
     """Return what one must know to use a graph without headwater."""
     end, longest = run.answer.graph(), longest_of(run.model.upstream("audio"))
     return {
-        "task": run.config.task,
+        "task": run.config.only.task,
         "marks": list(run.marks),
         **end.facts,
         "answer": end.reading,

@@ -12,7 +12,7 @@ from ..trained_run import TrainedRun
 
 def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> str:
     """Return the README of an exported run: what it is, what it was made from, and how it is asked."""
-    name = run.config.task
+    name = run.config.only.task
     sections = [
         f"# {name}: {result.get('upstream', '')}",
         *(f"**{mark}: not a result to quote.**" for mark in run.marks),
@@ -43,7 +43,7 @@ def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
     """Return the table of what a run was made from."""
     corpus = [str(result[key]) for key in ("corpus", "protocol") if result.get(key)]
     fold = [f"fold {result['fold']}"] if result.get("fold") else []
-    rows = {"task": run.config.task}
+    rows = {"task": run.config.only.task}
     for role, section in roles_of(run.config).items():
         depth = "finetuned" if section.trainable else "frozen"
         layer = "" if section.layer is None else f", layer {section.layer}"

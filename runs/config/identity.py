@@ -9,60 +9,70 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
-from ...core.files import read_json
 from ...core.options import differences
-from ...core.run_folder import LAST
+from ...core.run_folder import RunFolder
 from ...core.tensors import load_tensors
 from ...corpus.batch import Example
 from ...downstream.load import load_task
-from .schema import TASK_KEYS, MtlConfig, RunConfig, mtl_mapping, to_mapping
+from .schema import RunConfig, TaskConfig, batch_size_of, roles_of, section_of, to_mapping
+
+NO_NUMBER = ("reference", "folds", "stages", "store", "steps_from")  # no published value, no plan, no place
+LOGGING = ("log_every", "save_every")  # of training
+
+_UPSTREAM = {"front_end": "frozen", "front_end_gradient": 1.0, "layerdrop": 0.0, "dropout_of": "all"}
+# options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "optimizer": {"schedule_steps": None},
+    "training": {"eval_piece_size": None, "bucket_steps": None},
+    "upstream": _UPSTREAM,
+    "text_upstream": _UPSTREAM,
+}
+ADDED_TO_TASKS = {"modality_dropout": 0, "mask_fill": "mean"}  # the same in the tasks' own sections
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
-    """Return the part of a config that decides the numbers: no path, no published value, no plan, no log."""
+    """Return the part of a config that decides the numbers: no path, no published value, no plan, no log.
+
+    What was added since the first runs counts where it is used: those runs stay what they are.
+    """
     mapping = to_mapping(config)
-    for key in ("reference", "folds", "stages", "store", "steps_from", *(() if config.split else ("split",))):
-        mapping.pop(key)
-    # what was added since the first runs counts where it is used: those runs stay what they are
-    texts = bool(config.text_upstream.name) or load_task(config.task).question(config.expert).writes
+    unused = {*NO_NUMBER, *([] if config.split else ["split"]), *([] if config.text_upstream.name else ["text_upstream"])}
+    mapping = {key: value for key, value in mapping.items() if key not in unused}
+    for part in (key for key in ADDED if key in mapping):
+        mapping[part] = without_idle(mapping[part], ADDED[part])
+    mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in LOGGING}
+    for key in (key for key in ("upstream", "text_upstream") if key in mapping):
+        section = {name: value for name, value in mapping[key].items() if name != "path"}
+        mapping[key] = {**section, "name": _without_path(section["name"])}
+    if not config.is_joint:
+        return {**mapping, **task_identity(config, config.only)}
+    tasks = {
+        name: {"batch_size": batch_size_of(config, task)} | task_identity(config, task) for name, task in config.tasks.items()
+    }
+    return {**mapping, "tasks": tasks}
+
+
+def task_identity(config: RunConfig, task: TaskConfig) -> dict[str, Any]:
+    """Return the part of a task's options that decides the numbers."""
+    mapping = section_of(task)
+    texts = "text" in roles_of(config, task) or load_task(task.task).question(task.expert).writes
     unused = {"data", "skip_broken"} | (set() if texts else {"transcripts", "missing_text"})
-    mapping["corpus"] = {key: value for key, value in mapping["corpus"].items() if key not in unused}
-    if mapping["corpus"].get("transcripts"):
-        mapping["corpus"]["transcripts"] = Path(mapping["corpus"]["transcripts"]).name
-    options = {key: value for key, value in mapping["corpus"]["options"].items() if key != "audio_root"}
-    mapping["corpus"]["options"] = options
-    if mapping["optimizer"]["schedule_steps"] is None:  # as above
-        mapping["optimizer"].pop("schedule_steps")
-    told = {"log_every", "save_every"}  # what is told on the way
-    mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in told}
-    for key, section in (("upstream", config.upstream), ("text_upstream", config.text_upstream)):
-        mapping[key] = {name: value for name, value in mapping[key].items() if name != "path"}
-        mapping[key]["name"] = _without_path(section.name)
-    if not config.text_upstream.name:
-        mapping.pop("text_upstream")
-    mapping["init_head"] = config.init_head and Path(config.init_head).name
-    if mapping[config.task].get("modality_dropout") == 0:  # as above
-        mapping[config.task] = {key: value for key, value in mapping[config.task].items() if key != "modality_dropout"}
-    return mapping
+    corpus = {key: value for key, value in mapping["corpus"].items() if key not in unused}
+    if corpus.get("transcripts"):
+        corpus["transcripts"] = Path(corpus["transcripts"]).name
+    corpus["options"] = {key: value for key, value in corpus["options"].items() if key != "audio_root"}
+    own = without_idle(mapping[task.task], ADDED_TO_TASKS)
+    return {**mapping, "corpus": corpus, "init_head": task.init_head and Path(task.init_head).name, task.task: own}
+
+
+def without_idle(options: Mapping[str, Any], idle: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without those that change nothing."""
+    return {name: value for name, value in options.items() if name not in idle or value != idle[name]}
 
 
 def _without_path(name: str) -> str:
     """A folder counts by its name; what is in it counts by the hash of its weights."""
     return Path(name).name if Path(name).expanduser().is_dir() else name
-
-
-def mtl_identity(config: MtlConfig) -> dict[str, Any]:
-    """Return the part of a config that decides the numbers."""
-    mapping, runs = mtl_mapping(config), {name: identity_of(run) for name, run in config.runs.items()}
-    told = {"log_every", "save_every"}
-    training = {key: value for key, value in mapping["training"].items() if key not in told}
-    one = next(iter(runs.values()))
-    tasks = {
-        name: {key: run[key] for key in (*TASK_KEYS, config.runs[name].task)} | {"batch_size": run["training"]["batch_size"]}
-        for name, run in runs.items()
-    }
-    same = {key: one[key] for key in ("optimizer", "upstream")}
-    return {**mapping, "training": training, **same, "tasks": tasks}
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> str:
@@ -79,12 +89,10 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> 
 
 def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder in which another run stands, with each difference; one that learnt nothing yet gives way."""
-    if not any((folder / name).is_file() for name in (LAST, "result.json")):
+    run = RunFolder(folder)
+    if not (run.last.is_file() or run.result.is_file()):
         return
-    if (folder / "identity.json").is_file():
-        there = read_json(folder / "identity.json", [*identity])
-    else:
-        there = load_tensors(folder / LAST)[1]["identity"]
+    there = run.read().identity(*identity) if run.identity.is_file() else load_tensors(run.last)[1]["identity"]
     lines = differences({key: value for key, value in there.items() if key in identity}, identity)
     if lines:
         listed = "\n".join("  " + line.removeprefix("config.") for line in lines[:12])
@@ -93,6 +101,6 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
         if of_code and all(line.startswith(("code", "upstreams.")) for line in lines):  # whose hash the code is part of
             listed = "\n".join("  " + re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", line) for line in of_code)
             advice = "The code is not what the run there began with: bring that back, or choose another folder with -n or -p."
-        if all(line.startswith("features:") for line in lines):
-            advice = "Hear as before: --store off for computed, --store on (with a --store-limit) for stored features."
+        if all(line.startswith("features") for line in lines):
+            advice = "Hear as before: --store off for computed, --store on (with -o store.limit=SIZE) for stored features."
         raise UserError(f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n{advice}")

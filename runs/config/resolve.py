@@ -10,58 +10,135 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
-from ...core.options import bind, convert, merge, plain, read_yaml
-from ...corpus.base import Reader
-from ...corpus.load import default_corpus, get_reader, registered_corpora
+from ...core.options import bind, convert, merge, options_of_sections
+from ...core.run_folder import RunFolder
+from ...corpus.base import CORPORA, Reader
+from ...corpus.load import default_corpus, get_reader
+from ...corpus.locate import recognise
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
 from ...plugins.code import known_as
 from ...plugins.provenance import refuse_other_code
-from ...plugins.registry import FLAGS, SECTIONS, Kind
+from ...plugins.registry import FLAGS, SECTIONS
 from .recipes import demo_recipe, task_default
-from .schema import MODES, TASK_KEYS, CorpusConfig, MtlConfig, RunConfig, roles_of
+from .schema import (
+    MODES,
+    ONE_ONLY,
+    SEVERAL_ONLY,
+    TASK_KEYS,
+    CorpusConfig,
+    RunConfig,
+    TaskConfig,
+    alone,
+    batch_size_of,
+    roles_of,
+)
+
+SELECTS = ("last", "gain")  # of several tasks
 
 
-def resolve(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> RunConfig:
+def resolve(layers: Sequence[Mapping[str, Any]], *, reads_corpus: bool = True) -> RunConfig:
     """Return the run's config from mappings in rising precedence; every mistake is reported at once.
 
-    Where nothing of the corpus will be heard, one whose reader is not here is taken as it is told.
+    Where nothing of a corpus will be read, one whose reader is not here is taken as it stands.
     """
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, layer)
-    name = values.get("task") or ""
-    if not name:
-        raise UserError("Expected a task, found none. Add `-d emotion` (or `task: emotion` to the recipe).")
     errors: list[str] = []
-    values = named(values)
-    task = load_task(values["task"])
-    if "expert" in values:
-        errors.append(f"Unknown option 'expert'. The task's own section is called '{task.name}'.")
-        values.pop("expert")
-    values["reference"] = values.get("reference") or []
-    config = bind(RunConfig, values, "", errors, spelled={"expert": task.name})
-    section = {} if config.expert is None else config.expert
-    config = dataclasses.replace(config, expert=bind(task.options, section, task.name, errors))
-    if heard or config.corpus.name in registered_corpora():
-        config = _complete(config, task, errors)
+    bind_all = bind_several if "tasks" in values else bind_one
+    config = bind_all(with_names(values), errors, reads_corpus=reads_corpus)
+    errors += [*idle_options(config), *final_mistakes(config), *schedule_mistakes(config), *store_mistakes(config)]
+    if config.split:  # one run on all of it: folds are no more
+        config = replace(config, folds=[], steps_from=_absolute(config.steps_from))
     if errors:
         raise UserError("\n".join(errors))
     return config
 
 
-def named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe in which paths to one's own code, all of them typed too, gave way to the names behind them."""
-    told = dict(values, task=known_as(str(values["task"]), "task"))
-    kinds: dict[str, tuple[Kind, str]] = {key: ("upstream", FLAGS[role]) for role, key in SECTIONS.items()}
-    for key, (kind, flag) in {**kinds, "corpus": ("corpus", FLAGS["corpus"])}.items():
-        section = told.get(key)
+def bind_one(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool) -> RunConfig:
+    """Return the config of a run of one task, whose options stand beside those of the run."""
+    if not values.get("task"):
+        raise UserError("Expected a task, found none. Add `-d emotion` (or `task: emotion` to the recipe).")
+    values = {**values, "task": known_as(str(values["task"]), "task"), "reference": values.get("reference") or []}
+    own = ["task", values["task"], *TASK_KEYS]
+    task = bind_task({key: value for key, value in values.items() if key in own}, errors, reads_corpus=reads_corpus)
+    shared = {key: value for key, value in values.items() if key not in own}
+    if shared.pop("expert", None) is not None:
+        errors.append(f"Unknown option 'expert'. The task's own section is called '{task.task}'.")
+    known = [field.name for field in dataclasses.fields(RunConfig) if field.name not in SEVERAL_ONLY]
+    for key in (key for key in shared if key not in known):
+        words = [*own, *known]
+        errors.append(f"Unknown option '{key}'.{nearest(str(key), words)} Known here: {', '.join(words)}.")
+    config = bind(RunConfig, {key: value for key, value in shared.items() if key in known}, "", errors)
+    return replace(config, tasks={task.task: task})
+
+
+def bind_several(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool) -> RunConfig:
+    """Return the config of a run of several tasks."""
+    sections = values["tasks"]
+    if not isinstance(sections, Mapping) or not sections:
+        raise UserError("Expected tasks, found none. Add --tasks emotion,ks (or a mapping `tasks:` to the recipe).")
+    select = values.get("select", "last")
+    if select not in SELECTS:
+        errors.append(f"Expected 'select' to be one of {', '.join(SELECTS)}, found {select!r}.")
+        select = "last"
+    config = bind(RunConfig, {**values, "tasks": {}, "select": select}, "", errors, without=ONE_ONLY)
+    tasks: dict[str, TaskConfig] = {}
+    for name, section in sections.items():
+        wrong: list[str] = []
+        try:
+            tasks[name] = bind_section(name, section or {}, wrong, reads_corpus=reads_corpus)
+            tasks[name] = replace(tasks[name], batch_size=batch_size_of(config, tasks[name]))
+        except UserError as problem:
+            wrong += str(problem).splitlines()
+        errors += [f"{name}: {line}" for line in wrong]
+    config = replace(config, tasks=tasks)
+    errors += [*role_mistakes(config), *baseline_mistakes(config, [*sections])]
+    return config
+
+
+def bind_section(name: str, section: Mapping[str, Any], errors: list[str], *, reads_corpus: bool) -> TaskConfig:
+    """Return one of several tasks from its section, above what the task's folder and its demo set."""
+    if not isinstance(section, Mapping):
+        raise UserError(f"Expected a mapping at 'tasks.{name}', found {section!r}. Write `tasks: {{{name}: {{}}}}`.")
+    section = {**section, "task": known_as(str(section.get("task", name)), "task", "--tasks")}
+    task = section["task"]
+    demo = demo_recipe(task) if (section.get("corpus") or {}).get("demo") else {}
+    known = {*TASK_KEYS, "roles", task}
+    strange = sorted({*section} - known - {"task", "batch_size"})
+    if strange:
+        raise UserError(f"Unknown option 'tasks.{name}.{strange[0]}'. A task has: batch_size, task, {', '.join(sorted(known))}.")
+    below = {key: value for key, value in merge(task_default(task), demo).items() if key in known}
+    return bind_task(merge(below, section), errors, reads_corpus=reads_corpus)
+
+
+def bind_task(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool) -> TaskConfig:
+    """Return a task's config with its own section, its corpus and its metric."""
+    task = load_task(values["task"])
+    corpus = values.get("corpus")
+    if isinstance(corpus, Mapping) and isinstance(corpus.get("name"), str):
+        values = {**values, "corpus": {**corpus, "name": known_as(corpus["name"], "corpus", FLAGS["corpus"])}}
+    config = bind(TaskConfig, values, "", errors, spelled={"expert": task.name})
+    section = {} if config.expert is None else config.expert
+    options = bind(task.options, section, task.name, errors, elsewhere=options_of_sections(RunConfig))
+    config = replace(config, expert=options)
+    if reads_corpus or config.corpus.name in CORPORA.loaded():
+        return complete_task(config, task, errors)
+    return config
+
+
+def with_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe in which paths to one's own upstreams, all of them typed too, gave way to the names behind them."""
+    named = dict(values)
+    for role, key in SECTIONS.items():
+        section = named.get(key)
         if isinstance(section, Mapping) and isinstance(section.get("name"), str):
-            told[key] = {**section, "name": known_as(section["name"], kind, flag)}
-    return told
+            named[key] = {**section, "name": known_as(section["name"], "upstream", FLAGS[role])}
+    return named
 
 
-def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
+def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConfig:
     """Fill in what depends on other fields: the corpus, its protocol, the metric that selects."""
     corpus = config.corpus
     is_manifest = corpus.data is not None and not corpus.name and Path(corpus.data).suffix in {".csv", ".tsv", ".jsonl"}
@@ -75,18 +152,64 @@ def _complete(config: RunConfig, task: Task, errors: list[str]) -> RunConfig:
     if question.name not in reader.tasks and question.name in built_in_tasks():
         errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
     if not question.label and "label_required" in reader.options:
-        corpus = dataclasses.replace(corpus, options={"label_required": False, **corpus.options})
-    errors += [*idle_options(config), *final_mistakes(config), *schedule_mistakes(config)]
-    if config.split:  # one run on all of it: folds are no more
-        config = dataclasses.replace(config, folds=[], steps_from=_absolute(config.steps_from))
-    mode = config.store.mode
-    if mode not in MODES and os.sep not in mode and not Path(mode).is_dir():
-        folder = f"For a folder of that name write ./{mode}."
-        errors.append(f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}")
+        corpus = replace(corpus, options={"label_required": False, **corpus.options})
+    if reader.has_layout and not corpus.name and corpus.data:
+        errors += other_layouts(reader, Path(corpus.data).expanduser(), question.name)
     select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
     if select_by not in question.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
-    return dataclasses.replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
+    return replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
+
+
+def store_mistakes(config: RunConfig) -> list[str]:
+    """Return what is wrong with the way to use the store."""
+    mode = config.store.mode
+    if mode in MODES or os.sep in mode or Path(mode).is_dir():
+        return []
+    folder = f"For a folder of that name write ./{mode}."
+    return [f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}"]
+
+
+def role_mistakes(config: RunConfig) -> list[str]:
+    """Return what is wrong with the upstreams that tasks use: a task needs one, and an upstream a task."""
+    there = [*roles_of(config)]
+    if not there:  # said where an upstream is asked for
+        return []
+    lacking = [(name, role) for name, task in config.tasks.items() for role in task.roles if role not in there]
+    mistakes = [
+        f"Expected 'tasks.{name}.roles' among the upstreams of the run ({', '.join(there)}), found {role}. "
+        f"Leave it out, or name that upstream: -o {SECTIONS[role]}.name=…"
+        for name, role in lacking
+    ]
+    used = {role for task in config.tasks.values() for role in roles_of(config, task)}
+    return mistakes or [
+        f"Expected a task that uses '{SECTIONS[role]}', found none. Leave that upstream out, or mend the tasks' roles."
+        for role in there
+        if config.tasks and role not in used
+    ]
+
+
+def baseline_mistakes(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the scores that a joint run's gain is counted from."""
+    unknown = [name for name in config.baselines if name not in names]
+    mistakes = [f"Expected a task of the run in 'baselines', found '{name}'." for name in unknown]
+    missing = ", ".join(name for name in names if name not in config.baselines)
+    if config.select == "gain" and missing:
+        mistakes.append(f"Expected baselines of all tasks for select=gain, found none of {missing}. Run --scenario single first.")
+    return mistakes
+
+
+def other_layouts(usual: Reader, folder: Path, question: str) -> list[str]:
+    """Return what is wrong with a folder without --corpus: it has the layout of another corpus than the task's usual one."""
+    found = recognise(folder) if folder.is_dir() else []
+    if not found or usual.name in found:
+        return []
+    serving = [name for name in found if question in get_reader(name).tasks]
+    advice = f"Add --corpus {' or --corpus '.join(serving)}." if serving else f"It does not serve task '{question}'."
+    return [
+        f"Expected the folder of {usual.name}, the usual corpus of '{question}', at {folder}, found the layout of "
+        f"{' and '.join(found)}. {advice}"
+    ]
 
 
 def idle_options(config: RunConfig) -> list[str]:
@@ -101,7 +224,7 @@ def idle_options(config: RunConfig) -> list[str]:
             other = next(key for key in sections if key != name)
             flag = {"upstream": "-u", "text_upstream": "--text-upstream"}[name]
             idle.append(
-                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l, -s and --normalize-layers are of -u), found a run without. "
+                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l and -s are of -u), found a run without. "
                 f"Name that upstream, or write -o {other}.{told[0]}=…"
             )
     return idle
@@ -117,7 +240,7 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
         folds = reader.protocols[protocol]
         errors.append(f"Expected 'corpus.fold' between 1 and {folds} (protocol {protocol}), found {corpus.fold}.")
     if corpus.demo and reader.make_demo is None:
-        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater corpus list`."
+        with_demo = "Leave out --demo, or choose a corpus that has one: `headwater list corpora`."
         errors.append(f"Corpus '{reader.name}' has no demo. {with_demo}")
     options, hints = {}, get_type_hints(reader.read)
     for key, value in corpus.options.items():
@@ -131,14 +254,16 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
         except ValueError as problem:
             errors.append(str(problem))
     data = _absolute(corpus.data)
-    told = corpus.transcripts
-    if told and os.path.exists(os.path.expanduser(told)):  # a table; a model's name otherwise
-        told = os.path.abspath(os.path.expanduser(told))
-    return dataclasses.replace(corpus, name=reader.name, data=data, protocol=protocol, options=options, transcripts=told)
+    texts = corpus.transcripts
+    if texts and os.path.exists(os.path.expanduser(texts)):  # a table; a model's name otherwise
+        texts = os.path.abspath(os.path.expanduser(texts))
+    return replace(corpus, name=reader.name, data=data, protocol=protocol, options=options, transcripts=texts)
 
 
 def final_mistakes(config: RunConfig) -> list[str]:
     """Return what is wrong with the options of a final model: how long it is trained has to be tried before, on held-out data."""
+    if config.split and config.select == "gain":
+        return ["Expected select=last beside split=all, which holds out no dev split to gain on, found gain. Leave it out."]
     if config.split and not config.steps_from:
         return [
             "Expected 'steps_from' beside split=all, found none: with nothing held out, no step can be chosen. Add "
@@ -164,68 +289,28 @@ def _absolute(place: str | None) -> str | None:
     return place and os.path.abspath(os.path.expanduser(place))
 
 
-def resolve_mtl(layers: Sequence[Mapping[str, Any]], *, heard: bool = True) -> MtlConfig:
-    """Return the config from mappings in rising precedence; every mistake is reported at once.
-
-    Where nothing of the corpora will be heard, those whose readers are not here are taken as they are told.
-    """
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values = merge(values, layer)
-    errors: list[str] = []
-    sections = values.get("tasks") or {}
-    if not isinstance(sections, Mapping) or not sections:
-        raise UserError("Expected tasks, found none. Add --tasks emotion,ks (or a mapping `tasks:` to the recipe).")
-    config = bind(MtlConfig, {**values, "tasks": {}}, "", errors)
-    shared: dict[str, Any] = {key: values[key] for key in ("upstream", "seed") if key in values}
-    shared |= {key: plain(getattr(config, key)) for key in ("optimizer", "training")}
-    runs = {}
-    for name, section in sections.items():
-        try:
-            runs[name] = task_config(name, dict(section or {}), shared, heard=heard)
-        except UserError as problem:
-            errors += [f"{name}: {line}" for line in str(problem).splitlines()]
-    unknown = [name for name in config.baselines if name not in sections]
-    errors += [f"Expected a task of the run in 'baselines', found '{name}'." for name in unknown]
-    if config.select == "gain" and {*sections} - {*config.baselines}:
-        missing = ", ".join(name for name in sections if name not in config.baselines)
-        errors.append(f"Expected baselines of all tasks for select=gain, found none of {missing}. Run --scenario single first.")
-    if errors:
-        raise UserError("\n".join(errors))
-    return replace(config, tasks=runs)
-
-
-def task_config(name: str, section: dict[str, Any], shared: Mapping[str, Any], *, heard: bool = True) -> RunConfig:
-    """Return one task as a run of its own would have it, on the run's upstream, optimizer and steps."""
-    task = known_as(str(section.pop("task", name)), "task", "--tasks")
-    size = section.pop("batch_size", None)
-    demo = demo_recipe(task) if (section.get("corpus") or {}).get("demo") else {}
-    known = {*TASK_KEYS, task}
-    strange = sorted({*section} - known)
-    if strange:
-        raise UserError(f"Unknown option 'tasks.{name}.{strange[0]}'. A task has: batch_size, task, {', '.join(sorted(known))}.")
-    below = {key: value for key, value in merge(task_default(task), demo).items() if key in known}
-    batch = {} if size is None else {"training": {"batch_size": size}}
-    return resolve([below, shared, {"task": task, **section}, batch], heard=heard)
-
-
 def config_of(folder: Path, task: str | None, *, only_task: bool = False) -> tuple[RunConfig, str, bool]:
-    """Return a run's config, what its task is called there, and whether its weighted sum is that of several tasks.
+    """Return a task of a run as a run of its own, what it is called there, and whether its weighted sum is that of several.
 
     `only_task`: nothing will be computed, so that of own code none but the task's is needed, after --use.
     """
-    mapping = read_yaml(folder / "config.yaml")
+    mapping = RunFolder(folder).read().config()
     if only_task:
         refuse_other_code(folder, mapping, flags={}, keys={"task"})
     else:
         refuse_other_code(folder, mapping)
-    if "tasks" not in mapping:
-        config = resolve([mapping], heard=False)
-        if task not in (None, config.task):
-            raise UserError(f"Expected task '{config.task}' of '{folder}', found '{task}'. Leave --task out.")
-        return config, config.task, False
-    joint = resolve_mtl([mapping], heard=False)
-    if task is None or task not in joint.runs:
-        found = f"found '{task}'" if task else "found none"
-        raise UserError(f"Expected one task of the run '{folder}', {found}. Add --task {' or '.join(joint.runs)}.")
-    return joint.runs[task], str(task), joint.shared_weights
+    config = resolve([mapping], reads_corpus=False)
+    name = task_in(config, folder, task)
+    return alone(config, name), name, config.shared_weights
+
+
+def task_in(config: RunConfig, folder: Path, task: str | None) -> str:
+    """Return the name of the one task of a run that is meant: the only one there is, or that which is named."""
+    names = [*config.tasks]
+    name = names[0] if task is None and len(names) == 1 else task
+    if name in names:
+        return name
+    if not config.is_joint:
+        raise UserError(f"Expected task '{names[0]}' of '{folder}', found '{task}'. Leave --task out.")
+    found = f"found '{task}'" if task else "found none"
+    raise UserError(f"Expected one task of the run '{folder}', {found}. Add --task {' or '.join(names)}.")

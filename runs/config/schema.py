@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from ...core.options import ABOVE_0, SEED, plain
@@ -56,79 +54,109 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """All that decides what a run computes, and where it reads."""
+class TaskConfig:
+    """One task of a run: its corpus, its labels, its head. A task is called by its key in `RunConfig.tasks`."""
 
     task: str = ""
-    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # what listens; "" as its name: nothing does
-    text_upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # what reads
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     expert: Any = None  # the task's own section, spelled with the task's name in yaml
+    select_by: str = ""  # "": the corpus' usual metric
+    init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
+    roles: list[Modality] = field(default_factory=list)  # which of the run's upstreams the task uses; []: all of them
+    batch_size: Annotated[int, ABOVE_0] | None = None  # None: training.batch_size
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides what a run computes, and where it reads.
+
+    A recipe of one task is the short spelling: the task's options stand at the top. One of several has a mapping `tasks`.
+    """
+
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # of audio; "" as its name: none
+    text_upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
-    select_by: str = ""  # "": the corpus' usual metric
+    shared_weights: bool = False  # one weighted sum for all tasks (the paper's) instead of one each
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    # which step is kept as the best: that of the best dev score (of one task), the last (the paper), or that of most gain
+    select: Literal["metric", "last", "gain"] = "metric"
+    baselines: dict[str, float] = field(default_factory=dict)  # task -> dev score of its single-task run, for select: gain
     split: Literal["", "all"] = ""  # all: a final model, trained on every split of its corpus; nothing is held out
     steps_from: str | None = None  # of a final model: the run (or plan) whose best step says for how long
-    init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
     seed: Annotated[int, SEED] = 1
     folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # runs in order, what is different in each; the last reports
     reference: list[Reference] = field(default_factory=list)
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether this is a run of several tasks, which may be one task that others were left out of."""
+        return self.select != "metric"
 
-def roles_of(config: RunConfig) -> dict[Modality, UpstreamConfig]:
-    """Return the upstreams that a run asks for, by role."""
-    asked: dict[Modality, UpstreamConfig] = {"audio": config.upstream, "text": config.text_upstream}
-    return {role: section for role, section in asked.items() if section.name}
+    @property
+    def only(self) -> TaskConfig:
+        """The task of a run of one."""
+        assert not self.is_joint, f"expected a run of one task, found the joint run of {', '.join(self.tasks)}"
+        return next(iter(self.tasks.values()))
+
+    def with_only(self, task: TaskConfig) -> RunConfig:
+        """Return a run of one task with that task changed."""
+        return replace(self, tasks={task.task: task})
+
+
+TASK_KEYS = ("corpus", "labels", "select_by", "init_head")  # of a task in either spelling, beside the task's own section
+ONE_ONLY = ("reference",)  # of a recipe of one task
+SEVERAL_ONLY = ("tasks", "shared_weights", "sampling", "balance", "select", "baselines")  # of a recipe of several
+# the words that a recipe has for itself: no task may be called so
+RECIPE_WORDS = frozenset({field.name for kind in (RunConfig, TaskConfig) for field in fields(kind)})
+
+
+def roles_of(config: RunConfig, task: TaskConfig | None = None) -> dict[Modality, UpstreamConfig]:
+    """Return the upstreams of a run, or those that one of its tasks uses, by role."""
+    sections: dict[Modality, UpstreamConfig] = {"audio": config.upstream, "text": config.text_upstream}
+    used = (task.roles if task else []) or [*sections]
+    return {role: section for role, section in sections.items() if section.name and role in used}
+
+
+def batch_size_of(config: RunConfig, task: TaskConfig) -> int:
+    """Return how many utterances of a task a step has, over all pieces and processes."""
+    return task.batch_size or config.training.batch_size
+
+
+def alone(config: RunConfig, name: str) -> RunConfig:
+    """Return one task of a run as a run of its own would have it, on the same upstreams, optimizer and steps."""
+    if not config.is_joint:
+        return config
+    task, there = config.tasks[name], roles_of(config, config.tasks[name])
+    usual = RunConfig()
+    return replace(
+        config,
+        tasks={task.task: replace(task, roles=[], batch_size=None)},
+        upstream=there.get("audio", UpstreamConfig()),
+        text_upstream=there.get("text", UpstreamConfig()),
+        training=replace(config.training, batch_size=batch_size_of(config, task)),
+        **{key: getattr(usual, key) for key in ("shared_weights", "sampling", "balance", "select", "baselines")},
+    )
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:
-    """Return the resolved config as a recipe: the task's section under the task's name."""
-    mapping = plain(config)
-    section = mapping.pop("expert")
-    return {"task": mapping.pop("task"), **mapping, config.task: section}
+    """Return the resolved config as a recipe, in the spelling that it has."""
+    shared = plain(replace(config, tasks={}))
+    if config.is_joint:
+        tasks = {name: {"task": task.task, "batch_size": batch_size_of(config, task)} for name, task in config.tasks.items()}
+        tasks = {name: section | section_of(config.tasks[name]) for name, section in tasks.items()}
+        return {key: value for key, value in shared.items() if key not in ONE_ONLY} | {"tasks": tasks}
+    own = {"task": config.only.task, **section_of(config.only)}
+    return own | {key: value for key, value in shared.items() if key not in SEVERAL_ONLY}
 
 
-TASK_KEYS = ("corpus", "labels", "select_by", "init_head")  # of a task's section, beside the task's own
-
-
-@dataclass(frozen=True)
-class MtlConfig:
-    """All that decides what a run of several tasks computes."""
-
-    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
-    tasks: dict[str, Any] = field(default_factory=dict)  # name -> its run's config; in yaml, what differs from the defaults
-    shared_weights: bool = False  # one weighted sum for all tasks (the paper's) instead of one each
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    balance: BalanceConfig = field(default_factory=BalanceConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    select: Literal["last", "gain"] = "last"  # which step is kept as the best: the last (the paper), or that of most gain
-    baselines: dict[str, float] = field(default_factory=dict)  # task -> dev score of its single-task run, for select: gain
-    seed: Annotated[int, SEED] = 1
-
-    @property
-    def runs(self) -> Mapping[str, RunConfig]:
-        """The tasks' own configs."""
-        return self.tasks
-
-
-def mtl_mapping(config: MtlConfig) -> dict[str, Any]:
-    """Return the resolved config as a recipe."""
-    mapping = plain(replace(config, tasks={}))
-    return {**mapping, "tasks": {name: section_of(run) for name, run in config.runs.items()}}
-
-
-def section_of(run: RunConfig) -> dict[str, Any]:
-    """Return what a task's section of a recipe holds."""
-    whole = to_mapping(run)
-    return {"task": run.task, "batch_size": run.training.batch_size} | {key: whole[key] for key in (*TASK_KEYS, run.task)}
-
-
-def is_mtl(folder: Path) -> bool:
-    """Return whether a run folder holds a run of several tasks."""
-    from ...core.options import read_yaml
-
-    return "tasks" in read_yaml(folder / "config.yaml")
+def section_of(task: TaskConfig) -> dict[str, Any]:
+    """Return a task's options as a recipe has them: its own section under its name."""
+    options = plain(task)
+    chosen = {key: options[key] for key in (*TASK_KEYS, *["roles"] * bool(task.roles))}
+    return {**chosen, task.task: options["expert"]}

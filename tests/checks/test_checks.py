@@ -18,26 +18,20 @@ from headwater.checks import upstream as of_upstream
 from headwater.checks.base import findings
 from headwater.checks.trial import on_trial
 from headwater.commands.check import main as check
-from headwater.corpus import base as corpora
-from headwater.corpus.load import get_reader, registered_corpora
-from headwater.downstream import base as tasks
+from headwater.corpus.load import get_reader
 from headwater.downstream.load import built_in_tasks, load_task
 from headwater.plugins import code as own_code
-from headwater.upstream import base as upstreams
-from headwater.upstream.load import registered_upstreams
+from headwater.upstream.load import list_upstreams
 
+pytestmark = pytest.mark.usefixtures("forget")
 EXAMPLES = Path(library.__file__).parent / "examples"
 SMALL: dict[str, dict[str, Any]] = {"asr": {"projector_dim": 16, "hidden_dim": 16}, "turbo": {"joint_dim": 32}}
-CHEAP = [row.name for row in registered_upstreams().values() if row.source == "built in" and row.name != "test_whisper"]
+CHEAP = [row.name for row in list_upstreams() if row.source == "built in" and row.name != "test_whisper"]
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the examples, and a corpus for one of them; nothing was typed yet."""
-    monkeypatch.setattr(own_code, "_USED", {})
-    monkeypatch.setattr(tasks, "OWN_TASKS", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
-    monkeypatch.setattr(corpora, "_READERS", dict(registered_corpora()))
     folder = tmp_path / "desk"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
     for label in ("calm", "angry"):

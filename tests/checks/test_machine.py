@@ -1,4 +1,4 @@
-"""`headwater doctor`: it tells what is here and what to do, on a broken installation too, and never who asks."""
+"""`headwater check`: it tells what is here and what to do, on a broken installation too, and never who asks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pytest
 
 from headwater.checks import machine as doctor
 from headwater.checks.machine import Finding, anonymous, examine
-from headwater.commands import doctor as command
+from headwater.commands import check as command
 from headwater.corpus.load import list_corpora
+from headwater.upstream.load import list_upstreams
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,7 @@ def test_a_package_that_is_missing_old_or_broken_is_a_line_with_a_command(monkey
         return importing(name, package)
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    found = examine()["versions"]
+    found = examine(list_upstreams)["versions"]
     assert named(found, "soxr") == Finding("soxr", "missing", "pip install 'soxr>=0.4'")
     assert named(found, "jiwer").found == "1.0, which is not >=3.0"
     assert "cannot be imported: OSError: sndfile library not found" in named(found, "soundfile").found
@@ -95,7 +96,7 @@ def test_a_torch_that_cannot_load_is_told_and_the_rest_goes_on(tmp_path: Path) -
     (tmp_path / "torch.py").write_text('raise OSError("libcudart.so.12: cannot open shared object file")\n')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "headwater", "doctor"], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [sys.executable, "-m", "headwater", "check"], capture_output=True, text=True, env=environment, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "which cannot be imported: OSError: libcudart.so.12: cannot open shared object file" in done.stdout
@@ -118,7 +119,7 @@ def test_weights_in_the_cache_are_found(tmp_path: Path) -> None:
     (folder / "snapshots" / "abc").mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (folder / "snapshots" / "abc" / name).write_bytes(b"12345")
-    found = examine()
+    found = examine(list_upstreams)
     assert found["weights"][0] == Finding("hubert, hubert_base", "facebook/hubert-base-ls960")
     assert "hf download ID --local-dir DIR" in found["weights"][-1].advice
     assert named(found["folders"], "hub").found.startswith("~/hub: 13 B, ")
@@ -130,7 +131,7 @@ def test_a_corpus_is_found_where_the_environment_or_the_config_file_says(tmp_pat
     (tmp_path / ".config").mkdir()
     (tmp_path / ".config" / "headwater.yaml").write_text("data: {ravdess: ~/here, emodb: ~/gone}\n")
     monkeypatch.setenv("HEADWATER_DATA", str(tmp_path / "data"))
-    found = examine()["corpora"]
+    found = examine(list_upstreams)["corpora"]
     assert named(found, "iemocap").found == "~/data/iemocap"
     assert named(found, "ravdess").found == "~/here"
     assert "not found: Expected the folder of emodb at ~/gone" in named(found, "emodb").found
@@ -142,7 +143,7 @@ def test_a_corpus_is_found_where_the_environment_or_the_config_file_says(tmp_pat
 def test_a_config_file_that_cannot_be_read_is_told_once(tmp_path: Path) -> None:
     (tmp_path / ".config").mkdir()
     (tmp_path / ".config" / "headwater.yaml").write_text("data: [\n")
-    found = examine()["corpora"]
+    found = examine(list_upstreams)["corpora"]
     assert "Expected yaml such as" in named(found, "config").found
     assert named(found, "config").advice.startswith("Mend that file, or remove it")
     assert sum("Expected yaml" in finding.found for finding in found) == 1
@@ -153,11 +154,11 @@ def test_a_cache_of_no_use_comes_with_advice(tmp_path: Path, monkeypatch: pytest
     for place, said in (("file", "~/file: a file, no folder"), ("file/x", "~/file/x: ~/file is a file, no folder")):
         (tmp_path / "file").write_text("x")
         monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / place))
-        assert named(examine()["folders"], "cache") == Finding("cache", said, advice)
+        assert named(examine(list_upstreams)["folders"], "cache") == Finding("cache", said, advice)
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "kept"))
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *_: False)
-        found = named(examine()["folders"], "cache")
+        found = named(examine(list_upstreams)["folders"], "cache")
         assert (found.found, found.advice) == ("~/kept: nothing there, not to be written to", advice)
     real = Path.exists
 
@@ -167,14 +168,14 @@ def test_a_cache_of_no_use_comes_with_advice(tmp_path: Path, monkeypatch: pytest
         return real(path)
 
     monkeypatch.setattr(Path, "exists", closed)
-    found = examine()["folders"]
+    found = examine(list_upstreams)["folders"]
     assert named(found, "cache") == Finding("cache", "~/kept: cannot be looked into (Permission denied)", advice)
     assert {"hub", "config"} <= {finding.name for finding in found}
 
 
 def test_whatever_lies_in_the_cache_is_told(tmp_path: Path) -> None:
     (tmp_path / ".cache" / "headwater" / "later").mkdir(parents=True)
-    names = [finding.name for finding in examine()["folders"]]
+    names = [finding.name for finding in examine(list_upstreams)["folders"]]
     assert names == ["hub", "cache", "  store", "  demo", "  transcripts", "  converted-1", "  later", "config"]
 
 
@@ -205,7 +206,7 @@ def test_addresses_stay_as_they_are_but_for_passwords(monkeypatch: pytest.Monkey
 def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.installed
     monkeypatch.setattr(doctor, "installed", lambda name: "" if name in {"espeakng-loader", "s3prl"} else real(name))
-    found = examine()["extras"]
+    found = examine(list_upstreams)["extras"]
     assert named(found, "demo") == Finding("demo", "not installed (espeakng-loader)", "pip install 'headwater[demo]'")
     assert named(found, "s3prl").advice == "pip install --no-deps s3prl"
     assert "test" not in {finding.name for finding in found}

@@ -1,4 +1,4 @@
-"""s3prl's words: each flag is taken, put into ours or refused with its successor, and SUPERB's loop runs as it stands."""
+"""s3prl's words: each flag is accepted, translated or refused with its successor, and SUPERB's loop runs as it stands."""
 
 from __future__ import annotations
 
@@ -88,21 +88,21 @@ TRANSLATED = {
     "--downstream=ks -o config.downstream_expert.modelrc.projector_dim=64": "--downstream=ks -o ks.projector_dim=64",
 }
 REFUSED = {
-    "-g conf.yaml": "s3prl's -g. A file of s3prl's options is not read: `-u fbank`",
+    "-g conf.yaml": "s3prl's -g. Headwater does not read option files of s3prl: type `-u fbank`",
     "--upstream_model_config conf.yaml": "s3prl's --upstream_model_config.",
-    "-gconf.yaml": "s3prl's -g. A file",
-    "-fr": "s3prl's -r. Remove",
-    "-r": "s3prl's -r. Remove the model's folder in the hub's cache",
+    "-gconf.yaml": "s3prl's -g. Headwater does not read",
+    "-fr": "s3prl's -r. Delete",
+    "-r": "s3prl's -r. Delete the folder of the model in the cache of the hub",
     "--upstream_refresh": "s3prl's --upstream_refresh",
-    "--upstream_model_name model.pt": "Name the file itself: `-u hubert -k FILE`",
+    "--upstream_model_name model.pt": "Name the file of weights: `-u hubert -k FILE`",
     "--upstream_revision main": "hf download ORG/NAME --revision R --local-dir DIR",
     "--push_to_hf_hub True": "`headwater export RUN DIR`",
     "--hf_hub_org me": "`hf upload ORG/NAME DIR`",
-    "--cache_dir there": "Set HF_HOME (models) and HEADWATER_CACHE",
-    "--disable_cudnn": "Nothing stands for it: leave it out",
+    "--cache_dir there": "Set HF_HOME (cache of models) and HEADWATER_CACHE",
+    "--disable_cudnn": "Leave it out, or run on the CPU",
     "--hub huggingface": "Expected --hub torch, found --hub huggingface. `-u ORG/NAME`",
     "--backend gloo": "found --backend gloo. Leave it out.",
-    "--local_rank 0": "found --local_rank 0 alone. Start them with `torchrun",
+    "--local_rank 0": "found --local_rank 0 alone. Start several processes with `torchrun",
     "--local-rank=0": "torchrun --nproc_per_node N",
     "-m evaluate -e result/downstream/er/states-2000.ckpt": "Name the folder: -e result/downstream/er",
     "-o config.runner.fp16=True": "found config.runner.fp16. Leave out",
@@ -132,7 +132,7 @@ def test_what_has_no_counterpart_names_its_successor(typed: str, monkeypatch: py
 
 def test_every_flag_that_is_not_taken_is_in_one_of_these_lists() -> None:
     typed = {word.partition("=")[0] for line in [*TRANSLATED, *REFUSED] for word in shlex.split(line)}
-    assert not [flag.long for flag in TABLE if flag.kind != "taken" and not typed & {*flag.names}]
+    assert not [flag.long for flag in TABLE if flag.kind != "accepted" and not typed & {*flag.names}]
 
 
 def test_the_rank_that_a_launcher_adds_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_status_shows_each_space_the_total_and_the_limit(root: Path, type_in: Ty
     total = sum(path.stat().st_size for path in root.glob("*/**/*") if path.is_file())
     assert lines[3] == f"{total / 1000:.1f} kB in 2 spaces, in {root}"
     assert lines[4].startswith("a run adds at most ")
-    assert lines[4].endswith("GB unasked (--store-limit)")
+    assert lines[4].endswith("GB by itself (raise it with -o store.limit=SIZE)")
 
 
 def test_status_of_a_store_elsewhere(tmp_path: Path, root: Path, type_in: TypeIn) -> None:
@@ -158,9 +158,50 @@ def test_prune_never_takes_what_a_process_holds_and_goes_on_to_the_next(root: Pa
 
 
 def test_what_a_killed_prune_left_goes_with_the_next(root: Path, type_in: TypeIn) -> None:
-    (root / ".gone-x-1").mkdir(parents=True)
+    (root / f".gone-{'0' * 24}-17").mkdir(parents=True)
     type_in("prune", "--all")
     assert not [*root.iterdir()]
+
+
+def test_prune_removes_nothing_that_the_store_did_not_make(root: Path, type_in: TypeIn) -> None:
+    places = [root / "thesis" / "locks", root / ("a" * 24) / "locks", root / ".gone-fishing", root / ".gone-x-1"]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "ch1.txt").write_text("x")
+    space = made(root, "hubert")
+    assert type_in("prune", "--all")[0] == 0
+    assert not space.exists()
+    assert all((place / "ch1.txt").is_file() for place in places)
+
+
+def test_prune_says_which_folder_it_keeps_because_no_space_json_is_in_it(root: Path, type_in: TypeIn) -> None:
+    folder = made(root, "hubert")
+    (folder / "space.json").write_text("{")
+    code, out, err = type_in("prune", "--all")
+    assert code == 0
+    assert f"{folder}: no space.json says that the store made it" in err
+    assert out.startswith("0 B freed")
+    assert folder.is_dir()
+
+
+def test_prune_leaves_a_space_that_is_a_link_as_it_is(root: Path, type_in: TypeIn, tmp_path: Path) -> None:
+    folder = made(root, "hubert")
+    moved = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(moved)
+    (root / f".gone-{'0' * 24}-17").symlink_to(moved)
+    assert type_in("prune", "--all")[0] == 0
+    assert folder.is_symlink()
+    assert (moved / "space.json").is_file()
+
+
+def test_a_folder_called_like_a_shard_costs_nothing(root: Path, type_in: TypeIn) -> None:
+    folder = made(root, "hubert", rows=20)
+    (folder / "00-0.safetensors").mkdir()
+    assert type_in("status")[0] == 0
+    assert type_in("verify")[0] == 0
+    store = Store(root, Space("hubert", (0, 1, 2), 4, False, False, "exact", "auto", "all", "float32"), "hubert")
+    assert len(store.index) == 20
+    store.held.close()
 
 
 def test_verify_is_content_with_what_is_sound(root: Path, type_in: TypeIn, tmp_path: Path) -> None:

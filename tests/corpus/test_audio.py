@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from headwater.core import file_cache as memory
 from headwater.core.errors import UserError
 from headwater.core.files import cache_folder
 from headwater.corpus import audio
-from headwater.corpus.audio import check_files, read_audio
+from headwater.corpus.audio import check_files, read_audio, read_complete
 from headwater.corpus.base import Utterance
 
 
@@ -204,6 +205,155 @@ def test_each_file_is_decoded_once_however_many_utterances_it_holds(tmp_path: Pa
     assert opened == [path]
 
 
+def test_gsm_of_a_telephone_is_read_though_it_cannot_be_sought_in(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", 2.0, 8000, subtype="GSM610")
+    seconds, reasons = verdict(path, tmp_path)
+    assert reasons == []
+    assert seconds["u"] == pytest.approx(2.0, abs=0.05)
+    whole = read_audio(path, sample_rate=8000)
+    assert len(whole) == round(seconds["u"] * 8000)
+    np.testing.assert_array_equal(read_audio(path, 0.5, 1.0, sample_rate=8000), whole[4000:12000])
+
+
+def test_a_decoder_that_fails_in_its_own_way_costs_one_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
+    opened = audio.soundfile.SoundFile
+    fails = TypeError("a decoder of its own kind.")
+
+    def open_or_fail(name: bytes) -> soundfile.SoundFile:
+        if name == os.fsencode(bad):
+            raise fails
+        return opened(name)
+
+    monkeypatch.setattr(audio.soundfile, "SoundFile", open_or_fail)
+    seconds, broken = check_files([Utterance("a", bad), Utterance("b", good)], tmp_path / "cache")
+    assert seconds == {"b": 1.0}
+    assert [str(entry) for entry in broken] == [f"{bad}: audio that cannot be decoded (a decoder of its own kind)"]
+
+
+def unusual(folder: Path, kind: str) -> str:
+    """A name at which no audio can be read."""
+    place = folder / "a.wav"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "loop":
+        place.symlink_to(place)
+    elif kind == "folder":
+        place.mkdir()
+    names = {"long": "x" * 300 + ".wav", "path": "x/" * 3000 + "a.wav", "nul": "a\0b.wav", "half": "a\ud800b.wav"}
+    return str(folder / names.get(kind, "a.wav"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pipe", "a pipe, a socket or a device"),
+        ("loop", "a link that leads back to itself"),
+        ("folder", "a folder"),
+        ("long", "a name that is too long"),
+        ("path", "a name that is too long"),
+        ("nul", "a name that no file can have"),
+        ("half", "a name that no file can have"),
+    ],
+)
+def test_what_is_no_ordinary_file_is_broken_and_not_waited_for(tmp_path: Path, kind: str, words: str) -> None:
+    name = unusual(tmp_path, kind)
+    assert verdict(name, tmp_path) == ({}, [words])
+    with pytest.raises(UserError, match=f"^Expected readable audio, found {words}: "):
+        read_audio(name)
+
+
+@pytest.mark.parametrize(("start", "duration"), [(float("nan"), None), (float("inf"), None), (0.0, float("nan"))])
+def test_seconds_that_are_no_numbers_are_refused(tmp_path: Path, start: float, duration: float | None) -> None:
+    with pytest.raises(UserError, match="Expected seconds that are finite numbers, found NaN or infinity"):
+        read_audio(write(tmp_path / "a.wav"), start, duration)
+    assert not check_files([Utterance("u", str(tmp_path / "a.wav"), start, duration)], tmp_path / "cache")[0]
+
+
+def test_seconds_beyond_all_files_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav")
+    with pytest.raises(UserError, match=r"Expected samples from 1e\+308 s on, found none"):
+        read_audio(path, 1e308)
+    assert len(read_audio(path, 0.5, 1e308)) == 8000
+
+
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    wave = tone(0.5)
+    wave[77] = np.inf
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"Expected readable audio, found samples that are no numbers \(NaN or infinite\)"):
+        read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("ending", ["wav", "ogg", "mp3", "aiff", "au"])
+@pytest.mark.parametrize("share", [0.35, 0.6, 0.9])
+def test_a_file_cut_short_is_broken_and_never_read_as_if_it_were_whole(tmp_path: Path, ending: str, share: float) -> None:
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 96000), 16000)
+    assert verdict(path, tmp_path)[1] == []
+    assert len(read_complete(path)) == 96000
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    seconds, reasons = verdict(path, tmp_path)
+    assert not seconds
+    assert "cut short: " in reasons[0] or "cannot be decoded" in reasons[0]
+    with pytest.raises(UserError, match=r"Expected readable audio, found (a file cut short: |audio that cannot be decoded)"):
+        read_complete(path)
+
+
+def test_an_mp3_with_tags_around_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 96000), 16000)
+    content = path.read_bytes()
+    path.write_bytes(b"ID3\x04\0\0\0\0\2\0" + b"\0" * 256 + content + b"TAG" + b"\0" * 125)
+    assert verdict(path, tmp_path)[1] == []
+    path.write_bytes(b"ID3\x04\0\0\0\0\2\0" + b"\0" * 256 + content[:-5000])
+    assert "cut short: the header promises 5000 bytes more" in verdict(path, tmp_path)[1][0]
+
+
+def test_an_end_behind_the_file_is_refused_where_all_of_a_stretch_is_wanted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav")
+    assert len(read_complete(path, 0.5, 0.52)) == 8000  # tables round
+    with pytest.raises(UserError, match=r"found that its end, 1\.4 s, lies outside \(1\.00 s\): .*Mend its row"):
+        read_complete(path, 0.5, 0.9)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (16000, 3), (44100, 2), (8000, 1)])
+def test_a_file_read_in_pieces_is_the_same_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, channels: int
+) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(3.0, rate, channels) + 0.01 * np.random.default_rng(0).random(), rate)
+    whole = read_audio(tmp_path / "a.wav", 0.2, 2.5)
+    monkeypatch.setattr(audio, "_AT_ONCE", 10_001)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", 0.2, 2.5), whole)
+
+
+def test_more_hours_than_memory_has_room_for_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(20_000), 1)  # 20,000 s at 1 Hz: 40 kB that would become 1.3 GB
+    with pytest.raises(
+        UserError, match=r"Expected at most 4 h of audio to be read at once, found 5\.6 h: .*Cut the file, or name"
+    ):
+        read_audio(path)
+    assert verdict(path, tmp_path)[1] == ["5.6 h of audio, more than the 4 h that are read at once"]
+    assert len(read_audio(path, 100, 10)) == 160_000
+
+
+def test_a_sample_rate_that_no_filter_is_built_for_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(1000), 2**31 - 1)
+    with pytest.raises(UserError, match=r"cannot be decoded \(a sample rate of 2147483647 Hz\)"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_zeros_behind_a_header_are_judged_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with path.open("wb") as file:
+        file.write(b"RIFF\xff\xff\xff\x00WAVE")
+        file.truncate(300_000_000)
+    began = time.monotonic()
+    assert "cannot be decoded" in verdict(path, tmp_path)[1][0]
+    assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a file that is no database", "a full disk"])
 def test_a_cache_that_cannot_be_written_costs_one_line_and_no_run(
     tmp_path: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -213,7 +363,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line_and_no_run(
         cache.write_text("in the way")
     elif obstacle == "a file that is no database":
         cache.mkdir()
-        (cache / "checked-audio-2.sqlite").write_text("this is no database, " * 100)
+        (cache / "checked-audio-3.sqlite").write_text("this is no database, " * 100)
     else:
         monkeypatch.setattr(memory.sqlite3, "connect", lambda *_, **__: FullDisk())
     with caplog.at_level(logging.WARNING):

@@ -101,6 +101,18 @@ def test_a_miniature_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch:
     assert digest(demo_root(get_reader("ravdess"), scale=TINY)) == whole
 
 
+def test_what_a_kill_left_of_a_miniature_goes_when_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
+    root = demo_root(get_reader("ravdess"), scale=TINY)
+    left, other = root.with_name(f".{root.name}.a1b2c3d4"), root.with_name(".iemocap-seed0-scale1-v1.a1b2c3d4")
+    (left / "below").mkdir(parents=True)
+    other.mkdir()
+    (root / MARKER).unlink()
+    demo_root(get_reader("ravdess"), scale=TINY)
+    assert not left.exists()
+    assert other.exists()  # perhaps being made just now
+
+
 def test_classes_of_the_iemocap_miniature_are_even_in_every_session() -> None:
     corpus = get_reader("iemocap").read(demo_root(get_reader("iemocap"), scale=0.3))
     for session in range(1, 6):

@@ -1,4 +1,4 @@
-"""What `headwater corpus check` and `headwater corpus list` say."""
+"""What `headwater corpus check` and `headwater list corpora` say."""
 
 from __future__ import annotations
 

@@ -240,6 +240,12 @@ def test_what_is_masked_becomes_the_mean_of_the_utterance_itself() -> None:
         torch.testing.assert_close(masked.values[row][changed[row]], mean.expand(int(changed[row].sum()), 5))
 
 
+def test_masks_of_zero_are_what_s3prl_fills_in() -> None:
+    frames = Frames(torch.ones(2, 30, 6), (30, 20))
+    for masked in (masks.mask_time(frames, 2, 9, "zero"), masks.mask_dimensions(frames, 2, 4, "zero")):
+        assert {*masked.values.unique().tolist()} == {0.0, 1.0}
+
+
 def test_masks_are_for_training_alone_and_come_from_the_generator_that_a_step_seeds() -> None:
     expert, frames = expert_of(spec_augment=True, time_width=3, dim_width=2), frames_of(9, 6)
 

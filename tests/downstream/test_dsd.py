@@ -112,7 +112,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
         {},
         r"both classes in split 'dev' of mine, which places the operating point, found directed only\. See `",
     ),
-    "no label": ((None,) * 4, {}, r"a label .* in mine, found none\. Name its column: --columns label=HEADER"),
+    "no label": ((None,) * 4, {}, r"a label .* in mine, found none\. Name its column: -o corpus.options.columns.label=HEADER"),
     "far of two": (("yes", "no") * 2, {"point": "far=2"}, r"operating_point eer, frr=0\.05, .* found 'far=2'"),
     "far of nothing": (("yes", "no") * 2, {"point": "far="}, r"found 'far='"),
     "an unknown point": (("yes", "no") * 2, {"point": "fpr=0.1"}, r"found 'fpr=0\.1'"),

@@ -1,4 +1,4 @@
-"""Alignment and uniformity: their values, and `headwater geometry` over the embeddings that runs saved."""
+"""Alignment and uniformity: their values, and `headwater plot geometry` over the embeddings that runs saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from headwater.analysis.geometry import directions
-from headwater.commands import geometry as command
+from headwater.commands import plot
 from headwater.core.errors import UserError
 from headwater.core.files import write_json
 from headwater.core.tensors import save_tensors
@@ -114,7 +114,7 @@ def plan(tmp_path: Path) -> Path:
 def test_the_table_has_a_line_for_each_method_with_the_spread_of_its_seeds(
     plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main([str(plan), "--out", str(tmp_path / "out")]) == 0
+    assert plot.plot_geometry([str(plan), "--out", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "DEMO"
     assert lines[1] == "alignment and uniformity on test: lower is better"
@@ -126,7 +126,7 @@ def test_the_table_has_a_line_for_each_method_with_the_spread_of_its_seeds(
 
 
 def test_pictures_and_the_numbers_behind_them_are_written(plan: Path, tmp_path: Path) -> None:
-    command.main([str(plan), "--out", str(tmp_path / "out")])
+    plot.plot_geometry([str(plan), "--out", str(tmp_path / "out")])
     pictures = {f"{stem}{suffix}" for stem in ("align-uniform", "audio-density") for suffix in (".png", ".pdf")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == pictures | {"geometry.csv", "audio-density.csv"}
     table = list(csv.DictReader((tmp_path / "out" / "geometry.csv").open()))
@@ -144,7 +144,7 @@ def test_pictures_and_the_numbers_behind_them_are_written(plan: Path, tmp_path: 
 
 def test_names_label_the_folders_instead_of_their_methods(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(plan / "turbo-1"), str(plan / "turbo-2")]
-    command.main([*folders, "--names", "first,second", "--out", str(tmp_path / "out")])
+    plot.plot_geometry([*folders, "--names", "first,second", "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "first" in said
     assert "second" in said
@@ -154,14 +154,14 @@ def test_names_label_the_folders_instead_of_their_methods(plan: Path, tmp_path: 
 @pytest.mark.parametrize("audio", [torch.ones(30, 16), torch.ones(2, 16), rows(1, 16), torch.eye(16)[[0, 1] * 15]])
 def test_a_collapsed_or_tiny_space_is_drawn_all_the_same(audio: Tensor, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", "vanilla", audio, rows(len(audio), 16))
-    assert command.main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert plot.plot_geometry([str(folder), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "audio-density.png").stat().st_size > 1000
 
 
 def test_runs_with_and_without_a_common_space_stand_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "a", "vanilla", rows(20, 8), rows(20, 8, 1))
     make_run(tmp_path / "b", "vanilla", rows(20, 8), rows(20, 6, 1))
-    assert command.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 0
+    assert plot.plot_geometry([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 0
     assert "uniformity_text" in capsys.readouterr().out
 
 
@@ -182,10 +182,10 @@ WRONG: dict[str, tuple[Callable[[Path], list[str]], str]] = {
 def test_what_cannot_be_drawn_is_told_in_one_line(mistake: str, plan: Path, tmp_path: Path) -> None:
     arguments, said = WRONG[mistake]
     with pytest.raises(UserError, match=said):
-        command.main([*arguments(plan), "--out", str(tmp_path / "out")])
+        plot.plot_geometry([*arguments(plan), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_without_a_joint_space_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a run with a joint space \(-d turbo\) in '.*finished', found one without embeddings"):
-        command.main([str(finished), "--out", str(tmp_path / "out")])
+        plot.plot_geometry([str(finished), "--out", str(tmp_path / "out")])

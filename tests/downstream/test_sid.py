@@ -97,9 +97,10 @@ def test_the_superb_recipe_is_s3prls_experiment() -> None:
     config = resolve([read_yaml(find_recipe("superb/sid")), {"upstream": {"name": "hubert"}}])
     training, optimizer = config.training, config.optimizer
     assert (training.steps, training.batch_size, training.eval_every, training.sort_pieces) == (200_000, 32, 4000, False)
-    assert (optimizer.lr, optimizer.clip, config.expert.projector_dim, config.expert.activation) == (1e-4, 1.0, 256, "none")
-    assert (config.corpus.name, config.corpus.protocol, config.select_by) == ("voxceleb1", "iden", "acc")
-    assert (config.expert.crop_seconds, training.piece_size) == (8.0, 8)
+    expert = config.only.expert
+    assert (optimizer.lr, optimizer.clip, expert.projector_dim, expert.activation) == (1e-4, 1.0, 256, "none")
+    assert (config.only.corpus.name, config.only.corpus.protocol, config.only.select_by) == ("voxceleb1", "iden", "acc")
+    assert (config.only.expert.crop_seconds, training.piece_size) == (8.0, 8)
     assert [row["value"] for row in references(config, [])] == [0.8142]
 
 

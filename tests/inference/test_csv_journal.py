@@ -7,25 +7,22 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from headwater.commands.common.shell import LENIENT
+from headwater.core.errors import UserError
 from headwater.corpus.audio import check_files, read_audio
 from headwater.corpus.base import Utterance
-from headwater.inference import csv_journal as labels_file
 from headwater.inference.csv_journal import csv_line, growing, state_of
 
 HEADER = ["file", "label"]
 NO_UTF8 = os.fsdecode(b"caf\xe9.wav")
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL."""
 
 
 def night(path: Path, labels: dict[str, str], version: object = 1) -> list[str]:
@@ -44,16 +41,33 @@ def labels_in(path: Path) -> dict[str, str]:
         return {row["file"]: row["label"] for row in csv.DictReader(file)}
 
 
-def killed_at(name: str, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
-    """Do what a kill cuts short where a function of the module would be called."""
+A_NIGHT = """
+import json, os, signal, sys
+from pathlib import Path
+from headwater.inference.csv_journal import growing
 
-    def die(*_: object) -> None:
-        raise Killed
+kill, labels = sys.argv[1], json.loads(sys.argv[2])
+rename = os.replace
 
-    with monkeypatch.context() as patch:
-        patch.setattr(labels_file, name, die)
-        with pytest.raises(Killed):
-            run()
+def killed_here(*places):
+    "Die where the csv is put in its place: before it is, or after."
+    if kill == "after":
+        rename(*places)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = killed_here
+with growing(Path("l.csv"), {}, ["file", "label"]) as table:
+    for name in table.todo([*labels], lambda _: [1]):
+        table.add(name, [name, labels[name]], failed=not labels[name])
+        if kill == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_night(kill: str, labels: Mapping[str, str]) -> None:
+    """Ask in a process that dies by SIGKILL: with a file's row, or `before` or `after` the csv is put in its place."""
+    done = subprocess.run([sys.executable, "-c", A_NIGHT, kill, json.dumps(labels)], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -64,35 +78,73 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("broken", ["", "low"])
-def test_a_kill_before_the_csv_is_put_in_place_leaves_it_for_the_next_night(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_the_csv_is_put_in_place_leaves_it_for_the_next_night(broken: str) -> None:
     out = Path("l.csv")
     night(out, {"a": "low", "b": broken})
-    killed_at("written_aside", monkeypatch, lambda: night(out, {"a": "low", "b": broken, "c": "high"}))
+    killed_night("before", {"a": "low", "b": broken, "c": "high"})
     assert labels_in(out) == {"a": "low", "b": broken}
     for _ in range(2):
         assert "c" not in night(out, {"a": "low", "b": broken, "c": "high"})
         assert labels_in(out) == {"a": "low", "b": broken, "c": "high"}
 
 
-def test_a_kill_before_the_first_csv_is_no_csv_that_was_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_the_first_csv_is_no_csv_that_was_taken_away() -> None:
     out = Path("l.csv")
-    killed_at("written_aside", monkeypatch, lambda: night(out, {"a": "low", "b": "high"}))
+    killed_night("before", {"a": "low", "b": "high"})
     with growing(out, {}, HEADER) as table:
         assert (table.todo(["a"], lambda _: [1]), table.notes) == ([], [])
     assert labels_in(out) == {"a": "low", "b": "high"}
 
 
-def test_a_csv_that_a_kill_left_unconfirmed_can_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_loses_no_row_and_nothing_that_it_left_stays() -> None:
+    killed_night("b", {"a": "low", "b": "high", "c": "low"})
+    assert night(Path("l.csv"), {"a": "low", "b": "high", "c": "low"}) == ["c"]
+    killed_night("before", {"a": "low", "d": "high"})
+    assert night(Path("l.csv"), {"a": "low"}) == []
+    assert sorted(os.listdir()) == [state_of(Path("l.csv")).name, "l.csv"]
+
+
+def test_a_kill_behind_the_csv_and_then_others_leave_it_ours() -> None:
+    labels = {"a": "low", "b": "high", "c": "low", "d": "high"}
+    killed_night("after", {"a": "low"})
+    for name in ("b", "c"):
+        killed_night(name, labels)
+    assert labels_in(Path("l.csv")) == {"a": "low"}
+    assert night(Path("l.csv"), labels) == ["d"]
+    assert labels_in(Path("l.csv")) == labels
+
+
+def test_a_csv_that_a_kill_left_unconfirmed_can_be_taken_away() -> None:
     out = Path("l.csv")
-    with monkeypatch.context() as patch:
-        patch.setattr(labels_file.LabelsFile, "_remember", lambda *_: None)
-        night(out, {"a": "low", "b": "high"})
+    killed_night("after", {"a": "low", "b": "high"})
     night(out, {"a": "low"})
     out.unlink()
     with growing(out, {}, HEADER) as table:
         table.todo(["a"], lambda _: [1])
         assert "was taken away" in table.notes[0]
     assert labels_in(out) == {"a": "low"}
+
+
+def test_a_csv_that_comes_back_after_a_kill_keeps_its_lines() -> None:
+    out = Path("l.csv")
+    night(out, {"a": "low", "b": "high"})
+    out.rename("away.csv")
+    killed_night("before", {"a": "low"})
+    Path("away.csv").rename(out)
+    with pytest.raises(UserError, match="as `headwater predict` left it, found it changed"):
+        night(out, {"a": "low"})
+    assert labels_in(out) == {"a": "low", "b": "high"}
+
+
+def test_rows_that_cannot_be_read_are_one_line_and_what_it_says_helps() -> None:
+    out = Path("l.csv")
+    night(out, {"a": "low"})
+    state_of(out).write_bytes(b"no database" * 500)
+    with pytest.raises(UserError, match=r"the rows of 'l\.csv' in '\.l\.csv\.rows', found: file is not a database.*rm '\.l"):
+        night(out, {"a": "low"})
+    state_of(out).unlink()
+    assert night(out, {"a": "low"}) == ["a"]
+    assert labels_in(Path("l.old.csv")) == {"a": "low"}
 
 
 def test_a_file_has_one_row_however_its_path_is_typed(here: Path) -> None:
@@ -122,12 +174,10 @@ def test_two_dots_behind_a_link_are_followed_as_the_system_does(here: Path) -> N
     assert night(Path("l.csv"), {"in/a": "low", "in/link/../a": "high", "far/a": "?"}) == ["in/a", "in/link/../a"]
 
 
-def test_rows_known_by_what_was_typed_are_set_aside() -> None:
-    out = Path("l.csv")
-    night(out, {"a": "low"})
-    first, *rest = map(json.loads, state_of(out).read_text().splitlines())
-    del first["layout"]
-    state_of(out).write_text("".join(json.dumps(line) + "\n" for line in (first, *rest)))
+def test_rows_that_an_earlier_version_wrote_down_are_set_aside() -> None:
+    out, earlier = Path("l.csv"), Path(".l.csv.state")
+    out.write_text("file,label\na,low\n")
+    earlier.write_text('{"layout": 2, "about": {}, "header": ["file", "label"]}\n')
     with growing(out, {"run": "another"}, HEADER) as table:
         assert table.todo(["a"], lambda _: [1]) == ["a"]
         assert table.notes == [
@@ -136,14 +186,15 @@ def test_rows_known_by_what_was_typed_are_set_aside() -> None:
         ]
         table.add("a", ["a", "high"], failed=False)
     assert (labels_in(out), labels_in(Path("l.old.csv"))) == ({"a": "high"}, {"a": "low"})
+    assert not earlier.exists()
 
 
 def test_what_a_kill_left_half_written_is_taken_away() -> None:
-    ours, others = [".l.csv.12.tmp", "..l.csv.state.12.tmp"], [".l.csv.my.tmp", ".k.csv.12.tmp"]
+    ours, others = [".l.csv.12.tmp"], [".l.csv.my.tmp", ".k.csv.12.tmp"]
     for name in (*ours, *others):
         Path(name).write_text("half")
     night(Path("l.csv"), {"a": "low"})
-    assert [Path(name).exists() for name in (*ours, *others)] == [False, False, True, True]
+    assert [Path(name).exists() for name in (*ours, *others)] == [False, True, True]
 
 
 @pytest.mark.parametrize("name", ["a\rb.wav", "a\nb.wav", "a\r\nb.wav", 'a"b,.wav', " a .wav"])

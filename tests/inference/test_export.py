@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,13 @@ from headwater.inference.load import load_run
 from headwater.inference.trained_run import TrainedRun
 from headwater.plans.grid import expand, run_plan
 from headwater.plugins import code as own_code
-from headwater.runs.config.resolve import resolve, resolve_mtl
-from headwater.runs.joint import run_tasks
+from headwater.plugins.registry import Origin
+from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
-from headwater.upstream import base as upstreams
 from headwater.upstream.families.huggingface import class_of, new_model
 from headwater.upstream.families.tiny import _SMALL as TINY
-from headwater.upstream.load import load_upstream, registered_upstreams
+from headwater.upstream.load import load_upstream
 
 QUIET = Runtime("cpu", quiet=True)
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_upstream.py"
@@ -243,7 +243,7 @@ def test_one_task_of_several_is_exported_alone(rated: Path, tmp_path: Path) -> N
         "shared_weights": True,  # one weighted sum, which becomes the task's own
         "training": {"steps": 2, "eval_every": 1},
     }
-    run_tasks(resolve_mtl([recipe]), tmp_path / "run", QUIET)
+    run(resolve([recipe]), tmp_path / "run", QUIET)
     export_run(tmp_path / "run", tmp_path / "out", task="dsd")
     alone, joint = load_run(tmp_path / "out"), load_run(tmp_path / "run", task="dsd")
     assert alone.predict(sound_of(rated)) == joint.predict(sound_of(rated))
@@ -261,22 +261,6 @@ def test_one_fold_of_a_plan_is_exported(rated: Path, tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "out" / "config.yaml")["corpus"]["fold"] == 2
 
 
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """What forgets all code that was typed, as the next process does."""
-    monkeypatch.setattr(own_code, "_USED", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
-    before = {*upstreams._REGISTERED}
-
-    def forget() -> None:
-        """Forget it."""
-        own_code._USED.clear()
-        for name in {*upstreams._REGISTERED} - before:
-            del upstreams._REGISTERED[name]
-
-    return forget
-
-
 def written(folder: Path, *changes: tuple[str, str]) -> Path:
     """The example's code in a folder, with changes."""
     folder.mkdir(exist_ok=True)
@@ -292,14 +276,14 @@ WEIGHTS = ("        super().__init__()\n", "        super().__init__()\n        
 
 
 def test_a_users_own_code_goes_along_and_is_executed_where_it_is_typed(
-    rated: Path, tmp_path: Path, own: Callable[[], None]
+    rated: Path, tmp_path: Path, forget: Callable[[], None]
 ) -> None:
     name = own_code.use(str(written(tmp_path / "mine")), "upstream").name
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": name}})
     assert export_run(folder, tmp_path / "out").code == ["code/audio/up.py"]
     answer = load_run(folder).predict(sound_of(rated))
     shutil.rmtree(tmp_path / "mine")
-    own()
+    forget()
     with pytest.raises(UserError, match="only a path that you type is executed"):
         load_run(tmp_path / "out")
     assert "--use code/audio/up.py my.wav" in (tmp_path / "out" / "README.md").read_text()
@@ -307,7 +291,7 @@ def test_a_users_own_code_goes_along_and_is_executed_where_it_is_typed(
     assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
 
 
-def test_two_files_of_one_name_both_go_along(rated: Path, tmp_path: Path, own: Callable[[], None]) -> None:
+def test_two_files_of_one_name_both_go_along(rated: Path, tmp_path: Path, forget: Callable[[], None]) -> None:
     reads = (
         ("@register_upstream\n", '@register_upstream(modality="text")\n'),
         ('modality="audio"', 'modality="text"'),
@@ -322,30 +306,40 @@ def test_two_files_of_one_name_both_go_along(rated: Path, tmp_path: Path, own: C
     sections = {"upstream": {"name": names[0]}, "text_upstream": {"name": names[1]}}
     folder = trained(rated, tmp_path / "run", {**AVD, **sections})
     assert export_run(folder, tmp_path / "out").code == ["code/audio/up.py", "code/text/up.py"]
-    own()
+    forget()
     for role, original in (("audio", first), ("text", second)):
         assert (tmp_path / "out" / "code" / role / "up.py").read_bytes() == original.read_bytes()
 
 
-@pytest.mark.parametrize("place", ["HERE = Path(__file__).parent / 'w.pt'", "HERE = Path(__file__).parent / 'w' / 'w.pt'"])
-def test_weights_beside_a_users_own_code_go_along(place: str, rated: Path, tmp_path: Path, own: Callable[[], None]) -> None:
-    code = written(tmp_path / "mine", ("WINDOW, BANDS", f"from pathlib import Path\n{place}\nWINDOW, BANDS"), WEIGHTS)
+READ = {  # what the code reads -> what is typed for it
+    "Path(__file__).parent / 'w.pt'": "mine/w.pt",
+    "Path(__file__).parent / 'w' / 'w.pt'": "mine/w",
+    "Path(__file__).with_name('v.pt')": "v.pt",
+}
+
+
+@pytest.mark.parametrize(("place", "extra"), READ.items())
+def test_files_that_a_users_own_code_reads_go_along(
+    place: str, extra: str, rated: Path, tmp_path: Path, forget: Callable[[], None]
+) -> None:
+    code = written(tmp_path / "mine", ("WINDOW, BANDS", f"from pathlib import Path\nHERE = {place}\nWINDOW, BANDS"), WEIGHTS)
     (tmp_path / "mine" / "w").mkdir()
-    for folder in (tmp_path / "mine", tmp_path / "mine" / "w"):
-        torch.save(torch.ones(2), folder / "w.pt")
+    for name in ("mine/w.pt", "mine/w/w.pt", "mine/v.pt", "v.pt"):
+        torch.save(torch.ones(2), tmp_path / name)
     (tmp_path / "mine" / "diary.txt").write_text("mine")
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
-    exported = export_run(folder, tmp_path / "out")
+    exported = export_run(folder, tmp_path / "out", extra=[tmp_path / extra])
+    assert exported.needed == []
     answer = load_run(folder).predict(sound_of(rated))
     assert not [*(tmp_path / "out").rglob("diary.txt")]
     shutil.rmtree(tmp_path / "mine")
-    own()
+    forget()
     own_code.use(str(tmp_path / "out" / exported.code[0]))
     assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
 
 
 def test_own_code_that_does_not_answer_from_the_folder_is_refused(
-    rated: Path, tmp_path: Path, own: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    rated: Path, tmp_path: Path, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = written(tmp_path / "mine", ("WINDOW, BANDS", "HERE = 'w.pt'\nWINDOW, BANDS"), WEIGHTS)
@@ -355,15 +349,17 @@ def test_own_code_that_does_not_answer_from_the_folder_is_refused(
         export_run(folder, tmp_path / "out")
     assert "own code that answers from a folder of its own, found that it does not (FileNotFoundError:" in str(raised.value)
     assert "w.pt" in str(raised.value)
+    assert "add --with FILE for each file that it reads" in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
-    own()
+    forget()
 
 
 def test_what_a_folder_does_not_hold_is_told(
-    runs: Mapping[str, Path], rated: Path, tmp_path: Path, own: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    runs: Mapping[str, Path], rated: Path, tmp_path: Path, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_code, "loaded_from", lambda kind, name: f"{name}_{kind}_package 1.0")
+    installed = SimpleNamespace(origin=lambda name: Origin("installed", f"{name}_task_package 1.0"))
+    monkeypatch.setattr(export_code, "TASKS", installed)
     exported = export_run(runs["built_in"], tmp_path / "out")
     assert exported.needed == ["the package emotion_task_package 1.0"]
     said = (tmp_path / "out" / "README.md").read_text()
@@ -374,7 +370,7 @@ def test_what_a_folder_does_not_hold_is_told(
     code = written(tmp_path / "mine", ("WINDOW, BANDS", f"HERE = '{tmp_path / 'w.pt'}'\nWINDOW, BANDS"), WEIGHTS)
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
     assert export_run(folder, tmp_path / "own").needed == ["w.pt, which up.py reads elsewhere"]
-    own()
+    forget()
 
 
 def test_a_failed_export_leaves_an_empty_folder_as_it_was(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,8 +18,12 @@ import torch
 from transformers import HubertConfig, HubertModel, WhisperConfig, WhisperModel
 
 import headwater as library
+from headwater.__main__ import dispatch
+from headwater.commands.common.shell import run_command
 from headwater.core.errors import UserError
 from headwater.core.tensors import load_tensors
+from headwater.corpus.base import Utterance
+from headwater.inference.inputs import files_of
 from headwater.inference.load import load_run
 from headwater.inference.waveforms import WINDOW_SECONDS, cut
 from headwater.runs.config.resolve import resolve
@@ -106,6 +111,80 @@ def test_the_command_answers_in_input_order_and_reports_what_is_broken(
     out = headwater("predict", finished, *names, "--out", tmp_path / "out.csv")
     assert (out.returncode, out.stdout) == (3, "")
     assert (tmp_path / "out.csv").read_text().splitlines() == [*dict.fromkeys(done.stdout.splitlines())]  # one row a file
+
+
+def hostile_names(folder: Path) -> list[str]:
+    """Names of a list that no sound comes from, each in its own way."""
+    (folder / "loop.wav").symlink_to(folder / "loop.wav")
+    os.mkfifo(folder / "pipe.wav")
+    return ["loop.wav", "pipe.wav", "x" * 300 + ".wav", "x/" * 3000 + "a.wav", "~nobody/a.wav", "a\0b.wav", "a\ud800b.wav"]
+
+
+def test_a_row_that_cannot_be_read_is_passed_over_and_the_others_are_predicted(
+    finished: Path, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"audio": str(tones.parent / "05.wav")}
+    seconds: list[dict[str, object]] = [{"start": float("nan")}, {"end": float("inf")}, {"start": 1e308}, {"end": 99.0}]
+    rows = [good, *({"audio": name} for name in hostile_names(tmp_path)), *({**good, **each} for each in seconds)]
+    table = tmp_path / "list.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run_command(dispatch, ["predict", str(finished), str(table)]) == 3
+    out, err = capsys.readouterr()
+    found = list(csv.DictReader(io.StringIO(out)))
+    assert [bool(row["error"]) for row in found] == [False] + [True] * (len(rows) - 1)
+    assert err.count("passed over: Expected ") == len(rows) - 1
+    for words in (
+        "a link that leads back",
+        "a pipe, a socket",
+        "name that is too long",
+        "finite numbers",
+        "its end, 99 s, lies outside",
+    ):
+        assert words in err
+    for _ in range(2):  # with --out, and again: what is broken is tried again
+        assert run_command(dispatch, ["predict", str(finished), str(table), "--out", str(tmp_path / "out.csv")]) == 3
+        with (tmp_path / "out.csv").open(errors="surrogateescape", newline="") as file:
+            again = list(csv.DictReader(file))
+        assert [row["label"] for row in again if not row["error"]] == [found[0]["label"]]
+        assert len(again) == len(rows) - 1  # NaN and infinity are the same stretch, of which nothing is there
+
+
+def test_a_folder_with_a_link_to_itself_is_predicted(finished: Path, tones: Path, tmp_path: Path) -> None:
+    hostile_names(tmp_path)
+    shutil.copy(tones.parent / "03.wav", tmp_path / "a.wav")
+    assert files_of([str(tmp_path)]) == [str(tmp_path / name) for name in ("a.wav", "loop.wav", "pipe.wav")]
+    labels = [prediction.label for prediction in load_run(finished).predict_all(files_of([str(tmp_path)]))]
+    assert [label is None for label in labels] == [False, True, True]
+
+
+def test_a_pipe_is_no_list_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(UserError, match=r"Expected a table that can be read at .*list\.csv, found a pipe, a socket or a device"):
+        files_of([str(tmp_path / "list.csv")])
+
+
+def test_the_index_that_pandas_writes_is_no_text(tones: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f",audio,start\n0,{tones.parent / '05.wav'},0.1\n")
+    (item,) = files_of([str(tmp_path / "list.csv")])
+    assert isinstance(item, Utterance)
+    assert item.text is None
+
+
+def test_a_file_cut_short_is_passed_over(finished: Path, tones: Path, tmp_path: Path) -> None:
+    whole = (tones.parent / "05.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (prediction,) = load_run(finished).predict_all([str(tmp_path / "cut.wav")])
+    assert prediction.label is None
+    assert "found a file cut short: the header promises" in prediction.error
+
+
+def test_scores_that_are_no_numbers_are_no_prediction(finished: Path, tmp_path: Path) -> None:
+    wave = 0.1 * np.random.default_rng(0).standard_normal(8000).astype("float32")
+    wave[4000] = 3e38  # one bit of the exponent
+    soundfile.write(tmp_path / "flip.wav", wave, 16000, subtype="FLOAT")
+    (prediction,) = load_run(finished).predict_all([str(tmp_path / "flip.wav")])
+    assert (prediction.label, prediction.scores) == (None, None)
+    assert "Expected finite scores, found NaN or infinity: " in prediction.error
 
 
 def test_other_weights_than_the_runs_are_refused(tones: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ TYPED = {
     "a table without texts": (
         ASR.replace("rated", "tones"),
         "Expected transcripts in manifest, since asr learns to write them, found none",
-        "a column 'text' (or --columns text=HEADER)",
+        "a column 'text' (or -o corpus.options.columns.text=HEADER)",
     ),
     "a run that would read what it is to write": (
         f"{ASR} --text-upstream hashed_words",
@@ -57,4 +57,4 @@ def test_a_cell_without_text_is_no_silence(desk: Path, rated: Path, answer: Call
     (desk / "mine.csv").write_text("\n".join(lines[:1] + [f"tones/{line}" for line in lines[1:]]) + "\n")
     said = answer(ASR.replace("tones/rated.csv", "mine.csv"))
     assert "since the run learns to write text, found none for 1 of 48 in train (the first: tones/02.wav)" in said
-    assert "--missing-text drop" in said
+    assert "-o corpus.missing_text=drop" in said

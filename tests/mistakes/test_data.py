@@ -32,15 +32,28 @@ PLACES = {
     "another folder": (f"{TRAIN} --data tones", "Session1 to Session5", "tones", "with --data"),
     "one level too deep": (f"{TRAIN} --data IEMOCAP_full_release/Session1", "a part of it", "IEMOCAP_full_release"),
     "half a release": (f"{TRAIN} --data IEMOCAP_full_release", "all five sessions", "found no", "Unpack the whole release"),
-    "an audio root that is not there": (f"{TONES} --audio-root gone", "72 broken", "no such file", "--skip-broken"),
-    "a protocol in a check": ("headwater corpus check tones/tones.csv --protocol speaker", "speaker5", "found 'speaker'"),
-    "a fold of a fixed split": (f"{TONES} -v 2", "fold 2", "--protocol speaker5"),
+    "an audio root that is not there": (
+        f"{TONES} -o corpus.options.audio_root=gone",
+        "72 broken",
+        "no such file",
+        "corpus.skip_broken=true",
+    ),
+    "a protocol in a check": ("headwater corpus check tones/tones.csv -o corpus.protocol=speaker", "speaker5", "found 'speaker'"),
+    "a fold of a fixed split": (f"{TONES} -v 2", "fold 2", "-o corpus.protocol=speaker5"),
     "a corpus that is none": ("headwater corpus check tonnes", "no corpus 'tonnes'", "Known: "),
-    "another corpus' option": ("headwater corpus check iemocap --columns audio=wav", "options.columns'", "improvised_only"),
+    "another corpus' option": (
+        "headwater corpus check iemocap -o corpus.options.columns.audio=wav",
+        "options.columns'",
+        "improvised_only",
+    ),
     "an option of the wrong type": (f"{TRAIN} -o corpus.options.improvised_only=maybe", "true or false, found 'maybe'"),
-    "columns without an equals sign": (f"{TONES} --columns wav_path", "`--columns ours=theirs,…`, found 'wav_path'"),
-    "a column that is not needed": (f"{TONES} --columns adio=audio", "the name 'adio'", "Did you mean 'audio'?"),
-    "a header that is not there": (f"{TONES} --columns label=emotion", "a column 'emotion'", "audio, label, speaker, split"),
+    "columns that are no mapping": (f"{TONES} -o corpus.options.columns=wav_path", "a mapping at", "found 'wav_path'"),
+    "a column that is not needed": (f"{TONES} -o corpus.options.columns.adio=audio", "the name 'adio'", "Did you mean 'audio'?"),
+    "a header that is not there": (
+        f"{TONES} -o corpus.options.columns.label=emotion",
+        "a column 'emotion'",
+        "audio, label, speaker, split",
+    ),
     "labels.keep with a typo": (f"{TONES} -o labels.keep='[low, hihg]'", "found 'hihg'", "Did you mean 'high'?", "middle (24)"),
     "labels.merge with a typo": (f"{TONES} -o labels.merge='{{lwo: high}}'", "found 'lwo'", "Did you mean 'low'?"),
     "labels.column with a typo": (f"{TONES} -o labels.column=labl", "a label 'labl'", "Set labels.column"),
@@ -83,7 +96,7 @@ def write_table(
 ROWS: dict[str, tuple[Callable[[dict[str, str]], bool], tuple[str, ...]]] = {
     "no rows at all": (lambda _: False, ("at least one row in", "found a header")),
     "no training rows": (lambda row: row["split"] != "train", ("rows of split 'train'", "dev (12), test (12)")),
-    "no test rows": (lambda row: row["split"] != "test", ("rows of split 'test'", "--protocol all_test")),
+    "no test rows": (lambda row: row["split"] != "test", ("rows of split 'test'", "-o corpus.protocol=all_test")),
     "one class only": (lambda row: row["label"] == "low", ("at least two classes", "found only 'low'", "label=HEADER")),
     "a class in test only": (
         lambda row: row["label"] != "low" or row["split"] == "test",
@@ -109,7 +122,7 @@ def test_a_split_left_empty_by_the_labels_is_named(answer: Callable[..., str], d
 def test_a_missing_column_is_answered_with_the_option_filled_in(answer: Callable[..., str], type_in: TypeIn, desk: Path) -> None:
     write_table(desk / "my.csv", rows_of(desk), ("wav_path", "emotion", "spk", "partition"))
     said = answer(f"{TRAIN} --data my.csv")
-    option = "--columns audio=wav_path,label=emotion,speaker=spk,split=partition"
+    option = "-o corpus.options.columns='{audio: wav_path, label: emotion, speaker: spk, split: partition}'"
     assert option in said
     assert type_in(f"headwater corpus check my.csv {option}")[0] == 0
 
@@ -171,7 +184,7 @@ def test_a_broken_audio_file_is_named_before_training(how: str, answer: Callable
     assert "readable audio for all 73 utterances, found 1 broken" in said
     assert "mine.wav" in said
     assert AUDIO[how] in said
-    assert "--skip-broken" in said
+    assert "corpus.skip_broken=true" in said
 
 
 def test_many_broken_files_are_counted_and_a_few_named(answer: Callable[..., str], desk: Path) -> None:
@@ -183,7 +196,7 @@ def test_many_broken_files_are_counted_and_a_few_named(answer: Callable[..., str
 
 def test_skip_broken_goes_on_without_the_file(type_in: TypeIn, desk: Path) -> None:
     write_table(desk / "my.csv", [*rows_of(desk), MINE])
-    code, out, err = type_in(f"{TRAIN} --data my.csv --skip-broken QUICK")
+    code, out, err = type_in(f"{TRAIN} --data my.csv -o corpus.skip_broken=true QUICK")
     assert code == 0
     assert "1 broken file left out" in err
     assert "train 48" in err
@@ -192,7 +205,7 @@ def test_skip_broken_goes_on_without_the_file(type_in: TypeIn, desk: Path) -> No
 
 def test_skip_broken_with_nothing_left_is_an_error(answer: Callable[..., str], desk: Path) -> None:
     write_table(desk / "my.csv", [{**row, "audio": f"gone/{row['audio']}"} for row in rows_of(desk)])
-    said = answer(f"{TRAIN} --data my.csv --skip-broken")
+    said = answer(f"{TRAIN} --data my.csv -o corpus.skip_broken=true")
     assert "utterances in split 'train' of manifest, found none" in said
 
 

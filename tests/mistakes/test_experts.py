@@ -15,7 +15,7 @@ import pytest
 AUDIO, READS = "-u fbank_no_cmvn", "--text-upstream hashed_words"
 RATED = "python run_downstream.py --data tones/rated.csv -o training.steps=4 training.eval_every=2 training.batch_size=8"
 AVD = f"{RATED} -d avd {AUDIO} -o avd.scale='[1, 7]'"
-DSD = f"{RATED} -d dsd {AUDIO} --columns label=directed"
+DSD = f"{RATED} -d dsd {AUDIO} -o corpus.options.columns.label=directed"
 TURBO = f"{RATED} -d turbo {AUDIO} {READS}"
 
 # the mistake in words: what is typed, what the answer must say
@@ -30,17 +30,21 @@ TYPED = {
     "half a scale": (f"{RATED} -d avd {AUDIO} -o avd.scale='[7]'", "avd.scale='[LOWEST, HIGHEST]', found [7]"),
     "a dimension that is none": (f"{AVD} -o avd.dimensions='[valance]'", "arousal, valence, dominance, found 'valance'"),
     "ratings in columns of other names": (
-        f"{AVD} --columns arousal=loudness",
+        f"{AVD} -o corpus.options.columns.arousal=loudness",
         "a column 'loudness'",
         "audio, label, speaker, split, text, arousal",
     ),
     "a table without ratings": (
         f"python run_downstream.py --data tones/tones.csv -d avd {AUDIO} -o avd.scale='[1, 7]'",
         "Expected ratings of arousal, valence, dominance in manifest, found none (labels there: label)",
-        "--columns arousal=HEADER",
+        "-o corpus.options.columns='{arousal: HEADER",
     ),
     "labels to keep of ratings": (f"{AVD} -o labels.keep='[low]'", "no labels.keep for avd, which has ratings", "Leave it out"),
-    "a column of words as rating": (f"{AVD} --columns valence=text", "a number in column 'text', found '", "row 2"),
+    "a column of words as rating": (
+        f"{AVD} -o corpus.options.columns.valence=text",
+        "a number in column 'text', found '",
+        "row 2",
+    ),
     "a batch of one": (
         f"{AVD} -o training.batch_size=1",
         "from 2 to 48",
@@ -64,7 +68,7 @@ TYPED = {
         "in 'label' of manifest, found high (24), low (24), middle (24)",
         "labels.merge='{\"high\": directed}'",
     ),
-    "a wrong column": (f"{RATED} -d dsd {AUDIO} --columns label=directd", "a column 'directd'", "directed"),
+    "a wrong column": (f"{RATED} -d dsd {AUDIO} -o corpus.options.columns.label=directd", "a column 'directd'", "directed"),
     "selecting by a metric of another task": (f"{DSD} -o select_by=ua", "'select_by' to be one of eer, auc", "found 'ua'"),
     "turbo that only hears": (f"{RATED} -d turbo {AUDIO}", "found one only", "Add --text-upstream NAME"),
     "turbo that only reads": (f"{RATED} -d turbo {READS}", "found one only", "Add -u NAME"),
@@ -96,7 +100,7 @@ TYPED = {
     "a task that reads without text": (
         f"python run_downstream.py --data tones/tones.csv -d emotion {READS}",
         "a transcript of every utterance, since the run reads text, found none for 48 of 48 in train",
-        "--missing-text drop",
+        "-o corpus.missing_text=drop",
     ),
     "modality dropout of one modality": (
         f"{DSD} -o dsd.modality_dropout=0.3",
@@ -108,8 +112,11 @@ TYPED = {
         "'dsd.modality_dropout' from 0 to below 1, found 1",
     ),
     "no text of a run that reads none": ("headwater predict run tones/00.wav --no-text", "found one that reads no text in 'run'"),
-    "the geometry of a run without a space": ("headwater geometry run --out out", "a joint space (-d turbo) in 'run'"),
-    "the geometry of no run": ("headwater geometry tones --out out", "a run folder (or a plan of runs) at 'tones', found none"),
+    "the geometry of a run without a space": ("headwater plot geometry run --out out", "a joint space (-d turbo) in 'run'"),
+    "the geometry of no run": (
+        "headwater plot geometry tones --out out",
+        "a run folder (or a plan of runs) at 'tones', found none",
+    ),
 }
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.inference.export import onnx as onnx_export
+from headwater.inference.export.code import copy_own
 from headwater.plans.grid import expand, run_plan
-from headwater.runs.config.resolve import resolve, resolve_mtl
-from headwater.runs.joint import run_tasks
+from headwater.plugins.code import OwnCode
+from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
 
@@ -33,7 +35,7 @@ TYPED = {
     "a run that is not finished": ("headwater export begun out", "a finished run in 'begun'", "Repeat the command"),
     "a fold of one run": ("headwater export run out --fold 3", "a plan of several folds for --fold 3", "Leave --fold out"),
     "a task of one run": ("headwater export run out --task avd", "task 'emotion' of 'run', found 'avd'", "Leave --task out"),
-    "weights of what reads": ("headwater export run out --text-upstream-ckpt full", "an upstream of text", "Leave them out"),
+    "weights of what reads": ("headwater export run out -o text_upstream.path=full", "an upstream of text", "Leave them out"),
     "no folder": ("headwater export run", "the following arguments are required: DIR"),
     "a plan": ("headwater export plan out", "found a plan of 2 in 'plan'. Add --fold 1", "-o split=all"),
     "a fold that is not there": (
@@ -62,7 +64,7 @@ def others(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dsd": {"corpus": corpus, "batch_size": 4, "labels": {"column": "directed"}},
     }
     joint = {"upstream": {"name": "fbank"}, "tasks": tasks, "training": {"steps": 1, "eval_every": 1}}
-    run_tasks(resolve_mtl([joint]), folder / "joint", QUIET)
+    run(resolve([joint]), folder / "joint", QUIET)
     return folder
 
 
@@ -92,6 +94,20 @@ def test_own_code_is_asked_for_as_it_is_typed_here(desk: Path, finished: Path, a
     identity = json.loads((desk / "run" / "identity.json").read_text())
     (desk / "run" / "identity.json").write_text(json.dumps({**identity, "code": {"task": "0" * 64}}))
     assert answer("headwater export run out").endswith("only a path that you type is executed. Add --use PATH.")
+
+
+@pytest.mark.usefixtures("desk")
+def test_files_beside_no_code_are_refused(answer: Callable[..., str]) -> None:
+    said = answer("headwater export run out --with tones/00.wav")
+    assert said.endswith("Expected a run with code of your own for --with, found none of it in the run. Leave --with out.")
+
+
+@pytest.mark.parametrize(("extra", "found"), [("gone.pt", "nothing at "), ("up.py", "'up.py' twice. Rename one of them")])
+def test_extra_files_that_cannot_go_along_are_refused(extra: str, found: str, tmp_path: Path) -> None:
+    code = tmp_path / "up.py"
+    code.write_text("mine = 1")
+    with pytest.raises(UserError, match=f"after --with, found {found}"):
+        copy_own(tmp_path / "out", {"audio": OwnCode("upstream", "mine", code, "")}, [tmp_path / extra])
 
 
 @pytest.mark.usefixtures("desk")

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from safetensors import SafetensorError
 
 from headwater.commands.common.shell import run_command
@@ -95,7 +97,7 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(filled: int, small_disk: Pa
 def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_one_whole(
     desk: Path, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headwater.runs import state as checkpoint
+    from headwater.core import tensors as checkpoint
 
     written, save_file = [], checkpoint.save_file
 
@@ -225,6 +227,44 @@ def test_a_loss_that_is_no_number_names_its_utterances(type_in: TypeIn, desk: Pa
     assert type_in(f"{TRAIN} -p mine QUICK")[0] == 0  # nothing was learnt there: the folder gives way
 
 
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("auto", "error: Expected finite features to store, found NaN or infinity: "),
+        ("off", "error: Expected finite scores of every utterance of test, found NaN or infinity for flip.wav. Look for"),
+    ],
+)
+def test_a_score_that_is_no_number_is_never_counted(type_in: TypeIn, desk: Path, store: str, words: str) -> None:
+    wave = 0.1 * np.random.default_rng(0).standard_normal(8000).astype("float32")
+    wave[4000] = 3e38  # one bit of the exponent
+    soundfile.write(desk / "flip.wav", wave, 16000, subtype="FLOAT")
+    rows = [
+        line if number == 0 else f"tones/{line}" for number, line in enumerate(Path("tones/tones.csv").read_text().splitlines())
+    ]
+    Path("data.csv").write_text("\n".join([*rows, "flip.wav,low,spk10,test"]) + "\n")
+    code, out, err = type_in(f"{TRAIN.replace('tones/tones.csv', 'data.csv')} -p mine --store {store} QUICK")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(words)
+    assert "flip.wav" in err.splitlines()[-1]
+    assert not (desk / "mine" / "result.json").exists()
+
+
+def test_an_altered_byte_of_a_checkpoint_is_not_resumed_and_one_of_the_log_is(type_in: TypeIn, desk: Path) -> None:
+    typed = f"{TRAIN} -p mine QUICK"
+    assert type_in(typed)[0] == 0
+    (desk / "mine" / "result.json").unlink()
+    log, last = desk / "mine" / "metrics.jsonl", desk / "mine" / "checkpoints" / "last.safetensors"
+    log.write_bytes(log.read_bytes() + b"\xff\xfe{\n")
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    code, out, err = type_in(typed)
+    assert (code, out) == (2, "")
+    assert "found a damaged file (its checksum is another than the one that was written). Remove it" in err.splitlines()[-1]
+    last.write_bytes(whole)
+    assert type_in(typed)[0] == 0
+    assert log.read_text(encoding="utf-8").count("\n") == len([json.loads(line) for line in log.read_text().splitlines()])
+
+
 def test_an_interruption_is_one_line_and_code_130(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(_: object) -> int:
         """Stand for a long command."""
@@ -276,7 +316,7 @@ def test_a_reader_that_went_away_and_a_full_disk_behind_the_output(target: str, 
     else:
         writer = os.open(target, os.O_WRONLY)
     ended = subprocess.run(
-        [sys.executable, "-m", "headwater", "upstreams"],
+        [sys.executable, "-m", "headwater", "list", "upstreams"],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,

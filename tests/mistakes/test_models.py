@@ -29,7 +29,7 @@ def model(desk: Path) -> Path:
 
 # the mistake in words: what is typed, what the answer must say
 NAMES = {
-    "no such folder": (f"{TRAIN} -u ./modell", "at './modell', found nothing there", "`headwater upstreams`"),
+    "no such folder": (f"{TRAIN} -u ./modell", "at './modell', found nothing there", "`headwater list upstreams`"),
     "no such folder of weights": (f"{TRAIN} -u hubert -k modell", "at 'modell', found nothing there", "Check the path"),
     "no such folder for a name of one's own": (f"{TRAIN} -u mine -k modell", "after -k, found nothing at 'modell'", "Check"),
     "a file where a folder belongs": (f"{TRAIN} -u model/config.json", "found the file 'model/config.json'", "its folder: model"),
@@ -93,7 +93,7 @@ def test_without_weights_and_corpus_one_answer_names_both_and_a_command_that_wor
     found = re.search(r"python run_downstream.py (.*--demo)$", said, flags=re.MULTILINE)
     assert found is not None, said
     config, _, _ = plan_of(make_parser("run").parse_args(shlex.split(found[1])))
-    assert (config.corpus.demo, config.upstream.name) == (True, "fbank")
+    assert (config.only.corpus.demo, config.upstream.name) == (True, "fbank")
 
 
 def without_a_layer(folder: Path) -> None:

@@ -15,8 +15,8 @@ import yaml
 from headwater.commands import mtl
 from headwater.commands.common.shell import run_command
 from headwater.core.errors import UserError
-from headwater.runs.config.resolve import resolve_mtl
-from headwater.runs.joint import run_tasks
+from headwater.runs.config.resolve import resolve
+from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
 
 TYPED = "-u fbank_no_cmvn --tasks emotion,dsd --data emotion=tones/rated.csv --data dsd=tones/rated.csv -p mine --device cpu"
@@ -80,7 +80,7 @@ def answer_mtl(
         "upstream: {name: fbank_no_cmvn}\nselect: gain\ntasks: {emotion: {corpus: {data: tones/rated.csv}}}\n"
     )
     (desk / "list.yaml").write_text("tasks: {emotion: [1, 2]}\n")
-    real = "headwater.runs.joint.train"
+    real = "headwater.runs.run.train"
 
     def train(*_: object) -> None:
         """Stand where the training would begin."""
@@ -90,7 +90,6 @@ def answer_mtl(
         """Type it."""
         if not trains:
             monkeypatch.setattr(real, train)
-            monkeypatch.setattr("headwater.runs.run.train", train)
         before = set(desk.rglob("*"))
         capsys.readouterr()
         try:
@@ -168,7 +167,7 @@ def joint(desk: Path, rated: Path) -> Path:
     training = {"steps": 2, "eval_every": 2}
     values = {"upstream": {"name": "fbank_no_cmvn"}, "tasks": tasks, "training": training}
     (desk / "joint.yaml").write_text(yaml.safe_dump(values))
-    run_tasks(resolve_mtl([values]), desk / "joint", Runtime("cpu", quiet=True))
+    run(resolve([values]), desk / "joint", Runtime("cpu", quiet=True))
     return desk / "joint"
 
 
@@ -177,7 +176,7 @@ def test_another_configuration_in_the_same_folder_is_refused_with_each_differenc
     values["balance"] = {"method": "uncertainty"}
     values["tasks"]["dsd"]["batch_size"] = 3
     with pytest.raises(UserError) as caught:
-        run_tasks(resolve_mtl([values]), joint, Runtime("cpu", quiet=True))
+        run(resolve([values]), joint, Runtime("cpu", quiet=True))
     assert "balance.method: sum -> uncertainty" in str(caught.value)
     assert "tasks.dsd.batch_size: 32 -> 3" in str(caught.value)
     assert "Choose another folder with -n or -p" in str(caught.value)

@@ -10,26 +10,15 @@ from pathlib import Path
 import pytest
 
 import headwater as library
-from headwater.corpus import base as corpora
-from headwater.corpus.load import registered_corpora
-from headwater.downstream import base as tasks
-from headwater.downstream.load import OWN_TASKS
+from headwater.corpus.base import CORPORA
+from headwater.downstream.base import TASKS
 from headwater.plugins import code as own_code
-from headwater.upstream import base as upstreams
-from headwater.upstream.load import registered_upstreams
+from headwater.upstream.base import UPSTREAMS
 
+pytestmark = pytest.mark.usefixtures("forget")
 Answer = Callable[..., str]
 EXAMPLES = Path(library.__file__).parent / "examples"
 COMMAND = "headwater downstream -u fbank --data tones/tones.csv QUICK"
-
-
-@pytest.fixture(autouse=True)
-def nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins as a process does."""
-    monkeypatch.setattr(own_code, "_USED", {})
-    monkeypatch.setattr(tasks, "OWN_TASKS", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
-    monkeypatch.setattr(corpora, "_READERS", dict(registered_corpora()))
 
 
 @pytest.fixture
@@ -105,7 +94,7 @@ def test_code_that_does_not_run_is_told_with_its_line(answer: Answer, mine: Path
     path.write_text(f"{line}\n{path.read_text()}")
     message = answer(f"{COMMAND} -d ./my_task")
     assert f"found {told}. Mend it." in message
-    assert not OWN_TASKS
+    assert not TASKS.loaded()
 
 
 def test_a_file_without_an_upstream_and_one_with_two(answer: Answer, mine: Path) -> None:
@@ -114,7 +103,7 @@ def test_a_file_without_an_upstream_and_one_with_two(answer: Answer, mine: Path)
     path.write_text(path.read_text() + "\n\nregister_upstream(my_upstream, name='second')\n")
     message = answer(f"{command} -u ./my_upstream.py")
     assert "found upstream 'my_upstream', upstream 'second'" in message
-    assert "second" not in registered_upstreams()
+    assert "second" not in UPSTREAMS.loaded()
     path.write_text("x = 1\n")
     assert "Expected one function with @register_upstream in './my_upstream.py', found none." in answer(
         f"{command} -u ./my_upstream.py"
@@ -128,14 +117,14 @@ def test_an_upstream_of_a_name_that_is_taken(answer: Answer, mine: Path) -> None
         "Expected another name for an upstream than 'fbank', found it in headwater.upstream.families.spectrogram and in"
         in message
     )
-    assert registered_upstreams()["fbank"].source == "built in"
+    assert UPSTREAMS.loaded()["fbank"].source == "built in"
 
 
 @pytest.mark.usefixtures("mine")
 def test_a_corpus_after_the_flag_of_an_upstream(answer: Answer) -> None:
     message = answer("headwater downstream -d emotion --data tones/tones.csv QUICK -u ./my_corpus.py")
     assert "found the corpus 'my_corpus'. Type it after --corpus." in message
-    assert "my_corpus" not in registered_corpora()
+    assert "my_corpus" not in CORPORA.loaded()
 
 
 @pytest.mark.usefixtures("mine")
@@ -179,13 +168,11 @@ def test_a_path_in_the_recipe_of_several_tasks(answer: Answer, mine: Path) -> No
 
 
 @pytest.fixture
-def own_run(type_in: Callable[[str], tuple[int, str, str]], mine: Path) -> Path:
+def own_run(type_in: Callable[[str], tuple[int, str, str]], mine: Path, forget: Callable[[], None]) -> Path:
     """A finished run of one's own task and upstream."""
     typed = "headwater downstream -u ./my_upstream.py -d ./my_task --data tones/tones.csv QUICK --quiet -p own"
     assert type_in(typed)[0] == 0
-    OWN_TASKS.clear()
-    registered_upstreams().pop("my_upstream")
-    own_code._USED.clear()
+    forget()
     return mine / "own"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from headwater.core.errors import UserError
-from headwater.inference.csv_journal import growing, state_of
+from headwater.inference.csv_journal import growing, hold
 from headwater.plans.grid import expand, run_plan
 from headwater.runs.config.recipes import task_default
 from headwater.runs.config.resolve import resolve
@@ -50,15 +51,16 @@ def test_rows_of_another_run_are_not_mixed(answer: Callable[..., str], two_seeds
     before = Path("labels.csv").read_bytes()
     said = answer(f"headwater predict {two_seeds}/seed1 tones/00.wav --out labels.csv")
     assert "Expected 'labels.csv' of the same run with the same options, found another (there -> now): run: " in said
-    assert "Choose another --out, or begin anew: rm 'labels.csv' '.labels.csv.state'" in said
+    assert "Choose another --out, or begin anew: rm 'labels.csv' '.labels.csv.rows'" in said
     assert Path("labels.csv").read_bytes() == before
 
 
-def test_rows_of_other_options_are_not_mixed(labels: Path, answer: Callable[..., str]) -> None:
-    lines = state_of(labels).read_text().splitlines(keepends=True)
-    first = json.loads(lines[0])
-    first["about"]["window"] = 15.0
-    state_of(labels).write_text("".join([json.dumps(first) + "\n", *lines[1:]]))
+def test_rows_of_other_options_are_not_mixed(
+    type_in: TypeIn, answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("headwater.inference.waveforms.WINDOW_SECONDS", 15.0)
+        assert type_in("headwater predict run tones/00.wav --out labels.csv")[0] == 0
     assert "window: 15.0 -> 20.0" in answer("headwater predict run tones/00.wav --out labels.csv")
 
 
@@ -78,8 +80,7 @@ def test_a_csv_that_another_hand_changed_stays_as_it_is(labels: Path, answer: Ca
 
 
 def test_two_commands_do_not_write_one_csv(labels: Path, answer: Callable[..., str]) -> None:
-    first = json.loads(state_of(labels).read_text().splitlines()[0])
-    with growing(labels, first["about"], first["header"]):
+    with closing(hold(labels)):
         said = answer("headwater predict run tones/00.wav --out labels.csv")
     assert "Expected 'labels.csv' to be free, found that another `headwater predict` is writing to it. Wait for it" in said
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from headwater.core.run_folder import held
+from headwater.core.run_folder import RunFolder
 
 TypeIn = Callable[[str], tuple[int, str, str]]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
@@ -47,8 +47,8 @@ ASKED = {
     "a list that is no text": ("headwater predict run list.txt", "a list of files", "list.txt", "UTF-8"),
     "an answer where a folder is": ("headwater predict run tones/00.wav --out empty", "a folder stands in the way"),
     "an answer below a file": ("headwater predict run tones/00.wav --out list.csv/a.csv", "a file stands in the way"),
-    "layers of what is no run": ("headwater layer-weights tones", "layer_weights.json", "found none", "a finished run"),
-    "layers of a single one": ("headwater layer-weights run", "a weighted sum of layers", "found one layer"),
+    "layers of what is no run": ("headwater plot layers tones", "layer_weights.json", "found none", "a finished run"),
+    "layers of a single one": ("headwater plot layers run", "a weighted sum of layers", "found one layer"),
     "a start with other classes": (
         f"{TRAIN} -o labels.keep='[low, high]' -i run",
         "mismatch at 'experts.emotion",
@@ -84,7 +84,7 @@ def test_another_configuration_in_the_same_folder_is_refused_with_each_differenc
 
 
 def test_a_folder_in_use_names_its_holder(answer: Callable[..., str], desk: Path) -> None:
-    with held(desk / "mine"):
+    with RunFolder(desk / "mine").held():
         said = answer(f"{TRAIN} -p mine")
     assert "the run folder 'mine' to be free, found that process " in said
     assert "holds it. Wait for it to end, or choose another folder" in said
@@ -93,7 +93,7 @@ def test_a_folder_in_use_names_its_holder(answer: Callable[..., str], desk: Path
 
 def test_another_corpus_without_a_common_label_is_refused(answer: Callable[..., str], desk: Path) -> None:
     (desk / "theirs.csv").write_text("audio,label\ntones/00.wav,squeak\ntones/01.wav,roar\n")
-    said = answer("python run_downstream.py -m evaluate -e run --data theirs.csv --protocol all_test")
+    said = answer("python run_downstream.py -m evaluate -e run --data theirs.csv -o corpus.protocol=all_test")
     assert "among high, low, middle, found roar, squeak" in said
     assert "-o labels.merge='{THEIRS: ours}'" in said
 
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_heard_is_passed_over_and_the_others_answered(
     assert len(err.splitlines()) == 1
     assert err.startswith("passed over: ")
     assert words in err
-    assert "--skip-broken" not in err
+    assert "skip_broken" not in err
 
 
 def damaged(run: Path, name: str, content: bytes) -> Path:

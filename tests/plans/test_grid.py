@@ -17,13 +17,12 @@ import yaml
 
 from headwater.core import process as children
 from headwater.core.errors import UserError
-from headwater.core.run_folder import Held, held, refuse_held
-from headwater.core.trust import suspect_paths, take_file
+from headwater.core.run_folder import Held, RunFolder
+from headwater.core.trust import CHECKPOINTS
 from headwater.downstream.answer import OneClass
 from headwater.inference.evaluate import evaluate_run
 from headwater.plans.execute import Part, devices_of, flags_of_typed_files, run_parts
 from headwater.plans.grid import expand, run_plan, summarise
-from headwater.plugins import code as own_code
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.results import read_predictions
@@ -36,7 +35,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def folds(config: RunConfig) -> RunConfig:
     """The tones in five folds of speakers."""
-    return replace(config, corpus=replace(config.corpus, protocol="speaker5"), training=replace(config.training, steps=4))
+    task = replace(config.only, corpus=replace(config.only.corpus, protocol="speaker5"))
+    return replace(config.with_only(task), training=replace(config.training, steps=4))
 
 
 def test_a_plan_is_the_product_of_settings_seeds_and_folds(config: RunConfig) -> None:
@@ -94,7 +94,7 @@ def test_several_jobs_give_the_numbers_of_one(folds: RunConfig, tmp_path: Path) 
 
 
 def test_a_part_that_fails_is_named(folds: RunConfig, tmp_path: Path) -> None:
-    broken = replace(folds, corpus=replace(folds.corpus, data=str(tmp_path / "none.csv")))
+    broken = folds.with_only(replace(folds.only, corpus=replace(folds.only.corpus, data=str(tmp_path / "none.csv"))))
     with pytest.raises(UserError, match=r"Run 'fold[12]' stopped: Expected"):
         run_plan(expand(broken, [1, 2], [1], []), tmp_path / "run", QUIET, jobs=2)
 
@@ -107,7 +107,7 @@ def test_a_finished_run_is_evaluated_on_another_corpus(finished: Path, tones: Pa
     trained = yaml.safe_load((finished / "config.yaml").read_text())
     corpus = {"data": str(other), "protocol": "all_test", "options": {"columns": {"audio": "path", "label": "class"}}}
     config = resolve([{**trained, "corpus": corpus, "labels": {"merge": {"shrill": "high", "LOW": "low"}}}])
-    result = evaluate_run(finished, config.corpus, config.labels, "test", QUIET)
+    result = evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
     assert result["counts"]["test"] == {"high": 8, "low": 8, "middle": 8}
     assert result["scores"]["test"]["ua"] > 0.7
     assert len(list((finished / "evaluations").glob("manifest-all_test-test-*/predictions-test.csv"))) == 1
@@ -117,15 +117,15 @@ def test_what_a_run_has_learnt_from_is_no_test(finished: Path) -> None:
     mapping = yaml.safe_load((finished / "config.yaml").read_text())
     config = resolve([mapping, {"corpus": {"protocol": "speaker5", "fold": 2}}])
     with pytest.raises(UserError, match=r"has not learnt from, found \d+ of \d+ in split 'test'"):
-        evaluate_run(finished, config.corpus, config.labels, "test", QUIET)
-    assert evaluate_run(finished, config.corpus, config.labels, "train", QUIET)["counts"]["train"]
+        evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
+    assert evaluate_run(finished, config.only.corpus, config.only.labels, "train", QUIET)["counts"]["train"]
 
 
 def test_a_table_without_a_split_is_tested_as_a_whole(finished: Path, tones: Path) -> None:
     other = tones.with_name("unsplit.csv")
     other.write_text("audio,label\n" + "".join(f"{row}.wav,{['low', 'middle', 'high'][row % 3]}\n" for row in range(50, 72)))
     config = resolve([{"task": "emotion", "corpus": {"data": str(other)}}])
-    result = evaluate_run(finished, config.corpus, config.labels, "test", QUIET)
+    result = evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
     assert (result["protocol"], sum(result["counts"]["test"].values())) == ("all_test", 22)
 
 
@@ -269,32 +269,31 @@ def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs
 
 def test_a_process_of_ours_imports_nothing_from_where_it_is_started(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('executed')\n")
-    command = children.command("headwater", "upstreams", "fbank")
+    command = children.command("headwater", "list", "upstreams", "fbank")
     done = subprocess.run(command, cwd=tmp_path, env=children.environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, "fbank" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(own_code, "_FILES", set())
-    monkeypatch.setattr(own_code, "_SUSPECT", set())
     file = str(tmp_path / "hubert.pt")
     named = resolve([{"task": "emotion", "upstream": {"name": "s3prl/hubert_local", "path": file}}])
-    suspect_paths({"parts": [{"upstream": {"path": file}}]})
-    assert flags_of_typed_files(named) == []
-    take_file(file)
-    assert flags_of_typed_files(named) == ["-k", file]
+    with CHECKPOINTS.isolated():
+        CHECKPOINTS.suspect({"parts": [{"upstream": {"path": file}}]})
+        assert flags_of_typed_files(named) == []
+        CHECKPOINTS.take(file)
+        assert flags_of_typed_files(named) == ["-k", file]
 
 
 def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:
-    refuse_held(tmp_path / "none")
-    with held(tmp_path / "run"):
+    RunFolder(tmp_path / "none").refuse_held()
+    with RunFolder(tmp_path / "run").held():
         before = (tmp_path / "run" / ".lock").read_bytes()
         with pytest.raises(Held, match="found that process"):
-            refuse_held(tmp_path / "run")
+            RunFolder(tmp_path / "run").refuse_held()
         assert (tmp_path / "run" / ".lock").read_bytes() == before
-    refuse_held(tmp_path / "run")
+    RunFolder(tmp_path / "run").refuse_held()
 
 
 def test_every_split_that_was_evaluated_is_summed_up(config: RunConfig, tmp_path: Path) -> None:

@@ -9,22 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from headwater.commands import recipe as command
 from headwater.core.errors import UserError
 from headwater.core.options import merge, parse_override
+from headwater.core.run_folder import LAST
+from headwater.core.tensors import save_tensors
 from headwater.plans.execute import why_stopped
-from headwater.plans.forecast import (
-    FIRST_STEPS,
-    count_weights,
-    hours_left,
-    last_step,
-    missing_transcripts,
-    missing_weights,
-    outlook,
-    watch,
-)
+from headwater.plans.forecast import FIRST_STEPS, count_weights, missing_transcripts, missing_weights, outlook
 from headwater.plans.paper import Given, PaperPlan, plan_recipe
 from headwater.plans.recipe import read_recipe
 from headwater.runs.config.recipes import find_recipe
@@ -153,8 +147,8 @@ def test_a_corpus_that_no_part_hears_is_refused() -> None:
 def test_data_go_to_the_parts_that_hear_them() -> None:
     parts = {"own": {"corpus": {"name": "manifest"}, "plan": {"data": "rej"}}}
     plan = plan_recipe(recipe(parts=parts), Given({"rej": "/somewhere/clips.csv"}))
-    assert plan.configs["own"].corpus.data == "/somewhere/clips.csv"
-    assert plan.configs["tuned"].corpus.data is None
+    assert plan.configs["own"].only.corpus.data == "/somewhere/clips.csv"
+    assert plan.configs["tuned"].only.corpus.data is None
 
 
 def test_a_recipe_like_another_holds_the_differences_alone(tmp_path: Path) -> None:
@@ -164,7 +158,7 @@ def test_a_recipe_like_another_holds_the_differences_alone(tmp_path: Path) -> No
     )
     plan = plan_recipe(read_recipe(tmp_path / "demo.yaml"))
     assert names(plan) == ["tuned/fold1/seed5"]
-    assert plan.configs["tuned"].corpus.demo
+    assert plan.configs["tuned"].only.corpus.demo
     assert plan.recipe.tables["table1"].rows[0].paper == [0.5]
 
 
@@ -261,7 +255,7 @@ def test_a_plan_calls_no_run_done_that_has_other_options(paper: Path, tmp_path: 
 def test_an_option_may_be_for_some_parts() -> None:
     whole = recipe(parts={"other": {}, "tuned-more": {}})
     plan = plan_recipe(whole, Given(overrides=[{"tuned*": {"corpus": {"protocol": "random10"}}}, {"other": {"seed": 7}}]))
-    assert {name: config.corpus.protocol for name, config in plan.configs.items()} == {
+    assert {name: config.only.corpus.protocol for name, config in plan.configs.items()} == {
         "tuned": "random10",
         "tuned-more": "random10",
         "other": "session5",
@@ -388,11 +382,9 @@ def test_a_runs_recipe_is_answered_with_its_command() -> None:
         command.main(["superb/emotion"])
 
 
-def test_without_a_name_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("turbo/paper") and "Turbo" in line for line in lines)
-    assert not any(line.startswith("superb/emotion") for line in lines)
+def test_without_a_name_the_command_that_lists_recipes_is_named() -> None:
+    with pytest.raises(UserError, match=r"a recipe, found none\. `headwater list recipes` lists ours"):
+        command.main([])
 
 
 @pytest.mark.parametrize(
@@ -438,29 +430,14 @@ def test_weights_are_counted_without_loading_any(tmp_path: Path) -> None:
     assert count_weights(UpstreamConfig("nobody/has-this", trainable=True)) is None
 
 
-def test_hours_are_told_once_a_run_has_shown_its_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hours_are_known_once_a_run_has_saved_its_pace(tmp_path: Path) -> None:
     plan = plan_recipe(recipe(base={"training": {"steps": 1000}}, seeds=[1, 2]))
-    log = tmp_path / "tuned" / "fold1" / "seed1" / "metrics.jsonl"
-    log.parent.mkdir(parents=True)
-    told: list[str] = []
-    looks = iter([(20, 0.0), (50, 4.5), (20 + FIRST_STEPS, 5.0), (100, 8.0)])
-
-    class Over:
-        """Each look at the clock finds the run further on."""
-
-        def wait(self, _: float) -> bool:
-            step, now = next(looks, (None, 0.0))
-            if step is None:
-                return True
-            log.write_text(f'{{"step": {step}, "split": "train"}}\n{{"step": {step + 5}, "sp')
-            monkeypatch.setattr("headwater.plans.forecast.time.monotonic", lambda: now)
-            return False
-
-    watch(plan.runs, tmp_path, 1, told.append, Over())  # type: ignore[arg-type]
-    assert last_step(log) == 100
-    # (2000 - 70) x 0.1 s
-    assert told == ["pace      tuned: 0.1 s a step, at most 0.054 h left of it; 0.054 h of the plan, 1 part not measured yet"]
-    assert "0.053 h left of it" in hours_left("tuned", {"tuned": 0.1}, plan.runs, tmp_path, 1)
+    others = {run.name: run for runs in plan.runs.values() for run in runs}
+    for step, seconds in ((FIRST_STEPS - 1, None), (100, 190.0)):
+        facts = {"progress": {"step": step, "seconds": 0.1 * step}}
+        save_tensors(tmp_path / "tuned" / "fold1" / "seed1" / LAST, {"w": torch.zeros(1)}, facts)
+        view = outlook(plan.runs["tuned"], tmp_path, others)
+        assert (view.steps, view.seconds) == (2000 - step, pytest.approx(seconds))
 
 
 def test_a_mapping_is_left_as_it_was() -> None:

@@ -16,12 +16,11 @@ import yaml
 from headwater.commands import mtl
 from headwater.core.errors import UserError
 from headwater.core.options import merge
-from headwater.core.run_folder import BEST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.plans.execute import Part, located
 from headwater.plans.scenario import Scenario, plan_scenario
-from headwater.runs.config.identity import mtl_identity
-from headwater.runs.config.schema import MtlConfig
+from headwater.runs.config.identity import identity_of
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.load import load_upstream
 
@@ -72,8 +71,8 @@ def test_a_transfer_starts_from_the_run_without_its_task(plan: Scenario) -> None
     assert needs["transfer-dsd/seed1"] == ["without-dsd/seed1"]
     runs = {part.name: part.config for part in plan.parts}
     joint = runs["without-dsd/seed1"]
-    assert isinstance(joint, MtlConfig)
-    assert [*joint.runs] == ["emotion"]
+    assert joint.is_joint
+    assert [*joint.tasks] == ["emotion"]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +98,8 @@ def test_seeds_add_runs_and_change_none(rated: Path, plan: Scenario) -> None:
     for part in others:
         assert part.config.seed == 2
         assert all(place.endswith("/seed2") for place in part.needs.values())
-        if isinstance(part.config, MtlConfig):
-            assert {run.seed for run in part.config.runs.values()} == {2}
+        if part.config.is_joint:
+            assert part.config.is_joint
 
 
 @pytest.mark.parametrize(
@@ -132,12 +131,12 @@ def test_left_out_tasks_take_their_weights_and_baselines_along(rated: Path) -> N
     weights = {"balance": {"method": "fixed", "weights": {"dsd": 2.0}}}
     found = {part.name: part.config for part in plan_scenario(values_of(rated, weights), "leave-one-out", [1]).parts}
     joint = found["without-dsd/seed1"]
-    assert isinstance(joint, MtlConfig)
+    assert joint.is_joint
     assert joint.balance.weights == {}
 
 
 def test_sections_of_a_kind_set_single_runs_and_transfers_apart(plan: Scenario) -> None:
-    sizes = {part.name: part.own.training.batch_size for part in plan.parts if not isinstance(part.config, MtlConfig)}
+    sizes = {part.name: part.config.training.batch_size for part in plan.parts if not part.config.is_joint}
     assert sizes == {
         "single-emotion/seed1": 8,
         "single-dsd/seed1": 8,
@@ -188,7 +187,7 @@ def test_the_same_command_runs_nothing_twice(done: Path) -> None:
 
 def test_a_transfer_hears_through_the_very_weights_of_the_joint_run(done: Path) -> None:
     joint = done / "plan" / "without-dsd" / "seed1"
-    weights, _ = load_tensors(joint / BEST)
+    weights, _ = load_tensors(RunFolder(joint).best)
     heard = load_upstream(UpstreamConfig(name=str(joint)), "audio").state_dict()
     learnt = {key.removeprefix("upstreams.audio."): value for key, value in weights.items() if key.startswith("upstreams.")}
     assert learnt
@@ -200,15 +199,15 @@ def test_a_transfer_hears_through_the_very_weights_of_the_joint_run(done: Path) 
 
 
 def test_heads_asked_from_the_single_runs_start_with_their_weights(done: Path) -> None:
-    from headwater.runs.joint import prepare_tasks
+    from headwater.runs.prepare import prepare
 
     values = yaml.safe_load((done / "recipe.yaml").read_text())
     part = next(part for part in plan_scenario(values, "paper", [1]).parts if part.name == "all/seed1")
     config = located(part, done / "plan")
-    assert isinstance(config, MtlConfig)
-    model = prepare_tasks(config).model
+    assert config.is_joint
+    model = prepare(config).model
     for task in ("emotion", "dsd"):
-        head, _ = load_tensors(done / "plan" / f"single-{task}" / "seed1" / BEST)
+        head, _ = load_tensors(RunFolder(done / "plan" / f"single-{task}" / "seed1").best)
         own = {key: value for key, value in model.trained_state().items() if f".{task}." in key}
         assert {key for key in head if f".{task}." in key} == {*own}
         assert all(torch.equal(head[key], value) for key, value in own.items()), task
@@ -257,4 +256,4 @@ def test_an_untrained_plan_is_marked_in_its_tables(done: Path) -> None:
 
 def test_seeds_are_no_part_of_a_plans_folder(rated: Path) -> None:
     one, two = (plan_scenario(values_of(rated), "all", seeds).config for seeds in ([1], [1, 2]))
-    assert mtl_identity(one) == mtl_identity(two)
+    assert identity_of(one) == identity_of(two)

@@ -21,29 +21,17 @@ from headwater.commands.mtl import main as mtl
 from headwater.commands.predict import main as predict
 from headwater.commands.recipe import main as recipe
 from headwater.core.errors import UserError
-from headwater.corpus import base as corpora
-from headwater.corpus.load import registered_corpora
-from headwater.downstream import base as tasks
-from headwater.downstream.load import OWN_TASKS, load_task, use_task
+from headwater.downstream.load import load_task
 from headwater.inference.load import load_run
 from headwater.plugins import code as own_code
 from headwater.runs.config.recipes import task_default
 from headwater.runs.config.resolve import resolve
-from headwater.upstream import base as upstreams
 from headwater.upstream.base import UpstreamConfig
-from headwater.upstream.load import load_upstream, registered_upstreams
+from headwater.upstream.load import load_upstream
 
+pytestmark = pytest.mark.usefixtures("forget")
 EXAMPLES = Path(library.__file__).parent / "examples"
 QUICK = ["--quiet", "--device", "cpu", "-o", "training.steps=6", "training.eval_every=3", "training.batch_size=12"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins as a process does: nothing was typed yet."""
-    monkeypatch.setattr(own_code, "_USED", {})
-    monkeypatch.setattr(tasks, "OWN_TASKS", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
-    monkeypatch.setattr(corpora, "_READERS", dict(registered_corpora()))
 
 
 @pytest.fixture
@@ -53,18 +41,6 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.fixture
-def forget() -> Callable[[], None]:
-    """What makes the next command a process of its own."""
-
-    def clear() -> None:
-        for code in own_code.used():
-            {"task": OWN_TASKS, "upstream": upstreams._REGISTERED, "corpus": corpora._READERS}[code.kind].pop(code.name)
-        own_code._USED.clear()
-
-    return clear
 
 
 @pytest.fixture
@@ -139,9 +115,9 @@ def test_files_beside_expert_are_part_of_the_code(desk: Path) -> None:
 
 def test_its_defaults_and_options_count_as_those_of_a_built_in_task(desk: Path, tones: Path) -> None:
     (desk / "my_task" / "default.yaml").write_text("optimizer: {lr: 0.5}\nmy_task: {hidden_dim: 7}\n")
-    name = use_task("./my_task")
+    name = own_code.use("./my_task", "task").name
     config = resolve([task_default(name), {"task": name, "upstream": {"name": "fbank"}, "corpus": {"data": str(tones)}}])
-    assert (config.optimizer.lr, config.expert.hidden_dim, config.corpus.name) == (0.5, 7, "manifest")
+    assert (config.optimizer.lr, config.only.expert.hidden_dim, config.only.corpus.name) == (0.5, 7, "manifest")
 
 
 def test_code_edited_in_a_notebook_is_read_again(desk: Path) -> None:
@@ -199,11 +175,22 @@ def test_an_own_corpus_is_read_and_its_runs_predict_without_it(
 def test_an_own_task_takes_the_labels_of_one_of_our_corpora() -> None:
     own_code.use("./my_task")
     config = resolve([{"task": "my_task", "upstream": {"name": "fbank"}, "corpus": {"name": "iemocap", "demo": True}}])
-    assert (config.corpus.protocol, config.select_by) == ("session5", "ua")
+    assert (config.only.corpus.protocol, config.only.select_by) == ("session5", "ua")
 
 
 def test_runs_in_other_processes_are_told_the_path(desk: Path, tones: Path) -> None:
-    command = ["-d", "./my_task", "-u", "./my_upstream.py", "--data", str(tones), "--protocol", "speaker5", "--folds", "1,2"]
+    command = [
+        "-d",
+        "./my_task",
+        "-u",
+        "./my_upstream.py",
+        "--data",
+        str(tones),
+        "-o",
+        "corpus.protocol=speaker5",
+        "--folds",
+        "1,2",
+    ]
     assert downstream([*command, "--jobs", "2", "-p", "plan", *QUICK]) == 0
     assert (desk / "plan" / "fold2" / "result.json").is_file()
 
@@ -241,7 +228,7 @@ def test_a_regression_of_ones_own(desk: Path, tones: Path, capsys: pytest.Captur
     assert check(["./my_regression", "--data", str(table)]) == 0
     typed = ["-d", "./my_regression", "-u", "fbank_no_cmvn", "--data", str(table), *QUICK]
     assert downstream([*typed, "-p", "aged"]) == 0
-    assert downstream([*typed, "-p", "plan", "--protocol", "speaker5", "--folds", "1,2"]) == 0
+    assert downstream([*typed, "-p", "plan", "-o", "corpus.protocol=speaker5", "--folds", "1,2"]) == 0
     for run in ("aged", "plan"):
         capsys.readouterr()
         assert predict([run, str(tones.with_name("70.wav")), "-d", "./my_regression"]) == 0

@@ -12,34 +12,28 @@ import pytest
 
 import headwater as library
 from headwater.commands import check as check_command
-from headwater.commands import corpus as corpus_command
-from headwater.commands import upstreams as upstreams_command
+from headwater.commands import list_ as list_command
 from headwater.core.errors import UserError
-from headwater.corpus import base as corpora
+from headwater.corpus.base import CORPORA
 from headwater.corpus.describe import table_of_corpora
-from headwater.corpus.load import broken_corpora, default_corpus, get_reader, registered_corpora
-from headwater.downstream import base as tasks
-from headwater.downstream.load import broken_tasks, list_tasks, load_task
+from headwater.corpus.load import default_corpus, get_reader
+from headwater.downstream.base import TASKS
+from headwater.downstream.load import list_tasks, load_task
 from headwater.plugins import code as own_code
-from headwater.plugins import registry as installed
 from headwater.plugins.provenance import identity_of_code, refuse_other_code
-from headwater.plugins.registry import Kind
+from headwater.plugins.registry import GROUPS, Kind
 from headwater.runs.config.recipes import task_default
-from headwater.upstream import base as upstreams
-from headwater.upstream.load import broken_upstreams, load_upstream, registered_upstreams
+from headwater.upstream.base import UPSTREAMS
+from headwater.upstream.load import load_upstream
 
 EXAMPLES = Path(library.__file__).parent / "examples"
 Install = Callable[..., Path]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None]) -> Iterator[Install]:
     """Install a package: its name, its entry points (`group name = module:attribute`), and the examples in it."""
-    monkeypatch.setattr(own_code, "_USED", {})
-    monkeypatch.setattr(tasks, "OWN_TASKS", {})
-    monkeypatch.setattr(installed, "_LOADED", {})
-    monkeypatch.setattr(upstreams, "_REGISTERED", dict(registered_upstreams()))
-    monkeypatch.setattr(corpora, "_READERS", dict(registered_corpora()))
+    forget()
     before = {*sys.modules}
 
     def make(name: str, *points: str) -> Path:
@@ -99,22 +93,22 @@ def test_a_broken_package_is_one_line_that_names_it_and_kills_no_other_name(
     assert "the upstream 'my_upstream' of the package theirs 1.2, found that it cannot be loaded" in str(problem.value)
     assert "No module named 'nothing_of_the_kind'" in str(problem.value)
     assert "\n" not in str(problem.value)
-    assert upstreams_command.main(["*bank*"]) == 0
+    assert list_command.main(["upstreams", "*bank*"]) == 0
     assert "theirs" not in capsys.readouterr().err
-    assert upstreams_command.main([]) == 0
+    assert list_command.main(["upstreams"]) == 0
     listed = capsys.readouterr()
     assert "fbank_no_cmvn" in listed.out
     assert listed.err.count("passed over: ") == 1
-    assert corpus_command.main(["list"]) == 0
+    assert list_command.main(["corpora"]) == 0
     assert "passed over: Expected the task 'my_task' of the package theirs 1.2" in capsys.readouterr().out
 
 
 def test_what_is_installed_is_listed_with_where_it_comes_from(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     points = ["tasks my_task = theirs.my_task.expert:TASK", "corpora my_corpus = theirs.my_corpus"]
     install("theirs", "upstreams my_upstream = theirs.my_upstream", *points)
-    upstreams_command.main(["my_*"])
+    list_command.main(["upstreams", "my_*"])
     assert capsys.readouterr().out.startswith("my_upstream  audio  theirs 1.2  Loudness of 20 bands")
-    corpus_command.main(["list"])
+    list_command.main(["corpora"])
     out = capsys.readouterr().out
     assert "from packages: my_task (task of theirs 1.2), my_corpus (corpus of theirs 1.2)" in out
     assert "\nmy_corpus: a folder for each class" in out
@@ -124,7 +118,10 @@ def test_what_is_installed_is_listed_with_where_it_comes_from(install: Install, 
     ("point", "told"),
     [
         ("upstreams fbank = theirs.my_upstream", "Expected another name than 'fbank' for the upstream of the package theirs 1.2"),
-        ("tasks emotion = theirs.my_task.expert:TASK", "Expected the task 'emotion' of the package theirs 1.2"),
+        (
+            "tasks emotion = theirs.my_task.expert:TASK",
+            "Expected another name than 'emotion' for the task of the package theirs",
+        ),
         ("corpora iemocap = theirs.my_corpus", "Expected another name than 'iemocap' for the corpus of the package theirs 1.2"),
     ],
 )
@@ -133,7 +130,7 @@ def test_a_name_of_ours_stays_ours(install: Install, point: str, told: str) -> N
     assert load_upstream("fbank").source == "built in"
     assert load_task("emotion").question(None).name == "emotion"
     assert get_reader("iemocap").read.__module__ == "headwater.corpus.readers.iemocap"
-    found = [*broken_upstreams(), *broken_tasks(), *broken_corpora()]
+    found = [*UPSTREAMS.broken(), *TASKS.broken(), *CORPORA.broken()]
     assert len(found) == 1
     assert told in found[0]
 
@@ -195,7 +192,7 @@ def test_the_defaults_of_a_broken_task_are_one_line(install: Install) -> None:
 
 @pytest.mark.parametrize(("kind", "file"), [("upstream", "my_upstream"), ("corpus", "my_corpus")])
 def test_a_check_says_that_the_package_is_broken(install: Install, kind: Kind, file: str) -> None:
-    folder = install("theirs", f"{installed.GROUPS[kind].partition('.')[2]} {file} = theirs.{file}")
+    folder = install("theirs", f"{GROUPS[kind].partition('.')[2]} {file} = theirs.{file}")
     (folder / f"{file}.py").write_text("raise RuntimeError('broken at import')\n")
     with pytest.raises(UserError, match=rf"^Expected the {kind} '{file}' of the package theirs 1.2, found .*broken at import"):
         check_command.main([file])

@@ -130,10 +130,10 @@ def test_an_utterance_without_a_transcript_is_refused(lacking: Path) -> None:
 
 def test_an_utterance_without_a_transcript_is_left_out_or_silent_as_the_run_says(lacking: Path) -> None:
     dropped = prepare(config_of(lacking, {"corpus": {"missing_text": "drop"}}))
-    assert {name: len(rows) for name, rows in dropped.task.splits.items()} == {"train": 46, "dev": 12, "test": 11}
+    assert {name: len(rows) for name, rows in dropped.tasks["asr"].splits.items()} == {"train": 46, "dev": 12, "test": 11}
     assert "left out for want of a transcript: 2 of 48 in train, 1 of 12 in test" in dropped.notes
     silent = prepare(config_of(lacking, {"corpus": {"missing_text": "empty"}}))
-    assert [row.target for row in silent.task.splits["train"][:3]] == ["", "", "H"]
+    assert [row.target for row in silent.tasks["asr"].splits["train"][:3]] == ["", "", "H"]
     assert identity_of(dropped.config) != identity_of(silent.config)
 
 
@@ -143,7 +143,7 @@ def test_training_utterances_too_short_for_their_text_are_told(spoken: Path) -> 
     path = spoken.with_name("long.csv")
     path.write_text("\n".join(lines) + "\n")
     prepared = prepare(config_of(path))
-    assert len(prepared.task.splits["train"]) == 47
+    assert len(prepared.tasks["asr"].splits["train"]) == 47
     expected = "1 of 48 training utterances left out: too short for what is to be learnt of them (the first: 00.wav)"
     assert expected in prepared.notes
 
@@ -159,9 +159,9 @@ def test_a_table_without_texts_is_answered_with_the_column_that_would_serve(tone
 def test_a_column_of_texts_by_another_name_is_named(spoken: Path) -> None:
     path = spoken.with_name("other.csv")
     path.write_text(spoken.read_text().replace("audio,text", "audio,transcript"))
-    with pytest.raises(UserError, match=r"--columns text=transcript"):
+    with pytest.raises(UserError, match=r"corpus.options.columns.text=transcript"):
         prepare(config_of(path))
     found = prepare(config_of(path, {"corpus": {"options": {"columns": {"text": "transcript"}}}}))
-    assert found.task.splits["train"][0].utterance == Utterance(
+    assert found.tasks["asr"].splits["train"][0].utterance == Utterance(
         "00.wav", str(path.with_name("00.wav")), text="l!", speaker="spk0"
     )

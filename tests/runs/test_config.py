@@ -124,8 +124,8 @@ def test_the_superb_recipe_is_s3prls_experiment() -> None:
     config = resolve([read_yaml(find_recipe("superb/emotion")), {"upstream": {"name": "hubert"}}])
     training = config.training
     assert (training.steps, training.batch_size, training.piece_size, training.sort_pieces) == (30_000, 32, 4, False)
-    assert (config.optimizer.lr, config.expert.projector_dim, config.expert.activation) == (1e-4, 256, "none")
-    assert (config.corpus.protocol, config.upstream.padding, config.select_by) == ("superb", "s3prl", "wa")
+    assert (config.optimizer.lr, config.only.expert.projector_dim, config.only.expert.activation) == (1e-4, 256, "none")
+    assert (config.only.corpus.protocol, config.upstream.padding, config.only.select_by) == ("superb", "s3prl", "wa")
     assert config.folds == [1, 2, 3, 4, 5]
 
 

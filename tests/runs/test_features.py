@@ -84,14 +84,15 @@ def listen(config: RunConfig, mode: Path | str = "on", *, share_layers: bool = F
     """Prepare a run and fill its store; nothing is trained."""
     config = replace(config, store=replace(config.store, mode=str(mode), **store))
     accelerator = make_accelerator(config, CPU)
-    return with_store(prepare(config), accelerator, partial(say, CPU), share_layers=share_layers).task.source
+    return with_store(prepare(config), accelerator, partial(say, CPU), share_layers=share_layers).tasks["emotion"].source
 
 
 def heard(config: RunConfig, mode: Path | str) -> np.ndarray:
     """What a run's head hears of its train utterances: (layer, batch, frame, dim)."""
     config = replace(config, store=replace(config.store, mode=str(mode)))
     prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
-    batch = prepared.task.source.batch(prepared.task.splits["train"])
+    task = prepared.tasks["emotion"]
+    batch = task.source.batch(task.splits["train"])
     return np.stack([value.numpy() for value in batch.stored["audio"].values])
 
 
@@ -290,13 +291,13 @@ def test_what_would_exceed_the_limit_is_not_stored_and_one_line_names_the_ways_o
     assert listen(configured(voices), "auto", limit="1KB").kind == "computed"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("store")]
     assert line.startswith("store     not used: 61.4 kB of means for 64 utterances, more than the limit of 1.0 kB.")
-    assert all(way in line for way in ("--store-limit 1GB", "(-l)", "a head that pools by the mean"))
+    assert all(way in line for way in ("-o store.limit=1GB", "(-l)", "a head that pools by the mean"))
     assert list_spaces(tmp_path / "cache" / "store") == []
 
 
 @pytest.mark.parametrize("mode", ["on", "check", "DIR"])
 def test_a_store_that_was_asked_for_and_is_too_small_is_an_error(voices: Path, tmp_path: Path, mode: str) -> None:
-    with pytest.raises(UserError, match=r"Expected features that fit into the store, found .* Raise it \(--store-limit 1GB\)"):
+    with pytest.raises(UserError, match=r"Expected features that fit into the store, found .* Raise it \(-o store.limit=1GB\)"):
         listen(configured(voices, upstream="test_wavlm"), mode.replace("DIR", str(tmp_path)), limit="1KB")
 
 
@@ -494,7 +495,8 @@ def test_a_task_that_draws_crops_hears_as_many_fixed_ones_as_the_store_keeps(ton
     over = {"sid": {"crop_seconds": 0.2}, "store": {"mode": str(tmp_path / "store"), "crops": 3}}
     config = resolve([{**mapping, **over}])
     prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
-    task, train = prepared.task, prepared.task.splits["train"]
+    task = prepared.tasks["sid"]
+    train = task.splits["train"]
     assert {len(cuts) for cuts in task.crops.values()} == {3}
     drawn = {drawn_of(task, train[0], place, 1, 0).utterance.id for place in range(40)}
     assert drawn == {f"{train[0].utterance.id}#{number}" for number in range(3)}

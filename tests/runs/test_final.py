@@ -151,10 +151,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def test_it_is_tested_on_another_corpus_only(final: Path, rated: Path, tmp_path: Path) -> None:
     config = load_run(final).config  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"found 12 of 12: it was trained on all of manifest \(split=all\)"):
-        evaluate_run(final, config.corpus, config.labels, "test", QUIET)
+        evaluate_run(final, config.only.corpus, config.only.labels, "test", QUIET)
     shutil.copytree(rated.parent, tmp_path / "other")
     other = resolve([mapping_of(tmp_path / "other" / "rated.csv")])
-    told = evaluate_run(final, other.corpus, other.labels, "test", QUIET)
+    told = evaluate_run(final, other.only.corpus, other.only.labels, "test", QUIET)
     assert 0 <= told["scores"]["test"]["auc"] <= 1
     assert "step 10 (the last)" in result_table(told)
 

@@ -16,17 +16,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
-from headwater.core.run_folder import LAST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.inference.load import load_run
-from headwater.runs.config.resolve import resolve_mtl
-from headwater.runs.config.schema import mtl_mapping
-from headwater.runs.joint import PreparedTasks, keep_own, prepare_tasks, refuse_tiny_steps, refuse_uneven_tasks, run_tasks
+from headwater.runs.config.resolve import resolve
+from headwater.runs.config.schema import to_mapping
+from headwater.runs.evaluation import Evaluation, keep_own
+from headwater.runs.prepare import Prepared, prepare
+from headwater.runs.run import refuse_tiny_steps, refuse_uneven_steps, run
 from headwater.runs.runtime import Runtime, make_accelerator
 from headwater.training.step import Plan, TaskData, step_batches, take_step
 
@@ -83,7 +86,7 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def gradients(prepared: PreparedTasks, *, names: list[str] | None = None, summed: bool = False) -> dict[str, torch.Tensor]:
+def gradients(prepared: Prepared, *, names: list[str] | None = None, summed: bool = False) -> dict[str, torch.Tensor]:
     """Return the gradient of step 0: task by task, or of the losses' sum in one backward pass."""
     config, model = prepared.config, prepared.model
     accelerator = make_accelerator(config, QUIET)
@@ -111,7 +114,7 @@ def alike(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) ->
 @pytest.mark.parametrize("shared", [False, True], ids=["sums apart", "one sum"])
 def test_backward_task_by_task_gives_the_gradient_of_the_summed_loss(rated: Path, pieces: int | None, shared: bool) -> None:
     values = three_tasks(rated, {"training": {"piece_size": pieces, "piece_overhead": 100.0}, "shared_weights": shared})
-    prepared = prepare_tasks(resolve_mtl([values]))
+    prepared = prepare(resolve([values]))
     found = gradients(prepared)
     assert any(name.startswith("upstreams.") for name in found)
     assert all(any(name.startswith(f"experts.{task}.") for name in found) for task in prepared.tasks)
@@ -119,8 +122,8 @@ def test_backward_task_by_task_gives_the_gradient_of_the_summed_loss(rated: Path
 
 
 def test_apart_for_cosines_and_together_the_gradient_is_the_same(rated: Path) -> None:
-    whole = gradients(prepare_tasks(resolve_mtl([three_tasks(rated)])))
-    looked = gradients(prepare_tasks(resolve_mtl([three_tasks(rated, {"balance": {"cosines_every": 1}})])))
+    whole = gradients(prepare(resolve([three_tasks(rated)])))
+    looked = gradients(prepare(resolve([three_tasks(rated, {"balance": {"cosines_every": 1}})])))
     unused = {name for name in looked if name not in whole}
     assert all(not looked.pop(name).any() for name in unused)  # weights that no task hears through
     assert alike(looked, whole) <= 1e-6
@@ -128,8 +131,8 @@ def test_apart_for_cosines_and_together_the_gradient_is_the_same(rated: Path) ->
 
 def test_given_weights_scale_each_tasks_gradient(rated: Path) -> None:
     weights = {"emotion": 0.5, "dsd": 3.0}
-    scaled = gradients(prepare_tasks(resolve_mtl([three_tasks(rated, {"balance": {"method": "fixed", "weights": weights}})])))
-    plain = prepare_tasks(resolve_mtl([three_tasks(rated)]))
+    scaled = gradients(prepare(resolve([three_tasks(rated, {"balance": {"method": "fixed", "weights": weights}})])))
+    plain = prepare(resolve([three_tasks(rated)]))
     of_task = {task: gradients(plain, names=[task]) for task in plain.tasks}
     for name, found in scaled.items():
         parts = [weights.get(task, 1.0) * grads[name] for task, grads in of_task.items() if name in grads]
@@ -163,7 +166,7 @@ class Live(TorchDispatchMode):
 def test_a_step_of_several_tasks_holds_little_more_than_the_largest_of_them(balance: str, rated: Path) -> None:
     sizes = {"tasks": {name: {"batch_size": size} for name, size in (("emotion", 16), ("avd", 12), ("dsd", 8))}}
     layers = (sizes, {"balance": {"method": balance}, "training": {"piece_overhead": 100.0}})
-    prepared = prepare_tasks(resolve_mtl([three_tasks(rated, *layers)]))
+    prepared = prepare(resolve([three_tasks(rated, *layers)]))
     peaks = {}
     for names in ([*prepared.tasks], *([name] for name in prepared.tasks)):
         gc.collect()
@@ -183,7 +186,7 @@ def test_a_step_of_all_six_tasks_holds_little_more_than_the_largest_of_them() ->
     pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
     corpus = {"demo": True, "demo_scale": 0.05, "missing_text": "drop"}
     tasks: dict[str, Any] = {name: {"batch_size": 4, "corpus": corpus} for name in ("emotion", "avd", "dsd", "ks", "sid", "asr")}
-    prepared = prepare_tasks(resolve_mtl([{"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks}]))
+    prepared = prepare(resolve([{"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks}]))
     peaks = []
     for names in ([*tasks], *([name] for name in tasks)):
         gc.collect()
@@ -202,7 +205,7 @@ def single_process(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Where the runs of one process stand, one for each balance; some also draw one task a step."""
     folder = tmp_path_factory.mktemp("single")
     for name, values in cases(rated).items():
-        run_tasks(resolve_mtl([values]), folder / name, QUIET)
+        run(resolve([values]), folder / name, QUIET)
     return folder
 
 
@@ -223,7 +226,7 @@ def test_two_processes_compute_what_one_does(case: str, rated: Path, single_proc
         (line["step"], line["split"], line["task"]) for line in two
     ]
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True) if a["loss"] is not None) <= 1e-5
-    weights, others = (load_tensors(place / LAST)[0] for place in (single_process / case, tmp_path / "two"))
+    weights, others = (load_tensors(RunFolder(place).last)[0] for place in (single_process / case, tmp_path / "two"))
     assert weights.keys() == others.keys()
     # softmax cancels a key's bias: its gradient is rounding noise, which Adam makes as large as any other
     learnt = [key for key in weights if not key.startswith("optimizer.") and not key.endswith("k_proj.bias")]
@@ -233,14 +236,14 @@ def test_two_processes_compute_what_one_does(case: str, rated: Path, single_proc
 def test_a_head_that_no_step_used_keeps_its_weights_and_the_optimizers_state(rated: Path, tmp_path: Path) -> None:
     # round robin: emotion, avd, emotion …; the third task's turn never comes
     training = {"steps": 2, "eval_every": 2, "save_every": 2}
-    config = resolve_mtl([three_tasks(rated, {"sampling": {"mode": "round_robin"}, "training": training})])
-    before = prepare_tasks(config).model.trained_state()
+    config = resolve([three_tasks(rated, {"sampling": {"mode": "round_robin"}, "training": training})])
+    before = prepare(config).model.trained_state()
     before = {key: value.clone() for key, value in before.items()}
-    run_tasks(config, tmp_path / "one", QUIET)
-    finish(start(write_recipe(tmp_path / "joint.yaml", mtl_mapping(config)), tmp_path / "two", processes=2))
-    heads = [*prepare_tasks(config).model.experts.named_parameters()]
+    run(config, tmp_path / "one", QUIET)
+    finish(start(write_recipe(tmp_path / "joint.yaml", to_mapping(config)), tmp_path / "two", processes=2))
+    heads = [*prepare(config).model.experts.named_parameters()]
     for folder in (tmp_path / "one", tmp_path / "two"):
-        after, facts = load_tensors(folder / LAST)
+        after, facts = load_tensors(RunFolder(folder).last)
         assert facts["progress"]["drawn"] == {"emotion": 1, "avd": 1}
         for place, (name, _) in enumerate(heads):  # the optimizer's first group
             used = not name.startswith("dsd.")
@@ -276,7 +279,7 @@ def test_three_kills_change_no_digit(rated: Path, tmp_path: Path) -> None:
     finish(start(recipe, folder))
     assert numbers(folder) == numbers(tmp_path / "whole")
     assert path.read_text().splitlines() == log
-    one, other = (load_tensors(place / LAST)[0] for place in (folder, tmp_path / "whole"))
+    one, other = (load_tensors(RunFolder(place).last)[0] for place in (folder, tmp_path / "whole"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
     moved = [value for key, value in one.items() if key.startswith("balancer.")]
@@ -291,32 +294,28 @@ def test_the_last_step_is_kept_where_patience_ends_a_run(rated: Path, tmp_path: 
     gain = {"select": "gain", "baselines": {"emotion": 0.5, "avd": 0.5, "dsd": 0.5}}
     training = {"steps": 50, "eval_every": 2, "save_every": 50, "patience": 1}
     slow = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "optimizer": {"lr": 1e-30}}  # nothing gets better
-    result = run_tasks(resolve_mtl([three_tasks(rated, slow, gain, {"training": training})]), tmp_path, QUIET)
+    result = run(resolve([three_tasks(rated, slow, gain, {"training": training})]), tmp_path, QUIET)
     assert result["steps"] == 4
-    assert load_tensors(tmp_path / LAST)[1]["progress"]["step"] == 4
+    assert load_tensors(RunFolder(tmp_path).last)[1]["progress"]["step"] == 4
     assert {"last", "best", "own"} <= {*result["tasks"]["dsd"]}
 
 
-def test_what_dev_decides_on_the_way_is_no_part_of_training(rated: Path) -> None:
+def test_what_dev_decides_on_the_way_is_no_part_of_training(rated: Path, tmp_path: Path) -> None:
     # a resumed run starts without it: with it, its dev scores would be others than those of a run that was never killed
-    task = prepare_tasks(resolve_mtl([three_tasks(rated, FROZEN)])).tasks["dsd"]
+    task = prepare(resolve([three_tasks(rated, FROZEN)])).tasks["dsd"]
 
-    places = []
-
-    def tested(task: TaskData, place: str) -> tuple[TaskData, dict[str, Any]]:
+    def evaluate(task: TaskData) -> Evaluation:
         """Place the operating point, as a test on dev does."""
         placed = task.with_vocabulary({**task.expert.vocabulary, "threshold": 0.9})
-        places.append((place, placed.expert.vocabulary["threshold"]))
-        return placed, {}
+        return Evaluation(placed, {}, {})
 
-    keep_own(tested, task)
-    assert places == [("own/dsd", 0.9)]
+    keep_own(tmp_path, (), evaluate, Accelerator(cpu=True), task)
     assert task.expert.vocabulary["threshold"] == 0.5
 
 
 def test_one_task_of_a_joint_run_is_asked_by_its_name(rated: Path, tmp_path: Path) -> None:
     small = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "training": {"steps": 4, "eval_every": 4}}
-    run_tasks(resolve_mtl([three_tasks(rated, small)]), tmp_path, QUIET)
+    run(resolve([three_tasks(rated, small)]), tmp_path, QUIET)
     sound = str(rated.with_name("00.wav"))
     assert load_run(tmp_path, task="emotion").predict(sound).label in {"low", "middle", "high"}
     assert load_run(tmp_path, task="dsd").predict(sound).label in {"other", "directed"}
@@ -325,11 +324,11 @@ def test_one_task_of_a_joint_run_is_asked_by_its_name(rated: Path, tmp_path: Pat
 
 
 def test_a_step_that_the_processes_cannot_share_is_refused(rated: Path) -> None:
-    config = resolve_mtl([three_tasks(rated, FROZEN)])
+    config = resolve([three_tasks(rated, FROZEN)])
     with pytest.raises(UserError, match="one utterance of 'emotion' in a step for each of 5 processes, found batch_size=4"):
         refuse_tiny_steps(config, 5)
     refuse_tiny_steps(config, 4)
-    tasks = prepare_tasks(config).tasks
+    prepared = prepare(config)
     with pytest.raises(UserError, match=r"batch_size of 'avd' that 3 processes share evenly .* -o tasks.avd.batch_size=3"):
-        refuse_uneven_tasks(tasks, 3)
-    refuse_uneven_tasks(tasks, 2)
+        refuse_uneven_steps(prepared, 3)
+    refuse_uneven_steps(prepared, 2)

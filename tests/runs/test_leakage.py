@@ -15,10 +15,9 @@ import yaml
 from headwater.core.files import read_json
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Example
-from headwater.runs.config.resolve import resolve_mtl
-from headwater.runs.config.schema import RunConfig
-from headwater.runs.joint import prepare_tasks
-from headwater.runs.leakage import learnt_before
+from headwater.runs.config.resolve import resolve
+from headwater.runs.config.schema import RunConfig, TaskConfig
+from headwater.runs.leakage import leakage_notes
 from headwater.runs.prepare import prepare
 from headwater.upstream.base import UpstreamConfig
 
@@ -57,7 +56,7 @@ FROZEN = {"upstream": {"name": "hubert", "trainable": False}}
 
 def told(place: Path, corpus: Corpus = CORPUS) -> tuple[str, ...]:
     """What is said of a run that hears through an upstream."""
-    return learnt_before(RunConfig(upstream=UpstreamConfig(str(place))), corpus, SPLITS)
+    return leakage_notes(RunConfig(upstream=UpstreamConfig(str(place))), TaskConfig("emotion"), corpus, SPLITS)
 
 
 def test_a_finetuned_upstream_that_has_heard_dev_and_test_is_told_of(folder: Folder) -> None:
@@ -82,8 +81,8 @@ def test_so_are_whole_sessions(folder: Folder) -> None:
 
 def test_a_head_is_told_of_though_its_upstream_was_frozen(folder: Folder) -> None:
     place = folder("run", heard("f"), **FROZEN, init_head=str(folder("first", heard("g"), **FROZEN)))
-    config = RunConfig(upstream=UpstreamConfig("hubert"), init_head=str(place))
-    assert learnt_before(config, CORPUS, SPLITS) == (
+    config, task = RunConfig(upstream=UpstreamConfig("hubert")), TaskConfig("emotion", init_head=str(place))
+    assert leakage_notes(config, task, CORPUS, SPLITS) == (
         f"the head of '{place}' has learnt from 2 of the 3 test utterances: their scores say little",
     )
 
@@ -112,14 +111,14 @@ def leaking(finished: Path, tones: Path, tmp_path: Path) -> Path:
 
 def test_a_run_has_the_note(config: RunConfig, leaking: Path) -> None:
     assert f"the head of '{leaking}' has learnt from 12 of the 12 test utterances: their scores say little" in (
-        prepare(replace(config, init_head=str(leaking))).notes
+        prepare(config.with_only(replace(config.only, init_head=str(leaking)))).notes
     )
 
 
 def test_a_run_of_several_tasks_has_the_note(tones: Path, leaking: Path) -> None:
     task = {"corpus": {"data": str(tones)}, "batch_size": 4}
     tasks = {"emotion": {**task, "init_head": str(leaking)}, "again": {"task": "emotion", **task}}
-    notes = prepare_tasks(resolve_mtl([{"upstream": {"name": "fbank_no_cmvn"}, "tasks": tasks}])).notes
+    notes = prepare(resolve([{"upstream": {"name": "fbank_no_cmvn"}, "tasks": tasks}])).notes
     assert [note for note in notes if "has learnt" in note] == [
         f"emotion: the head of '{leaking}' has learnt from 12 of the 12 test utterances: their scores say little"
     ]

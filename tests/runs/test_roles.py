@@ -182,7 +182,7 @@ def test_predict_answers_by_the_runs_own_threshold(directed: Path, rated: Path, 
 
 def test_a_run_of_dsd_is_tested_again_with_the_same_scores(directed: Path) -> None:
     config = load_run(directed).config
-    again = evaluate_run(directed, config.corpus, config.labels, "test", QUIET)
+    again = evaluate_run(directed, config.only.corpus, config.only.labels, "test", QUIET)
     expected = result(directed)["scores"]["test"]
     assert again["scores"]["test"] == pytest.approx(expected, abs=1e-6)
 
@@ -191,7 +191,7 @@ def test_a_table_of_ratings_without_a_scale_of_its_own_is_tested_on_the_runs(rat
     over = {**BOTH, "task": "avd", "avd": {"scale": [1, 7], "hidden_dim": 16}}
     first = run(resolve([mapping_of(rated, over)]), tmp_path, QUIET)
     config = load_run(tmp_path).config
-    again = evaluate_run(tmp_path, config.corpus, config.labels, "test", QUIET)
+    again = evaluate_run(tmp_path, config.only.corpus, config.only.labels, "test", QUIET)
     assert again["scores"]["test"] == pytest.approx(first["scores"]["test"], abs=1e-4)  # frames are stored in float16
     assert "ratings from 1 to 7, the run's scale, since the corpus says none" in again["notes"]
 
@@ -232,7 +232,8 @@ def test_two_views_are_one_pass_doubled_where_an_upstream_is_trained_and_none_mo
             return layers
 
         monkeypatch.setattr(upstream, "forward", noted)
-    batch = prepared.task.source.batch(prepared.task.splits["train"][:4])
+    task = prepared.tasks["turbo"]
+    batch = task.source.batch(task.splits["train"][:4])
     _, output = model.train()("turbo", batch)
     assert passes == [("audio", 4), ("text", heard_twice)]
     assert output.values.shape == (8, 3)

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from headwater.core.errors import UserError
-from headwater.core.run_folder import held
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors, save_tensors
 from headwater.runs import state as checkpoint
 from headwater.runs.config.identity import identity_of
@@ -89,14 +89,14 @@ def test_a_changed_corpus_in_the_same_folder_is_refused(config: RunConfig, tmp_p
     shorter = tones.with_name("shorter.csv")
     shorter.write_text("\n".join(lines[:-1]) + "\n")
     run(config, tmp_path, QUIET)
-    other = replace(config, corpus=replace(config.corpus, data=str(shorter)))
+    other = config.with_only(replace(config.only, corpus=replace(config.only.corpus, data=str(shorter))))
     with pytest.raises(UserError, match=r"corpus: .* -> "):
         run(other, tmp_path, QUIET)
 
 
 def test_a_second_process_is_told_who_holds_the_folder(config: RunConfig, tmp_path: Path) -> None:
-    with held(tmp_path):
-        script = "from pathlib import Path; from headwater.core.run_folder import held\nwith held(Path('.')): pass"
+    with RunFolder(tmp_path).held():
+        script = "from pathlib import Path; from headwater.core.run_folder import RunFolder as R\nwith R(Path('.')).held(): pass"
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "holds it" in done.stderr
     assert f"process {__import__('os').getpid()} on " in done.stderr
@@ -239,7 +239,7 @@ def test_the_command_and_the_library_agree(finished: Path, headwater: Callable[.
 def test_a_finished_run_is_not_answered_for_other_labels(config: RunConfig, tmp_path: Path, tones: Path) -> None:
     table = tones.with_name("edited.csv")
     table.write_text(tones.read_text())
-    edited = replace(config, corpus=replace(config.corpus, data=str(table)))
+    edited = config.with_only(replace(config.only, corpus=replace(config.only.corpus, data=str(table))))
     first = run(edited, tmp_path, QUIET)
     table.write_text(tones.read_text().replace("low", "tmp").replace("high", "low").replace("tmp", "high"))
     with pytest.raises(UserError, match="corpus: "):
@@ -250,7 +250,7 @@ def test_a_finished_run_is_not_answered_for_other_labels(config: RunConfig, tmp_
 def test_a_head_start_counts_by_what_is_in_it(config: RunConfig, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2)):
         run(replace(config, seed=seed), tmp_path / name / "head", QUIET)
-    started = [replace(config, init_head=str(tmp_path / name / "head")) for name in ("one", "two")]
+    started = [config.with_only(replace(config.only, init_head=str(tmp_path / name / "head"))) for name in ("one", "two")]
     run(started[0], tmp_path / "run", QUIET)
     with pytest.raises(UserError, match="init_head: "):
         run(started[1], tmp_path / "run", QUIET)

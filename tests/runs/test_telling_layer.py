@@ -14,11 +14,10 @@ from torch import Tensor
 from headwater.analysis.layers.probe import read_probe
 from headwater.corpus.batch import Batch, as_batch
 from headwater.plans.grid import expand, run_plan
-from headwater.runs import pictures as plots
+from headwater.runs import run as plots
 from headwater.runs.config.resolve import resolve
 from headwater.runs.runtime import Runtime
-from headwater.upstream import base
-from headwater.upstream.base import Layers, Registered, Upstream, UpstreamSpec, named_layers
+from headwater.upstream.base import UPSTREAMS, Layers, Upstream, UpstreamSpec, named_layers, register_upstream
 
 NUM_LAYERS, DIM, HOP = 8, 16, 1600  # HOP: samples of a frame
 TELLING = 5  # the layer that holds the label
@@ -70,13 +69,11 @@ def folder(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     place = tmp_path_factory.mktemp("probe")
     training = {"steps": 200, "batch_size": 32, "eval_every": 50, "save_every": 200, "log_every": 50}
     mapping = {"task": "emotion", "corpus": {"data": str(tones)}, "training": training, "optimizer": {"lr": 1e-2}}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, UPSTREAMS.isolated():
         patch.setattr(plots, "confusion_plot", lambda *_, **__: None)  # pictures take most of such a run
         patch.setattr(plots, "curves_plot", lambda *_, **__: None)
         for name, scale in (("loud", 1.0), ("faint", 0.01)):
-            patch.setitem(
-                base._REGISTERED, name, Registered(name, lambda _, it=scale: OneTellingLayer(it), "built in", "of a test")
-            )
+            register_upstream(lambda _, it=scale: OneTellingLayer(it), name=name, description="of a test")
             config = resolve([mapping, {"upstream": {"name": name}}])
             run_plan(expand(config, [1], [1], [], [*range(NUM_LAYERS), None]), place / name, Runtime("cpu", quiet=True))
         yield place

@@ -14,7 +14,6 @@ from headwater.runs.config.resolve import resolve
 from headwater.runs.prepare import prepare
 from headwater.runs.runtime import Runtime, make_accelerator
 from headwater.runs.state import make_optimizer
-from headwater.training.balance import Balancer
 from headwater.training.step import Plan, step_batches, take_step
 
 
@@ -25,12 +24,12 @@ def main(recipe: str, out: str, piece_size: str) -> None:
     config = replace(config, training=replace(config.training, piece_size=int(piece_size) or None))
     accelerator = make_accelerator(config, Runtime("cpu", quiet=True))
     prepared = prepare(config)
-    model, _ = accelerator.prepare(prepared.model, make_optimizer(prepared.model, config))
+    model, _ = accelerator.prepare(prepared.model, make_optimizer(prepared.model, config, prepared.balancer))
     model.train()
-    plan = Plan(config.training, config.optimizer, config.seed, Balancer([config.task]))
-    batches = step_batches({config.task: prepared.task}, plan, accelerator, {config.task: 3})
-    loss = take_step(model, batches, accelerator, plan, 3).losses[config.task]
-    pieces = batches[config.task]
+    plan = Plan(config.training, config.optimizer, config.seed, prepared.balancer)
+    batches = step_batches(prepared.tasks, plan, accelerator, {config.only.task: 3})
+    [loss] = take_step(model, batches, accelerator, plan, 3).losses.values()
+    [pieces] = batches.values()
     gradients = {name: value.grad for name, value in prepared.model.named_parameters() if value.grad is not None}
     if accelerator.is_main_process:
         torch.save({"gradients": gradients, "pieces": len(pieces), "loss": loss}, out)

@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from headwater.core.errors import UserError
-from headwater.core.run_folder import ARCHITECTURES
+from headwater.core.run_folder import RunFolder
 from headwater.upstream.base import Upstream, UpstreamConfig
 from headwater.upstream.load import load_upstream
 
@@ -42,7 +42,7 @@ def save_finetuned(folder: Path, upstreams: dict[str, Upstream]) -> None:
     tensors = {f"upstreams.{role}.{key}": value for role, one in upstreams.items() for key, value in one.state_dict().items()}
     save_file(tensors, folder / "checkpoints" / "best.safetensors")
     for role, one in upstreams.items():
-        (folder / ARCHITECTURES[role]).write_text(json.dumps(one.architecture()), encoding="utf-8")
+        RunFolder(folder).architecture(role).write_text(json.dumps(one.architecture()), encoding="utf-8")
 
 
 def test_of_two_finetuned_upstreams_the_one_that_is_asked_for_comes_back(tmp_path: Path, speechlike: Any) -> None:
@@ -74,3 +74,10 @@ def test_a_run_that_only_reads_is_no_listener(tmp_path: Path) -> None:
     assert load_upstream(str(folder)).spec.modality == "text"
     with pytest.raises(UserError, match=r"Expected a run with an upstream for audio in .*, found one for text only"):
         load_upstream(str(folder), "audio")
+
+
+def test_runs_that_name_each_other_as_their_upstream_are_refused(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        run_of(tmp_path / one, {"name": str(tmp_path / other)}, {})
+    with pytest.raises(UserError, match=r"Expected a model behind the run '.*a', found runs that name each other: .* -> .*"):
+        load_upstream(str(tmp_path / "a"))

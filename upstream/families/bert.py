@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...corpus.batch import Batch
 from ..base import Layers, Upstream, UpstreamSpec, named_layers, run_block
 from ..exact_padding import mask_if_padded
-from .tokenizer import plain_tokenizer
+from .tokenizer import encoded, plain_tokenizer, refuse_number
 
 BLOCKS = {"bert": "encoder.layer", "distilbert": "transformer.layer", "roberta": "encoder.layer", "gpt2": "h"}  # by model_type
 
@@ -72,7 +72,7 @@ class TextEncoder(Upstream):
 
     def num_tokens(self, text: str) -> int:
         """Return the tokens of a text; where they are more than `max_tokens`, the text is cut."""
-        return max(len(self.tokenizer.encode(text, add_special_tokens=False)) + self.added_tokens, 1)
+        return max(len(encoded(self.tokenizer, text, self.name)) + self.added_tokens, 1)
 
     def architecture(self) -> dict[str, Any]:
         """Return the model's config and its tokenizer."""
@@ -91,9 +91,11 @@ class TextEncoder(Upstream):
         return hashlib.sha256(f"{super().weights_hash()} {self.tokenizer_hash}".encode()).hexdigest()
 
     def _tokens(self, text: str) -> list[int]:
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        encoding = encoded(self.tokenizer, text, self.name)
         encoding.truncate(self.max_tokens - self.added_tokens)
-        return self.tokenizer.post_process(encoding).ids or [self.config.bos_token_id or 0]
+        numbers = self.tokenizer.post_process(encoding).ids or [self.config.bos_token_id or 0]
+        refuse_number(max(numbers), self.config.vocab_size, self.name)
+        return numbers
 
     def _encode(self, tokens: Tensor, lengths: Sequence[int], *, last: int) -> list[Tensor]:
         """Return the layers up to the last one named, running no block behind it."""

@@ -39,12 +39,17 @@ class HubertFamily(Upstream):
         normalize: bool,
         padding: Literal["exact", "s3prl"] = "exact",
         spec_augment: bool = False,
+        layerdrop: float = 0.0,  # share of blocks that a training step skips
+        front_end_gradient: float = 1.0,  # by which the gradient of trained convolutions is multiplied
     ) -> None:
         super().__init__()
         self.model = model
         self.config: Any = model.config
         self.exact = padding == "exact"
         self.spec_augment = spec_augment
+        self.model.feature_extractor.requires_grad_(False)  # until `front_end: trained` says otherwise
+        # of training alone: no part of what the store keeps, whose keys take the public attributes
+        self._layerdrop, self._front_end_gradient = layerdrop, front_end_gradient
         self.recomputes = False
         self.smallest = receptive_field(self.config.conv_kernel, self.config.conv_stride)
         # stable: each block normalises its input, and the encoder its output
@@ -122,7 +127,6 @@ class HubertFamily(Upstream):
             return tuple(conv_length(max(length, self.smallest), kernels, strides) for length in num_samples)
         return padding_mask_as_fairseq([max(length, self.smallest) for length in num_samples], num_frames)
 
-    @torch.no_grad()  # the front end is frozen in every protocol
     def _features(self, batch: Batch) -> tuple[Tensor, tuple[int, ...]]:
         """Return the convolutions' output (batch, frame, dim) and each utterance's samples."""
         waveforms, lengths = checked_waveforms(batch, next(self.parameters()).device)
@@ -131,7 +135,12 @@ class HubertFamily(Upstream):
         waveforms = F.pad(waveforms, (0, max(self.smallest - waveforms.shape[1], 0)))
         at_least = [max(length, self.smallest) for length in lengths]
         layers = self.model.feature_extractor.conv_layers
-        return convolve(layers, waveforms, at_least, exact=self.exact), lengths
+        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in layers.parameters())
+        with torch.set_grad_enabled(trained):
+            features = convolve(layers, waveforms, at_least, exact=self.exact)
+        if trained and self._front_end_gradient != 1.0:
+            features.register_hook(lambda gradient: gradient * self._front_end_gradient)
+        return features, lengths
 
     def _encode(self, hidden: Tensor, valid: Tensor | None, *, last: int) -> list[Tensor]:
         """Return the layers up to the last one named, running no block behind it."""
@@ -142,7 +151,11 @@ class HubertFamily(Upstream):
         mask = None if valid is None else valid[:, None, None, :]  # broadcasts over (batch, head, query, key)
         values = [hidden]
         position_bias: dict[str, Tensor] = {}  # WavLM: the first block makes it for all
-        for block in encoder.layers[:last]:
+        for index, block in enumerate(encoder.layers[:last]):
+            # the first block is never skipped: WavLM's makes the position bias of all
+            if self.training and self._layerdrop and index and torch.rand(()).item() < self._layerdrop:
+                values.append(hidden)
+                continue
             output = run_block(block, hidden, self.recomputes, attention_mask=mask, **position_bias)
             if isinstance(output, tuple):
                 hidden, position_bias = output[0], {"position_bias": output[1]}

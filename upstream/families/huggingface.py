@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...core.errors import UserError
+from ...core.errors import UserError, first_line
 from ...core.hub import check_torchaudio, load_weights, model_folder, read_config
 from ..base import Modality, Upstream, UpstreamConfig, register_upstream
 from .bert import BLOCKS, TextEncoder, blocks_of
 from .hubert import HubertFamily
 from .tokenizer import read_tokenizer
+from .whisper import WhisperEncoder, feature_extractor
 
 __all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "new_model", "options_of", "rebuild", "wrap"]
 
-OPTIONS = frozenset({"keep_layers", "padding", "normalize_waveform", "dropout", "spec_augment", "attend"})
-_WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "attend"})
-_TEXT_OPTIONS = frozenset({"keep_layers", "dropout"})
+OPTIONS = frozenset(
+    {"keep_layers", "padding", "normalize_waveform", "dropout", "dropout_of", "layerdrop", "spec_augment", "attend"}
+    | {"front_end", "front_end_gradient"}
+)
+_WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "dropout_of", "attend"})
+_TEXT_OPTIONS = frozenset({"keep_layers", "dropout", "dropout_of"})
 
 # model_type of config.json -> public name, as in s3prl and meaning the same there -> hub id
 _CHECKPOINTS = {
@@ -124,6 +129,7 @@ _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT, RoBERTa
     *("embd_pdrop", "attn_pdrop", "resid_pdrop"),  # GPT-2
 )
+_HIDDEN_DROPOUTS = frozenset({"hidden_dropout", "dropout", "hidden_dropout_prob", "resid_pdrop"})  # behind a block's two parts
 _LAYERDROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
 # a Whisper folder holds the whole model: its encoder's weights lose the prefix, the decoder's are passed over
 _ENCODER_ONLY = {"key_mapping": {r"^(model\.)?encoder\.": ""}}
@@ -150,18 +156,76 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     folder = model_folder(source, on_hub=config.path is None, reads=model_type in BLOCKS)
     described = read_config(folder)
     found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
-    if found not in _CLASSES or model_type not in (None, found):
+    if not isinstance(found, str) or found not in _CLASSES or model_type not in (None, found):
         expected = model_type or f"one of {', '.join(_CLASSES)}"
         raise UserError(
             f"Expected model_type {expected} in '{source}', found '{found}'. Give the name or folder of such a model."
         )
     _refuse_options(config, found)
     model_class = class_of(found)
-    settings = configure(model_class.config_class.from_dict(described), config)
+    refuse_vast(described, folder)
+    settings = configure(settings_of(model_class, described, folder), config)
     made = {"tokenizer": read_tokenizer(folder, settings, source)} if modality_of(found) == "text" else None
-    upstream = wrap(load_weights(model_class, settings, folder, **_LOADED_WITH.get(found, {})), config, folder, made)
+    model = load_weights(model_class, settings, folder, **_LOADED_WITH.get(found, {}))
+    upstream = wrap(model, config, folder, made, trained_layerdrop=described.get("layerdrop") or 0.0)
     upstream.source = source
     return upstream
+
+
+_MOST_BLOCKS, _LARGEST_NUMBER = 256, 2**24  # of a config.json; the deepest model of these families has 48
+_BLOCKS = ("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers", "n_layer", "num_adapter_layers")
+
+
+def refuse_vast(described: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a config.json whose numbers no model has: it would be built before its weights are found not to fit."""
+    left: list[tuple[str, Any]] = [*described.items()]
+    while left:
+        key, value = left.pop()
+        most = _MOST_BLOCKS if key in _BLOCKS else _LARGEST_NUMBER
+        if isinstance(value, Mapping):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [(key, item) for item in value]
+        elif isinstance(value, (int, float)) and abs(value) > most:
+            raise UserError(
+                f"Expected at most {most:,} for {key} in '{folder / 'config.json'}', found {value}. Fetch the file again."
+            )
+    held = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    width, blocks, rows, channels, kernel = (_largest(described, keys) for keys in (_WIDTHS, _BLOCKS, _ROWS, _CHANNELS, _KERNELS))
+    if max(width * width * blocks, width * rows, channels * channels * kernel) > 8 * held + _LARGEST_NUMBER:  # bits
+        raise UserError(
+            f"Expected weights that fit config.json in '{folder}', found {held:,} bytes, fewer than it describes. "
+            "Take weights and config.json from the same model."
+        )
+
+
+_WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+_ROWS = (
+    *("vocab_size", "max_position_embeddings", "n_positions", "max_source_positions", "num_conv_pos_embeddings"),
+    *("intermediate_size", "n_inner", "hidden_dim", "encoder_ffn_dim", "num_labels"),
+)
+_CHANNELS, _KERNELS = ("conv_dim",), ("conv_kernel",)
+
+
+def _largest(described: Mapping[str, Any], keys: Sequence[str]) -> int:
+    """Return the largest whole number among the values of some keys, those of lists too; 1 where there is none."""
+    values = [item for key in keys for item in _items(described.get(key))]
+    return max([1, *(item for item in values if type(item) is int)])
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def settings_of(model_class: Any, described: dict[str, Any], folder: Path) -> Any:
+    """Return transformers' config of a config.json, or say what is wrong with the file."""
+    try:
+        return model_class.config_class.from_dict(described)
+    except Exception as error:  # a value of another type breaks wherever it is used
+        raise UserError(
+            f"Expected the config.json of such a model in '{folder}', found one that it refuses: {type(error).__name__}: "
+            f"{first_line(error)}. Fetch the file again."
+        ) from None
 
 
 def rebuild(architecture: dict[str, Any], config: UpstreamConfig) -> Upstream:
@@ -189,7 +253,7 @@ def class_of(model_type: str) -> Any:
 def configure(settings: Any, config: UpstreamConfig) -> Any:
     """Return transformers' config with nothing random but the dropout that was asked for."""
     for name in _LAYERDROPS:
-        if hasattr(settings, name):  # transformers leaves a skipped block out of its list of layers
+        if hasattr(settings, name):  # transformers leaves a skipped block out of its list of layers: ours keeps the count
             setattr(settings, name, 0.0)
     if modality_of(settings.model_type) == "audio":
         settings.apply_spec_augment = False  # on by default there, and drawn by numpy; ours is `spec_augment`
@@ -197,24 +261,35 @@ def configure(settings: Any, config: UpstreamConfig) -> Any:
     # WavLM's attention adds a bias: transformers has no fused kernel for it, hubert_family.py does
     settings._attn_implementation = "eager" if settings.model_type == "wavlm" else "sdpa"
     if config.dropout is not None:
-        if not 0.0 <= config.dropout < 1.0:
-            raise UserError(f"Expected a dropout from 0 to below 1, found {config.dropout}. Set `dropout=0.1`, say.")
+        _share(config.dropout, "dropout")
         for name in _DROPOUTS:  # attention's dropout is a functional one: no walk over modules would reach it
-            if hasattr(settings, name):
+            if hasattr(settings, name) and (config.dropout_of == "all" or name in _HIDDEN_DROPOUTS):
                 setattr(settings, name, config.dropout)
     return settings
 
 
-def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, architecture: dict[str, Any] | None = None) -> Upstream:
-    """Return a transformers model as an upstream, pruned and padded as asked."""
+def _share(value: float, name: str) -> float:
+    """Return a share, or raise a UserError where it is none."""
+    if not 0.0 <= value < 1.0:
+        raise UserError(f"Expected a {name} from 0 to below 1, found {value}. Set `{name}=0.1`, say.")
+    return value
+
+
+def wrap(
+    model: Any,
+    config: UpstreamConfig,
+    folder: Path | None = None,
+    architecture: dict[str, Any] | None = None,
+    *,
+    trained_layerdrop: float = 0.0,  # in the checkpoint's config
+) -> Upstream:
+    """Return a transformers model as an upstream, pruned and padded as the config says."""
     settings, described = model.config, architecture or {}  # what prepares a model's input is described, or in the folder
     heard = described.get("heard", {})  # of a run above another the config does not say what the one below was told
     _keep_layers(model, config.keep_layers)
     if modality_of(settings.model_type) == "text":
         return TextEncoder(model, described["tokenizer"])
     if settings.model_type == "whisper":
-        from .whisper import WhisperEncoder, feature_extractor
-
         extractor = feature_extractor(settings, folder, described.get("extractor"))
         return WhisperEncoder(model, extractor, attend=heard.get("attend", config.attend))
     # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
@@ -223,7 +298,14 @@ def wrap(model: Any, config: UpstreamConfig, folder: Path | None = None, archite
     trained = getattr(settings, "normalize_waveform", trained)  # said where a file of s3prl's departs from that
     normalize = {"auto": trained, "yes": True, "no": False}[config.normalize_waveform]
     normalize, padding = heard.get("normalize", normalize), heard.get("padding", config.padding)
-    return HubertFamily(model, normalize=normalize, padding=padding, spec_augment=config.spec_augment)
+    return HubertFamily(
+        model,
+        normalize=normalize,
+        padding=padding,
+        spec_augment=config.spec_augment,
+        layerdrop=trained_layerdrop if config.layerdrop is None else _share(config.layerdrop, "layerdrop"),
+        front_end_gradient=config.front_end_gradient,
+    )
 
 
 def _keep_layers(model: Any, keep: int | None) -> None:

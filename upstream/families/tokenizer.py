@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import UserError
-from ...core.hub import fetch_tokenizer, first_line
+from ...core.errors import UserError, first_line
+from ...core.hub import fetch_tokenizer
 
 # model_type -> transformers' module and class, and the files that stand in for a tokenizer.json
 _CLASSES = {
@@ -43,7 +44,52 @@ def read_tokenizer(folder: Path, settings: Any, source: str) -> str:
             f"Expected a tokenizer of at most {settings.vocab_size} tokens (vocab_size of config.json) in '{folder}', found "
             f"{size}. Take the tokenizer's files from the same model."
         )
+    numbers = tokenizer.get_vocab(with_added_tokens=False).values()
+    refuse_number(max(numbers, default=0), settings.vocab_size, str(folder))
+    for text in _PROBES:
+        refuse_number(max(encoded(tokenizer, text, str(folder)).ids, default=0), settings.vocab_size, str(folder))
     return tokenizer.to_str()
+
+
+_PROBES = ("", "Some words, 12 of them: aA\u00e9\u4e00\U0001f600\u0301.")  # with signs that few vocabularies have
+_LARGEST_FILE = 64 * 2**20  # bytes of a tokenizer.json
+_MOST_GROWTH = 64  # times that a normaliser may make a text longer
+
+
+def encoded(tokenizer: Any, text: str, source: str) -> Any:
+    """Return a text's encoding without the tokens that stand around it, or say what the tokenizer lacks."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except Exception as error:  # the tokenizers package raises no other class
+        raise UserError(
+            f"Expected a tokenizer that reads any text in '{source}', found: {first_line(error)}. Fetch its files again."
+        ) from None
+
+
+def refuse_number(number: int, size: int, source: str) -> None:
+    """Refuse a token that a model has no row for."""
+    if number >= size:
+        raise UserError(
+            f"Expected tokens below {size} (vocab_size of config.json) in '{source}', found {number}. "
+            "Take the tokenizer's files from the same model."
+        )
+
+
+def refuse_growth(described: str) -> None:
+    """Raise ValueError for a tokenizer whose replacements, one after the other, make texts too long for any memory."""
+    content = json.loads(described)
+    left, growth = [content.get("normalizer"), content.get("pre_tokenizer")], 1.0
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left += part
+        elif isinstance(part, dict):
+            left += [value for value in part.values() if isinstance(value, (dict, list))]
+            pattern = part.get("pattern")
+            if part.get("type") == "Replace" and isinstance(pattern, dict):
+                growth *= max(1.0, len(str(part.get("content"))) / max(1, len(str(pattern.get("String", "x")))))
+    if growth > _MOST_GROWTH:
+        raise ValueError(f"replacements that make a text {growth:.3g} times as long")
 
 
 def tokenizer_class(model_type: str) -> Any:
@@ -94,7 +140,12 @@ def _say(words: str) -> None:
 def _read(folder: Path, kind: str) -> Any:
     try:
         if (folder / "tokenizer.json").is_file():
-            return plain_tokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            path = folder / "tokenizer.json"
+            if path.stat().st_size > _LARGEST_FILE:
+                raise ValueError(f"a tokenizer.json of more than {_LARGEST_FILE:,} bytes")
+            described = path.read_text(encoding="utf-8")
+            refuse_growth(described)
+            return plain_tokenizer(described)
         made = tokenizer_class(kind).from_pretrained(folder, local_files_only=True)
         return plain_tokenizer(made.backend_tokenizer.to_str())
     except Exception as error:  # the tokenizers package raises no other class

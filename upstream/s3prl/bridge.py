@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError, nearest
-from ...core.trust import is_typed_file
+from ...core.trust import CHECKPOINTS
 from ...corpus.batch import Batch, as_batch
 from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers
 from .torchaudio_stub import TorchaudioNeeded, stand_in_for_torchaudio
@@ -169,7 +169,7 @@ def _checkpoint(config: UpstreamConfig, name: str, family: str, entry: Callable[
     path = Path(config.path).expanduser()
     if not path.is_file():
         raise UserError(f"Expected a checkpoint file of s3prl at '{config.path}', found none. Check the path.")
-    if not is_typed_file(path):
+    if not CHECKPOINTS.allows(path):
         raise UserError(
             f"Expected the file '{config.path}' to be typed, since s3prl executes what such a file holds, found it in a config "
             f"or recipe only. If you trust it, add -k {config.path}"

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.errors import UserError
-from ...core.files import cache_folder, folder_aside, hash_file
-from ...core.hub import first_line, read_config
+from ...core.errors import UserError, first_line
+from ...core.files import cache_folder, folder_aside, hash_file, write_json
+from ...core.hub import read_config
 from ...core.torch_files import read_torch_file
 from ..base import Registered, Upstream, UpstreamConfig
 from ..families import huggingface
@@ -328,8 +328,6 @@ def write_folder(model: Checkpoint, folder: Path) -> list[str]:
     """Write a model as a folder of transformers, whole or not at all; return the weights that were left out."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
-
-    from ...core.files import write_json
 
     settings = settings_of(model)
     weights, left_out = renamed(model, settings)

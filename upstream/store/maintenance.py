@@ -39,20 +39,33 @@ class StoredSpace:
         kind = "means" if self.described.get("pooled") else "frames"
         return f"normed {kind}" if self.described.get("normalized") else kind
 
+    @property
+    def is_known(self) -> bool:
+        """Whether its space.json says that the store made the folder: nothing else is ever removed."""
+        return {"upstream", "layers"} <= {*self.described}
+
+
+_KEY = "[0-9a-f]{24}"  # what a space's folder is called
+
 
 def list_spaces(root: Path) -> list[StoredSpace]:
-    """Return every space below a folder, the longest unused first."""
-    folders = [path.parent for path in root.glob(f"*/{LOCKS}") if not path.parent.name.startswith(".")]
+    """Return every space below a folder, the longest unused first; other folders and links are none."""
+    folders = [path.parent for path in root.glob(f"*/{LOCKS}") if is_own_folder(path.parent, _KEY)]
     return sorted((look_at(folder) for folder in folders), key=lambda space: (space.used, space.folder))
+
+
+def is_own_folder(path: Path, pattern: str) -> bool:
+    """Return whether a path is a folder, no link to one, with a name such as the store gives."""
+    return re.fullmatch(pattern, path.name) is not None and path.is_dir() and not path.is_symlink()
 
 
 def look_at(folder: Path) -> StoredSpace:
     """Return what a space's folder holds; its numbers are not read."""
     try:
         described = json.loads((folder / "space.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         described = {}
-    shards = [open_shard(path) for path in folder.glob("*.safetensors")]
+    shards = [open_shard(path) for path in folder.glob("*.safetensors") if path.is_file()]
     stamp = folder / USED if (folder / USED).is_file() else folder
     return StoredSpace(
         folder,
@@ -70,6 +83,7 @@ def prune(
 
     Return those that went (with `dry_run`: would go), and those in the way that a process holds.
     """
+    spaces = [space for space in spaces if space.is_known]
     left = sum(space.size for space in spaces)
     removed: list[StoredSpace] = []
     held: list[StoredSpace] = []
@@ -95,7 +109,8 @@ def is_free(folder: Path) -> bool:
 def clear_remains(root: Path) -> None:
     """Take away what a prune that was killed had not come to."""
     for folder in root.glob(".gone-*"):
-        shutil.rmtree(folder)
+        if is_own_folder(folder, rf"\.gone-{_KEY}-\d+"):
+            shutil.rmtree(folder)
 
 
 def changed_audio(root: Path, cache: Path) -> tuple[int, list[str]]:
@@ -122,7 +137,7 @@ def is_there(key: FileKey) -> bool:
 
 def damaged_shards(root: Path) -> tuple[int, list[Path]]:
     """Compare every checksum; return how many shards there are, and the damaged ones, now removed."""
-    paths = [path for space in list_spaces(root) for path in sorted(space.folder.glob("*.safetensors"))]
+    paths = [path for space in list_spaces(root) for path in sorted(space.folder.glob("*.safetensors")) if path.is_file()]
     damaged = [path for path, shard in sound_shards(root, paths, anew=True) if shard is None]
     for path in damaged:
         path.unlink(missing_ok=True)

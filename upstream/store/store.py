@@ -168,7 +168,8 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what was written since; a shard that is cut or altered is removed, and its rows are missing again."""
-        fresh = [path for path in sorted(self.folder.glob("*.safetensors")) if path.name not in self._seen]
+        shards = (path for path in sorted(self.folder.glob("*.safetensors")) if path.is_file())
+        fresh = [path for path in shards if path.name not in self._seen]
         if not fresh:
             return
         for path, shard in sound_shards(self.root, fresh):
@@ -234,6 +235,11 @@ class Store:
         writers: dict[np.dtype, ShardWriter] = {}
         try:
             for position, computed in compute([wanted[key] for key in missing]):
+                if not np.isfinite(computed.values).all():
+                    raise UserError(
+                        f"Expected finite features to store, found NaN or infinity: {_named(wanted[missing[position]])}. "
+                        "Look for damaged samples in it, and leave it out."
+                    )
                 self._append(writers, bucket, missing[position], computed, len(missing))
                 advance(wanted[missing[position]])
         finally:  # interrupted or not: what was computed stays
@@ -298,7 +304,9 @@ def is_that_file(path: Path, file: IO[str]) -> bool:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a space and return True; False where a process holds it."""
+    """Remove a space and return True; False where a process holds it, and where the user linked it from elsewhere."""
+    if folder.is_symlink():
+        return False
     with alone(folder) as free:
         if free:
             gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")
@@ -356,6 +364,11 @@ def fits_half(values: np.ndarray) -> bool:
     return bool(np.abs(values).max(initial=0.0) <= np.finfo(np.float16).max)
 
 
+def _named(item: Any) -> str:
+    """Return what an item that is computed is called: an example's file, or the item itself."""
+    return str(getattr(getattr(item, "utterance", None), "audio", item))
+
+
 def _holder(file: IO[str]) -> str:
     file.seek(0)
     return file.read().strip() or "another process"
@@ -380,15 +393,3 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UserError(f"Expected a size such as 20GB, found '{text}'. Write a number and KB, MB, GB or TB.")
     return int(float(match[1]) * _UNITS[match[2]])
-
-
-def in_words(size: float) -> str:
-    """Return bytes as a person reads them.
-
-    >>> in_words(3_590_000_000)
-    '3.6 GB'
-    """
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{int(size)} B"

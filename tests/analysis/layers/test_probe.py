@@ -162,10 +162,10 @@ def test_a_wrong_question_about_a_probe_is_answered(
     write_probe(tmp_path / "probe", ONE)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        dispatch(["layer-weights", *arguments])
+        dispatch(["plot", "layers", *arguments])
     assert str(caught.value) == message
 
 
 def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dispatch(["layer-weights", "--probe", str(write_probe(tmp_path / "probe", ONE))]) == 0
+    assert dispatch(["plot", "layers", "--probe", str(write_probe(tmp_path / "probe", ONE))]) == 0
     assert "best on dev: layer 1" in capsys.readouterr().out

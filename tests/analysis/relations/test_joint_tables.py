@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headwater.analysis.relations.joint_tables import report_table
-from headwater.commands import relations
+from headwater.commands import plot
 from headwater.plans.scenario import Scenario, plan_scenario
 
 SCORES = {  # part -> task -> test score with the last weights; emotion is better higher, dsd (an error rate) lower
@@ -85,7 +85,7 @@ def test_better_is_bold_and_worse_underlined_whichever_way_a_metric_points(table
 
 def test_the_relations_table_gives_the_relations_through_the_command(table: tuple[Path, str], tmp_path: Path) -> None:
     ours = json.loads((table[0] / "relations.json").read_text())
-    relations.main([str(table[0] / "relations.csv"), "--json", str(tmp_path / "again.json")])
+    plot.plot_relations([str(table[0] / "relations.csv"), "--json", str(tmp_path / "again.json")])
     assert json.loads((tmp_path / "again.json").read_text()) == ours
     edges = {(edge["from"], edge["to"]): (edge["width"], edge["change"]) for edge in ours["improvement"]}
     assert edges == {

@@ -15,7 +15,7 @@ from PIL import Image
 from headwater.analysis.relations.graphs import draw
 from headwater.analysis.relations.relations import Pair, Relations, from_json, relations_of, relations_text, width_of
 from headwater.analysis.relations.table import read_table, table_of
-from headwater.commands import relations as command
+from headwater.commands import plot
 from headwater.core.errors import UserError
 from headwater.runs.config.recipes import RECIPES
 
@@ -262,7 +262,7 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_table_and_writes_json_and_both_pictures(tmp_path: Path, capsys: Any) -> None:
-    assert command.main([str(PAPER), "--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]) == 0
+    assert plot.plot_relations([str(PAPER), "--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]) == 0
     printed = capsys.readouterr().out
     assert "improvement     9       7      7" in printed
     assert "no edge: 26 below 0.5 %, 0 undefined" in printed
@@ -277,9 +277,9 @@ def test_the_command_prints_the_table_and_writes_json_and_both_pictures(tmp_path
 def test_the_command_never_writes_over_its_table_and_knows_its_formats(tmp_path: Path) -> None:
     path = written(tmp_path, HEAD + ",6,60\nER,6,\n")
     with pytest.raises(UserError, match=r"Expected another file than the table after --json, found '.*'\. Choose another name"):
-        command.main([str(path), "--json", str(path)])
+        plot.plot_relations([str(path), "--json", str(path)])
     with pytest.raises(UserError, match=r"ends in \.png, \.pdf, \.svg, found 'r\.jpg'\. Add one"):
-        command.main([str(path), "--plot", "r.jpg"])
+        plot.plot_relations([str(path), "--plot", "r.jpg"])
 
 
 def edge_styles(found: Relations, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[list[tuple[float, Any]]]:
@@ -324,7 +324,7 @@ def test_names_with_signs_of_formulas_are_drawn_as_they_are(tmp_path: Path) -> N
 
 def test_marks_stand_in_picture_json_and_text(tmp_path: Path, headwater: Callable[..., Any]) -> None:
     path = written(tmp_path, "left_out,A:higher,B:higher,marks\n,10,5,DEMO\nB,13,,DEMO\nA,,5,\n")
-    done = headwater("relations", path, "--plot", tmp_path / "r.svg", "--json", tmp_path / "r.json")
+    done = headwater("plot", "relations", path, "--plot", tmp_path / "r.svg", "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("DEMO\n")
     assert "DEMO · Relations of tasks" in (tmp_path / "r.svg").read_text(

@@ -209,7 +209,23 @@ def test_superb_draws_what_random_split_draws() -> None:
     torch.manual_seed(0)
     lengths = [int(0.8 * len(train)), len(train) - int(0.8 * len(train))]
     _, dev = torch.utils.data.random_split(train, lengths)
-    assert dev_ids(ids, 5) == set(dev)
+    assert dev_ids(ids, 5) == list(dev)
+
+
+def test_superb_evaluates_in_s3prls_own_order(release: Path) -> None:
+    corpus = iemocap.read(release, protocol="superb", fold=1)
+    place = {name: number for number, name in enumerate(dialogs(1))}
+    rows = [(place[turn.id[:-5]], turn.id) for turn in corpus.splits["test"]]
+    assert len(rows) > 4
+    assert rows == sorted(rows)
+    assert [name for _, name in rows] != sorted(name for _, name in rows)  # not the alphabet's
+    four = [
+        turn.id
+        for rows in corpus.splits.values()
+        for turn in rows
+        if turn.labels["emotion"] in {"neu", "hap", "exc", "ang", "sad"}
+    ]
+    assert [turn.id for turn in corpus.splits["dev"]] == dev_ids(four, 1)
 
 
 def test_superb_leaves_other_classes_in_train_and_says_what_differs(release: Path) -> None:

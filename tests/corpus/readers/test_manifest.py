@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -91,7 +93,7 @@ def test_without_speakers_folds_are_drawn_and_the_note_says_what_that_means(tmp_
     corpus = manifest.read(path)
     assert corpus.protocol == "random5"
     assert {name: len(found) for name, found in corpus.splits.items()} == {"train": 12, "dev": 4, "test": 4}
-    assert "--columns speaker=client_id" in corpus.notes[0]
+    assert "-o corpus.options.columns.speaker=client_id" in corpus.notes[0]
 
 
 def test_split_names_are_understood_and_others_kept(tmp_path: Path) -> None:
@@ -140,14 +142,18 @@ def test_labels_may_be_absent_where_none_are_required(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "option"),
     [
-        ("wav_path,emotion,spk", "--columns audio=wav_path,label=emotion,speaker=spk"),
-        ("Filename;Class", "--columns audio=Filename,label=Class"),
-        ("path,client_id,sentence,target", "--columns audio=path,label=target,speaker=client_id,text=sentence"),
-        ("audio,emo_class,split", "--columns label=emo_class"),
-        ("foo,bar", "--columns audio=HEADER,label=HEADER"),
+        ("wav_path,emotion,spk", "-o corpus.options.columns='{audio: wav_path, label: emotion, speaker: spk}'"),
+        ("Filename;Class", "-o corpus.options.columns='{audio: Filename, label: Class}'"),
+        (
+            "path,client_id,sentence,target",
+            "-o corpus.options.columns='{audio: path, label: target, speaker: client_id, text: sentence}'",
+        ),
+        ("audio,emo_class,split", "-o corpus.options.columns.label=emo_class"),
+        ("foo,bar", "-o corpus.options.columns='{audio: HEADER, label: HEADER}'"),
         (
             "wav_path,is_directed,hyp,spk_id,partition,locale",
-            "--columns audio=wav_path,label=is_directed,speaker=spk_id,split=partition,text=hyp,lang=locale",
+            "-o corpus.options.columns='{audio: wav_path, label: is_directed, speaker: spk_id, split: partition, text: hyp, "
+            "lang: locale}'",
         ),
     ],
 )
@@ -194,7 +200,7 @@ def test_device_and_language_are_labels_under_their_known_names(tmp_path: Path) 
 def test_columns_that_could_be_used_are_named(tmp_path: Path) -> None:
     corpus = manifest.read(table(tmp_path, "audio,label,hyp,locale", "a.wav,x,go,en", "b.wav,y,stop,de"))
     assert rows(corpus)["a.wav"].text is None
-    assert corpus.notes[-1] == "columns that are not used, but could be: --columns text=hyp,lang=locale"
+    assert corpus.notes[-1] == "columns that are not used, but could be: -o corpus.options.columns='{text: hyp, lang: locale}'"
 
 
 def test_two_test_sets_are_as_good_as_one(tmp_path: Path) -> None:
@@ -259,7 +265,7 @@ def test_a_mapping_with_a_typo_is_answered_with_the_nearest_name(tmp_path: Path,
     ("options", "words"),
     [
         ({"protocol": "speaker5"}, "a speaker in every row"),
-        ({"protocol": "split"}, "--columns split=HEADER"),
+        ({"protocol": "split"}, "-o corpus.options.columns.split=HEADER"),
         ({"fold": 6}, "fold between 1 and 5"),
     ],
 )
@@ -288,3 +294,51 @@ def test_a_misspelt_split_is_no_split_of_its_own_and_a_second_test_is(tmp_path: 
     extra = table(tmp_path, "audio,label,split", *lines, "e.wav,x,test2", "f.wav,x,calls")
     assert {"train", "dev", "test", "test2", "calls"} == {*manifest.read(extra).splits}
     assert "found 'trian' in row 6" in failure(table(tmp_path, "audio,label,split", *lines, "e.wav,x,trian"))
+
+
+def test_the_index_that_pandas_writes_is_no_column_of_ours(tmp_path: Path) -> None:
+    path = table(tmp_path, ",audio,label", *(f"{n},{n}.wav,{'ab'[n % 2]}" for n in range(10)))
+    found = rows(manifest.read(path))
+    assert {*found} == {f"{n}.wav" for n in range(10)}
+    assert {(row.start, row.duration, row.text, row.speaker) for row in found.values()} == {(0.0, None, None, None)}
+    assert {*found["3.wav"].labels} == {"label"}
+    rated = table(tmp_path, ",audio,label,start,end", *(f"first {n},{n}.wav,{'ab'[n % 2]},0,1" for n in range(10)))
+    assert {*rows(manifest.read(rated, label_required=False))["3.wav#0-1"].labels} == {"label"}
+
+
+def test_a_line_of_json_may_hold_any_character_that_ends_lines_elsewhere(tmp_path: Path) -> None:
+    said = "one\u2028two\u0085three"
+    lines = [json.dumps({"audio": f"{n}.wav", "label": "ab"[n % 2], "text": said}, ensure_ascii=False) for n in range(6)]
+    assert rows(manifest.read(write(tmp_path / "a.jsonl", *lines)))["3.wav"].text == said
+
+
+@pytest.mark.parametrize("label", [{"a": 1}, ["a", "b"], float("nan")])
+def test_a_label_that_is_no_word_is_named(tmp_path: Path, label: object) -> None:
+    lines = [json.dumps({"audio": f"{n}.wav", "label": label if n == 2 else "ab"[n % 2]}) for n in range(6)]
+    said = failure(write(tmp_path / "a.jsonl", *lines))
+    assert f"Expected a word or a number in column 'label', found {label} in row 3 of" in said
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "1" * 5000])
+def test_json_that_is_too_deep_or_too_long_a_number_is_named(tmp_path: Path, value: str) -> None:
+    said = failure(write(tmp_path / "a.jsonl", f'{{"audio": "a.wav", "label": {value}'))
+    assert "Expected one json object in each line, found in row 1 of" in said
+
+
+def test_thirty_thousand_columns_are_read_at_once(tmp_path: Path) -> None:
+    headers = ["audio", "label", *(f"c{n}" for n in range(30_000))]
+    path = table(tmp_path, ",".join(headers), *(",".join([f"{n}.wav", "ab"[n % 2], *["1"] * 30_000]) for n in range(6)))
+    began = time.monotonic()
+    assert len(rows(manifest.read(path))) == 6
+    assert time.monotonic() - began < 10
+
+
+def test_a_pipe_is_no_table_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    said = f"Expected a table that can be read at {tmp_path / 'a.csv'}, found a pipe, a socket or a device. Check the path."
+    assert failure(tmp_path / "a.csv") == said
+
+
+def test_a_user_that_is_not_there_has_no_files(tmp_path: Path) -> None:
+    path = table(tmp_path, "audio,label", *(f"~nobody/{n}.wav,{'ab'[n % 2]}" for n in range(6)))
+    assert len(rows(manifest.read(path))) == 6

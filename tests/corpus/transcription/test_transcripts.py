@@ -175,7 +175,7 @@ def test_a_missing_transcript_is_refused_with_three_ways_out() -> None:
         require_texts(CORPUS.splits)
     message = str(problem.value)
     assert "found none for 1 of 2 in train, 1 of 1 in test (the first: u1)" in message
-    for way in ("headwater corpus transcribe", "--transcripts", "--missing-text drop", "--missing-text empty"):
+    for way in ("headwater corpus transcribe", "--transcripts", "corpus.missing_text=drop", "corpus.missing_text=empty"):
         assert way in message
     assert "\n" not in message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.core.errors import UserError
+from headwater.training.model import Model
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.families.huggingface import wrap
 from headwater.upstream.families.tiny import tiny_model
@@ -70,6 +72,8 @@ def test_layers_equal_those_of_transformers(name: str, tmp_path: Path, speechlik
 @pytest.mark.parametrize("name", TINY)
 def test_one_step_trains_what_it_should(name: str, trainable: bool, tmp_path: Path, speechlike: Any) -> None:
     upstream = load_upstream(str(save(name, tmp_path))).requires_grad_(trainable).train(trainable)
+    for part in upstream.front_end():
+        part.requires_grad_(False)
     head = nn.Linear(upstream.spec.dim, 2)
     before = {key: value.clone() for key, value in upstream.state_dict().items()}
     optimizer = torch.optim.SGD([*head.parameters(), *upstream.parameters()], lr=0.1)
@@ -116,6 +120,57 @@ def test_dropout_level_reaches_attention_too(name: str) -> None:
     assert attention
     assert {module.dropout for module in attention} == {0.37}
     assert {module.p for module in upstream.modules() if isinstance(module, nn.Dropout)} <= {0.37}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_dropout_of_hidden_units_leaves_attention_as_the_checkpoint_has_it(name: str) -> None:
+    usual = load_upstream(UpstreamConfig(name=name))
+    upstream = load_upstream(UpstreamConfig(name=name, dropout=0.37, dropout_of="hidden"))
+    levels = [[module.dropout for module in each.modules() if hasattr(module, "q_proj")] for each in (usual, upstream)]
+    assert levels[0] == levels[1]
+    assert 0.37 in {module.p for module in upstream.modules() if isinstance(module, nn.Dropout)} | {
+        getattr(module, "dropout", None) for module in upstream.modules() if not hasattr(module, "q_proj")
+    }
+
+
+@pytest.mark.parametrize("name", WAVEFORM_MODELS)
+def test_layerdrop_skips_blocks_in_training_and_every_layer_is_still_there(name: str, speechlike: Any) -> None:
+    upstream = load_upstream(UpstreamConfig(name=name, dropout=0.0, layerdrop=0.999))
+    quiet = upstream(speechlike(4000))
+    with torch.no_grad():
+        dropped = upstream.train()(speechlike(4000))
+    assert len(dropped.values) == upstream.spec.num_layers
+    assert torch.allclose(dropped.values[1], quiet.values[1], atol=1e-6)  # the first block always runs
+    skipped = dropped.values[:-1] if upstream.stable else dropped.values  # type: ignore[attr-defined]
+    assert all(torch.equal(values, dropped.values[1]) for values in skipped[2:])
+    assert not torch.equal(dropped.values[-1], quiet.values[-1])
+
+
+def test_layerdrop_null_is_what_the_checkpoint_was_trained_with(tmp_path: Path) -> None:
+    folder = save("test_hubert", tmp_path)
+    layerdrops = [load_upstream(UpstreamConfig(name=str(folder), layerdrop=share))._layerdrop for share in (None, 0.0, 0.2)]
+    assert layerdrops == [0.5, 0.0, 0.2]
+
+
+def test_a_layerdrop_of_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Expected a layerdrop from 0 to below 1, found 1.0. Set `layerdrop=0.1`, say."):
+        load_upstream(UpstreamConfig(name="test_hubert", layerdrop=1.0))
+
+
+@pytest.mark.parametrize("name", WAVEFORM_MODELS)
+def test_convolutions_are_trained_where_the_config_says_so_by_their_share_of_the_gradient(name: str, speechlike: Any) -> None:
+    def gradient(**options: Any) -> list[Tensor | None]:
+        config = UpstreamConfig(name=name, trainable=True, dropout=0.0, **options)
+        upstream = load_upstream(config)
+        Model({"audio": upstream}, {}, {"audio": config})
+        upstream.train()(speechlike(4000, 3000)).values[-1].square().sum().backward()
+        return [weight.grad for part in upstream.front_end() for weight in part.parameters()]
+
+    assert set(gradient()) == {None}
+    whole, tenth = gradient(front_end="trained"), gradient(front_end="trained", front_end_gradient=0.1)
+    assert all(one is not None and other is not None for one, other in zip(whole, tenth, strict=True))
+    for one, other in zip(whole, tenth, strict=True):
+        assert torch.allclose(0.1 * one, other, rtol=1e-4, atol=1e-9)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -304,3 +359,32 @@ def test_wrapped_models_say_what_trains() -> None:
     front = {id(parameter) for part in upstream.front_end() for parameter in part.parameters()}
     assert front == {id(value) for key, value in upstream.named_parameters() if "feature_extractor" in key}
     assert len(upstream.blocks()) == 4
+
+
+@pytest.mark.parametrize("name", ["test_hubert", "test_bert"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"model_type": []}, {"model_type": {}}, {"hidden_size": "x"}, {"hidden_size": 0}, {"hidden_size": 10**7}),
+        *({"layer_norm_eps": 0}, {"dtype": "float99"}, {"num_attention_heads": 0}, {"quantization_config": 5}, {"id2label": 5}),
+        *({"num_hidden_layers": 2_000_000}, {"num_labels": 10**9}, {"num_labels": 10**7}, {"vocab_size": 10**7}),
+    ],
+    ids=str,
+)
+def test_a_config_of_a_strangers_is_one_line_at_once(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
+    tiny_model(name).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"^Expected ") as problem:
+        load_upstream(str(tmp_path))
+    assert "\n" not in str(problem.value)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "[" * 100_000, '{"hidden_size": ' + "1" * 5000 + "}"])
+def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, content: str) -> None:
+    tiny_model("test_hubert").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^Expected json in '.*config\.json', found .*Fetch the file again"):
+        load_upstream(str(tmp_path))

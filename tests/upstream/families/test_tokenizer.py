@@ -155,3 +155,27 @@ def test_a_config_that_names_no_family_takes_that_of_the_name(hub: Path) -> None
     del described["model_type"]
     (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
     assert load_upstream("tinybert").spec.modality == "text"
+
+
+REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [REPLACE] * 40}}, "that make a text 1.1e+12 times as long"),
+        ({"unk_token": "[NOPE]"}, "Expected a tokenizer that reads any text in"),
+        ({"offset": 10**6}, "Expected tokens below 1024 (vocab_size of config.json) in"),
+    ],
+)
+def test_a_tokenizer_that_no_model_can_follow_is_refused_at_once(tmp_path: Path, change: dict, words: str) -> None:
+    path = save("test_bert", tmp_path) / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content |= {key: value for key, value in change.items() if key == "normalizer"}
+    content["model"] |= {key: value for key, value in change.items() if key == "unk_token"}
+    content["model"]["vocab"] = {word: number + change.get("offset", 0) for word, number in content["model"]["vocab"].items()}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as problem:
+        load_upstream(str(tmp_path))
+    assert words in str(problem.value)
+    assert "\n" not in str(problem.value)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ import pytest
 import torch
 
 from headwater.core.errors import UserError
+from headwater.core.files import in_words
+from headwater.corpus.audio import read_audio
 from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_key, row_keys
 from headwater.upstream.base import Upstream, UpstreamConfig
@@ -31,12 +34,31 @@ from headwater.upstream.store.store import (
     alone,
     default_limit,
     fingerprint,
-    in_words,
     parse_size,
     remove,
     space_of,
 )
 
+BEFORE = Path(__file__).parents[2] / "fixtures" / "store_before"  # filled by an earlier version
+# what names the features of an upstream on every disk that holds some: another key, and all of them are computed again
+KEYS_BEFORE = {
+    "fbank": "340b8960298e546c7cc4f79d1430d561352c2c720a0a66a1c228d88179fdcba9",
+    "fbank_no_cmvn": "39fadca1b882761eb20ef90dc2b39ce389f432614a816b5ded1024855d4ac623",
+    "mfcc": "ffd4b62d33fc191731e351dfacfde36525ea7608a55466d4ea7d92f62bd819ce",
+    "hashed_words": "76fadbfd74a5e43d50d1f77f8caf55406be9f399f39510b21e431b34444b634b",
+    "test_hubert": "57eba000f89f8f2703b114abd76af2165f3be2d6b7daf0a9ffe7aa04fe8433bf",
+    "test_hubert_large": "691b3813917479963713e267bc62d36af8faf9568e33646b2e4801715302c095",
+    "test_data2vec": "df3fce74b6cd0f0f9873444c2803c85db50c8f4bd05c6621b76afc7e8c92a9bc",
+    "test_distilhubert": "ca9f77da7ebbec54d35d53c36ba4ffa90db2e7b8a7994fb440432cfbf727b25d",
+    "test_unispeech_sat": "7ad6dd173a1b28819bc967521db9e9f8647c5e7ba23e95c82ead083e84d519bd",
+    "test_wavlm": "68d3bab28076c208d3d51133c445ee660df4eb9f4f3f5d4e147bf3bc0a95b75c",
+    "test_wav2vec2": "6db8ec3f4973935d672c210f51b9f8e5a076cc8a2ace432fdfa5785ccc28b3e6",
+    "test_whisper": "63ba1296f7011c2e031a0ea9c49283cbbbf79cde2ca18244f9e3dcd177cb1fb0",
+    "test_bert": "796eb0e0928b42908524e3a78568e865b9844fd16f74a67d827fd69efc9f0614",
+    "test_distilbert": "c534fadb8c46b9f96c5f91d5a5183698a49dd2bdb0d8a7fd5284d872ed85d949",
+    "test_gpt2": "85d370f7facaafd1b7117a846b1d9a73c3badb05ff87a9c78986a859a21c6073",
+    "test_roberta": "fccf33d7b6b6188d0ca7290f9a05e92d5498dee1fa4731da1c45c547f0db32e5",
+}
 LAYERS, DIM = 3, 4
 SPACE = Space("model", tuple(range(LAYERS)), DIM, False, False, "exact", "auto", "all", "float32")
 processes = multiprocessing.get_context("fork")  # started at once: nothing is imported again
@@ -244,7 +266,17 @@ def test_checksums_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(checked) == count > 5
 
 
-@pytest.mark.parametrize("scale", [1e5, float("inf"), float("nan")])
+@pytest.mark.parametrize("scale", [float("inf"), float("nan")])
+def test_what_is_no_number_is_never_stored(tmp_path: Path, scale: float) -> None:
+    numbers = {key_of(n): n for n in range(20)}
+    store = Store(tmp_path / "store", SPACE, "model")
+    with pytest.raises(UserError, match=r"Expected finite features to store, found NaN or infinity: \d+\. Look for damaged"):
+        store.fill(numbers, computing(tmp_path / "log", scale=scale), lambda _: None)
+    assert Store(tmp_path / "store", SPACE, "model").index == {}
+    assert store.fill(numbers, computing(tmp_path / "log"), lambda _: None) == 20
+
+
+@pytest.mark.parametrize("scale", [1e5])
 def test_what_float16_cannot_hold_is_kept_in_float32(tmp_path: Path, scale: float) -> None:
     numbers = {key_of(n): n for n in range(20)}
     store = Store(tmp_path / "store", SPACE, "model")
@@ -460,3 +492,30 @@ def test_the_default_limit_is_the_smaller_of_50_gb_and_a_quarter_of_the_disk(
     for free, limit in ((40 * 10**9, 10 * 10**9), (10**13, 50 * 10**9)):
         monkeypatch.setattr(module.shutil, "disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         assert default_limit(tmp_path / "not" / "there") == limit
+
+
+@pytest.mark.parametrize("name", KEYS_BEFORE)
+def test_the_key_of_an_upstream_is_what_it_was(name: str) -> None:
+    assert fingerprint(load_upstream(name), "weights") == KEYS_BEFORE[name]
+
+
+@pytest.mark.parametrize(("name", "pooled", "tolerance"), [("fbank", False, 2e-2), ("test_hubert", True, 1e-5)])
+def test_a_store_of_before_is_found_and_nothing_is_computed(name: str, pooled: bool, tolerance: float, tmp_path: Path) -> None:
+    shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
+    upstream, utterances = load_upstream(name), [Utterance(file, str(tmp_path / file)) for file in ("0.wav", "1.wav")]
+    layers = range(upstream.spec.num_layers)
+    space = space_of(upstream, UpstreamConfig(name=name), layers=layers, pooled=pooled, precision="float32")
+    store = Store(tmp_path / "store", space, name)
+    keys = row_keys(utterances, tmp_path / "store", upstream.spec.sample_rate)
+
+    def compute(missing: Sequence[Utterance]) -> Iterator[tuple[int, Computed]]:
+        assert not missing, "the features are there"
+        return iter(())
+
+    assert store.fill({keys[row.id]: row for row in utterances}, compute, lambda _: None) == 0
+    for row in utterances:
+        with torch.no_grad():
+            found = upstream([read_audio(row.audio)])
+        expected = torch.stack([value[0] for value in found.values], dim=1)
+        expected = expected.mean(dim=0, keepdim=True) if pooled else expected
+        assert np.abs(store.index[keys[row.id]].values() - expected.numpy()).max() <= tolerance

@@ -1,0 +1,43 @@
+"""Small files: what is written whole, what is not waited for, what a kill leaves behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headwater.core.errors import UserError
+from headwater.core.files import clear_asides, hash_file, obstacle, read_json
+
+
+def test_an_ordinary_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    assert obstacle(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[" + "1" * 5000 + "]", "{", "[]", "null"])
+def test_json_that_a_run_did_not_write_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "identity.json").write_text(content)
+    with pytest.raises(UserError, match=r"^Expected a run's json in '.*identity\.json', found: .*Remove the file") as problem:
+        read_json(tmp_path / "identity.json", ("marks",))
+    assert "\n" not in str(problem.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "vocabulary.json")
+    with pytest.raises(UserError, match="found: a pipe, a socket or a device"):
+        read_json(tmp_path / "vocabulary.json")
+    with pytest.raises(UserError, match="Expected readable audio, found a pipe, a socket or a device"):
+        hash_file(tmp_path / "vocabulary.json")
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f".x.png.{ended.pid}.tmp", f".x.png.{os.getpid()}.tmp", ".x.png.old.tmp", f".y.png.{ended.pid}.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    clear_asides(tmp_path / "x.png")
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:]}

@@ -1,0 +1,12 @@
+"""What a task may be called."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from headwater.downstream.base import RESERVED
+from headwater.runs.config.schema import RunConfig
+
+
+def test_no_task_is_called_as_a_section_of_a_recipe() -> None:
+    assert {field.name for field in fields(RunConfig)} | {"all"} == RESERVED
