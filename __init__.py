@@ -7,7 +7,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# public name -> module: nothing is imported before it is asked for
+# public name -> module: nothing is imported before it is used
 _PUBLIC = {
     "train": "headwater.runs.train",
     "load_run": "headwater.inference.load",

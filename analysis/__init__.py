@@ -1,1 +1,1 @@
-"""What was learnt: reads finished run folders only."""
+"""Analysis of results: tables, comparisons, plots and reports of finished run folders."""

@@ -86,7 +86,7 @@ def of_task(result: Result, name: str) -> dict[str, Any]:
 
 
 def unscored(result: Result) -> str:
-    """Return what is said of a final model in place of scores."""
+    """Return the lines of a final model in place of scores."""
     run, steps = result["steps_from"]["run"], result["steps"]
     return (
         f"trained on all {result['trained_on_all']} utterances for {steps} steps, as {run} chose; no score: nothing was held out "

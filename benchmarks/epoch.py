@@ -70,21 +70,21 @@ def stored_run(work: Path, table: Path, kind: str) -> Callable[[], float]:
     }
     config = resolve([mapping])
     accelerator = Accelerator(cpu=True)
-    prepared = with_store(prepare(config), accelerator, print)
-    task = prepared.tasks["emotion"]
+    setup = with_store(prepare(config), accelerator, print)
+    task = setup.tasks["emotion"]
     assert task.source.kind.startswith(kind), f"{kind} were to be stored, found {task.source.kind}"
     per_epoch = -(-len(task.splits["train"]) // config.training.batch_size)
     steps = EPOCHS[kind] * per_epoch
     training = replace(config.training, steps=steps + 1, eval_every=10**9, save_every=10**9, log_every=10**9)
     plan = Plan(training, config.optimizer, 1, Balancer([config.only.task]))
-    optimizer = make_optimizer(prepared.model, config, prepared.balancer)
+    optimizer = make_optimizer(setup.model, config, setup.balancer)
     quiet = Hooks(log=nothing, save_last=nothing, save_best=nothing)
 
     def run() -> float:
         began = time.perf_counter()
         # the step that would evaluate is left out
         end = replace(plan, training=replace(training, steps=steps, patience=None))
-        train(prepared.model, [*prepared.tasks.values()], optimizer, accelerator, end, Progress(), quiet)
+        train(setup.model, [*setup.tasks.values()], optimizer, accelerator, end, Progress(), quiet)
         return (time.perf_counter() - began) / EPOCHS[kind]
 
     run()

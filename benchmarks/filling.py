@@ -58,9 +58,9 @@ def filling_run(work: Path, table: Path, precision: str) -> Callable[[], float]:
         shutil.rmtree(work / f"store-{precision}", ignore_errors=True)
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(cpu=True, mixed_precision={"float32": "no", "bf16": "bf16"}[precision])
-        prepared = prepare(config)
+        setup = prepare(config)
         began = time.perf_counter()
-        with_store(prepared, accelerator, nothing)
+        with_store(setup, accelerator, nothing)
         return time.perf_counter() - began
 
     return run

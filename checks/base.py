@@ -1,4 +1,4 @@
-"""A contract test: a function whose docstring is what must hold, and which says what does not."""
+"""A contract test: a function whose docstring is what must hold, and which raises where it does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..plugins.code import told_in_one_line
+from ..plugins.code import one_line_error
 
 Subject = TypeVar("Subject")
 
@@ -22,44 +22,44 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """One contract test's answer."""
+    """The result of one contract test."""
 
-    words: str  # what must hold
+    requirement: str  # what must hold
     problem: str = ""  # "": it does
 
     @property
     def line(self) -> str:
         """What is printed of it."""
-        return f"failed  {self.words}: {self.problem}" if self.problem else f"ok      {self.words}"
+        return f"failed  {self.requirement}: {self.problem}" if self.problem else f"ok      {self.requirement}"
 
 
 def findings(checks: Sequence[Callable[[Subject], None]], subject: Subject, path: Path) -> list[Finding]:
     """Run every check on a subject, whatever becomes of the others; an error in its code is a finding too."""
     found = []
     for check in checks:
-        words = (check.__doc__ or "").split("\n")[0].rstrip(".")
+        requirement = (check.__doc__ or "").split("\n")[0].rstrip(".")
         try:
             with torch.random.fork_rng(devices=[]):
                 check(subject)
-            found.append(Finding(words))
+            found.append(Finding(requirement))
         except (Failed, UserError) as problem:
-            found.append(Finding(words, " ".join(str(problem).split())))
+            found.append(Finding(requirement, " ".join(str(problem).split())))
         except Exception as problem:
-            found.append(Finding(words, f"Expected no error, found {told_in_one_line(problem, path)}. Mend it."))
+            found.append(Finding(requirement, f"Expected no error, found {one_line_error(problem, path)}. Mend it."))
     return found
 
 
 def checked(build: Callable[[], Subject], checks: Sequence[Callable[[Subject], None]], path: Path) -> list[Finding]:
     """Build what is to be checked and run every check on it; that it cannot be built is a finding too, and the only one."""
-    words = "It can be built"
+    requirement = "It can be built"
     try:
         subject = build()
     except Failed as problem:
-        return [Finding(words, " ".join(str(problem).split()))]
+        return [Finding(requirement, " ".join(str(problem).split()))]
     except UserError:  # of what was typed
         raise
     except (Exception, SystemExit) as problem:
-        return [Finding(words, f"Expected no error, found {told_in_one_line(problem, path)}. Mend it.")]
+        return [Finding(requirement, f"Expected no error, found {one_line_error(problem, path)}. Mend it.")]
     return findings(checks, subject, path)
 
 

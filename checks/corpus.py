@@ -59,7 +59,7 @@ def ids_are_unique(subject: Reading) -> None:
 
 
 def speakers_are_apart(subject: Reading) -> None:
-    """No speaker is in two splits, unless speakers are what is asked for."""
+    """No speaker is in two splits, unless speakers are the labels."""
     if "sid" in subject.reader.tasks:
         return
     split_of: dict[str, str] = {}
@@ -72,8 +72,8 @@ def speakers_are_apart(subject: Reading) -> None:
                 )
 
 
-def files_can_be_heard(subject: Reading) -> None:
-    """Every file is there, and the stretch of it can be heard."""
+def files_can_be_read(subject: Reading) -> None:
+    """Every file is there, and the stretch of it can be read."""
     _, broken = check_files(subject.rows)
     if broken:
         raise Failed(f"Expected audio for all {len(subject.rows)} utterances, found {len(broken)} without ({broken[0]}).")
@@ -124,7 +124,7 @@ CHECKS: Sequence[Callable[[Reading], None]] = (
     splits_are_there,
     ids_are_unique,
     speakers_are_apart,
-    files_can_be_heard,
+    files_can_be_read,
     labels_are_there,
     folds_can_be_read,
     read_twice_it_is_the_same,

@@ -1,4 +1,4 @@
-"""What this machine has of all that Headwater uses, and what to do about each thing that is missing; it asks no network."""
+"""What this machine has of all that Headwater uses, and what to do about each thing that is missing; it needs no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 # nothing here imports torch: on a broken installation it cannot be imported
 from ..core.errors import UserError
-from ..core.files import cache_folder, in_words
+from ..core.files import cache_folder, format_bytes
 from ..core.hub import WEIGHTS, check_torchaudio, is_hub_id
 from ..core.process import commit
 from ..corpus.base import CORPORA
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NAME = __name__.split(".")[0]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 BY_HAND = {"s3prl": "pip install --no-deps s3prl"}  # extras whose own requirements would break this installation
-KEPT = ("store", "demo", "transcripts", "converted-1")  # in the cache; whatever else lies there is told too
+KEPT = ("store", "demo", "transcripts", "converted-1")  # in the cache; whatever else lies there is listed too
 UNTOLD = ("test",)  # extras that serve who changes Headwater
 BESIDE = ("numpy", "huggingface_hub", "tokenizers")  # what others bring, and break
 ADDRESS = re.compile(r"(?<![\w/.~-])((?:(?!file:)[a-z][a-z0-9+.-]*://|(?:[\w-]+\.)+[a-z]{2,}/)\S*)", re.IGNORECASE)
@@ -61,7 +61,7 @@ def examine(list_upstreams: Callable[[], Sequence[Registered]]) -> dict[str, lis
         "weights": lambda: weights(list_upstreams()),
         "corpora": corpora,
     }
-    return {name: [told(finding) for finding in attempt(name, look)] for name, look in sections.items()}
+    return {name: [shareable(finding) for finding in attempt(name, look)] for name, look in sections.items()}
 
 
 def attempt(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
@@ -70,16 +70,16 @@ def attempt(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return look()
     except Exception as problem:
         advice = "Mend what is named above, and run this again" if name != "versions" else f"Install again: pip install {NAME}"
-        return [Finding(name, f"cannot be told: {in_a_line(problem)}", advice)]
+        return [Finding(name, f"cannot be read: {in_a_line(problem)}", advice)]
 
 
 def in_a_line(problem: BaseException) -> str:
     """Return what an error says, in one line."""
-    said = (str(problem).strip().splitlines() or [""])[0][:200]
-    return f"{type(problem).__name__}: {said}" if said else type(problem).__name__
+    message = (str(problem).strip().splitlines() or [""])[0][:200]
+    return f"{type(problem).__name__}: {message}" if message else type(problem).__name__
 
 
-def told(finding: Finding) -> Finding:
+def shareable(finding: Finding) -> Finding:
     """Return a finding that may be shown to anybody: the home folder is ~, and no path names its user."""
     return Finding(finding.name, anonymous(finding.found), anonymous(finding.advice))
 
@@ -178,13 +178,15 @@ def device() -> list[Finding]:
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = [Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {in_words(memory)} of memory")]
+    found = [
+        Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {format_bytes(memory)} of memory")
+    ]
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(number)
             bf16 = ", bf16" if torch.cuda.is_bf16_supported() else ""
             found.append(
-                Finding(f"cuda:{number}", f"{card.name}, {in_words(card.total_memory)}, CUDA {torch.version.cuda}{bf16}")
+                Finding(f"cuda:{number}", f"{card.name}, {format_bytes(card.total_memory)}, CUDA {torch.version.cuda}{bf16}")
             )
         return found
     if torch.version.cuda is None:
@@ -197,8 +199,8 @@ def folders() -> list[Finding]:
     """Return where weights, features and miniatures are kept, how large they are, and the room that is left."""
     hub = attempt("hub", lambda: [described("hub", hub_cache(), "HF_HOME")])
     config = config_file()
-    told = Finding("config", f"{config}{'' if os.path.isfile(config) else ' (none: it is optional)'}")
-    return [*hub, *attempt("cache", cached), told]
+    finding = Finding("config", f"{config}{'' if os.path.isfile(config) else ' (none: it is optional)'}")
+    return [*hub, *attempt("cache", cached), finding]
 
 
 def hub_cache() -> Path:
@@ -213,8 +215,8 @@ def cached() -> list[Finding]:
     try:
         cache = cache_folder()
     except UserError as problem:
-        said, _, advice = str(problem).partition(". ")
-        return [Finding("cache", said, advice.rstrip("."))]
+        message, _, advice = str(problem).partition(". ")
+        return [Finding("cache", message, advice.rstrip("."))]
     whole = described("cache", cache, "HEADWATER_CACHE")
     if whole.advice:
         return [whole]
@@ -230,8 +232,8 @@ def described(name: str, folder: Path, variable: str) -> Finding:
         around = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not around.is_dir():
             return Finding(name, f"{folder}: {'' if around == folder else f'{around} is '}a file, no folder", advice)
-        free = in_words(shutil.disk_usage(around).free)
-        size = in_words(sum(sizes(folder))) if folder.is_dir() else "nothing there"
+        free = format_bytes(shutil.disk_usage(around).free)
+        size = format_bytes(sum(sizes(folder))) if folder.is_dir() else "nothing there"
     except OSError as problem:
         return Finding(name, f"{folder}: cannot be looked into ({problem.strerror})", advice)
     if not os.access(around, os.W_OK | os.X_OK):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..downstream.labels import LabelsConfig
-from ..downstream.validate import unfit_answer, unfit_scores
+from ..downstream.validate import prediction_problem, score_problem
 from ..training.batches import derive_seed
 from .base import Failed, distance
 from .trial import Trial, pooled
 
 TOLERANCE = 1e-4  # of an answer, where only the order of sums differs
-STEPS, RATE, LEARNT = 30, 1e-2, 0.9  # the loss falls below this share of where it began
+STEPS, RATE, LOSS_SHARE = 30, 1e-2, 0.9  # the loss falls below this share of where it began
 
 
 def every_row_has_a_target(trial: Trial) -> None:
@@ -89,49 +89,49 @@ def order_is_nothing(trial: Trial) -> None:
 
 
 def mates_are_nothing(trial: Trial) -> None:
-    """An utterance's answer depends neither on its batch mates nor on the padding."""
+    """An utterance's output depends neither on its batch mates nor on the padding."""
     model = trial.model()
     expert = model.expert(trial.task.name)
     with torch.no_grad():
-        together = model.answer(trial.task.name, trial.batch())
+        together = model.output_of(trial.task.name, trial.batch())
         for number, row in enumerate(trial.rows):
-            alone = model.answer(trial.task.name, trial.batch([row]))
+            alone = model.output_of(trial.task.name, trial.batch([row]))
             many, one = trial.decided(expert, together), trial.decided(expert, alone)
-            refuse_difference(many, one, number, f"'{row.id}' answered otherwise in a batch")
+            refuse_difference(many, one, number, f"'{row.id}' has another output in a batch")
 
 
-Decided = tuple[tuple[Any, ...], Tensor | None]  # answers, and their scores if there are any
+Decided = tuple[tuple[Any, ...], Tensor | None]  # predictions, and their scores if there are any
 
 
 def refuse_difference(together: Decided, alone: Decided, number: int, what: str) -> None:
-    """Refuse that one row of an answer is another one than the answer to that row alone."""
+    """Refuse a row of an output that differs from the output for that row alone."""
     advice = "Mask what is behind an utterance's end (frames.valid), after every linear layer."
     (many, scores), (one, own) = together, alone
     if scores is not None and own is not None:
         if distance(scores[number], own[0]) > TOLERANCE:
             raise Failed(f"Expected the same scores, found {what} ({distance(scores[number], own[0]):.2g} of them). {advice}")
     elif many[number] != one[0]:
-        raise Failed(f"Expected the same answer, found {what}: {many[number]!r} and {one[0]!r}. {advice}")
+        raise Failed(f"Expected the same output, found {what}: {many[number]!r} and {one[0]!r}. {advice}")
 
 
 def eval_is_certain(trial: Trial) -> None:
-    """Asked twice the expert answers the same: in eval mode nothing is random."""
+    """Run twice, the expert gives the same output: in eval mode nothing is random."""
     model = trial.model()
     batch = trial.batch()
     with torch.no_grad():
-        one, two = (model.answer(trial.task.name, batch).values for _ in range(2))
+        one, two = (model.output_of(trial.task.name, batch).values for _ in range(2))
     if not torch.equal(one, two):
-        raise Failed("Expected one answer in eval mode, found two. Use nn.Dropout, or ask self.training.")
+        raise Failed("Expected one output in eval mode, found two. Use nn.Dropout, or check self.training.")
 
 
-def one_answer_each(trial: Trial) -> None:
-    """decode() gives what each utterance's answer is decided from: a score for each class where there are scores."""
+def one_prediction_each(trial: Trial) -> None:
+    """decode() gives what each utterance's prediction is decided from: a score for each class where there are scores."""
     found = trial.outcome(trial.model())
     if len(found.predictions) != len(trial.rows):
         raise Failed(
             f"Expected {len(trial.rows)} predictions, found {len(found.predictions)}. decode() gives one for each utterance."
         )
-    problem = unfit_answer(trial.answer, found)
+    problem = prediction_problem(trial.answer, found)
     if problem:
         raise Failed(problem)
     if found.scores is None:
@@ -139,7 +139,7 @@ def one_answer_each(trial: Trial) -> None:
     if not torch.isfinite(found.scores).all():
         raise Failed("Expected finite scores from decode(), found others. Mend decode().")
     expert = trial.expert()
-    scores = expert.decode(trial.model().answer(trial.task.name, trial.batch()))  # here with a gradient
+    scores = expert.decode(trial.model().output_of(trial.task.name, trial.batch()))  # here with a gradient
     if not isinstance(scores, Tensor) or scores.requires_grad or scores.device.type != "cpu":
         raise Failed("Expected scores on the host without a gradient, found others. End decode() with .detach().cpu().")
 
@@ -147,22 +147,22 @@ def one_answer_each(trial: Trial) -> None:
 def all_metrics(trial: Trial) -> None:
     """score() gives every metric that the question declares."""
     found = trial.question.score(trial.expert().vocabulary, trial.outcome(trial.model()), trial.tables)
-    problem = unfit_scores(trial.question.metrics, found)
+    problem = score_problem(trial.question.metrics, found)
     if problem:
         raise Failed(problem)
 
 
 def one_window_is_itself(trial: Trial) -> None:
-    """A long file's answer, of one window, is that window's; scores of two equal windows are theirs, in either order."""
+    """A long file's prediction, of one window, is that window's; scores of two equal windows are theirs, in either order."""
     expert, model, kind = trial.expert(), trial.model(), trial.answer
     outcome = trial.outcome(model)
     with torch.no_grad():
-        rows = expert.decode(model.answer(trial.task.name, trial.batch()))
+        rows = expert.decode(model.output_of(trial.task.name, trial.batch()))
     each = [None] * len(rows) if outcome.scores is None else outcome.scores
-    for row, answer, scores in zip(rows, outcome.predictions, each, strict=True):
+    for row, prediction, scores in zip(rows, outcome.predictions, each, strict=True):
         joined, of_file = kind.joined([(2.0, row)])
-        if kind.column and (joined != answer or not alike(of_file, scores)):  # ratings are kept within their scale
-            raise Failed(f"Expected {answer!r} from Answer.average of that one window, found {joined!r}. Mend average().")
+        if kind.column and (joined != prediction or not alike(of_file, scores)):  # ratings are kept within their scale
+            raise Failed(f"Expected {prediction!r} from Answer.average of that one window, found {joined!r}. Mend average().")
         if scores is not None and not alike(kind.joined([(2.0, row), (3.0, row)])[1], of_file):
             raise Failed("Expected the scores of one window from Answer.average of two equal ones, found others. Mend average().")
     if outcome.scores is not None:
@@ -171,15 +171,15 @@ def one_window_is_itself(trial: Trial) -> None:
             raise Failed("Expected the same scores from Answer.average of two windows in either order, found others. Use both.")
 
 
-def tables_keep_answers(trial: Trial) -> None:
-    """An answer, written into a table of predictions and read back, is the same answer."""
+def tables_keep_predictions(trial: Trial) -> None:
+    """A prediction, written into a table and read back, is the same."""
     kind, found = trial.answer, trial.outcome(trial.model())
-    for name, answers in (("reference", found.references), ("prediction", found.predictions)):
-        for answer in answers:
-            row = dict(zip(kind.columns(name), kind.write(answer), strict=True))
+    for name, values in (("reference", found.references), ("prediction", found.predictions)):
+        for value in values:
+            row = dict(zip(kind.columns(name), kind.write(value), strict=True))
             again = kind.read(row, name)
-            if kind.write(again) != kind.write(answer) or not kind.fits(again):
-                raise Failed(f"Expected {answer!r} back from Answer.read of {row}, found {again!r}. Mend write() or read().")
+            if kind.write(again) != kind.write(value) or not kind.fits(again):
+                raise Failed(f"Expected {value!r} back from Answer.read of {row}, found {again!r}. Mend write() or read().")
 
 
 def alike(found: Tensor | None, expected: Tensor | None) -> bool:
@@ -190,37 +190,37 @@ def alike(found: Tensor | None, expected: Tensor | None) -> bool:
 
 
 def state_is_all(trial: Trial) -> None:
-    """Weights that are saved and loaded give the same answers."""
+    """Weights that are saved and loaded give the same outputs."""
     first, second = trial.model(1), trial.model(2)
     second.load_state_dict(first.state_dict())
     batch = trial.batch()
     with torch.no_grad():
-        one, two = (model.answer(trial.task.name, batch).values for model in (first, second))
+        one, two = (model.output_of(trial.task.name, batch).values for model in (first, second))
     if not torch.allclose(one, two, atol=1e-6):
         raise Failed(
-            "Expected the answers of the weights that were loaded, found others. Make what is drawn in __init__ a buffer."
+            "Expected the outputs of the weights that were loaded, found others. Make what is drawn in __init__ a buffer."
         )
 
 
 def means_are_enough(trial: Trial) -> None:
-    """Where `pools` says that a mean over time is enough, the answer to the mean is the answer to all frames."""
+    """Where `pools` says that a mean over time is enough, the output for the mean is the output for all frames."""
     model = trial.model()
     expert = model.expert(trial.task.name)
     if any(expert.pools.get(role) != "mean" for role in expert.roles):
         return
     batch = trial.batch()
     with torch.no_grad():
-        whole, mean = (model.answer(trial.task.name, heard).values for heard in (batch, pooled(batch)))
+        whole, mean = (model.output_of(trial.task.name, features).values for features in (batch, pooled(batch)))
     if distance(mean, whole) > TOLERANCE:
         raise Failed(
-            f"Expected the same answer to the mean of the frames, found another ({distance(mean, whole):.2g}). Leave `pools` out."
+            f"Expected the same output for the mean frame, found another ({distance(mean, whole):.2g}). Leave `pools` out."
         )
 
 
 def other_corpora_fit(trial: Trial) -> None:
     """The vocabulary can be adapted to another corpus' labels, and calibrated on dev."""
-    adapted, said = trial.question.adapt(trial.vocabulary, LabelsConfig(), trial.corpus)
-    if json.loads(json.dumps(adapted)) != adapted or not isinstance(said, str):
+    adapted, note = trial.question.adapt(trial.vocabulary, LabelsConfig(), trial.corpus)
+    if json.loads(json.dumps(adapted)) != adapted or not isinstance(note, str):
         raise Failed("Expected (vocabulary as json, a line that says what was done) from Question.adapt, found others.")
     expert = trial.expert()
     calibrated = trial.question.calibrate(expert.vocabulary, trial.outcome(trial.model()))
@@ -233,8 +233,8 @@ def other_corpora_fit(trial: Trial) -> None:
         )
 
 
-def it_learns(trial: Trial) -> None:
-    """It learns one batch: in 30 steps the loss falls, and its answers differ."""
+def it_trains(trial: Trial) -> None:
+    """It can be trained on one batch: in 30 steps the loss falls, and its outputs differ."""
     model = trial.model().train()
     batch = trial.batch()
     optimizer = torch.optim.Adam(model.experts.parameters(), lr=RATE)
@@ -246,12 +246,12 @@ def it_learns(trial: Trial) -> None:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    if not min(losses[-3:]) < LEARNT * losses[0]:
+    if not min(losses[-3:]) < LOSS_SHARE * losses[0]:
         raise Failed(f"Expected a loss that falls from {losses[0]:.4f}, found {losses[-1]:.4f} after {STEPS} steps. See loss().")
     with torch.no_grad():
-        answers = model.eval().answer(trial.task.name, batch).values
-    if len(answers) > 1 and all(distance(answer, answers[0]) < TOLERANCE for answer in answers[1:]):
-        raise Failed("Expected answers that differ after training, found one for all utterances. Use `frames` in forward().")
+        outputs = model.eval().output_of(trial.task.name, batch).values
+    if len(outputs) > 1 and all(distance(output, outputs[0]) < TOLERANCE for output in outputs[1:]):
+        raise Failed("Expected outputs that differ after training, found one for all utterances. Use `frames` in forward().")
 
 
 CHECKS: Sequence[Callable[[Trial], None]] = (
@@ -261,12 +261,12 @@ CHECKS: Sequence[Callable[[Trial], None]] = (
     order_is_nothing,
     mates_are_nothing,
     eval_is_certain,
-    one_answer_each,
+    one_prediction_each,
     all_metrics,
     one_window_is_itself,
-    tables_keep_answers,
+    tables_keep_predictions,
     state_is_all,
     means_are_enough,
     other_corpora_fit,
-    it_learns,
+    it_trains,
 )

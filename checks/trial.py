@@ -37,7 +37,7 @@ class Silent(Upstream):
         self.spec = UpstreamSpec(modality, 2, DIMS[modality], 16_000, lambda samples: max(samples // 320, 1))
 
     def forward(self, batch: Any, *, views: int = 1, masked: Tensor | None = None, layers: Sequence[int] | None = None) -> Layers:
-        """Refuse: nothing is heard here."""
+        """Refuse: this trial has no audio."""
         raise NotImplementedError("Expected frames in the batch, found none. A check has to bring them.")
 
 
@@ -60,7 +60,7 @@ class Trial:
         return self.question.answer(self.expert().vocabulary)
 
     def decided(self, expert: Expert, output: Output) -> tuple[tuple[Any, ...], Tensor | None]:
-        """Return the answers to a batch, and their scores if there are any."""
+        """Return the predictions for a batch, and their scores if there are any."""
         return self.question.answer(expert.vocabulary).decided(expert.decode(output))
 
     def expert(self, seed: int = 1, vocabulary: Mapping[str, Any] | None = None) -> Expert:
@@ -86,11 +86,11 @@ class Trial:
         )
 
     def outcome(self, model: Model) -> Outcome:
-        """Return what the model answers to the batch, beside what is right."""
+        """Return the model's predictions for the batch, beside the references."""
         expert = model.expert(self.task.name)
         batch = self.batch()
         with torch.no_grad():
-            output = model.answer(self.task.name, batch)
+            output = model.output_of(self.task.name, batch)
         predictions, scores = self.decided(expert, output)
         references = tuple(self.question.reference(self.vocabulary, target) for target in batch.targets)
         return Outcome(batch.ids, predictions, references, scores, output.embeddings)
@@ -131,7 +131,7 @@ def refuse_options(options: Any) -> None:
 
 
 def question_of(task: Task, options: Any) -> Question:
-    """Return what a task asks, which has to be a Question."""
+    """Return the question of a task, which has to be a Question."""
     question = task.question(options)
     if not isinstance(question, Question):
         raise Failed(f"Expected a Question from Task.question(options), found {type(question).__name__}. Return one.")

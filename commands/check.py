@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..plugins.code import OwnCode, find, use
+from ..plugins.code import UserCode, find, use
 from ..plugins.registry import Kind, Registry
 from .common.console import print_result
 from .common.sections import read_corpus_of
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if flags.data and flags.demo:
         raise UserError("Expected one of --data and --demo, found both. Leave one out.")
     kind, name = named(flags.what)
-    own, heard = find(kind, name), flags.corpus or flags.data
+    own, corpus_flag = find(kind, name), flags.corpus or flags.data
     found = RUN[kind](name, flags, own.path if own else Path(__file__).parents[1])
     for finding in found:
         print_result(finding.line)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     print_result(
         f"{kind} '{name}': "
         + (f"{failed} of {len(found)} contract tests failed" if failed else f"all {len(found)} contract tests hold")
-        + (", with made-up labels: add --data my.csv for yours" if failed and kind == "task" and not heard else "")
+        + (", with made-up labels: add --data my.csv for yours" if failed and kind == "task" and not corpus_flag else "")
     )
     return FAILED if failed else 0
 
@@ -112,7 +112,7 @@ def named(word: str) -> tuple[Kind, str]:
     from ..upstream.base import UPSTREAMS
 
     if "/" in word or word.endswith(".py"):
-        code: OwnCode = use(word)
+        code: UserCode = use(word)
         return code.kind, code.name
     registries: tuple[Registry, ...] = (TASKS, UPSTREAMS, CORPORA)
     kind = next((registry.kind for registry in registries if word in registry.names()), None)
@@ -179,10 +179,10 @@ def corpus_of(flags: Namespace, section: Mapping[str, Any], *, label: bool) -> C
 def check_upstream(name: str, flags: Namespace, path: Path) -> list[Finding]:
     """Return the findings of an upstream."""
     from ..checks.base import checked
-    from ..checks.upstream import CHECKS, listener
+    from ..checks.upstream import CHECKS, upstream_subject
 
     refuse(flags, "upstream", "corpus", "data", "demo")
-    return checked(lambda: listener(name), CHECKS, path)
+    return checked(lambda: upstream_subject(name), CHECKS, path)
 
 
 def check_corpus(name: str, flags: Namespace, path: Path) -> list[Finding]:

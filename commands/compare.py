@@ -1,4 +1,4 @@
-"""Tell which of some runs is better, and whether their test can tell."""
+"""Compare runs: which one is better, and whether their test set can show it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLE = "headwater compare result/downstream/hubert result/downstream/wavlm --
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table and the verdict; leave the numbers where that is asked for."""
+    """Print the table and the verdict; write the numbers where --json names a file."""
     parser = Parser(
         "headwater compare",
         "Compare runs with the first one on the same utterances. Folds of a plan are pooled, seeds are paired.",

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def check(flags: Namespace) -> int:
-    """Print what is in a corpus, and every file in it that cannot be heard."""
+    """Print what is in a corpus, and every file in it that cannot be read."""
     from ..core.files import cache_folder
     from ..corpus.audio import check_files
     from ..corpus.describe import describe
@@ -73,7 +73,7 @@ def check(flags: Namespace) -> int:
 
 
 def transcribe(flags: Namespace) -> int:
-    """Have a recogniser write down what is said, and print how well it did."""
+    """Transcribe a corpus with a recogniser, and print its word error rate."""
     from ..corpus.transcription.recogniser import find_asr
     from ..corpus.transcription.transcribe import table_ending, write_texts
     from ..corpus.transcription.transcribe import transcribe as hear
@@ -82,26 +82,28 @@ def transcribe(flags: Namespace) -> int:
     out, device = flags.out and Path(flags.out).expanduser(), flags.device or "cpu"
     check_device(device)
     if out:
-        table_ending(out)  # a place that cannot be written to is told before anything is heard
+        table_ending(out)  # a place that cannot be written to is reported before anything is transcribed
     corpus = corpus_of(flags)
     splits = chosen_splits(corpus, flags.split)
     asr = find_asr(flags.model or "whisper_base", flags.language)
     done = hear([utterance for rows in splits.values() for utterance in rows], asr, device)
     print_note(*(f"passed over: {entry}" for entry in done.broken))
-    print_result(*("DEMO: not a result to quote",) * flags.demo, *spoken(done, asr, device), *compared(splits, done, asr))
+    print_result(
+        *("DEMO: not a result to quote",) * flags.demo, *transcription_summary(done, asr, device), *compared(splits, done, asr)
+    )
     if out:
         write_texts(out, done.texts)
-    print_result(f"use it with --transcripts {asr.words}" + (f" or --transcripts {out}" if out else ""))
+    print_result(f"use it with --transcripts {asr.spelling}" + (f" or --transcripts {out}" if out else ""))
     return BROKEN if done.broken else 0
 
 
-def spoken(done: Transcribed, asr: AsrModel, device: str) -> list[str]:
+def transcription_summary(done: Transcribed, asr: AsrModel, device: str) -> list[str]:
     """Return how much was transcribed, and what it took."""
     total, empty = len(done.texts), sum(1 for text in done.texts.values() if not text)
     lines = [f"{total} utterances ({done.hours:.2f} h) transcribed by {asr.name}, language {asr.language}, {empty} of them empty"]
     if done.fresh:
         pace = done.seconds / done.fresh_hours
-        lines.append(f"{done.fresh} heard now, the others remembered; {pace:.0f} s for an hour of audio on {device}")
+        lines.append(f"{done.fresh} transcribed now, the others cached; {pace:.0f} s for an hour of audio on {device}")
     else:
         lines.append("all of them remembered")
     return lines
@@ -111,30 +113,30 @@ def compared(splits: Mapping[str, Sequence[Utterance]], done: Transcribed, asr: 
     """Return the word error rate of each split and of all against the corpus' own text."""
     from ..corpus.transcription.transcribe import normalizer_of, word_errors
 
-    told = {
+    texts = {
         name: [(row.text, done.texts[row.id]) for row in rows if row.text is not None and row.id in done.texts]
         for name, rows in splits.items()
     }
-    if not any(told.values()):
+    if not any(texts.values()):
         return ["the corpus has no text of its own to compare with"]
-    if len(told) > 1:
-        told["all"] = [pair for pairs in told.values() for pair in pairs]
+    if len(texts) > 1:
+        texts["all"] = [pair for pairs in texts.values() for pair in pairs]
     normalize, called = normalizer_of(asr)
     lines = []
-    for name, pairs in told.items():
+    for name, pairs in texts.items():
         found = word_errors(pairs, normalize)
         if found is not None:
             lines.append(
-                f"WER {100 * found.rate:.1f} % in {name} ({found.errors} of {found.words} words; {found.left_out} left out)"
+                f"WER {100 * found.rate:.1f} % in {name} ({found.errors} of {found.spelling} words; {found.left_out} left out)"
             )
     return [f"against the corpus' text, {called} on both sides, utterances without a word in it left out:", *lines]
 
 
-def chosen_splits(corpus: Corpus, asked: str | None) -> Mapping[str, Sequence[Utterance]]:
+def chosen_splits(corpus: Corpus, requested: str | None) -> Mapping[str, Sequence[Utterance]]:
     """Return the splits that `--split` names, or all."""
-    if asked is None:
+    if requested is None:
         return corpus.splits
-    names = asked.split(",")
+    names = requested.split(",")
     unknown = next((name for name in names if name not in corpus.splits), None)
     if unknown is not None:
         close = nearest(unknown, corpus.splits)
@@ -192,9 +194,9 @@ def named(flags: Namespace) -> tuple[str, str | None]:
             f"Expected a corpus after `corpus {flags.action}`, found {layout} in '{flags.data}'. "
             f"Name it: {shlex.join(['headwater', 'corpus', flags.action, name, '--data', flags.data])}"
         )
-    asked = flags.corpus or ("manifest" if flags.data else None)
-    if asked is None:
+    requested = flags.corpus or ("manifest" if flags.data else None)
+    if requested is None:
         raise UserError(f"Expected a corpus after `corpus {flags.action}`, found none. `headwater list corpora` lists them.")
-    if Path(asked).suffix.lower() in TABLES:
-        return "manifest", asked
-    return asked, flags.data
+    if Path(requested).suffix.lower() in TABLES:
+        return "manifest", requested
+    return requested, flags.data

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..plugins.code import known_as
+from ..plugins.code import name_behind
 from ..plugins.provenance import refuse_other_code
 from .common.console import print_note, print_result
 from .common.hints import DOWNSTREAM
@@ -47,31 +47,35 @@ options that are often set after -o (config.yaml in a run folder lists all of th
 def make_parser(prog: str) -> Parser:
     """Return the flags; those of s3prl keep their meaning."""
     example = EXAMPLE.replace("headwater downstream", prog)
-    words = "Train one task on the layers of an upstream, choose the best step on dev, and test it once."
-    parser = Parser(prog, words, f"{example}\n{OPTIONS}", DOWNSTREAM)
+    help_text = "Train one task on the layers of an upstream, choose the best step on dev, and test it once."
+    parser = Parser(prog, help_text, f"{example}\n{OPTIONS}", DOWNSTREAM)
     add = parser.add_argument
-    words = "train (default), or evaluate: test the finished run after -e"
-    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help=words)
-    words = "the model that reads audio: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, "
-    add("-u", "--upstream", action=TypedPath, kind="upstream", help=f"{words}s3prl/NAME, ./my_upstream.py")
+    help_text = "train (default), or evaluate: test the finished run after -e"
+    add("-m", "--mode", choices=("train", "evaluate", "inference"), default="train", help=help_text)
+    help_text = (
+        "the model that reads audio: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, "
+    )
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=f"{help_text}s3prl/NAME, ./my_upstream.py")
     add("-k", "--upstream_ckpt", metavar="PATH", help="load the weights of the upstream from this folder, or from s3prl's .pt")
-    words = "the model that reads transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
-    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=words)
-    words = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
-    add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=words)
-    words = "finetune the upstreams (default: frozen); convolutions stay frozen"
-    add("-f", "--upstream_trainable", action="store_true", help=words)
-    words = "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"
-    add("-l", "--upstream_layer_selection", metavar="N", help=words)
-    words = "hidden_states: use all layers (default); last_hidden_state: use the last one"
-    add("-s", "--upstream_feature_selection", metavar="KEY", help=words)
+    help_text = "the model that reads transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
+    add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=help_text)
+    help_text = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
+    add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=help_text)
+    help_text = "finetune the upstreams (default: frozen); convolutions stay frozen"
+    add("-f", "--upstream_trainable", action="store_true", help=help_text)
+    help_text = (
+        "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"
+    )
+    add("-l", "--upstream_layer_selection", metavar="N", help=help_text)
+    help_text = "hidden_states: use all layers (default); last_hidden_state: use the last one"
+    add("-s", "--upstream_feature_selection", metavar="KEY", help=help_text)
     add("--upstream_feature_normalize", action="store_true", help="normalize each layer before the weighted sum")
-    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (superb/emotion)"
-    add("-c", "--config", metavar="YAML", help=words)
-    words = "set options of the recipe, as in training.steps=2000 (see below)"
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
-    words = "the corpus: a name that `headwater list corpora` shows, or ./my_corpus.py (default: the task's usual corpus)"
-    add("--corpus", action=TypedPath, kind="corpus", help=words)
+    help_text = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (superb/emotion)"
+    add("-c", "--config", metavar="YAML", help=help_text)
+    help_text = "set options of the recipe, as in training.steps=2000 (see below)"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
+    help_text = "the corpus: a name that `headwater list corpora` shows, or ./my_corpus.py (default: the task's usual corpus)"
+    add("--corpus", action=TypedPath, kind="corpus", help=help_text)
     add("--data", metavar="PATH", help="folder of the corpus, or a csv / tsv / jsonl of your own")
     add("-v", "--downstream_variant", metavar="FOLD", help="train on this fold: 1, 2, … (or fold1, …)")
     add("--folds", metavar="A,B", help="train one run for each fold (`all`, or 1,2,3), and pool their predictions")
@@ -79,18 +83,20 @@ def make_parser(prog: str) -> Parser:
     add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
     add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
-    words = "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
-    add("--store", metavar="MODE", help=words)
+    help_text = (
+        "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
+    )
+    add("--store", metavar="MODE", help=help_text)
     add("--share-layers", action="store_true", help=SUPPRESS)  # a plan passes it to its runs
-    words = "read transcripts from a table (id, text), or use those that `headwater corpus transcribe` made with this model"
-    add("--transcripts", metavar="WHAT", help=words)
+    help_text = "read transcripts from a table (id, text), or use those that `headwater corpus transcribe` made with this model"
+    add("--transcripts", metavar="WHAT", help=help_text)
     add("-n", "--expname", metavar="NAME", help="write to result/downstream/NAME")
     add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("-e", "--past_exp", metavar="RUN", help="the run to resume or to evaluate (RUN/dev-best.ckpt means RUN)")
     add("-i", "--init_ckpt", metavar="RUN", help="start from the head and the layer weights of this run")
     add("-t", "--evaluate_split", default="test", metavar="SPLIT", help="the split that -m evaluate tests (default: test)")
-    words = "score each group of utterances too: device,lang (labels of the corpus, speaker or session)"
-    add("--by", metavar="LABEL,…", help=words)
+    help_text = "score each group of utterances too: device,lang (labels of the corpus, speaker or session)"
+    add("--by", metavar="LABEL,…", help=help_text)
     add("-a", "--auto_resume", action="store_true", help="for s3prl's sake: a run always resumes")
     add("--again", action="store_true", help="train a new run beside a finished one of the same command")
     add("--seed", type=int, metavar="N", help="seed of every random draw (default: 1)")
@@ -132,7 +138,7 @@ def split_words(text: str | None) -> tuple[str, ...]:
 
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
-    """Return the config, the runs it asks for, and the folder they go to."""
+    """Return the config, its runs, and the folder they go to."""
     from ..plans.grid import all_folds, expand
     from ..runs.config.resolve import resolve
     from ..runs.config.schema import roles_of
@@ -177,11 +183,11 @@ def mappings_of(flags: Namespace) -> list[dict[str, Any]]:
             raise UserError(f"Expected the tasks of '{flags.config}' alone, found -d {flags.downstream} beside it. Leave out -d.")
         joint = {key: value for key, value in recipe.items() if key not in OWN_SECTIONS}
         return [joint, flags_of_several(flags, joint), *overrides]
-    told = recipe.get("task") and known_as(str(recipe["task"]), "task")
-    task = flags.downstream or told
+    recipe_task = recipe.get("task") and name_behind(str(recipe["task"]), "task")
+    task = flags.downstream or recipe_task
     if not task:
         raise UserError("Expected a task, found none. Add `-d emotion`, or a recipe with `-c`.")
-    if (told or task) != task:
+    if (recipe_task or task) != task:
         raise UserError(f"Expected the recipe's task '{recipe['task']}' after -d, found '{task}'. Leave out -d.")
     demo = demo_recipe(task) if flags.demo and not flags.config else {}
     return [task_default(task), demo, recipe, flags_mapping(flags, task), *overrides]
@@ -247,28 +253,28 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen_layer(flags: Namespace) -> int | None:
-    """Return the one layer that -l or -s asks for; several are a plan's business."""
+    """Return the one layer of -l or -s; several are a plan's business."""
     known = {None: None, "hidden_states": None, "last_hidden_state": -1}
     if flags.upstream_feature_selection not in known:
         raise UserError(f"Expected -s hidden_states or last_hidden_state, found '{flags.upstream_feature_selection}'.")
-    asked = flags.upstream_layer_selection
-    if asked is None:
+    selection = flags.upstream_layer_selection
+    if selection is None:
         return known[flags.upstream_feature_selection]
-    if asked == "all" or "," in asked:
+    if selection == "all" or "," in selection:
         return None
     try:
-        return int(asked)
+        return int(selection)
     except ValueError:
-        raise UserError(f"Expected a layer after -l, as in `-l 9`, `-l 0,4,8` or `-l all`, found '{asked}'.") from None
+        raise UserError(f"Expected a layer after -l, as in `-l 9`, `-l 0,4,8` or `-l all`, found '{selection}'.") from None
 
 
 def probed_layers(flags: Namespace, config: RunConfig) -> list[int | None]:
     """Return the layers that have a head each, the weighted sum (None) last; only the sum or one layer otherwise."""
-    asked = flags.upstream_layer_selection
-    if asked is None or not (asked == "all" or "," in asked):
+    selection = flags.upstream_layer_selection
+    if selection is None or not (selection == "all" or "," in selection):
         return [config.upstream.layer]
     if not config.upstream.name:
-        raise UserError("Expected an upstream that listens (-u) for a probe of its layers, found a run that only reads. Add -u.")
+        raise UserError("Expected an audio upstream (-u) for a probe of its layers, found a run on text only. Add -u.")
     if config.upstream.trainable:
         raise UserError("Expected a frozen upstream for a probe of its layers, found -f. Leave it out.")
     from ..upstream.load import load_upstream
@@ -276,7 +282,7 @@ def probed_layers(flags: Namespace, config: RunConfig) -> list[int | None]:
     count = load_upstream(config.upstream).spec.num_layers
     if count == 1:
         raise UserError(f"Expected several layers for a probe, found that '{config.upstream.name}' has one. Leave out -l.")
-    layers = list(range(count)) if asked == "all" else split_numbers(asked, "-l")
+    layers = list(range(count)) if selection == "all" else split_numbers(selection, "-l")
     outside = [layer for layer in layers if not -count <= layer < count]
     if outside:
         raise UserError(f"Expected layers between 0 and {count - 1} after -l, found {outside[0]}.")

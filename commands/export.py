@@ -12,7 +12,7 @@ from .common.shell import Parser
 
 HELP = "export a finished run to a folder that works without network and cache, and to ONNX"
 EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
-WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the graph that was asked for is not in it
+WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the requested graph is not in it
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(flags.folder)
     if exported.graph:
         worst, sounds = exported.graph["compared"]["worst_difference"], len(exported.graph["compared"]["seconds"])
-        print_note(f"onnx      {FILE} answers as the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
+        print_note(f"onnx      {FILE} computes what the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
     if exported.needed:
         print_note(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
     use = "".join(f" --use {folder / file}" for file in exported.code)

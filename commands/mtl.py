@@ -28,43 +28,45 @@ EXAMPLE = "headwater mtl -u hubert --tasks emotion,ks,sid,asr --scenario paper -
 
 def make_parser(prog: str) -> Parser:
     """Return the flags."""
-    words = (
+    help_text = (
         "Train several tasks on one upstream: each task alone, all tasks together, all but one, and the transfer from the "
         "others to the one left out."
     )
-    parser = Parser(prog, words, EXAMPLE.replace("headwater mtl", prog), MTL)
+    parser = Parser(prog, help_text, EXAMPLE.replace("headwater mtl", prog), MTL)
     add = parser.add_argument
-    words = "the model: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, ./my_upstream.py"
-    add("-u", "--upstream", action=TypedPath, kind="upstream", help=words)
+    help_text = (
+        "the model: a name that `headwater list upstreams` shows, a hub id, a model folder, a run folder, ./my_upstream.py"
+    )
+    add("-u", "--upstream", action=TypedPath, kind="upstream", help=help_text)
     add("-k", "--upstream_ckpt", metavar="DIR", help="load the weights of the upstream from this folder")
-    words = "the upstream that reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
-    add("--text-upstream", action=TypedPath, kind="upstream", metavar="NAME", help=words)
-    words = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
-    add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=words)
-    words = (
+    help_text = "the upstream that reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
+    add("--text-upstream", action=TypedPath, kind="upstream", metavar="NAME", help=help_text)
+    help_text = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
+    add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=help_text)
+    help_text = (
         "which runs to train: single (each task alone), all (together, default), leave-one-out, transfer, or paper (all of these)"
     )
-    add("--scenario", default="all", metavar="NAME", help=words)
-    words = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (mtl/paper)"
-    add("-c", "--config", metavar="YAML", help=words)
-    words = "set options of the recipe: training.steps=2000, tasks.emotion.corpus.protocol=…"
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    add("--scenario", default="all", metavar="NAME", help=help_text)
+    help_text = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (mtl/paper)"
+    add("-c", "--config", metavar="YAML", help=help_text)
+    help_text = "set options of the recipe: training.steps=2000, tasks.emotion.corpus.protocol=…"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
     add("--data", action="append", default=[], metavar="CORPUS=PATH", help="folder or table of one corpus; may be repeated")
     add("--demo", action="store_true", help="use the miniature corpora of the tasks")
     add(
         "--shared-weights", action="store_true", help="share one weighted sum of the layers between all tasks (default: one each)"
     )
-    words = "how to balance the losses: sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or weights: ks=2,asr=0.5"
-    add("--balance", metavar="HOW", help=words)
-    words = "which tasks train in a step: all (default), round_robin, proportional (to their size), temperature"
-    add("--sampling", metavar="HOW", help=words)
-    words = "which step to keep: the last one (default), or gain: the one with the largest mean gain over single-task runs"
-    add("--select", choices=("last", "gain"), help=words)
-    words = "start heads from these single-task runs, or from those of the plan (`single`)"
-    add("--init-heads", metavar="TASK=RUN,…", help=words)
+    help_text = "how to balance the losses: sum (default), uncertainty, dwa, gradnorm, torchjd:PCGrad …, or weights: ks=2,asr=0.5"
+    add("--balance", metavar="HOW", help=help_text)
+    help_text = "which tasks train in a step: all (default), round_robin, proportional (to their size), temperature"
+    add("--sampling", metavar="HOW", help=help_text)
+    help_text = "which step to keep: the last one (default), or gain: the one with the largest mean gain over single-task runs"
+    add("--select", choices=("last", "gain"), help=help_text)
+    help_text = "start heads from these single-task runs, or from those of the plan (`single`)"
+    add("--init-heads", metavar="TASK=RUN,…", help=help_text)
     add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
-    words = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
-    add("--by", metavar="LABEL,…", help=words)
+    help_text = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
+    add("--by", metavar="LABEL,…", help=help_text)
     add("--only", metavar="PART,…", help="train only these parts of the plan (or parts of these tasks), and what they start from")
     add("--plan", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
@@ -181,7 +183,7 @@ def balance_of(flags: Namespace) -> dict[str, Any]:
 
 
 def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with the places of corpora, and their miniatures where those are asked for."""
+    """Return the values with the places of corpora, and their miniatures with --demo."""
     from ..corpus.load import usual_corpus
 
     data: dict[str, str] = {}

@@ -18,9 +18,9 @@ from .common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
     from ..downstream.answer import Answer
-    from ..inference.ask import Prediction, Words
     from ..inference.folds import Folds
     from ..inference.inputs import Item
+    from ..inference.predict import Prediction, TranscriptLookup
     from ..inference.trained_run import TrainedRun
 
 
@@ -38,22 +38,22 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.load import load_run
 
     refuse_mixtures(flags)
-    files = files_asked(flags)
+    files = inputs_of(flags)
     # of a single run, --fold is the corpus' alone
     fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
     run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold)
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
-    print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.said] if isinstance(run, Folds) else []))
-    print_note(*heard_before(flags, run))
-    lines, words = FORMATS[flags.format](run.answer), words_of(flags, run)
-    broken = print_all(files, run, lines, words) if flags.out is None else write_all(flags, files, run, lines, words)
+    print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.description] if isinstance(run, Folds) else []))
+    print_note(*leakage_note(flags, run))
+    lines, transcripts = FORMATS[flags.format](run.answer), transcript_lookup(flags, run)
+    broken = print_all(files, run, lines, transcripts) if flags.out is None else write_all(flags, files, run, lines, transcripts)
     return BROKEN if broken else 0
 
 
-def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
-    """Return what is said where folds answer for the corpus that each of them has learnt a part of."""
+def leakage_note(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
+    """Return a note where folds predict on the corpus that each of them was trained on a part of."""
     from ..inference.folds import Folds
 
     if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
@@ -61,16 +61,18 @@ def heard_before(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
     trained = [member.config.only.corpus for member in run.runs]
     if trained[0].name != flags.corpus or len({corpus.fold for corpus in trained}) == 1:
         return []
-    return [f"note: other folds of {flags.run} have learnt from this split of {flags.corpus}; --fold N asks the one that has not"]
+    return [
+        f"note: other folds of {flags.run} were trained on this split of {flags.corpus}; --fold N chooses the one that was not"
+    ]
 
 
-def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, words: Words | None) -> int:
+def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None) -> int:
     """Print a line for each file as it comes; return how many are broken."""
     from ..inference.csv_journal import csv_line
 
     broken = 0
     print_result(csv_line(lines.header))
-    for prediction in run.predict_all(files, words):
+    for prediction in run.predict_all(files, transcripts):
         if prediction.error:
             broken += 1
             print_note(f"passed over: {prediction.error}")
@@ -80,45 +82,47 @@ def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, word
     return broken
 
 
-def write_all(flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, words: Words | None) -> int:
+def write_all(
+    flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None
+) -> int:
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
     from ..inference.csv_journal import growing
     from ..inference.inputs import version_of
 
-    listens = "audio" in run.roles
+    has_audio = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:
-        todo = table.todo(files, partial(version_of, listens=listens, reads=run.reads))
+        todo = table.todo(files, partial(version_of, has_audio=has_audio, has_text=run.uses_text))
         print_note(*table.notes)
         try:
-            answers = tqdm(run.predict_all(todo, words), total=len(todo), desc="predicting", unit="file", disable=None)
-            for item, prediction in zip(todo, answers, strict=True):
+            predictions = tqdm(run.predict_all(todo, transcripts), total=len(todo), desc="predicting", unit="file", disable=None)
+            for item, prediction in zip(todo, predictions, strict=True):
                 table.add(item, lines.row(prediction), failed=bool(prediction.error))
                 if prediction.error:
                     print_note(f"passed over: {prediction.error}")
         except KeyboardInterrupt:
             print_note("the same command goes on where it was")
             raise
-    print_note(table.told(listens=listens))
+    print_note(table.summary(has_audio=has_audio))
     return table.broken
 
 
 def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
-    """Return what all rows of a csv have in common: who answers, and what is asked."""
+    """Return what all rows of a csv have in common: the run and its options."""
     from ..inference.waveforms import WINDOW_SECONDS
 
-    heard_by = None
-    if flags.transcribe and run.reads:
+    recogniser = None
+    if flags.transcribe and run.uses_text:
         from ..corpus.transcription.recogniser import find_asr
 
-        heard_by = find_asr(flags.transcribe).fingerprint[:16]
+        recogniser = find_asr(flags.transcribe).fingerprint[:16]
     return {
         "run": run.fingerprint[:16],
         "task": flags.task,
         "fold": flags.fold,
-        "texts": "read" if run.reads else "left out" if run.without else "none",
-        "transcribed by": heard_by,
+        "texts": "read" if run.uses_text else "left out" if run.without else "none",
+        "transcribed by": recogniser,
         "window": WINDOW_SECONDS,
         "format": flags.format,
     }
@@ -126,36 +130,38 @@ def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
 
 def make_parser() -> Parser:
     """Return the flags."""
-    words = "Predict the label (or ratings, or text) and the scores of every file with a finished run, in the order given."
-    parser = Parser("headwater predict", words, EXAMPLE, PREDICTION)
+    help_text = "Predict the label (or ratings, or text) and the scores of every file with a finished run, in the order given."
+    parser = Parser("headwater predict", help_text, EXAMPLE, PREDICTION)
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or the folder of several folds or seeds (their scores are averaged)")
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
     add("--task", help="predict this task of a run that has several")
-    words = "predict the utterances of a corpus in place of files: a name that `headwater list corpora` shows, or ./my_corpus.py"
-    add("--corpus", action=TypedPath, kind="corpus", help=words)
-    words = "load the code of the run's own task from this folder"
-    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help=words)
-    own: dict[str, Any] = {"action": TypedPath, "kind": "upstream", "only_paths": True, "metavar": "FILE"}
-    add("-u", "--upstream", **own, help="load the code of the run's own upstream from this file")
-    add("--text-upstream", **own, help="load the code of the run's own text upstream from this file")
+    help_text = (
+        "predict the utterances of a corpus in place of files: a name that `headwater list corpora` shows, or ./my_corpus.py"
+    )
+    add("--corpus", action=TypedPath, kind="corpus", help=help_text)
+    help_text = "load the code of the run's own task from this folder"
+    add("-d", "--downstream", action=TypedPath, kind="task", only_paths=True, metavar="DIR", help=help_text)
+    user_code: dict[str, Any] = {"action": TypedPath, "kind": "upstream", "only_paths": True, "metavar": "FILE"}
+    add("-u", "--upstream", **user_code, help="load the code of the run's own upstream from this file")
+    add("--text-upstream", **user_code, help="load the code of the run's own text upstream from this file")
     add("--data", metavar="PATH", help="folder or table of the corpus")
     add("--demo", action="store_true", help="use the miniature of the corpus")
-    words = "use this fold of a plan; with --corpus, also this fold of the corpus (default there: 1)"
-    add("--fold", type=int, metavar="N", help=words)
-    words = "read the transcripts of the corpus from a table (id, text), or use those that `headwater corpus transcribe` made"
-    add("--transcripts", metavar="WHAT", help=words)
+    help_text = "use this fold of a plan; with --corpus, also this fold of the corpus (default there: 1)"
+    add("--fold", type=int, metavar="N", help=help_text)
+    help_text = "read the transcripts of the corpus from a table (id, text), or use those that `headwater corpus transcribe` made"
+    add("--transcripts", metavar="WHAT", help=help_text)
     add("--split", default="test", help="the split of the corpus (default: test)")
-    words = "the columns of the csv; msp-challenge: those of MSP-Podcast's challenge (default: csv)"
-    add("--format", choices=tuple(FORMATS), default="csv", help=words)
-    words = "transcribe files that have no transcript with this Whisper model (default: whisper_base)"
-    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help=words)
+    help_text = "the columns of the csv; msp-challenge: those of MSP-Podcast's challenge (default: csv)"
+    add("--format", choices=tuple(FORMATS), default="csv", help=help_text)
+    help_text = "transcribe files that have no transcript with this Whisper model (default: whisper_base)"
+    add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help=help_text)
     add("--no-text", action="store_true", help="predict without transcripts (needs a run trained with modality_dropout)")
-    words = "write to this csv, or update it: new and changed files are computed, other rows stay"
-    add("--out", metavar="FILE", help=words)
+    help_text = "write to this csv, or update it: new and changed files are computed, other rows stay"
+    add("--out", metavar="FILE", help=help_text)
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")
-    words = "options of the corpus, and where weights have moved to: corpus.protocol=…, text_upstream.path=DIR"
-    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=words)
+    help_text = "options of the corpus, and where weights have moved to: corpus.protocol=…, text_upstream.path=DIR"
+    add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
     return parser
 
@@ -173,7 +179,7 @@ def refuse_mixtures(flags: Namespace) -> None:
         raise UserError("Expected --no-text or --transcribe, found both. Leave one out.")
 
 
-def files_asked(flags: Namespace) -> Sequence[Item]:
+def inputs_of(flags: Namespace) -> Sequence[Item]:
     """Return the files named, or a split's utterances."""
     if not flags.corpus:
         from ..inference.inputs import files_of
@@ -190,15 +196,15 @@ def files_asked(flags: Namespace) -> Sequence[Item]:
     return splits[flags.split]
 
 
-def words_of(flags: Namespace, run: TrainedRun | Folds) -> Words | None:
-    """Return what tells the run the words of a file; None where it reads none."""
-    if not run.reads:
+def transcript_lookup(flags: Namespace, run: TrainedRun | Folds) -> TranscriptLookup | None:
+    """Return the lookup of a file's transcript; None where the run uses no text."""
+    if not run.uses_text:
         if flags.transcribe and not run.without:
-            raise UserError(f"Expected a run that reads text for --transcribe, found '{flags.run}', which only listens.")
+            raise UserError(f"Expected a run that reads text for --transcribe, found '{flags.run}', which uses audio only.")
         return None
-    from ..inference.texts import words_by
+    from ..inference.texts import lookup_transcripts
 
-    return words_by(flags.transcribe, flags.device)
+    return lookup_transcripts(flags.transcribe, flags.device)
 
 
 @dataclass(frozen=True)
@@ -212,22 +218,22 @@ class Lines:
 def plain_lines(answer: Answer) -> Lines:
     """Return the columns of everybody: file, start, end, a label (ratings have none), scores (a text has none), error."""
     named = [] if answer.column is None else [answer.column]
-    answers = [*named, *(f"score_{name}" for name in answer.score_names)]
+    columns = [*named, *(f"score_{name}" for name in answer.score_names)]
 
     def row(prediction: Prediction) -> list[str]:
         """Return a file's fields, its error last."""
         if prediction.error:
-            return [as_path(prediction.file), "", "", *([""] * len(answers)), printable(prediction.error)]
-        heard = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
+            return [as_path(prediction.file), "", "", *([""] * len(columns)), printable(prediction.error)]
+        times = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
         numbers = [f"{value:.6f}" for value in (prediction.scores or {}).values()]
         answered = map(printable, answer.write(prediction.label) if named else [])
-        return [as_path(prediction.file), *heard, *answered, *numbers, ""]
+        return [as_path(prediction.file), *times, *answered, *numbers, ""]
 
-    return Lines(["file", "start", "end", *answers, "error"], row)
+    return Lines(["file", "start", "end", *columns, "error"], row)
 
 
 def challenge_lines(answer: Answer) -> Lines:
-    """Return the columns of MSP-Podcast's challenge; a file without an answer has no line, and is told."""
+    """Return the columns of MSP-Podcast's challenge; a file without a prediction has no line, and is reported."""
     from ..corpus.readers.msp_podcast import LETTERS, RATINGS
 
     rated = answer.column is None
@@ -239,7 +245,7 @@ def challenge_lines(answer: Answer) -> Lines:
         )
 
     def row(prediction: Prediction) -> list[str]:
-        """Return a file's name and its answer."""
+        """Return a file's name and its prediction."""
         if prediction.scores is None:
             return []
         numbers = [f"{prediction.scores[name]:.6f}" for name in columns]

@@ -14,7 +14,7 @@ from .common.plan_view import outlook_rows, run_left
 from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
-    from ..plans.inventory import Found
+    from ..plans.inventory import Inventory
     from ..plans.paper import PaperPlan
 
 
@@ -84,9 +84,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def plan_of(flags: Namespace, path: Path) -> PaperPlan:
-    """Return the plan of a paper's recipe; that of a single run is answered with the command that runs it."""
+    """Return the plan of a paper's recipe; refuse that of a single run with the command that runs it."""
     from ..core.options import parse_override
-    from ..plans.paper import Given, plan_recipe
+    from ..plans.paper import CommandOptions, plan_recipe
     from ..plans.recipe import is_paper, read_recipe
     from ..runs.config.recipes import RECIPES
 
@@ -101,7 +101,7 @@ def plan_of(flags: Namespace, path: Path) -> PaperPlan:
         {name: place for pair in pairs for name, place in split_pairs(pair, flag).items()}
         for flag, pairs in (("--data", flags.data), ("--weights", flags.weights))
     )
-    return plan_recipe(mapping, Given(data, [parse_override(text) for text in flags.override], weights))
+    return plan_recipe(mapping, CommandOptions(data, [parse_override(text) for text in flags.override], weights))
 
 
 def name_of(path: Path) -> str:
@@ -130,13 +130,15 @@ def missing_corpora(plan: PaperPlan, folder: Path) -> dict[str, str]:
             if corpus.data:  # named, and not there: a mistake
                 wrong.append(str(problem))
             source = " ".join((reader.where or reader.description).split())
-            missing[name] = f"{plan.words[name]} is not here; get it ({source}), then --data {plan.words[name]}=PATH"
+            missing[name] = (
+                f"{plan.corpus_names[name]} is not here; get it ({source}), then --data {plan.corpus_names[name]}=PATH"
+            )
     if wrong:
         raise UserError("\n".join(dict.fromkeys(wrong)))
     return missing
 
 
-def plan_table(plan: PaperPlan, names: Sequence[str], found: Found, missing: Mapping[str, str]) -> str:
+def plan_table(plan: PaperPlan, names: Sequence[str], found: Inventory, missing: Mapping[str, str]) -> str:
     """Return what is done and left of each part: runs, steps, GB of checkpoints, hours where a pace is known."""
     from ..analysis.table import render
     from ..plans.execute import in_one_line
@@ -171,15 +173,15 @@ def with_advice(lacking: Mapping[str, str], plan: PaperPlan) -> dict[str, str]:
     """Return why parts lack a run; weights that are not here with the flag that brings them to a recipe."""
     from ..plans.forecast import missing_weights
 
-    told = dict(lacking)
+    reasons = dict(lacking)
     for name, reason in lacking.items():
         needed = {model: hub_id for run in plan.runs[name] for model, hub_id in missing_weights(run).items()}
         lines = [weights_advice(model, hub_id) for model, hub_id in needed.items() if f"the weights of '{hub_id}'" in reason]
-        told[name] = "; ".join(lines) or reason
-    return told
+        reasons[name] = "; ".join(lines) or reason
+    return reasons
 
 
-def foreign_parts(plan: PaperPlan, found: Found) -> dict[str, str]:
-    """Return the parts in whose folders stand runs that the recipe does not ask for, with the reason."""
+def foreign_parts(plan: PaperPlan, found: Inventory) -> dict[str, str]:
+    """Return the parts in whose folders stand runs that are not the recipe's, with the reason."""
     there = {name: [found.foreign[run.name] for run in runs if run.name in found.foreign] for name, runs in plan.runs.items()}
     return {name: reasons[0] for name, reasons in there.items() if reasons}

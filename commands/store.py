@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.files import in_words
+from ..core.files import format_bytes
 from .common.console import print_note, print_result
 from .common.shell import Parser
 
@@ -62,8 +62,8 @@ def status(_: Namespace, root: Path) -> int:
     for line in lines if spaces else []:
         print_result("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
     count = f"{len(spaces)} space{'s' * (len(spaces) != 1)}"
-    print_result(f"{in_words(sum(space.size for space in spaces))} in {count}, in {root}")
-    print_result(f"a run adds at most {in_words(default_limit(root))} by itself (raise it with -o store.limit=SIZE)")
+    print_result(f"{format_bytes(sum(space.size for space in spaces))} in {count}, in {root}")
+    print_result(f"a run adds at most {format_bytes(default_limit(root))} by itself (raise it with -o store.limit=SIZE)")
     return 0
 
 
@@ -77,7 +77,7 @@ def described(space: StoredSpace) -> tuple[str, ...]:
         space.holds,
         str(space.described.get("precision", "?")),
         str(space.rows),
-        in_words(space.size),
+        format_bytes(space.size),
         day,
         space.folder.name,
     )
@@ -99,13 +99,15 @@ def prune(flags: Namespace, root: Path) -> int:
     removed, held = prune_spaces(spaces, unused_since=since, down_to=down_to, dry_run=flags.dry_run)
     word = "would go" if flags.dry_run else "removed"
     for space in removed:
-        print_result(f"{word}  {in_words(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
+        print_result(f"{word}  {format_bytes(space.size)}  {space.name}, {space.holds}, {space.rows} rows  {space.folder.name}")
     for space in held:
-        print_note(f"kept     {in_words(space.size)}  {space.name}, {space.holds}: a running process holds it")
+        print_note(f"kept     {format_bytes(space.size)}  {space.name}, {space.holds}: a running process holds it")
     for space in spaces:
         if not space.is_known:
-            print_note(f"kept     {in_words(space.size)}  {space.folder}: no space.json says that the store made it")
-    print_result(f"{in_words(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}")
+            print_note(f"kept     {format_bytes(space.size)}  {space.folder}: no space.json says that the store made it")
+    print_result(
+        f"{format_bytes(sum(space.size for space in removed))} {'would be freed' if flags.dry_run else 'freed'} in {root}"
+    )
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake that its reader can mend; commands print it without a traceback and exit with code 2."""
+    """A mistake that a user can fix; commands print it without a traceback and exit with code 2."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -50,12 +50,12 @@ class FileMemory:
 
     def recall(self, keys: Iterable[FileKey]) -> dict[FileKey, Any]:
         """Return what is known of these files as they are now."""
-        wanted = list(dict.fromkeys(keys))
+        requested = list(dict.fromkeys(keys))
         known: dict[FileKey, Any] = {}
-        for first in range(0, len(wanted), _AT_ONCE):
-            paths = [key[0] for key in wanted[first : first + _AT_ONCE]]
+        for first in range(0, len(requested), _AT_ONCE):
+            paths = [key[0] for key in requested[first : first + _AT_ONCE]]
             known |= self._select(f"WHERE path IN ({','.join('?' * len(paths))})", paths)
-        return {key: known[key] for key in wanted if key in known}
+        return {key: known[key] for key in requested if key in known}
 
     def everything(self) -> dict[FileKey, Any]:
         """Return all facts."""

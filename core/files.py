@@ -202,7 +202,7 @@ _ABSENT: dict[int, str] = {
 }
 
 
-def in_words(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Return bytes as a person reads them.
 
     >>> in_words(3_590_000_000)

@@ -18,9 +18,9 @@ _DESCRIPTION = ["config.json", "preprocessor_config.json"]
 _SAFE = ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _PICKLED = ["pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"]  # read with weights_only
 _TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"]
-# what to do without a network, for a model that listens and for one that reads
-_LISTENING = "bring DIR here and add `-k DIR`. What works now: `--demo -u fbank` or `--demo -u test_hubert`."
-_READING = "bring DIR here and give `--text-upstream DIR`. What works now: `--text-upstream hashed_words`, or `test_bert`."
+# what to do without a network, for an audio model and for a text model
+_AUDIO_HINT = "bring DIR here and add `-k DIR`. What works now: `--demo -u fbank` or `--demo -u test_hubert`."
+_TEXT_HINT = "bring DIR here and give `--text-upstream DIR`. What works now: `--text-upstream hashed_words`, or `test_bert`."
 WEIGHTS = tuple(f"{stem}{index}" for stem in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json"))
 _SECONDS = 4  # that the hub has to answer
 _ALIGNED = 64  # bytes, as torch lays its own tensors
@@ -45,7 +45,7 @@ def check_torchaudio() -> None:
         ) from error
 
 
-def model_folder(what: str, *, on_hub: bool = True, reads: bool = False) -> Path:
+def model_folder(what: str, *, on_hub: bool = True, is_text: bool = False) -> Path:
     """Return the folder with config.json and weights of a local folder or (on_hub) a hub id, fetched where it must be.
 
     `reads`: it is a text model, as far as one knows.
@@ -59,14 +59,14 @@ def model_folder(what: str, *, on_hub: bool = True, reads: bool = False) -> Path
         return local
     if not on_hub or not is_hub_id(what):
         raise UserError(f"Expected a folder with config.json and weights at '{what}', found nothing there. Check the path.")
-    advice = _READING if reads else _LISTENING
+    advice = _TEXT_HINT if is_text else _AUDIO_HINT
     cached = snapshot(what, _DESCRIPTION + _SAFE + _PICKLED)
     if cached is not None and _is_whole(cached):
         return cached
     folder = snapshot(what, _DESCRIPTION + _SAFE, advice)
     if folder is not None and not _is_whole(folder):  # an older checkpoint has no safetensors
         folder = snapshot(what, _DESCRIPTION + _PICKLED, advice)
-    if folder is None or not _is_whole(folder):  # without a network the hub's library answers with what the cache has of it
+    if folder is None or not _is_whole(folder):  # without a network the hub's library returns what the cache has of it
         raise UserError(_not_found(what, "what is there is not a whole config.json with weights of transformers", advice))
     return folder
 
@@ -78,7 +78,7 @@ def fetch_tokenizer(what: str) -> Path | None:
     cached = snapshot(what, _TOKENIZER)
     if cached is not None and any((cached / name).is_file() for name in _TOKENIZER):
         return cached
-    return snapshot(what, _TOKENIZER, _READING)
+    return snapshot(what, _TOKENIZER, _TEXT_HINT)
 
 
 def is_hub_id(what: str) -> bool:
@@ -100,7 +100,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def snapshot(hub_id: str, patterns: list[str], advice: str | None = None) -> Path | None:
-    """Return the folder of a hub id's files; without an advice only the cache is asked, and may have none."""
+    """Return the folder of a hub id's files; without an advice only the cache is searched, and may have none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 

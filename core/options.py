@@ -129,7 +129,7 @@ def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:
-    refusal = ValueError(f"Expected '{where}' to be {_WORDS[kind]}, found {value!r}.")
+    refusal = ValueError(f"Expected '{where}' to be {_TYPE_NAMES[kind]}, found {value!r}.")
     if kind is bool:
         if isinstance(value, bool):
             return value
@@ -151,7 +151,7 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
     return kind(number)
 
 
-_WORDS = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+_TYPE_NAMES = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
 
 
 def plain(value: Any) -> Any:

@@ -14,12 +14,12 @@ def commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        answer = subprocess.run(
+        finished = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
         )
     except OSError:  # no git on this machine
         return None
-    return answer.stdout.strip() or None
+    return finished.stdout.strip() or None
 
 
 def command(module: str, *words: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The format of a run folder, said once: its files, who holds it, and the runs of a plan."""
+"""The format of a run folder: its files, its lock, and the runs of a plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}  # by r
 Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
 
 
-class Held(UserError):
+class FolderInUse(UserError):
     """A run folder in which another process is at work."""
 
 
@@ -82,7 +82,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The weights of the last step, with all that training goes on from."""
+        """The weights of the last step, with all that training resumes from."""
         return self.path / "checkpoints" / "last.safetensors"
 
     @property
@@ -187,8 +187,8 @@ class RunFolder:
                 write_json(path, content)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the folder for this process; a second one is told who has it."""
+    def locked(self) -> Iterator[None]:
+        """Lock the folder for this process; a second process gets an error that names the holder."""
         with made(self.path):
             with plain_disk_errors(self.path):
                 file = open(self.lock, "a+", encoding="utf-8")  # noqa: SIM115 (open while held)
@@ -204,7 +204,7 @@ class RunFolder:
                     if [*self.path.iterdir()] == [self.lock]:  # stopped before anything was begun
                         self.lock.unlink()
 
-    def refuse_held(self) -> None:
+    def refuse_in_use(self) -> None:
         """Raise Held where another process is at work here; nothing is written."""
         if self.lock.is_file():
             with self.lock.open("r+", encoding="utf-8") as file:
@@ -218,7 +218,7 @@ class RunFolder:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise Held(
+            raise FolderInUse(
                 f"Expected the run folder '{self.path}' to be free, found that {holder} holds it. "
                 "Wait for it to end, or choose another folder with -n or -p."
             ) from None

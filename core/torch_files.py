@@ -53,7 +53,7 @@ def read_torch_file(path: Path) -> Any:
 
 
 def of_a_class(path: Path, name: str) -> UserError:
-    """Return what is said of a file with an object of a class that is not read."""
+    """Return the error about a file with an object of a class that is not read."""
     advice = _OF_FAIRSEQ if name.startswith(("omegaconf.", "fairseq.")) else "Save tensors alone: nothing else is read"
     return UserError(f"Expected tensors, plain values and argparse.Namespace in '{path}', found the class {name}. {advice}.")
 
@@ -75,7 +75,7 @@ def refuse_unreadable(path: Path) -> None:
     except UserError:
         raise
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
-        pass  # not whole, or not torch's: told where torch reads it
+        pass  # not whole, or not torch's: reported where torch reads it
     if is_script:
         raise UserError(f"Expected weights in '{path}', found TorchScript, which is code. Save its state_dict() with torch.save.")
     if protocol <= _PROTOCOL:

@@ -22,7 +22,7 @@ from .truncation import missing_end
 LONGEST_HOURS = 4.0  # of audio read at once: 0.9 GB of float32 at 16 kHz
 _AT_ONCE = 1 << 26  # values decoded at once: a file below this is decoded in one piece
 _BLOCK = 1 << 18  # values decoded at once while checking
-_UNKNOWN = 1 << 62  # frames: libsndfile's word for a length that no header tells
+_UNKNOWN = 1 << 62  # frames: libsndfile's word for a length that no header gives
 _FASTEST = 10_000_000  # Hz: the filter from a higher sample rate takes minutes to build
 _SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM: the disk's fault, not the file's
 _ROUNDING = 0.05  # seconds by which a stretch may outlast its file: tables round
@@ -121,7 +121,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Broken:
-    """An utterance that cannot be heard, and why."""
+    """An utterance that cannot be read, and why."""
 
     id: str
     audio: str
@@ -178,8 +178,8 @@ def _verdicts(paths: Sequence[str], cache: Path) -> dict[str, _Verdict]:
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             found[path] = _Verdict(0.0, _reason(path, error))
     with checked_audio(cache) as memory:
-        remembered = memory.recall(keys.values())
-        found.update({path: _Verdict(*remembered[key]) for path, key in keys.items() if key in remembered})
+        cached = memory.recall(keys.values())
+        found.update({path: _Verdict(*cached[key]) for path, key in keys.items() if key in cached})
         fresh = [path for path in keys if path not in found]
         # what is checked is kept as it comes: a run that is killed here does not start over
         for path, verdict, lasting in _decode_all(fresh):
@@ -221,7 +221,7 @@ def _decode(name: str) -> tuple[_Verdict, bool]:
                 finite = finite and bool(np.isfinite(block).all())
     except soundfile.LibsndfileError as error:
         return _Verdict(0.0, _reason(name, error)), error.code != _SYSTEM_ERROR
-    except Exception as error:  # whatever a decoder raises is said of this file: the others' verdicts are not lost
+    except Exception as error:  # whatever a decoder raises is reported for this file: the others' verdicts are not lost
         return _Verdict(0.0, _reason(name, error)), False
     if cut:
         return _Verdict(decoded / rate, cut), True
@@ -233,5 +233,5 @@ def _decode(name: str) -> tuple[_Verdict, bool]:
 def _reason(path: str | Path, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "audio that takes more memory than there is"
-    words = getattr(error, "error_string", None) or str(error)
-    return obstacle(path) or f"audio that cannot be decoded ({words.strip().rstrip('.')})"
+    message = getattr(error, "error_string", None) or str(error)
+    return obstacle(path) or f"audio that cannot be decoded ({message.strip().rstrip('.')})"

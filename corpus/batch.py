@@ -56,7 +56,7 @@ def as_batch(waveforms: Batch | Sequence[Tensor | np.ndarray]) -> Batch:
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance with what training asks of it again and again."""
+    """An utterance with what training needs of it in every step."""
 
     utterance: Utterance
     seconds: float

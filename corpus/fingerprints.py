@@ -1,4 +1,4 @@
-"""Which row of the store an utterance is: the bytes of its file, and the stretch of it that is heard."""
+"""Fingerprints of utterances: the bytes of the file, and the stretch of it that is used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def text_keys(utterances: Iterable[Utterance]) -> dict[str, str]:
 
 
 def row_key(file_hash: str, utterance: Utterance, sample_rate: int) -> str:
-    """Return the key of a stretch of a file, which is told to the nanosecond: a file may have any sample rate."""
+    """Return the key of a stretch of a file, exact to the nanosecond: a file may have any sample rate."""
     if not math.isfinite(utterance.start) or not math.isfinite(utterance.duration or 0.0):
         raise UserError(f"Expected seconds that are finite numbers, found NaN or infinity: {utterance.audio}. Mend its row.")
     first = round(utterance.start * 1e9)

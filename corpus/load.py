@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core.errors import UserError, nearest
-from ..plugins.code import known_as
+from ..plugins.code import name_behind
 from .base import CORPORA, Reader
 
 
@@ -16,8 +16,8 @@ def list_corpora() -> dict[str, Reader]:
 
 
 def get_reader(name: str) -> Reader:
-    """Return the reader called so, or say which ones there are."""
-    name = known_as(name, "corpus")
+    """Return the reader of a name, or an error that lists those that exist."""
+    name = name_behind(name, "corpus")
     reader = CORPORA.get(name)
     if reader is None:
         known = sorted(CORPORA.loaded())

@@ -18,7 +18,7 @@ from .metrics import confusion_matrix
 
 MOST_CLASSES = 60  # shown one by one: of more, counts, confusion and a column of scores each would be all that is seen
 _MOST_NAMES = 40  # of classes that are written out in a sentence
-Rows = Tensor | Sequence[Any]  # one for each utterance: scores (utterance, score), or the answers themselves
+Rows = Tensor | Sequence[Any]  # one for each utterance: scores (utterance, score), or the predictions themselves
 Window = tuple[float, Any]  # seconds, and the row of a window of a long file
 
 
@@ -35,9 +35,9 @@ class Graph:
 
 
 class Answer(ABC):
-    """What kind of thing a task answers to each utterance.
+    """The kind of thing that a task predicts for each utterance.
 
-    A *row* is what one answer is decided from: its scores, or the answer itself where there are no scores.
+    A *row* is what one prediction is decided from: its scores, or the prediction itself where there are no scores.
     A kind of one's own has to say what is abstract here; what it leaves out (scores, counts, a graph) is left out everywhere.
     """
 
@@ -51,17 +51,17 @@ class Answer(ABC):
 
     @property
     def score_columns(self) -> tuple[str, ...]:
-        """Which scores stand beside the answers in a table of predictions."""
+        """The scores that stand beside the predictions in a table."""
         return ()
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes, where one of a few is the answer."""
+        """The classes, where one of a few is predicted."""
         return ()
 
     @property
     def scale_ends(self) -> tuple[float, float] | None:
-        """The lowest and the highest number there is, where numbers on a scale are the answer."""
+        """The lowest and the highest number there is, where numbers on a scale are predicted."""
         return None
 
     @property
@@ -71,7 +71,7 @@ class Answer(ABC):
 
     @abstractmethod
     def fits(self, value: Any) -> bool:
-        """Tell whether a value is an answer of this kind."""
+        """Return whether a value is of this kind."""
 
     @abstractmethod
     def average(self, windows: Sequence[Window]) -> Any:
@@ -79,26 +79,26 @@ class Answer(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return what is answered, as the end of a sentence that begins "From the sound of a file, "."""
+        """Return what is predicted, as the end of a sentence that begins "From the sound of a file, "."""
 
     def decide(self, rows: Rows) -> tuple[Any, ...]:
-        """Return the answer that each row decides."""
+        """Return the prediction of each row."""
         return tuple(rows)
 
     def columns(self, kind: str) -> list[str]:
-        """Return the columns of a table that hold an answer; `kind` is 'reference' or 'prediction'."""
+        """Return the columns of a table that hold a prediction; `kind` is 'reference' or 'prediction'."""
         return [kind]
 
     def write(self, value: Any) -> list[str]:
-        """Return an answer as the cells of these columns."""
+        """Return a prediction as the cells of these columns."""
         return [str(value)]
 
     def read(self, row: Mapping[str, str], kind: str) -> Any:
-        """Return the answer that stands in a line of a table."""
+        """Return the prediction in a line of a table."""
         return row[kind]
 
     def array(self, values: Sequence[Any]) -> NDArray:
-        """Return answers as an array whose first axis is the utterances."""
+        """Return predictions as an array whose first axis is the utterances."""
         array = np.empty(len(values), dtype=object)
         array[:] = values
         return array
@@ -108,14 +108,14 @@ class Answer(ABC):
         return {}
 
     def graph(self) -> Graph:
-        """Return how a graph ends; refused where an answer is nothing that a graph can hold."""
+        """Return how a graph ends; refused where a prediction is nothing that a graph can hold."""
         raise UserError(
-            f"Expected a task that answers with classes, ratings or a text for --onnx, found one that answers with {self.kind}. "
+            f"Expected a task that predicts classes, ratings or a text for --onnx, found one that predicts {self.kind}. "
             "Leave --onnx out."
         )
 
     def decided(self, rows: Rows) -> tuple[tuple[Any, ...], Tensor | None]:
-        """Return the answers that rows decide, and their scores if there are any."""
+        """Return the predictions of rows, and their scores if there are any."""
         if not self.score_names:
             return self.decide(rows), None
         found, names = tuple(getattr(rows, "shape", ())), self.score_names
@@ -128,7 +128,7 @@ class Answer(ABC):
         return self.decide(rows), rows
 
     def joined(self, windows: Sequence[Window]) -> tuple[Any, Tensor | None]:
-        """Return the answer for a long file, and its scores if there are any."""
+        """Return the prediction for a long file, and its scores if there are any."""
         row = self.average(windows)
         (value,), scores = self.decided(row.unsqueeze(0) if self.score_names else [row])
         return value, None if scores is None else scores[0]
@@ -195,13 +195,13 @@ class OneClass(Answer):
         """Return how many classes there are and which, and what the threshold is."""
         decided = ""
         if self.threshold is not None:
-            decided = f"\n\n`{self.names[1]}` is answered where its score reaches {self.threshold:.6g}."
+            decided = f"\n\n`{self.names[1]}` is predicted where its score reaches {self.threshold:.6g}."
         return f"one of {len(self.names)} classes: {listed(self.names)}.{decided}"
 
     def graph(self) -> Graph:
         """Return the end of a graph: probabilities."""
         facts: dict[str, Any] = {"classes": list(self.names)}
-        reading = "a probability of each of classes; the highest is the answer"
+        reading = "a probability of each of classes; the highest is the prediction"
         if self.threshold is not None:
             facts["threshold"] = self.threshold
             reading = "a probability of each of classes; classes[1] where its own reaches threshold, else classes[0]"
@@ -303,7 +303,7 @@ class Text(Answer):
 
     def describe(self) -> str:
         """Return how many characters a text is spelt with."""
-        return f"what is said in it{f', spelt with {len(self.characters)} characters' if self.characters else ''}."
+        return f"its transcript{f', spelt with {len(self.characters)} characters' if self.characters else ''}."
 
     def graph(self) -> Graph:
         """Return the end of a graph: a logit of each character, frame by frame."""

@@ -26,10 +26,10 @@ from .answer import Answer, Rows
 
 @dataclass(frozen=True)
 class Output:
-    """What a head answers for a batch."""
+    """The output of a head for a batch."""
 
     values: Tensor  # (batch, class), or as the task says
-    lengths: tuple[int, ...] = ()  # valid frames, where the answer is a sequence
+    lengths: tuple[int, ...] = ()  # valid frames, where the output is a sequence
     embeddings: Tensor | None = None  # (batch, dim)
 
 
@@ -99,8 +99,8 @@ class Expert(nn.Module, ABC):
     roles: tuple[str, ...] = ("audio",)
     loss_needs: Literal["piece", "whole_batch"] = "piece"
     pools: Mapping[str, str | None] = MappingProxyType({})  # role -> "mean" where a mean over time is all that its head needs
-    optional_roles: tuple[str, ...] = ()  # roles that an answer can do without
-    crops: bool = False  # a training step hears a stretch of each utterance, drawn by `crop`
+    optional_roles: tuple[str, ...] = ()  # roles that a prediction can do without
+    crops: bool = False  # a training step uses a stretch of each utterance, drawn by `crop`
 
     def with_vocabulary(self, vocabulary: Mapping[str, Any]) -> Self:
         """Return the expert with another vocabulary, a view that shares its weights: what dev decided, a threshold say."""
@@ -112,12 +112,12 @@ class Expert(nn.Module, ABC):
         """Return how often the utterance is drawn, relative to others."""
         return 1.0
 
-    def learnable(self, target: Any, seconds: float) -> bool:  # noqa: ARG002
+    def can_train_on(self, target: Any, seconds: float) -> bool:  # noqa: ARG002
         """Return whether training can use an utterance of so many seconds with this target; others are left out, and counted."""
         return True
 
     def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:  # noqa: ARG002
-        """Return the stretch that a training step hears."""
+        """Return the stretch that a training step uses."""
         return utterance
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Expert(nn.Module, ABC):
         """Return the mean loss over the piece, in training over the whole step where `loss_needs` says so."""
 
     def refuse_equal_views(self, varies: Mapping[str, bool]) -> None:
-        """Refuse what gives an expert of two views the same one twice; `varies` says which upstreams' answers differ."""
+        """Refuse what gives an expert of two views the same one twice; `varies` says which upstreams' outputs differ."""
 
     def split_loss(self, outcome: Outcome) -> float:
         """Return the loss of a whole split: the mean over its pieces, where a loss is one of utterances."""
@@ -137,7 +137,7 @@ class Expert(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, output: Output) -> Rows:
-        """Return what each answer is decided from, on the host: scores (batch, class), or the answers where there are none."""
+        """Return what each prediction is decided from, on the host: scores (batch, class), or else the predictions."""
 
 
 def as_trained(vocabulary: Mapping[str, Any], labels: Any, corpus: Corpus) -> tuple[dict[str, Any], str]:
@@ -168,11 +168,11 @@ class Question:
     adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]] = as_trained
     # (vocabulary, outcome of dev) -> the vocabulary with what dev decides
     calibrate: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda vocabulary, _: dict(vocabulary)
-    placed: str = ""  # the number among it that is a mean where several runs answer together: a threshold
+    placed: str = ""  # the number among it that is a mean where several runs predict together: a threshold
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
     label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
-    writes: bool = False  # the answer is what is said: an utterance without a transcript has no target
+    writes: bool = False  # the target is the transcript: an utterance without one has no target
 
     def __post_init__(self) -> None:
         """Refuse a metric of which nobody knows whether more is better, and a choice by a metric that is none."""
@@ -211,13 +211,13 @@ class Task:
 
     name: str
     options: type  # dataclass of the task's own section in a recipe
-    question: Callable[[Any], Question]  # options -> what is asked
+    question: Callable[[Any], Question]  # options -> the question
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
 
     def head(self, answers: Sequence[str] | Mapping[str, Any], *upstreams: Upstream, options: Any = None) -> Expert:
         """Return the task's expert with new weights, for a loop of one's own: it takes frames by role, and gives logits.
 
-        `answers` are class names; a task that answers with other things takes its vocabulary, as a run folder has it.
+        `answers` are class names; a task that predicts other things takes its vocabulary, as a run folder has it.
 
         >>> from headwater.upstream import load_upstream
         >>> from headwater.downstream import load_task

@@ -1,4 +1,4 @@
-"""Classification: the expert of every task that asks for one class of an utterance."""
+"""Classification: the expert of every task with one class for each utterance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .labels import Classes, LabelsConfig, classes_of, label_key, require_traina
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """The section of a task that asks for a class: [projection -> pooling] of each modality -> linear."""
+    """The section of a task with classes: [projection -> pooling] of each modality -> linear."""
 
     projector_dim: Annotated[int, ABOVE_0] = 256
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
@@ -47,7 +47,7 @@ class Classifier(Expert):
         output_dim: int,
         class_weights: bool = False,
         *,
-        crop_seconds: float | None = None,  # what a training step hears of an utterance that is longer
+        crop_seconds: float | None = None,  # seconds that a training step uses of a longer utterance
         even_classes: bool = False,  # training draws each class as often as any other
     ) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Classifier(Expert):
         return 1.0 / max(self.classes.counts.get(name or "", 1), 1) if self.even_classes else 1.0
 
     def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:
-        """Return the stretch that a training step hears."""
+        """Return the stretch that a training step uses."""
         return utterance if self.crop_seconds is None else random_crop(utterance, self.crop_seconds, generator)
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
@@ -109,7 +109,7 @@ def build_classifier(
     for role, spec in specs.items():
         activation: str = options.activation
         if activation == "auto":
-            # with frames of mean zero, linear -> mean is a constant: nothing could be learnt
+            # with frames of mean zero, linear -> mean is a constant: nothing could be trained
             activation = "relu" if spec.centred else "none"
         branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, options.pooling)
     fusion = Fusion(branches, options.modality_dropout)
@@ -163,7 +163,7 @@ def adapt(
     """
     classes = Classes.from_vocabulary(vocabulary)
     if labels.keep and {*labels.keep} != {*classes.names}:
-        raise UserError(f"Expected no labels.keep, since a run answers with its own classes, found {labels.keep}. Leave it out.")
+        raise UserError(f"Expected no labels.keep, since a run predicts its own classes, found {labels.keep}. Leave it out.")
     key = labels.column or label_key(corpus, key)
     found = Counter(str(row.labels[key]) for rows in corpus.splits.values() for row in rows if row.labels.get(key) is not None)
     means = {name: (labels.merge or {}).get(name) or same(name, classes) for name in found}
@@ -175,9 +175,9 @@ def adapt(
         )
     others = [f"{theirs}={ours}" for theirs, ours in sorted(matched.items()) if theirs != ours]
     left = [f"{name} ({count})" for name, count in sorted(found.items()) if name not in matched]
-    said = f"labels {_some(others)}" if others else f"{len(matched)} labels of the same names"
+    note = f"labels {_some(others)}" if others else f"{len(matched)} labels of the same names"
     adapted = {**vocabulary, "merge": {theirs: str(ours) for theirs, ours in matched.items() if theirs != ours}, "key": key}
-    return adapted, said + (f"; left out {_some(left)}" if left else "")
+    return adapted, note + (f"; left out {_some(left)}" if left else "")
 
 
 def same_name(label: str, classes: Classes) -> str | None:

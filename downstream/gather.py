@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 def gathered(values: Tensor) -> Tensor:
     """Return the rows of every process, with a gradient that finds its way back to each; alone, the rows as they are.
 
-    Each process then forms the same loss. The backward pass sums what the processes' losses say of a row, and DDP divides
+    Each process then forms the same loss. The backward pass sums a row's gradients over the processes' losses, and DDP divides
     by their number: the gradient is that of one process which holds all rows.
     """
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:

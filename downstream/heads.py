@@ -58,7 +58,7 @@ class MeanMaxPool(nn.Module):
 
 
 class AttentivePool(nn.Module):
-    """A mean over time whose weights are learnt from each frame: (batch, frame, dim) -> (batch, dim)."""
+    """A mean over time whose weights are computed from each frame: (batch, frame, dim) -> (batch, dim)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": 
 
 
 class Pooled(nn.Module):
-    """[Linear -> activation -> dropout ->] pooling over time: what one modality says of an utterance, as a vector.
+    """[Linear -> activation -> dropout ->] pooling over time: one modality of an utterance as a vector.
 
     The frames are masked after the projection: its bias would leak into padded frames otherwise.
     """
@@ -123,9 +123,9 @@ class Pooled(nn.Module):
 
 
 class Fusion(nn.Module):
-    """What each modality says of an utterance, side by side; zeros stand for a text that is not there.
+    """The vectors of all modalities of an utterance, side by side; zeros stand for a missing text.
 
-    `text_dropout`: the share of utterances that a training step has to answer without their text.
+    `text_dropout`: the share of utterances whose text a training step leaves out.
     """
 
     def __init__(self, branches: Mapping[str, Pooled], text_dropout: float = 0.0) -> None:

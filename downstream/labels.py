@@ -56,11 +56,11 @@ def classes_of(corpus: Corpus, key: str, config: LabelsConfig) -> Classes:
         raise UserError(f"Expected a label '{key}' in {corpus.name}, found none (labels there: {known}). Set labels.column.")
     own = corpus.label_defaults.get(key, {})
     order = list(config.keep or own.get("keep", ()))
-    # a class that is asked for by name is not merged away
+    # a class that `labels.keep` names is not merged away
     usual = {name: into for name, into in own.get("merge", {}).items() if name not in order}
     merge = usual if config.merge is None else config.merge
-    asked = [*(config.merge or ()), *(word for word in config.keep or () if word not in merge.values())]
-    check_words(asked, found, corpus.name)
+    requested = [*(config.merge or ()), *(word for word in config.keep or () if word not in merge.values())]
+    check_words(requested, found, corpus.name)
     if not order:
         known_order = corpus.label_order.get(key) or sorted(found)
         order = list(dict.fromkeys(merge.get(name, name) for name in known_order))
@@ -91,7 +91,7 @@ def check_words(words: Iterable[str], found: Mapping[str, int], corpus: str) -> 
 
 
 def require_trainable(classes: Classes, corpus: Corpus, splits: Sequence[str] = ("train", "dev")) -> None:
-    """Refuse what cannot be learnt: an empty split, one class only, a class never seen in training."""
+    """Refuse labels that cannot be trained: an empty split, one class only, a class never seen in training."""
     if len(classes.names) < 2:
         raise UserError(f"Expected at least two classes, found {list(classes.names)} in {corpus.name}. Check labels.keep.")
     for split in splits:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from ..core.errors import UserError, nearest
-from ..plugins.code import known_as
+from ..plugins.code import name_behind
 from .base import TASKS, Question, Task
 
 
@@ -22,7 +22,7 @@ def list_tasks() -> list[str]:
 
 def load_task(name: str) -> Task:
     """Return the task called so."""
-    name = known_as(name, "task")
+    name = name_behind(name, "task")
     task = TASKS.get(name)
     if task is None:
         known = f"Known: {', '.join(list_tasks())}. One of your own is its folder, typed: -d ./{name} (or --use ./{name})."
@@ -36,7 +36,7 @@ def task_folder(name: str) -> Path | None:
 
 
 def load_question(name: str) -> Question:
-    """Return the question of a task as it is asked without options, of one here without its expert."""
+    """Return the question of a task with its default options, of one of ours without its expert."""
     if name in built_in_tasks():
         return importlib.import_module(f"headwater.downstream.{name}.question").QUESTION
     task = load_task(name)

@@ -13,16 +13,16 @@ MIN_SPEAKERS = 8  # with fewer, no resampling of speakers comes near the promise
 
 
 def accuracy(references: ArrayLike, predictions: ArrayLike) -> float:
-    """Return the share of utterances answered right (WA in the emotion papers)."""
-    truth, answer = _paired(references, predictions)
-    return float(np.mean(truth == answer))
+    """Return the share of utterances predicted correctly (WA in the emotion papers)."""
+    truth, prediction = _paired(references, predictions)
+    return float(np.mean(truth == prediction))
 
 
 def confusion_matrix(references: ArrayLike, predictions: ArrayLike, classes: Sequence[str | int]) -> NDArray[np.int64]:
     """Return counts (class, class): a row for each true class, a column for each predicted one."""
-    truth, answer = _paired(references, predictions)
+    truth, prediction = _paired(references, predictions)
     size = len(classes)
-    flat = _codes(truth, classes) * size + _codes(answer, classes)
+    flat = _codes(truth, classes) * size + _codes(prediction, classes)
     return np.bincount(flat, minlength=size * size).reshape(size, size)
 
 
@@ -30,7 +30,7 @@ def unweighted_accuracy(references: ArrayLike, predictions: ArrayLike, classes: 
     """Return the mean recall over the classes that occur in the references (UA).
 
     A class without a reference has no recall and is left out, as in scikit-learn's `balanced_accuracy_score`;
-    an answer that names such a class is still wrong for the class it should have named.
+    a prediction of such a class is still wrong for the class it should have named.
     """
     counts = confusion_matrix(references, predictions, classes)
     totals = counts.sum(axis=1)
@@ -39,7 +39,7 @@ def unweighted_accuracy(references: ArrayLike, predictions: ArrayLike, classes: 
 
 
 def macro_f1(references: ArrayLike, predictions: ArrayLike, classes: Sequence[str | int]) -> float:
-    """Return the mean F1 over all classes given; one that is neither asked for nor answered counts zero."""
+    """Return the mean F1 over all classes given; one without references and predictions counts zero."""
     counts = confusion_matrix(references, predictions, classes)
     seen = counts.sum(axis=0) + counts.sum(axis=1)
     return float(np.mean(2 * np.diagonal(counts) / np.maximum(seen, 1)))
@@ -47,27 +47,27 @@ def macro_f1(references: ArrayLike, predictions: ArrayLike, classes: Sequence[st
 
 def concordance(references: ArrayLike, predictions: ArrayLike) -> float:
     """Return Lin's concordance correlation (CCC, 1989) with population moments; zero where either side is constant."""
-    truth, answer = _paired(references, predictions, np.float64)
-    if np.ptp(truth) == 0 or np.ptp(answer) == 0:
+    truth, prediction = _paired(references, predictions, np.float64)
+    if np.ptp(truth) == 0 or np.ptp(prediction) == 0:
         return 0.0
-    gap = truth.mean() - answer.mean()
-    covariance = np.mean((truth - truth.mean()) * (answer - answer.mean()))
-    return float(2 * covariance / (truth.var() + answer.var() + gap**2))
+    gap = truth.mean() - prediction.mean()
+    covariance = np.mean((truth - truth.mean()) * (prediction - prediction.mean()))
+    return float(2 * covariance / (truth.var() + prediction.var() + gap**2))
 
 
 def pearson(references: ArrayLike, predictions: ArrayLike) -> float:
     """Return Pearson's correlation; zero where either side is constant."""
-    truth, answer = _paired(references, predictions, np.float64)
-    if np.ptp(truth) == 0 or np.ptp(answer) == 0:
+    truth, prediction = _paired(references, predictions, np.float64)
+    if np.ptp(truth) == 0 or np.ptp(prediction) == 0:
         return 0.0
-    covariance = np.mean((truth - truth.mean()) * (answer - answer.mean()))
-    return float(np.clip(covariance / (truth.std() * answer.std()), -1.0, 1.0))
+    covariance = np.mean((truth - truth.mean()) * (prediction - prediction.mean()))
+    return float(np.clip(covariance / (truth.std() * prediction.std()), -1.0, 1.0))
 
 
 def rmse(references: ArrayLike, predictions: ArrayLike) -> float:
     """Return the root of the mean squared error."""
-    truth, answer = _paired(references, predictions, np.float64)
-    return float(np.sqrt(np.mean((truth - answer) ** 2)))
+    truth, prediction = _paired(references, predictions, np.float64)
+    return float(np.sqrt(np.mean((truth - prediction) ** 2)))
 
 
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
@@ -177,18 +177,18 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def _paired(references: ArrayLike, predictions: ArrayLike, dtype: type | None = None) -> tuple[np.ndarray, np.ndarray]:
-    truth, answer = np.asarray(references, dtype), np.asarray(predictions, dtype)
-    if truth.shape == answer.shape and truth.ndim > 1:
+    truth, prediction = np.asarray(references, dtype), np.asarray(predictions, dtype)
+    if truth.shape == prediction.shape and truth.ndim > 1:
         raise ValueError(
-            f"Expected one number for each utterance, found arrays of shape {answer.shape}. Score one dimension at a time: "
-            "[answer[0] for answer in outcome.predictions], and the references likewise."
+            f"Expected one number for each utterance, found arrays of shape {prediction.shape}. Score one dimension at a time: "
+            "[value[0] for value in outcome.predictions], and the references likewise."
         )
-    if truth.shape != answer.shape or truth.ndim != 1 or not truth.size:
+    if truth.shape != prediction.shape or truth.ndim != 1 or not truth.size:
         raise ValueError(
-            f"Expected as many predictions as references, at least one; found shapes {answer.shape} and {truth.shape}. "
+            f"Expected as many predictions as references, at least one; found shapes {prediction.shape} and {truth.shape}. "
             "Pass a whole split."
         )
-    return truth, answer
+    return truth, prediction
 
 
 def _codes(labels: np.ndarray, classes: Sequence[str | int]) -> NDArray[np.intp]:

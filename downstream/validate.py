@@ -9,8 +9,8 @@ from .answer import Answer
 from .base import Outcome
 
 
-def unfit_answer(answer: Answer, outcome: Outcome) -> str:
-    """Return what is wrong with the first answer that a table of predictions has no place for; "" where all fit."""
+def prediction_problem(answer: Answer, outcome: Outcome) -> str:
+    """Return what is wrong with the first prediction that a table has no place for; "" where all fit."""
     for source, values in (("Question.reference", outcome.references), ("Expert.decode", outcome.predictions)):
         wrong = [value for value in values if not answer.fits(value)]
         if wrong:
@@ -18,19 +18,19 @@ def unfit_answer(answer: Answer, outcome: Outcome) -> str:
     return ""
 
 
-def unfit_scores(metrics: Mapping[str, str], found: Any) -> str:
+def score_problem(metrics: Mapping[str, str], found: Any) -> str:
     """Return which declared metric is no number among the scores of a split; "" where all are."""
     given = found if isinstance(found, Mapping) else {}
     missing = [name for name in metrics if not isinstance(given.get(name), float | int)]
     if not missing:
         return ""
-    words, gives = ", ".join(f"'{name}'" for name in missing), ", ".join(map(str, given)) or "no metric"
+    missing_names, gives = ", ".join(f"'{name}'" for name in missing), ", ".join(map(str, given)) or "no metric"
     return (
-        f"Expected a number for {words} from Question.score, found {given.get(missing[0])!r}. It gives {gives}. "
+        f"Expected a number for {missing_names} from Question.score, found {given.get(missing[0])!r}. It gives {gives}. "
         "Add it there, or take it out of Question.metrics."
     )
 
 
 def _short(value: Any) -> str:
-    words = " ".join(repr(value).split())
-    return f"{words[:60]}{'…' * (len(words) > 60)} ({type(value).__name__})"
+    text = " ".join(repr(value).split())
+    return f"{text[:60]}{'…' * (len(text) > 60)} ({type(value).__name__})"

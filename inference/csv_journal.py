@@ -54,11 +54,11 @@ class GrowingCsv:
 
     @property
     def broken(self) -> int:
-        """How many of the items that are asked for have no answer."""
+        """How many of the requested items have no prediction."""
         return sum(self.rows[key].failed for key in self.versions)
 
     def todo(self, items: Sequence[Item], version_of: Callable[[Item], Version]) -> list[Item]:
-        """Return the items that are new, changed, or had no answer, each once."""
+        """Return the items that are new, changed, or had no prediction, each once."""
         wanted = []
         for item in items:
             key, version = key_of(item), version_of(item)
@@ -102,8 +102,8 @@ class GrowingCsv:
         with plain_errors(self.path), self.database:
             self.database.execute("UPDATE csv SET digest = ? WHERE digest != ?", [digest_of(content)] * 2)
 
-    def told(self, *, listens: bool) -> str:
-        """Return what was done, in one line; of a run that listens, also how many files are no longer there."""
+    def summary(self, *, has_audio: bool) -> str:
+        """Return what was done, in one line; of a run with audio, also how many files are no longer there."""
         parts = [f"{count} {why}" for why, count in sorted(self.added.items())]
         computed = f"{sum(self.added.values())} computed" + (f" ({', '.join(parts)})" if parts else "")
         same = len(self.versions) - sum(self.added.values())
@@ -111,7 +111,7 @@ class GrowingCsv:
         line = (
             f"written to {self.path}: {len(self.versions)} files, {computed}, {same} as they were, {self.broken} of them broken"
         )
-        return line + (f"; rows of {gone} files that are no longer there stay" if gone and listens else "")
+        return line + (f"; rows of {gone} files that are no longer there stay" if gone and has_audio else "")
 
 
 @contextmanager

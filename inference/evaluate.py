@@ -16,11 +16,11 @@ from ..downstream.tables import tables_of
 from ..runs.config.identity import fingerprint
 from ..runs.config.schema import CorpusConfig, roles_of
 from ..runs.evaluation import task_result
-from ..runs.leakage import count_known, known_of, parts_of
+from ..runs.leakage import count_trained, parts_of, trained_utterances
 from ..runs.prepare import make_examples, read_corpus
 from ..runs.results import environment, split_results, write_split
-from ..runs.runtime import Runtime, make_accelerator, say
-from ..runs.usable import usable
+from ..runs.runtime import Runtime, make_accelerator, print_progress
+from ..runs.utterances import usable_utterances
 from ..training.loop import evaluate
 from ..training.source import Source
 from ..training.step import TaskData
@@ -45,48 +45,50 @@ def evaluate_run(
     config = trained.config.with_only(replace(trained.config.only, corpus=corpus))
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)
-    heard, kind = read_for_test(corpus), load_task(config.only.task)
-    if split not in heard.splits:
-        raise UserError(f"Expected split '{split}' in {heard.name}, found only {', '.join(heard.splits)}. Choose one with -t.")
-    tested, question = replace(heard, splits={split: heard.splits[split]}), kind.question(config.only.expert)
-    vocabulary, said = question.adapt(trained.expert.vocabulary, labels, tested)
-    rows = question.select(vocabulary, heard.splits[split])
-    refuse_trained_on(folder, heard.name, rows, split)
+    test_corpus, kind = read_for_test(corpus), load_task(config.only.task)
+    if split not in test_corpus.splits:
+        raise UserError(
+            f"Expected split '{split}' in {test_corpus.name}, found only {', '.join(test_corpus.splits)}. Choose one with -t."
+        )
+    tested, question = replace(test_corpus, splits={split: test_corpus.splits[split]}), kind.question(config.only.expert)
+    vocabulary, label_note = question.adapt(trained.expert.vocabulary, labels, tested)
+    rows = question.select(vocabulary, test_corpus.splits[split])
+    refuse_trained_on(folder, test_corpus.name, rows, split)
     upstreams = {role: trained.model.upstream(role) for role in roles_of(config)}
-    chosen, seconds, notes = usable({split: tuple(rows)}, corpus, upstreams, writes=question.writes)
+    chosen, seconds, notes = usable_utterances({split: tuple(rows)}, corpus, upstreams, writes=question.writes)
     examples = make_examples(question, vocabulary, chosen[split], seconds, trained.expert)
     if not examples:
-        raise UserError(f"Expected utterances with the run's labels in split '{split}' of {heard.name}, found none.")
+        raise UserError(f"Expected utterances with the run's labels in split '{split}' of {test_corpus.name}, found none.")
     tables, source = {split: tables_of(question, tested, split)}, Source(tuple(upstreams))
     only = config.only
     data = TaskData(only.task, trained.expert, question, {split: examples}, source, only.select_by, 1, tables=tables)
     outcome = evaluate(trained.model, data, split, accelerator, config.training)
-    marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if heard.demo else ())]))
+    marks = tuple(dict.fromkeys([*trained.marks, *(("DEMO",) if test_corpus.demo else ())]))
     whole = RunFolder(folder).read().result("source", "best_step")
     own = task_result(whole, trained.name)
     result = {
         **{key: own[key] for key in ("task", "upstream", "source", "seed", "best_step", "select_by")},
         "run": str(folder),
         "trained_on": trained.config.only.corpus.name,
-        "corpus": heard.name,
-        "protocol": heard.protocol,
-        "fold": heard.fold,
+        "corpus": test_corpus.name,
+        "protocol": test_corpus.protocol,
+        "fold": test_corpus.fold,
         "marks": list(marks),
-        "transcripts": heard.tables.get("transcripts", {"source": heard.name, "wer": None}),
+        "transcripts": test_corpus.tables.get("transcripts", {"source": test_corpus.name, "wer": None}),
         **split_results(data, {split: outcome}, runtime.by),
-        "notes": [said, *heard.notes, *notes],
+        "notes": [label_note, *test_corpus.notes, *notes],
         "fingerprint": fingerprint(data.splits, read="text" in upstreams),
         "environment": environment(accelerator.device, 0.0),
     }
-    fold = [f"fold{heard.fold}"] if heard.fold is not None else []
+    fold = [f"fold{test_corpus.fold}"] if test_corpus.fold is not None else []
     several = [trained.name] if "tasks" in whole else []
-    name = "-".join([*several, heard.name, heard.protocol, *fold, split, result["fingerprint"][:6], *marks])
+    name = "-".join([*several, test_corpus.name, test_corpus.protocol, *fold, split, result["fingerprint"][:6], *marks])
     place = RunFolder(folder).evaluation(name)
     if accelerator.is_main_process:
         write_split(place, split, outcome, data, marks)
         place.write(result=result)
         notes = tuple(f"note      {note}" for note in result["notes"])
-        say(runtime, *notes, f"written to {place.path}")
+        print_progress(runtime, *notes, f"written to {place.path}")
     return result
 
 
@@ -98,16 +100,16 @@ def read_for_test(config: CorpusConfig) -> Corpus:
 
 
 def refuse_trained_on(folder: Path, corpus: str, rows: Sequence[Utterance], split: str) -> None:
-    """Refuse to call a test what the run has learnt from: another fold of its own corpus, say."""
+    """Refuse to test a run on what it was trained on, another fold of its own corpus for instance."""
     trained = RunFolder(folder).read().trained_on()
-    seen = count_known(known_of(trained, corpus), corpus, rows)
+    seen = count_trained(trained_utterances(trained, corpus), corpus, rows)
     if seen and any(part.get("all") for part in parts_of(trained)):
         raise UserError(
-            f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)}: it was trained on all of "
+            f"Expected utterances that '{folder}' was not trained on, found {seen} of {len(rows)}: it was trained on all of "
             f"{corpus} (split=all). Test it on another corpus: --corpus NAME or --data TABLE."
         )
     if seen and split != "train":
         raise UserError(
-            f"Expected utterances that '{folder}' has not learnt from, found {seen} of {len(rows)} in split '{split}'. "
+            f"Expected utterances that '{folder}' was not trained on, found {seen} of {len(rows)} in split '{split}'. "
             "Test the run's own fold and protocol (leave out -v and corpus.protocol), or look at -t train."
         )

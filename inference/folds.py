@@ -1,4 +1,4 @@
-"""Several runs of a plan asked together: the mean of the scores of its folds and seeds."""
+"""Predict with several runs of a plan: the mean of the scores of its folds and seeds."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from ..core.run_folder import Row, counted
 from ..corpus.batch import Batch
 from ..downstream.answer import Answer
 from ..upstream.base import Layers, Upstream
-from .ask import Piece, Prediction, Words, ask, ask_all, own_words
+from .predict import Piece, Prediction, TranscriptLookup, predict_item, predict_items, utterance_text
 from .trained_run import TrainedRun
-from .waveforms import Heard
+from .waveforms import AudioItem
 
 LoadOne = Callable[..., TrainedRun]
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The runs of a plan, loaded: asked as one run is."""
+    """The runs of a plan, loaded: they predict as one run does."""
 
     folder: Path
     runs: tuple[TrainedRun, ...]
     vocabulary: Mapping[str, Any]  # the first run's, with the mean of the thresholds
-    said: str  # what is answered with
+    description: str  # a description for the user
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What is asked for of a file: audio, text."""
+        """The inputs that it needs of a file: audio, text."""
         return self.runs[0].roles
 
     @property
-    def reads(self) -> bool:
+    def uses_text(self) -> bool:
         """Whether a text goes with each file."""
-        return self.runs[0].reads
+        return self.runs[0].uses_text
 
     @property
     def without(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Folds:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that decides the answers."""
+        """A hash of everything that decides the predictions."""
         return hashlib.sha256("".join(run.fingerprint for run in self.runs).encode()).hexdigest()
 
     @property
@@ -63,16 +63,16 @@ class Folds:
         return self.runs[0].question.answer(self.vocabulary)
 
     def without_text(self) -> Folds:
-        """Return the runs as they answer without texts, which they must have learnt."""
+        """Return the runs without their text role, which they must be trained for."""
         return replace(self, runs=tuple(run.without_text() for run in self.runs))
 
-    def predict(self, what: Heard, text: str | None = None) -> Prediction:
+    def predict(self, what: AudioItem, text: str | None = None) -> Prediction:
         """Return the prediction for a file or a 16 kHz mono waveform; what cannot be read raises UserError."""
-        return ask(self, what, text)
+        return predict_item(self, what, text)
 
-    def predict_all(self, items: Iterable[Heard], words: Words | None = None) -> Iterator[Prediction]:
+    def predict_all(self, items: Iterable[AudioItem], transcripts: TranscriptLookup | None = None) -> Iterator[Prediction]:
         """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        return ask_all(self, items, words or own_words)
+        return predict_items(self, items, transcripts or utterance_text)
 
     def move_to(self, device: str) -> None:
         """Put the models on a device."""
@@ -80,35 +80,35 @@ class Folds:
             run.move_to(device)
 
     def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor]:
-        """Return the answer of the mean of the runs' scores, and that mean."""
-        by_piece = [self._answers(piece.batch()) for piece in pieces]
+        """Return the prediction of the mean of the runs' scores, and that mean."""
+        by_piece = [self._outputs(piece.batch()) for piece in pieces]
         scores, names = [], self.answer.score_names
         for place, run in enumerate(self.runs):
-            windows = [(piece.seconds, answers[place]) for piece, answers in zip(pieces, by_piece, strict=True)]
+            windows = [(piece.seconds, outputs[place]) for piece, outputs in zip(pieces, by_piece, strict=True)]
             own, found = run.answer.score_names, run.answer.average(windows)
             scores.append(found[[own.index(name) for name in names]])  # the order of classes may be another
         mean = torch.stack(scores).mean(dim=0)  # (class)
         return self.answer.decide(mean.unsqueeze(0))[0], mean
 
     @torch.no_grad()
-    def _answers(self, batch: Batch) -> list[Any]:
-        """Return what each run answers; an upstream that several of them share hears the batch once."""
+    def _outputs(self, batch: Batch) -> list[Any]:
+        """Return the output of each run; an upstream that several of them share runs once."""
         batch = batch.to(self.runs[0].device)
-        heard: dict[int, Layers] = {}
-        answers = []
+        computed: dict[int, Layers] = {}
+        outputs = []
         for run in self.runs:
             stored = {}
             for role in (role for role in run.roles if role not in run.without):
                 upstream = run.model.upstream(role)
-                if id(upstream) not in heard:
-                    heard[id(upstream)] = run.model.layers(role, batch)
-                stored[role] = heard[id(upstream)]
-            answers.append(run.decode(replace(batch, stored=stored)))
-        return answers
+                if id(upstream) not in computed:
+                    computed[id(upstream)] = run.model.layers(role, batch)
+                stored[role] = computed[id(upstream)]
+            outputs.append(run.decode(replace(batch, stored=stored)))
+        return outputs
 
 
 def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOne) -> TrainedRun | Folds:
-    """Return the runs of a plan, or the one that is asked for, ready to predict; `load` loads one from its folder."""
+    """Return the runs of a plan, or the requested one, ready to predict; `load` loads one from its folder."""
     chosen = [row for row in rows if fold in (None, row["fold"])]
     if not chosen:
         there = ", ".join(dict.fromkeys(str(row["fold"]) for row in rows))
@@ -118,10 +118,10 @@ def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOn
     if len(runs) == 1:
         return runs[0]
     refuse_unlike(folder, runs)
-    said = f"mean of the scores of {counted(chosen)}"
+    description = f"mean of the scores of {counted(chosen)}"
     placed = runs[0].question.mean_placed([run.vocabulary for run in runs])
-    said += "".join(f"; {name} {value:.4f}, the mean of theirs" for name, value in placed.items())
-    return Folds(folder, runs, {**runs[0].vocabulary, **placed}, said)
+    description += "".join(f"; {name} {value:.4f}, the mean of theirs" for name, value in placed.items())
+    return Folds(folder, runs, {**runs[0].vocabulary, **placed}, description)
 
 
 def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
@@ -129,7 +129,7 @@ def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
     first = runs[0]
     if not first.answer.score_names:
         raise UserError(
-            f"Expected one run of '{folder}', since answers of {first.config.only.task} have no scores to average, "
+            f"Expected one run of '{folder}', since predictions of {first.config.only.task} have no scores to average, "
             f"found {len(runs)}. {one_of(runs)}"
         )
     for run in runs[1:]:

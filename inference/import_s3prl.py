@@ -54,7 +54,7 @@ class Downstream:
     args: Mapping[str, Any]
     config: Mapping[str, Any]
     head: Mapping[str, Tensor]
-    logits: Tensor | None  # of the layers; None: one layer alone was heard
+    logits: Tensor | None  # of the layers; None: one layer alone was used
     finetuned: Mapping[str, Tensor]  # the upstream's weights; empty where it was frozen
     step: int
 
@@ -84,9 +84,9 @@ def recognise_head(path: Path, content: Mapping[str, Any]) -> Downstream:
             "the others anew (`headwater downstream -d …`)."
         )
     head = {key: value for key, value in content["Downstream"].items() if key not in NOT_OF_THE_HEAD}
-    asked = section(config, "downstream_expert", "modelrc")
-    kind = str(asked.get("select"))
-    pooling = section(asked, kind).get("pooling", "MeanPooling")
+    options = section(config, "downstream_expert", "modelrc")
+    kind = str(options.get("select"))
+    pooling = section(options, kind).get("pooling", "MeanPooling")
     if {*head} != {*HEAD} or (kind, pooling) != ("UtteranceLevel", "MeanPooling"):
         odd = ", ".join(sorted({*head} ^ {*HEAD})[:4])
         raise UserError(
@@ -121,7 +121,7 @@ def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 
 def upstream_config(found: Downstream, name: str | None, weights: str | None) -> UpstreamConfig:
-    """Return which upstream was heard, and how its layers were used, in our words."""
+    """Return which upstream the head used, and how its layers were used, in our words."""
     args, theirs = found.args, name or str(found.args.get("upstream"))
     if name is None and (args.get("from_hf_hub") or args.get("hub") == "huggingface"):
         raise UserError(
@@ -140,7 +140,7 @@ def upstream_config(found: Downstream, name: str | None, weights: str | None) ->
 
 
 def chosen_layer(found: Downstream) -> int | None:
-    """Return the one layer that was heard; None where all were mixed."""
+    """Return the one layer that was used; None where all were mixed."""
     key, layer = str(found.args.get("upstream_feature_selection") or "hidden_states"), found.args.get("upstream_layer_selection")
     one = re.fullmatch(r"hidden_state_(\d+)", key)
     if key == "hidden_states":
@@ -153,8 +153,8 @@ def chosen_layer(found: Downstream) -> int | None:
     )
 
 
-def load_heard(found: Downstream, config: UpstreamConfig) -> Upstream:
-    """Return the upstream that the head listens to, with what it became where it was finetuned."""
+def load_trained_upstream(found: Downstream, config: UpstreamConfig) -> Upstream:
+    """Return the head's upstream, with the finetuned weights where it was finetuned."""
     upstream = load_upstream(config, "audio")
     count, layers = upstream.spec.num_layers, 1 if found.logits is None else len(found.logits)
     alone = config.layer is not None or count == 1
@@ -170,7 +170,7 @@ def load_heard(found: Downstream, config: UpstreamConfig) -> Upstream:
     dim = found.head["projector.weight"].shape[1]
     if dim != upstream.spec.dim:
         raise UserError(
-            f"Expected the head of '{found.path}' to hear {upstream.spec.dim} dims, as '{config.name}' has, found {dim}. "
+            f"Expected the head of '{found.path}' to take {upstream.spec.dim} dims, as '{config.name}' has, found {dim}. "
             "Name the right upstream: -u NAME, -k WEIGHTS."
         )
     if found.finetuned:
@@ -198,7 +198,7 @@ def finetune(found: Downstream, upstream: Upstream) -> None:
 
 
 def run_config(found: Downstream, upstream: UpstreamConfig) -> RunConfig:
-    """Return SUPERB's recipe with what the checkpoint says of its own training."""
+    """Return SUPERB's recipe with the options in the checkpoint."""
     runner, data = section(found.config, "runner"), section(found.config, "downstream_expert", "datarc")
     size = [
         part if isinstance(part, int) else 0 for part in (data.get("train_batch_size"), runner.get("gradient_accumulate_steps"))
@@ -226,11 +226,11 @@ def import_head(
             f"Expected {count} classes for the head of '{found.path}', found {len({*names})} ({', '.join(names)}). "
             "Name them in the order of s3prl's labels: --classes neu,hap,…"
         )
-    asked = upstream_config(found, name, weights)
-    upstream = load_heard(found, asked)
+    section_found = upstream_config(found, name, weights)
+    upstream = load_trained_upstream(found, section_found)
     if upstream.spec.num_layers == 1:  # s3prl looks at -l only where there are several
-        asked = replace(asked, layer=None)
-    config = run_config(found, asked)
+        section_found = replace(section_found, layer=None)
+    config = run_config(found, section_found)
     vocabulary = {"classes": list(names), "merge": {"exc": "hap"} if names == CLASSES else {}, "key": "emotion", "counts": {}}
     expert = build_expert(config.seed, config.only, load_task("emotion"), vocabulary, {"audio": upstream})
     model = Model({"audio": upstream}, {"emotion": expert}, {"audio": config.upstream})
@@ -241,10 +241,10 @@ def import_head(
     digest = hash_file(found.path)
     identity = {"config": identity_of(config), "corpus": f"of {digest}", "upstreams": {"audio": upstream.weights_hash()}}
     with folder_aside(folder) as aside:
-        # which utterances is not told; of SUPERB's folds it is all other sessions
+        # which utterances is not known; of SUPERB's folds it is all other sessions
         sessions = [f"Ses0{number}" for number in range(1, 6) if number != found.fold]
         layers = {"emotion/audio": layers_of(model)}
-        architecture = upstream.architecture() if asked.trainable else None
+        architecture = upstream.architecture() if section_found.trainable else None
         save_tensors(RunFolder(aside).best, model.trained_state(), {"imported": digest})
         RunFolder(aside).write(
             config=to_mapping(config),
@@ -259,7 +259,7 @@ def import_head(
 
 
 def layers_of(model: Model) -> dict[str, Any]:
-    """Return the layer weights as layer_weights.json has them; nobody has heard the layers' norms here."""
+    """Return the layer weights as layer_weights.json has them; the layers' norms are not known here."""
     weights = model.weighted_sum("emotion", "audio").weights.tolist()
     return {"weights": weights, "norms": [None] * len(weights), "upstream": model.upstream("audio").name}
 

@@ -1,4 +1,4 @@
-"""What a user names to predict on, as one list of files in order, and what an answer to one of them depends on."""
+"""What a user names to predict on, as one list of files in order, and what a prediction for one of them depends on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..corpus.tables import TABLES, Row, likeliest, read_table
 from ..corpus.transcription.transcripts import column_of
 
 Item = str | Utterance
-Version = list[Any] | None  # what an answer was computed from; None: there is nothing
+Version = list[Any] | None  # what a prediction was computed from; None: there is nothing
 
 # what soundfile reads, by ending: in a folder everything else is passed over
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"} | {
@@ -28,8 +28,8 @@ AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au
 def files_of(names: Sequence[str]) -> list[str | Utterance]:
     """Return the files that the names stand for, in the order given; a folder's files in the order of their paths.
 
-    A list with columns start and end (seconds) stands for stretches of files; one with a column text says what is said.
-    What cannot be read, and a stretch whose seconds are no finite numbers, has its own line in the answer.
+    A list with columns start and end (seconds) stands for stretches of files; one with a column text has the transcripts.
+    What cannot be read, and a stretch whose seconds are no finite numbers, has its own line in the output.
     """
     return [file for name in names for file in _files_of(name)]
 
@@ -45,7 +45,7 @@ def _files_of(name: str) -> Iterable[str | Utterance]:
         return _listed(path)
     if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return [_beside(path, line.strip()) for line in _text_of(path).split("\n") if line.strip()]
-    return [str(path)]  # a file that is missing or broken has its own line in the answer
+    return [str(path)]  # a file that is missing or broken has its own line in the output
 
 
 def _audio_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _listed(path: Path) -> list[str | Utterance]:
 
 
 def _stretch(file: str, row: Row, columns: Mapping[str, str | None], path: Path) -> Utterance:
-    """Return the stretch of a file that a row of a list names, and what the row says is said there."""
+    """Return the stretch of a file that a row of a list names, and the transcript in that row."""
     start, end = (_seconds(row, columns[key], path) for key in ("start", "end"))
     if not math.isfinite(start or 0.0) or not math.isfinite(end or 0.0):
         return Utterance(file, file, math.inf)  # read_audio refuses it; NaN would be no key: it is not equal to itself
@@ -117,7 +117,7 @@ def _beside(table: Path, name: str) -> str:
 
 
 def key_of(item: Item) -> str:
-    """Return what an item is known by: its file, wherever that is named from, and the stretch of it that is asked for."""
+    """Return what an item is known by: its file, wherever that is named from, and the stretch of it."""
     start, seconds = (item.start, item.duration) if isinstance(item, Utterance) else (0.0, None)
     return json.dumps(
         [place_of(item), float(start), None if seconds is None else float(seconds)]
@@ -125,12 +125,12 @@ def key_of(item: Item) -> str:
 
 
 def refuse_two_texts(item: Item, one: Version, other: Version) -> None:
-    """Refuse a stretch that is asked about twice with other words: a table has one row of each."""
+    """Refuse a stretch that is listed twice with other transcripts: a table has one row of each."""
     if one != other:
         begin = item.start if isinstance(item, Utterance) else 0.0
         raise UserError(
             f"Expected one text for each stretch of a file, found two for {audio_of(item)} (from {begin:g} s). "
-            "Leave one out, or ask for the two without --out."
+            "Leave one out, or predict the two without --out."
         )
 
 
@@ -150,19 +150,19 @@ def place_of(item: Item) -> str:
     return place if same else os.path.join(folder, os.path.basename(name))
 
 
-def version_of(item: Item, *, listens: bool, reads: bool) -> Version:
-    """Return what an answer depends on: size and time of change of the audio, and the words; None: the audio is not there."""
+def version_of(item: Item, *, has_audio: bool, has_text: bool) -> Version:
+    """Return what a prediction depends on: size and time of the audio, and the transcript; None: there is no audio."""
     name = audio_of(item)
     found: list[Any] = []
-    if listens:
+    if has_audio:
         state = stat_of(name)
         if state is None:
             return None
         found += state
-    if reads:
-        told = item.text if isinstance(item, Utterance) else None
-        beside = stat_of(str(Path(os.path.expanduser(name)).with_suffix(".txt"))) if told is None else None
-        found.append(beside if told is None else hashlib.sha256(told.encode()).hexdigest()[:16])
+    if has_text:
+        text = item.text if isinstance(item, Utterance) else None
+        beside = stat_of(str(Path(os.path.expanduser(name)).with_suffix(".txt"))) if text is None else None
+        found.append(beside if text is None else hashlib.sha256(text.encode()).hexdigest()[:16])
     return found
 
 

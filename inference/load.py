@@ -20,7 +20,7 @@ def load_run(
 ) -> TrainedRun | Folds:
     """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
 
-    `task` names one of a run of several. A plan answers with the mean of its folds' and seeds' scores, or with one `fold`.
+    `task` names one of a run of several. A plan predicts with the mean of its folds' and seeds' scores, or with one `fold`.
     """
     names = RunFolder(Path(folder).expanduser()).runs()
     if names is None:
@@ -31,7 +31,7 @@ def load_run(
 
 
 def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:
-    """Return a single run where it is the fold that was asked for."""
+    """Return a single run where it is the requested fold."""
     if fold not in (None, run.config.only.corpus.fold):
         raise UserError(
             f"Expected a plan of several folds for --fold {fold}, found the single run '{run.folder}' "

@@ -1,4 +1,4 @@
-"""What is said in the files that a run is asked about: told by a list, written beside the file, or recognised; never made up."""
+"""Transcripts of the files to predict: from a list, from a text beside the file, or from a recogniser; never made up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..corpus.fingerprints import row_key
 from ..corpus.transcription.recogniser import Recogniser, find_asr
 from ..corpus.transcription.transcribe import transcripts_of
 from ..corpus.transcription.transcripts import TranscriptCache
-from .ask import Words
-from .waveforms import SAMPLE_RATE, Heard, hear, name_of
+from .predict import TranscriptLookup
+from .waveforms import SAMPLE_RATE, AudioItem, name_of, read_waveform
 
-Transcriber = Callable[[Heard], str]  # an item -> what is said in it
+Transcriber = Callable[[AudioItem], str]  # an item -> its transcript
 
 
-def words_by(model: str | None = None, device: str = "cpu") -> Words:
-    """Return what gives the words of an item that a run is asked about, those that nobody wrote down by a recogniser if any.
+def lookup_transcripts(model: str | None = None, device: str = "cpu") -> TranscriptLookup:
+    """Return the lookup of an item's transcript, by a recogniser (if any) where nobody wrote one down.
 
-    The recogniser is checked at once, and loaded where it is needed first; what it heard in a file is remembered.
+    The recogniser is checked at once, and loaded where it is needed first; its transcripts are cached.
     """
     if model is None:
         return text_for
@@ -30,27 +30,27 @@ def words_by(model: str | None = None, device: str = "cpu") -> Words:
     return partial(text_for, transcribe=partial(_recognised, cache(partial(Recogniser, asr, device)), transcripts_of(asr), {}))
 
 
-def _recognised(load: Callable[[], Recogniser], kept: TranscriptCache, known: dict[str, str], item: Heard) -> str:
-    """Return what is said in an item: what a recogniser was found to have heard in these bytes, else what it hears now."""
+def _recognised(load: Callable[[], Recogniser], kept: TranscriptCache, known: dict[str, str], item: AudioItem) -> str:
+    """Return the recogniser's transcript of an item: the cached one of these bytes, else a new one."""
     if not isinstance(item, (str, Path, Utterance)):
-        return load().text(hear(item))
+        return load().text(read_waveform(item))
     row = item if isinstance(item, Utterance) else Utterance(str(item), str(item))
     key = row_key(hash_file(row.audio), row, SAMPLE_RATE)
     known |= kept.read()  # with what other processes found meanwhile
     if key not in known:
-        known[key] = load().text(hear(item))
+        known[key] = load().text(read_waveform(item))
         with plain_disk_errors(kept.path):
             kept.keep({key: known[key]})
     return known[key]
 
 
-def text_for(item: Heard, transcribe: Transcriber | None = None) -> str:
-    """Return what is said in an item: the list's text, the text in `x.txt` beside `x.wav`, else what is recognised."""
-    told = item.text if isinstance(item, Utterance) else None
-    if told is None and isinstance(item, (str, Path, Utterance)):
-        told = _text_beside(item)
-    if told is not None:
-        return told
+def text_for(item: AudioItem, transcribe: Transcriber | None = None) -> str:
+    """Return an item's transcript: the list's text, the text in `x.txt` beside `x.wav`, else the recogniser's."""
+    text = item.text if isinstance(item, Utterance) else None
+    if text is None and isinstance(item, (str, Path, Utterance)):
+        text = _text_beside(item)
+    if text is not None:
+        return text
     if transcribe is not None:
         return transcribe(item)
     if isinstance(item, Utterance):

@@ -1,4 +1,4 @@
-"""A finished run as something to ask: which label, with which scores, has this file?"""
+"""A finished run, loaded: it predicts labels and scores of files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..training.model import Model, check_device, weights_of_task
 from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged
-from .ask import Piece, Prediction, Words, ask, ask_all, own_words
-from .waveforms import Heard
+from .predict import Piece, Prediction, TranscriptLookup, predict_item, predict_items, utterance_text
+from .waveforms import AudioItem
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class TrainedRun:
     without: tuple[str, ...] = ()  # optional roles that are left out
 
     @property
-    def reads(self) -> bool:
+    def uses_text(self) -> bool:
         """Whether a text goes with each file."""
         return "text" in self.expert.roles and "text" not in self.without
 
     def without_text(self) -> TrainedRun:
-        """Return the run as it answers without texts, which it must have learnt."""
+        """Return the run without its text role, which it must be trained for."""
         if "text" not in self.expert.optional_roles:
             has = "that needs its text" if "text" in self.expert.roles else "that reads no text"
             raise UserError(
@@ -70,22 +70,22 @@ class TrainedRun:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What is asked for of a file: audio, text."""
+        """The inputs that it needs of a file: audio, text."""
         return self.expert.roles
 
-    def predict(self, what: Heard, text: str | None = None) -> Prediction:
+    def predict(self, what: AudioItem, text: str | None = None) -> Prediction:
         """Return the prediction for a file or a 16 kHz mono waveform, with its text where the run reads one.
 
         What cannot be read raises UserError.
         """
-        return ask(self, what, text)
+        return predict_item(self, what, text)
 
-    def predict_all(self, items: Iterable[Heard], words: Words | None = None) -> Iterator[Prediction]:
+    def predict_all(self, items: Iterable[AudioItem], transcripts: TranscriptLookup | None = None) -> Iterator[Prediction]:
         """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        return ask_all(self, items, words or own_words)
+        return predict_items(self, items, transcripts or utterance_text)
 
     def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
-        """Return one answer, and its scores if there are any, from the pieces of a file."""
+        """Return one prediction, and its scores if there are any, from the pieces of a file."""
         return self.answer.joined([(piece.seconds, self.decode(piece.batch())) for piece in pieces])
 
     def move_to(self, device: str) -> None:
@@ -95,13 +95,13 @@ class TrainedRun:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that decides its answers: weights, vocabulary, how layers are used."""
+        """A hash of everything that decides its predictions: weights, vocabulary, how layers are used."""
         known = RunFolder(self.folder).read().identity("upstreams")["upstreams"]
-        heard = []
+        parts = []
         for role, section in roles_of(self.config).items():
             weights = self.model.upstream(role).weights_hash() if section.trainable else known[role]
-            heard.append((role, weights, replace(section, name="", path=None)))
-        digest = hashlib.sha256(repr([self.vocabulary, self.config.only.expert, heard]).encode())
+            parts.append((role, weights, replace(section, name="", path=None)))
+        digest = hashlib.sha256(repr([self.vocabulary, self.config.only.expert, parts]).encode())
         for _, value in sorted(self.model.experts.state_dict().items()) + sorted(self.model.sums.state_dict().items()):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -113,11 +113,11 @@ class TrainedRun:
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Any:
-        """Return what the answer to a window is decided from: its scores, or the answer itself where there are none.
+        """Return what the prediction for a window is decided from: its scores, or the prediction itself where there are none.
 
         One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
         """
-        output = self.model.answer(self.config.only.task, batch.to(self.device), self.without)
+        output = self.model.output_of(self.config.only.task, batch.to(self.device), self.without)
         return self.expert.decode(output)[0]
 
 

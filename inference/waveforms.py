@@ -1,4 +1,4 @@
-"""What a run can be asked about, as waveforms: files, stretches of files, and arrays."""
+"""Waveforms to predict on: of files, stretches of files, and arrays."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..corpus.base import Utterance
 SAMPLE_RATE = 16_000
 WINDOW_SECONDS = 20.0  # longer files are cut into equal windows of at most this, and joined
 # a file, a stretch of one, or a 16 kHz mono waveform
-Heard = str | Path | Utterance | np.ndarray | Tensor
+AudioItem = str | Path | Utterance | np.ndarray | Tensor
 
 
-def windows_of(item: Heard) -> list[np.ndarray] | UserError:
+def windows_of(item: AudioItem) -> list[np.ndarray] | UserError:
     """Return a file's windows, or why there are none."""
     try:
-        return cut(hear(item))
+        return cut(read_waveform(item))
     except UserError as problem:
         return problem
 
 
-def hear(item: Heard) -> np.ndarray:
+def read_waveform(item: AudioItem) -> np.ndarray:
     """Return a 16 kHz mono waveform that has at least one sample, all of them numbers."""
     if isinstance(item, Utterance):
         waveform = read_complete(item.audio, item.start, item.duration, SAMPLE_RATE)
@@ -49,8 +49,8 @@ def as_float(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-def name_of(item: Heard) -> str:
-    """Return what an item is called in an answer."""
+def name_of(item: AudioItem) -> str:
+    """Return an item's name in the output."""
     return item.audio if isinstance(item, Utterance) else str(item) if isinstance(item, (str, Path)) else "waveform"
 
 

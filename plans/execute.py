@@ -1,4 +1,4 @@
-"""The runs of a plan: each after those it starts from, several at once where asked, what is done skipped."""
+"""Execute the runs of a plan: each after those it starts from, several at once with --jobs, finished ones skipped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..core import process as children
 from ..core.errors import UserError
 from ..core.files import made, write_text
 from ..core.options import merge, write_yaml
-from ..core.run_folder import Held, RunFolder
+from ..core.run_folder import FolderInUse, RunFolder
 from ..core.trust import CHECKPOINTS
 from ..plugins.code import flags_for_another_process, refuse_edited
 from ..runs.config.identity import identity_of, refuse_other
 from ..runs.config.schema import RunConfig, roles_of, to_mapping
 from ..runs.run import refuse_missing_groups, run
-from ..runs.runtime import Runtime, say
+from ..runs.runtime import Runtime, print_progress
 
 Result = dict[str, Any]  # what result.json holds
 SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
@@ -107,15 +107,15 @@ def run_parts(
                 continue
             try:
                 results[part.name] = run_here(part, folder, runtime, f"run {numbers[part.name]} of {len(parts)}: {part.name}")
-            except Held as problem:  # by another machine, say, which runs the same plan: on to the next free one
+            except FolderInUse as problem:  # by another machine, say, which runs the same plan: on to the next free one
                 if not go_on:
                     raise
-                say(runtime, f"passed by: {problem}")
+                print_progress(runtime, f"passed by: {problem}")
             except UserError as problem:
                 if not go_on:
                     raise
                 failed[part.name] = str(problem)
-                say(runtime, f"passed over: {problem}")
+                print_progress(runtime, f"passed over: {problem}")
         waiting = [part for part in waiting if part.name not in results and part.name not in failed]
         if len(waiting) == begun:
             time.sleep(SECONDS_TO_A_FREE_ONE)
@@ -128,7 +128,7 @@ def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
         result = at_hand(part, folder)
         refuse_missing_groups(result, folder / part.name, runtime.by)
         return result
-    say(runtime, words)
+    print_progress(runtime, words)
     return run(located(part, folder), folder / part.name, replace(runtime, named=False))
 
 
@@ -165,21 +165,21 @@ def in_processes(
                     except UserError as problem:
                         if not go_on:
                             raise
-                        if not isinstance(problem, Held):
+                        if not isinstance(problem, FolderInUse):
                             failed[part.name] = str(problem)
                         else:  # on to the next free one
                             waiting.append(part)
                         if part.name not in held:
-                            say(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
+                            print_progress(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
                         held[part.name] = time.monotonic() + SECONDS_TO_A_FREE_ONE
         finally:
             pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
     return results, failed
 
 
-def ended(running: Mapping[Future[Result], Part], waiting: Sequence[Part], held: Mapping[str, float]) -> list[Future[Result]]:
+def ended(running: Mapping[Future[Result], Part], waiting: Sequence[Part], busy: Mapping[str, float]) -> list[Future[Result]]:
     """Return the runs that came to an end, once there is one, or once it is time to look at a held one again."""
-    resting = any(part.name in held for part in waiting)
+    resting = any(part.name in busy for part in waiting)
     assert running or resting or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
     if not running:
         time.sleep(SECONDS_TO_A_FREE_ONE if waiting else 0.0)
@@ -193,15 +193,15 @@ def refuse_foreign(part: Part, folder: Path) -> None:
 
 
 def at_hand(part: Part, folder: Path) -> Result:
-    """Return the result of a finished run, once it is found to be the one that is asked for."""
+    """Return the result of a finished run, once it is found to be the requested one."""
     place, stored = folder / part.name, RunFolder(folder / part.name).read()
     refuse_foreign(part, folder)
     # a folder's identity has the last part of a path alone, which runs of several parts share
     began = starts_of(stored.config())
-    for asked, found in zip(starts_of(to_mapping(part.config)), began, strict=True):
-        if asked in part.needs and not str(found).endswith(part.needs[asked]):
+    for start, found in zip(starts_of(to_mapping(part.config)), began, strict=True):
+        if start in part.needs and not str(found).endswith(part.needs[start]):
             raise UserError(
-                f"Expected the run in '{place}' to start from {part.needs[asked]}, found that it started from {found}. "
+                f"Expected the run in '{place}' to start from {part.needs[start]}, found that it started from {found}. "
                 "Remove it, or choose another folder with -p."
             )
     return stored.result("tasks" if part.config.is_joint else "scores", "marks")
@@ -214,15 +214,15 @@ def starts_of(mapping: Mapping[str, Any]) -> list[str]:
     return [*((mapping.get(role) or {}).get("name") or "" for role in ROLES), *heads]
 
 
-def why_stopped(name: str, told: str, place: Path) -> str:
-    """Return in one line why a process stopped, by what it told; what is no user's mistake is kept beside the run."""
-    lines = told.strip().splitlines() or ["nothing was told"]
+def why_stopped(name: str, output: str, place: Path) -> str:
+    """Return in one line why a process stopped, from its output; the output of a crash is kept beside the run."""
+    lines = output.strip().splitlines() or ["it printed nothing"]
     mistake = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
     if mistake is not None:
         return f"Run '{name}' stopped: {in_one_line(lines[mistake:]).removeprefix('error: ')}"
     kept = RunFolder(place).stopped
-    write_text(kept, told)
-    return f"Run '{name}' stopped: {lines[-1].strip()} (all that it told: {kept})"
+    write_text(kept, output)
+    return f"Run '{name}' stopped: {lines[-1].strip()} (its whole output: {kept})"
 
 
 def in_one_line(lines: Sequence[str]) -> str:
@@ -236,8 +236,8 @@ def in_one_line(lines: Sequence[str]) -> str:
 def flags_of_typed_files(config: RunConfig) -> list[str]:
     """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
     section = roles_of(config).get("audio")
-    asked = section is not None and section.path and section.name.startswith("s3prl/") and CHECKPOINTS.allows(section.path)
-    return ["-k", str(section.path)] if asked and section is not None else []
+    was_typed = section is not None and section.path and section.name.startswith("s3prl/") and CHECKPOINTS.allows(section.path)
+    return ["-k", str(section.path)] if was_typed and section is not None else []
 
 
 def devices_of(device: str, jobs: int) -> list[str]:
@@ -265,15 +265,15 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
         """Run one part in a process of its own."""
         place = folder / part.name
         there = RunFolder(place)
-        there.refuse_held()
+        there.refuse_in_use()
         config = located(part, folder)
         if runtime.named and there.is_finished:  # nothing to compute: no process is worth its start
             return run_here(part, folder, runtime, "")
         # what this process resolved is what that one runs
-        asked = recipes / f"{parts.index(part)}.yaml"
-        write_yaml(asked, to_mapping(config))
+        recipe = recipes / f"{parts.index(part)}.yaml"
+        write_yaml(recipe, to_mapping(config))
         verb = children.command("headwater", "downstream")
-        flags = ["-c", str(asked), "-p", str(place), "--device", device, *["--share-layers"] * runtime.share_layers]
+        flags = ["-c", str(recipe), "-p", str(place), "--device", device, *["--share-layers"] * runtime.share_layers]
         flags += ["--by", ",".join(runtime.by)] if runtime.by else []
         flags += ["-v", str(part.fold)] if config.folds else []  # the recipe's folds are the plan's, of which this is one
         refuse_edited()
@@ -282,9 +282,9 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
             command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            there.refuse_held()  # another machine was quicker
+            there.refuse_in_use()  # another machine was quicker
             raise UserError(why_stopped(part.name, done.stderr, place))
-        say(runtime, f"done      {part.name}")
+        print_progress(runtime, f"done      {part.name}")
         return there.read().result()
 
     return start

@@ -1,4 +1,4 @@
-"""What a plan will take: steps, disk and hours, as far as its finished and running runs tell."""
+"""What a plan will take: steps, disk and hours, as far as its finished and running runs show."""
 
 from __future__ import annotations
 
@@ -154,10 +154,10 @@ def missing_weights(run: Part, folder: Path | None = None) -> dict[str, str]:
 def missing_transcripts(config: RunConfig) -> str:
     """Return how a recogniser's transcripts are made, where this machine has none by it, of any corpus; else nothing."""
     corpus = config.only.corpus
-    told = corpus.transcripts
-    if told is None or Path(told).suffix.lower() in TABLES or not config.text_upstream.name:
+    source = corpus.transcripts
+    if source is None or Path(source).suffix.lower() in TABLES or not config.text_upstream.name:
         return ""
-    model, language = re.sub(r":[a-z]{2,}$", "", told), (re.findall(r":([a-z]{2,})$", told) or [""])[0]
+    model, language = re.sub(r":[a-z]{2,}$", "", source), (re.findall(r":([a-z]{2,})$", source) or [""])[0]
     for path in (cache_folder() / "transcripts").glob("*.jsonl"):
         with path.open("rb") as file:
             first = file.readline()

@@ -23,7 +23,7 @@ from ..runs.evaluation import task_place
 from ..runs.prepare import read_corpus
 from ..runs.results import finite, intervals_of, read_predictions, read_tables
 from ..runs.run import references, run
-from ..runs.runtime import Runtime, say
+from ..runs.runtime import Runtime, print_progress
 from ..training.loop import relative_gain
 from .execute import STAGE, Part, Result, named_runs, run_parts, with_differences
 
@@ -156,7 +156,7 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     layers = {part.config.upstream.layer for part in parts}
     runtime = replace(runtime, share_layers=runtime.share_layers or len(layers) > 1)
     done = sum(RunFolder(folder / part.name).result.is_file() for part in parts)
-    say(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
+    print_progress(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
     results, _ = run_parts(parts, folder, runtime, jobs)
     reported = [part for part in parts if part.stage == parts[-1].stage]
     summary = summarise(reported, [results[part.name] for part in reported], folder)

@@ -1,4 +1,4 @@
-"""What stands in the folder of a paper's recipe: the runs that it asks for, and those that it does not."""
+"""Inventory of a paper's folder: the runs of its recipe, and others."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Twin = Callable[[Path, Path], str]  # what two folders do not have in common; ""
 
 
 @dataclass(frozen=True)
-class Found:
+class Inventory:
     """The runs of a plan that are there, by name."""
 
     folder: Path
-    results: Mapping[str, Result]  # of the finished runs that the recipe asks for
+    results: Mapping[str, Result]  # of the finished runs of the recipe
     foreign: Mapping[str, str]  # another run stands there: why
 
 
-def find_runs(plan: PaperPlan, folder: Path) -> Found:
+def find_runs(plan: PaperPlan, folder: Path) -> Inventory:
     """Return the runs with the recipe's options, from the recipe's starts, and on one corpus; and why others do not count."""
     results: dict[str, Result] = {}
     foreign: dict[str, str] = {}
@@ -49,12 +49,12 @@ def find_runs(plan: PaperPlan, folder: Path) -> Found:
             results.pop(run.name)
             if lost in foreign:
                 foreign[run.name] = f"'{run.name}' starts from '{lost}': {foreign[lost]}"
-    return Found(folder, results, foreign)
+    return Inventory(folder, results, foreign)
 
 
 def mixed(plan: PaperPlan, folder: Path, results: Mapping[str, Result]) -> dict[str, str]:
-    """Return the finished runs that heard another corpus or another upstream than those before them, with the reason."""
-    first: dict[str, str] = {}  # what must be alike -> the first run of which it is asked
+    """Return the finished runs on another corpus or upstream than those before them, with the reason."""
+    first: dict[str, str] = {}  # what must be alike -> the first run that has it
     wrong: dict[str, str] = {}
     for part, runs in plan.runs.items():
         for run in (run for run in runs if run.name in results):
@@ -72,13 +72,11 @@ def mixed(plan: PaperPlan, folder: Path, results: Mapping[str, Result]) -> dict[
 def comparisons(plan: PaperPlan, part: str, run: Part) -> list[tuple[str, Twin]]:
     """Return what a run must have in common with others: by a key that these share, how two of them are compared."""
     config = run.config
-    heard = corpus_key(config, plan.words[part])
+    corpus = corpus_key(config, plan.corpus_names[part])
     read = bool(config.text_upstream.name)
-    exact = [heard, [*roles_of(config)], read and config.only.corpus.transcripts]
-    found: list[tuple[str, Twin]] = [(_key("answers", heard), other_answers)]
-    if (
-        not load_task(config.only.task).question(config.only.expert).writes
-    ):  # what such a run can learn from depends on its frames
+    exact = [corpus, [*roles_of(config)], read and config.only.corpus.transcripts]
+    found: list[tuple[str, Twin]] = [(_key("answers", corpus), other_references)]
+    if not load_task(config.only.task).question(config.only.expert).writes:  # what such a run can train on depends on its frames
         found.append((_key("corpus", exact), other_corpus))
     if not any(section.name.startswith((PART, STAGE)) for section in roles_of(config).values()):
         found.append((_key("upstreams", [part, run.stage]), other_upstreams))
@@ -98,7 +96,7 @@ def _key(kind: str, value: Any) -> str:
 
 
 def other_corpus(here: Path, there: Path) -> str:
-    """Return what is different in the corpora of two runs that listen and read alike."""
+    """Return what is different in the corpora of two runs with the same inputs."""
     known = [RunFolder(place).read().identity("corpus")["corpus"] for place in (here, there)]
     return "" if known[0] == known[1] else "two corpora (other utterances, cuts or labels, under the same name)"
 
@@ -110,21 +108,21 @@ def other_upstreams(here: Path, there: Path) -> str:
     return f"other weights of the {' and '.join(roles)} upstream" if roles else ""
 
 
-def other_answers(here: Path, there: Path) -> str:
+def other_references(here: Path, there: Path) -> str:
     """Return on which split two runs were tested on other utterances or references."""
     for split in RunFolder(here).splits():
         path, twin = (RunFolder(place).predictions(split) for place in (here, there))
         if twin.is_file():
-            one, other = asked_in(path), asked_in(twin)
+            one, other = tested_utterances(path), tested_utterances(twin)
             if one != other:
                 shared = len(one.items() & other.items())
                 return f"{shared} utterances in common of {len(one)} and {len(other)} in split '{split}'"
     return ""
 
 
-def asked_in(path: Path) -> dict[str, tuple[str, ...]]:
+def tested_utterances(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the utterances of a split by id, each with its start and references."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        told = [name for name in rows.fieldnames or () if name == "start" or name.startswith("reference")]
-        return {row["id"]: tuple(row[name] for name in told) for row in rows}
+        columns = [name for name in rows.fieldnames or () if name == "start" or name.startswith("reference")]
+        return {row["id"]: tuple(row[name] for name in columns) for row in rows}

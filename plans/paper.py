@@ -27,8 +27,8 @@ PLACE = r"\{([^{}]+)\}"  # in a caption: the option of a part
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the command line says of a recipe's parts."""
+class CommandOptions:
+    """The options of a recipe's parts on the command line."""
 
     data: Mapping[str, str] = field(default_factory=dict)  # a corpus' word -> where it lies
     overrides: Sequence[Mapping[str, Any]] = ()  # options of every part, or of those whose name or pattern is the first key
@@ -42,13 +42,13 @@ class PaperPlan:
     recipe: Recipe
     configs: Mapping[str, RunConfig]
     runs: Mapping[str, Sequence[Part]]
-    words: Mapping[str, str]  # part -> what --data calls its corpus
+    corpus_names: Mapping[str, str]  # part -> what --data calls its corpus
 
     def reported(self, name: str) -> list[Part]:
         """Return the runs that speak for a part: of stages the last."""
         return [run for run in self.runs[name] if run.stage == self.runs[name][-1].stage]
 
-    def told(self, text: str) -> str:
+    def filled(self, text: str) -> str:
         """Return a caption with what its parts' options are in place of `{PART.key}`."""
         return re.sub(PLACE, lambda match: " and ".join(values_of(match[1], self.configs)), text)
 
@@ -67,44 +67,44 @@ class PaperPlan:
         return [name for name in self.runs if name in wanted]
 
 
-def plan_recipe(mapping: Mapping[str, Any], given: Given | None = None) -> PaperPlan:
+def plan_recipe(mapping: Mapping[str, Any], given: CommandOptions | None = None) -> PaperPlan:
     """Return every run of a recipe; all mistakes in it come together, before anything is loaded."""
     errors: list[str] = []
-    recipe, given = bind(Recipe, mapping, "", errors), given or Given()
+    recipe, given = bind(Recipe, mapping, "", errors), given or CommandOptions()
     if not recipe.parts and not errors:
         errors.append("Expected parts in a paper's recipe, found none. Write `parts: {name: {…}}`.")
     configs: dict[str, RunConfig] = {}
     runs: dict[str, list[Part]] = {}
-    words: dict[str, str] = {}
-    said: dict[str, list[str]] = {}  # what is wrong with base is wrong in every part: it is told once
+    corpus_names: dict[str, str] = {}
+    messages: dict[str, list[str]] = {}  # what is wrong with base is wrong in every part: it is reported once
     for name, differences in recipe.parts.items():
         try:
-            configs[name], runs[name], words[name] = planned(recipe, name, differences, given)
+            configs[name], runs[name], corpus_names[name] = planned(recipe, name, differences, given)
         except UserError as problem:
             for line in str(problem).splitlines():
-                said.setdefault(line, []).append(name)
-    for line, names in said.items():
+                messages.setdefault(line, []).append(name)
+    for line, names in messages.items():
         errors.append(f"{line} ({'every part' if len(names) == len(recipe.parts) > 1 else 'part ' + ', '.join(names)})")
-    if given.overrides and said and all(len(names) < len(recipe.parts) for names in said.values()):
+    if given.overrides and messages and all(len(names) < len(recipe.parts) for names in messages.values()):
         errors.append("Options of some parts alone are given as -o PART.key=value, or 'PATTERN*.key=value'.")
-    if not said:
-        refuse_unused(given, configs, words, errors)
+    if not messages:
+        refuse_unused(given, configs, corpus_names, errors)
     runs = linked(runs, recipe.parts, errors)
     check_recipe(recipe, configs, errors)
     if not errors:
         check_captions(recipe, configs, errors)
     if errors:
         raise UserError("\n".join(dict.fromkeys(errors)))
-    return PaperPlan(recipe, configs, runs, words)
+    return PaperPlan(recipe, configs, runs, corpus_names)
 
 
-def refuse_unused(given: Given, configs: Mapping[str, RunConfig], words: Mapping[str, str], errors: list[str]) -> None:
-    """Add an error for a corpus or weights that no part hears."""
+def refuse_unused(given: CommandOptions, configs: Mapping[str, RunConfig], words: Mapping[str, str], errors: list[str]) -> None:
+    """Add an error for a corpus or weights that no part uses."""
     names = {section.name for config in configs.values() for section in roles_of(config).values()}
     upstreams = {name for name in names if not name.startswith((PART, STAGE))}
     kinds = (("--data for a corpus", given.data, {*words.values()}), ("--weights for an upstream", given.weights, upstreams))
-    for flag, told, known in kinds:
-        unknown = next((word for word in told if word not in known), None)
+    for flag, typed, known in kinds:
+        unknown = next((word for word in typed if word not in known), None)
         if unknown is not None:
             there = ", ".join(sorted(known))
             errors.append(f"Expected {flag} of the recipe ({there}), found '{unknown}'.{nearest(unknown, known)}")
@@ -112,10 +112,12 @@ def refuse_unused(given: Given, configs: Mapping[str, RunConfig], words: Mapping
         if not Path(place).expanduser().is_dir():
             errors.append(f"Expected a folder with weights after --weights {name}=, found none at '{place}'. Check the path.")
     for word in (word for word in given.data if any(configs[part].only.corpus.demo for part in words if words[part] == word)):
-        errors.append(f"Expected no --data for '{word}' (a miniature is heard), found '{given.data[word]}'. Leave it out.")
+        errors.append(f"Expected no --data for '{word}' (the part uses a miniature), found '{given.data[word]}'. Leave it out.")
 
 
-def planned(recipe: Recipe, name: str, differences: Mapping[str, Any], given: Given) -> tuple[RunConfig, list[Part], str]:
+def planned(
+    recipe: Recipe, name: str, differences: Mapping[str, Any], given: CommandOptions
+) -> tuple[RunConfig, list[Part], str]:
     """Return a part's config, its runs, and the word that --data has for its corpus."""
     errors: list[str] = []
     scope = bind(Scope, differences.get("plan", {}), "plan", errors)
@@ -142,7 +144,7 @@ def planned(recipe: Recipe, name: str, differences: Mapping[str, Any], given: Gi
     return config, named(name, parts, config), word
 
 
-def located_in(config: RunConfig, word: str, given: Given) -> dict[str, Any]:
+def located_in(config: RunConfig, word: str, given: CommandOptions) -> dict[str, Any]:
     """Return where a part's corpus and weights lie, as far as the command line says."""
     found: dict[str, Any] = {}
     if word in given.data:
@@ -261,7 +263,7 @@ def needs_of(run: Part, runs: Mapping[str, Sequence[Part]], errors: list[str]) -
 
 
 def is_twin(run: Part, other: Part, others: Sequence[Part]) -> bool:
-    """Tell whether a run may start from another: on the same corpus only from its own fold, which has not heard its test."""
+    """Tell whether a run may start from another: on the same corpus only from its own fold, which was not trained on its test."""
     here, there = run.config.only.corpus, other.config.only.corpus
     same_folds = (here.name, here.protocol) == (there.name, there.protocol)
     seed = other.seed == run.seed or len({each.seed for each in others}) == 1

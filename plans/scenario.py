@@ -68,7 +68,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     if wants["but"] and len(config.tasks) < 2:
         raise UserError(f"Expected at least two tasks for --scenario {scenario}, found one. Add more to --tasks.")
     refuse_final(config, scenario, seeds)
-    # said now, and not after the single-task runs
+    # reported now, and not after the single-task runs
     shares = config.shared_weights or any(section.trainable for section in roles_of(config).values())
     refuse_nothing_shared(config, make_balancer(config.balance, [*config.tasks]), shares=shares)
     parts: list[Part] = []

@@ -20,7 +20,7 @@ FAMILY = "headwater_own_"  # what the modules of typed code are called in this p
 
 
 @dataclass(frozen=True)
-class OwnCode:
+class UserCode:
     """What a typed path is: a task (a folder), an upstream or a corpus (a file)."""
 
     kind: Kind
@@ -34,7 +34,7 @@ def is_path(word: str, kind: Kind) -> bool:
     return word.endswith(".py") or (kind == "task" and os.sep in word)
 
 
-def use(word: str, kind: Kind | None = None) -> OwnCode:
+def use(word: str, kind: Kind | None = None) -> UserCode:
     """Execute the code at a path that the user typed, and make it known by its name; the same code is executed once.
 
     The code's own imports bring in the registry that it registers with: no kind is known here.
@@ -55,28 +55,28 @@ def use(word: str, kind: Kind | None = None) -> OwnCode:
             registry.register_found(module, f"'{word}'", module.__name__)
         found = [code for code in used() if (code.path, code.digest) == (path, digest)]
         if len(found) != 1:
-            words = ", ".join(f"{code.kind} '{code.name}'" for code in found) or "none"
+            names_found = ", ".join(f"{code.kind} '{code.name}'" for code in found) or "none"
             kinds: list[Kind] = ["task"] if path.is_dir() else ["upstream", "corpus"] if kind is None else [kind]
             wanted = " or ".join(ENTRIES[kind] for kind in kinds)
             advice = "Add it." if path.is_dir() else "CONTRIBUTING.md shows one."
-            raise UserError(f"Expected {wanted} in '{word}', found {words}. {advice}")
+            raise UserError(f"Expected {wanted} in '{word}', found {names_found}. {advice}")
         refuse_kind(found[0], kind, word)
     return found[0]
 
 
-def used() -> list[OwnCode]:
+def used() -> list[UserCode]:
     """Return all that was typed in this process."""
     rows = ((kind, name, registry.origin(name)) for kind, registry in REGISTRIES.items() for name in registry.loaded())
-    return [OwnCode(kind, name, Path(row.place), row.code) for kind, name, row in rows if row and row.kind == "typed"]
+    return [UserCode(kind, name, Path(row.place), row.code) for kind, name, row in rows if row and row.kind == "typed"]
 
 
-def find(kind: Kind, name: str) -> OwnCode | None:
+def find(kind: Kind, name: str) -> UserCode | None:
     """Return what was typed under a name."""
     return next((code for code in used() if (code.kind, code.name) == (kind, name)), None)
 
 
 def flags_for_another_process() -> list[str]:
-    """Return what a process that this one starts must be told, for what was typed here to be known there."""
+    """Return the environment of a process that this one starts, in which what was typed here is known."""
     return [word for code in used() for word in ("--use", str(code.path))]
 
 
@@ -90,7 +90,7 @@ def refuse_edited() -> None:
             )
 
 
-def known_as(word: str, kind: Kind, flag: str = "") -> str:
+def name_behind(word: str, kind: Kind, flag: str = "") -> str:
     """Return the name behind a word of a recipe; a path is executed only where the user typed it too."""
     if not is_path(word, kind):
         return word
@@ -104,8 +104,8 @@ def known_as(word: str, kind: Kind, flag: str = "") -> str:
     return code.name
 
 
-def refuse_kind(code: OwnCode, kind: Kind | None, word: str) -> None:
-    """Refuse an upstream where a corpus is asked for, and the like."""
+def refuse_kind(code: UserCode, kind: Kind | None, word: str) -> None:
+    """Refuse an upstream in place of a corpus, and the like."""
     if kind not in (None, code.kind):
         raise UserError(
             f"Expected {ENTRIES[kind]} in '{word}', found the {code.kind} '{code.name}'. Type it after {FLAGS[code.kind]}."
@@ -170,9 +170,7 @@ def _executed(path: Path, digest: str) -> ModuleType:
                     del sys.modules[module]
             if isinstance(problem, UserError):
                 raise
-            raise UserError(
-                f"Expected code that runs in '{path}', found {told_in_one_line(problem, path)}. Mend it."
-            ) from problem
+            raise UserError(f"Expected code that runs in '{path}', found {one_line_error(problem, path)}. Mend it.") from problem
         finally:
             sys.pycache_prefix = prefix
 
@@ -193,11 +191,11 @@ def _as_module(name: str, file: Path | None, folder: Path | None = None) -> Modu
     return module
 
 
-def told_in_one_line(problem: BaseException, path: Path) -> str:
+def one_line_error(problem: BaseException, path: Path) -> str:
     """Return what went wrong in a user's code: the error, its file and its line."""
-    words = " ".join(str(problem).split())
+    message = " ".join(str(problem).split())
     if isinstance(problem, SyntaxError) and problem.filename:
         return f"{type(problem).__name__}: {problem.msg} ({Path(problem.filename).name}, line {problem.lineno})"
     own = [frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename).is_relative_to(path)]
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return f"{type(problem).__name__}: {words}{place}" if words else f"{type(problem).__name__}{place}"
+    return f"{type(problem).__name__}: {message}{place}" if message else f"{type(problem).__name__}{place}"

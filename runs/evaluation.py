@@ -15,7 +15,7 @@ from ..downstream.base import Outcome
 from ..training.config import TrainingConfig
 from ..training.loop import evaluate
 from ..training.step import Progress, TaskData
-from .prepare import Prepared
+from .prepare import RunSetup
 from .results import split_results, write_split
 from .state import load_weights
 
@@ -67,23 +67,23 @@ def write_evaluation(place: RunFolder, evaluation: Evaluation, marks: Sequence[s
 
 
 def evaluate_kept(
-    folder: Path, prepared: Prepared, progress: Progress, evaluate_now: Evaluate, accelerator: Accelerator
+    folder: Path, setup: RunSetup, progress: Progress, evaluate_now: Evaluate, accelerator: Accelerator
 ) -> dict[str, dict[str, Evaluation]]:
     """Evaluate each task with the last weights and the best; weights of one step are tested once. Then these are in the model."""
-    found: dict[str, dict[str, Evaluation]] = {name: {} for name in prepared.tasks}
+    found: dict[str, dict[str, Evaluation]] = {name: {} for name in setup.tasks}
     run = RunFolder(folder)
     for kept, path in zip(KEPT, (run.last, run.best), strict=True):
         again = kept == "best" and progress.best_step == progress.step
         if not again:
-            load_weights(prepared.model, path)
-        for name, task in prepared.tasks.items():
+            load_weights(setup.model, path)
+        for name, task in setup.tasks.items():
             found[name][kept] = found[name]["last"] if again else evaluate_now(task)
             if not again:
-                keep(folder, kept, found[name][kept], prepared.marks, accelerator)
+                keep(folder, kept, found[name][kept], setup.marks, accelerator)
     return found
 
 
-def keep_own(folder: Path, marks: Sequence[str], evaluate_now: Evaluate, accelerator: Accelerator, task: TaskData) -> None:
+def keep_own_best(folder: Path, marks: Sequence[str], evaluate_now: Evaluate, accelerator: Accelerator, task: TaskData) -> None:
     """Evaluate a task with the weights of now, which were never as good for it on dev."""
     keep(folder, "own", evaluate_now(task), marks, accelerator)
 

@@ -17,24 +17,24 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..core.errors import UserError
-from ..core.files import cache_folder, in_words, plain_disk_errors
+from ..core.files import cache_folder, format_bytes, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
 from ..training.loop import ahead, shows_progress
 from ..training.source import Source
 from ..training.step import TaskData, cropped
-from ..upstream.base import Layers, Reads, Upstream
-from ..upstream.store.reading import MemoryLayers, ShardLayers, Stored
+from ..upstream.base import Layers, TokenCounter, Upstream
+from ..upstream.store.reading import MemoryLayers, ShardLayers, StoredLayers
 from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, parse_size, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
-from .prepare import Prepared
+from .prepare import RunSetup
 
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
 TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}
 HEADING = 10  # characters before what a printed line says: "store     "
-Say = Callable[[str], None]
+Printer = Callable[[str], None]
 
 
 class Unwritable(UserError):
@@ -53,61 +53,61 @@ class Demand:
     pooled: bool  # the mean of an utterance's frames is all that the head needs
 
 
-def with_store(prepared: Prepared, accelerator: Accelerator, say: Say, *, share_layers: bool = False) -> Prepared:
-    """Return the run with stored features where it may have them, filled; `say` prints what happens.
+def with_store(setup: RunSetup, accelerator: Accelerator, show: Printer, *, share_layers: bool = False) -> RunSetup:
+    """Return the run with stored features where it may have them, filled; `show` prints what happens.
 
     Each task has spaces of its own: means where its head needs no more, else frames.
     `share_layers`: other runs of the plan use other layers, so that all are stored.
     """
-    mode = prepared.config.store.mode
-    reasons = {role: refusal(prepared, role) for role in prepared.model.configs}
+    mode = setup.config.store.mode
+    reasons = {role: refusal(setup, role) for role in setup.model.configs}
     if all(reasons.values()) and mode not in ("off", "auto"):
         found = " and ".join(dict.fromkeys(reasons.values()))
         raise UserError(f"Expected features that can be stored for --store {mode}, found {found}. Use --store off.")
     usable = [role for role, reason in reasons.items() if not reason and mode != "off"]
     tasks: dict[str, TaskData] = {}
     notes: list[str] = []
-    for name, task in prepared.tasks.items():
-        prefix = f"{name}: " * prepared.config.is_joint
-        tell = partial(prefixed, say, prefix)
-        tasks[name], note = stored_task(prepared, task, usable, accelerator, tell, share_layers=share_layers)
+    for name, task in setup.tasks.items():
+        prefix = f"{name}: " * setup.config.is_joint
+        show_prefixed = partial(prefixed, show, prefix)
+        tasks[name], note = stored_task(setup, task, usable, accelerator, show_prefixed, share_layers=share_layers)
         if note:
-            tell(f"note      {note}")
+            show_prefixed(f"note      {note}")
             notes.append(prefix + note)
     kinds = {name: task.source.kind for name, task in tasks.items()}
-    features = kinds if prepared.config.is_joint else next(iter(kinds.values()))
-    identity = {**prepared.identity, "features": features}
-    ready = replace(prepared, tasks=tasks, notes=(*prepared.notes, *notes), identity=identity)
+    features = kinds if setup.config.is_joint else next(iter(kinds.values()))
+    identity = {**setup.identity, "features": features}
+    ready = replace(setup, tasks=tasks, notes=(*setup.notes, *notes), identity=identity)
     if mode == "check":
         for task in (task for task in tasks.values() if task.source.stored):
-            check(ready, task, accelerator, say)
+            check(ready, task, accelerator, show)
     return ready
 
 
-def prefixed(say: Say, prefix: str, line: str) -> None:
+def prefixed(show: Printer, prefix: str, line: str) -> None:
     """Print a line with the name of a task behind its heading."""
-    say(line[:HEADING] + prefix + line[HEADING:])
+    show(line[:HEADING] + prefix + line[HEADING:])
 
 
 def stored_task(
-    prepared: Prepared, task: TaskData, roles: Sequence[str], accelerator: Accelerator, say: Say, *, share_layers: bool
+    setup: RunSetup, task: TaskData, roles: Sequence[str], accelerator: Accelerator, show: Printer, *, share_layers: bool
 ) -> tuple[TaskData, str]:
     """Return a task with its stored features, and what a user should know of them."""
-    config, stored = prepared.config, dict[str, Stored]()
+    config, stored = setup.config, dict[str, StoredLayers]()
     roles = [role for role in roles if role in task.source.roles]
     cut = with_crops(task, config) if "audio" in roles else task
     for role in roles:
         try:
-            layers = stored_layers(prepared, cut, role, accelerator, say, share_layers)
+            layers = stored_layers(setup, cut, role, accelerator, show, share_layers)
         except Unwritable as problem:
             if config.store.mode != "auto":
                 raise
-            say(f"store     not used, so that features are computed in every step: {problem}")
+            show(f"store     not used, so that features are computed in every step: {problem}")
             break
         if layers is not None:
             stored[role] = layers
     kept = cut if "audio" in stored else task
-    words = f"training hears {config.store.crops} fixed stretches of each utterance, those stored (--store off draws new ones)"
+    words = f"training uses {config.store.crops} fixed stretches of each utterance, those stored (--store off draws new ones)"
     source = Source(task.source.roles, stored)  # a part of what a run is: float16 frames are not what audio gives
     return replace(kept, source=source), words if kept.crops else ""
 
@@ -133,13 +133,13 @@ def stretches_of(task: TaskData) -> list[Example]:
     return [*cuts, *(example for split, rows in task.splits.items() if split != "train" or not cuts for example in rows)]
 
 
-def refusal(prepared: Prepared, role: str) -> str:
+def refusal(setup: RunSetup, role: str) -> str:
     """Return why the features of a role cannot be stored; "" where they can."""
-    config = prepared.model.configs[role]
+    config = setup.model.configs[role]
     if config.trainable:
         return "an upstream that is finetuned (-f)"
     # a run folder's upstream has the padding of its own recipe
-    if config.padding != "exact" or not getattr(prepared.model.upstream(role), "exact", True):
+    if config.padding != "exact" or not getattr(setup.model.upstream(role), "exact", True):
         return "padding s3prl: an utterance's features depend on its batch mates"
     return ""
 
@@ -150,29 +150,29 @@ def store_root(mode: str) -> Path:
 
 
 def stored_layers(
-    prepared: Prepared, task: TaskData, role: str, accelerator: Accelerator, say: Say, share_layers: bool
-) -> Stored | None:
+    setup: RunSetup, task: TaskData, role: str, accelerator: Accelerator, show: Printer, share_layers: bool
+) -> StoredLayers | None:
     """Return what serves a role's stored rows, those that are missing computed first; None where they would take too much.
 
     The main process decides for all: what the others see of the disk changes while it is filled.
     """
-    root, demand, store = store_root(prepared.config.store.mode), None, None
+    root, demand, store = store_root(setup.config.store.mode), None, None
     with all_or_none(accelerator):
         if accelerator.is_main_process:
-            demand = demand_of(prepared, task, role, root)
-            store = choose_store(prepared, demand, say, share_layers)
+            demand = demand_of(setup, task, role, root)
+            store = choose_store(setup, demand, show, share_layers)
     decided = [None if store is None else store.space]
     if accelerator.num_processes > 1:
         broadcast_object_list(decided)
     if decided[0] is None:
         return None
     with all_or_none(accelerator):
-        demand = demand or demand_of(prepared, task, role, root)
+        demand = demand or demand_of(setup, task, role, root)
         with disk_problems(root):
-            store = store or Store(root, decided[0], prepared.model.upstream(role).name)
-            fill(prepared, store, demand, accelerator, say)
+            store = store or Store(root, decided[0], setup.model.upstream(role).name)
+            fill(setup, store, demand, accelerator, show)
             store.touch()
-            layers = make_layers(prepared.config, store, demand)
+            layers = make_layers(setup.config, store, demand)
     return layers
 
 
@@ -191,7 +191,7 @@ def all_or_none(accelerator: Accelerator) -> Iterator[None]:
 
 @contextmanager
 def disk_problems(root: Path) -> Iterator[None]:
-    """Turn what the store's disk refuses into one line that can be told from a user's other mistakes."""
+    """Turn what the store's disk refuses into one line that differs from a user's other mistakes."""
     try:
         yield
     except OSError as problem:
@@ -202,13 +202,13 @@ def disk_problems(root: Path) -> Iterator[None]:
             raise Unwritable(f"{line} --store off goes without, --store DIR keeps features elsewhere.") from None
 
 
-def demand_of(prepared: Prepared, task: TaskData, role: str, root: Path) -> Demand:
+def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path) -> Demand:
     """Return the utterances of all of a task's splits with their row keys, and the layers that are used."""
     with disk_problems(root):
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and told once
+        with tempfile.TemporaryFile(dir=root):  # a folder that cannot be written is found here, and reported once
             pass
-    spec, layer = prepared.model.upstream(role).spec, prepared.model.configs[role].layer
+    spec, layer = setup.model.upstream(role).spec, setup.model.configs[role].layer
     examples = {row.utterance.id: row for row in stretches_of(task)}
     utterances = [row.utterance for row in examples.values()]
     keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
@@ -216,27 +216,27 @@ def demand_of(prepared: Prepared, task: TaskData, role: str, root: Path) -> Dema
     return Demand(role, root, examples, keys, layers, pooled=task.expert.pools.get(role) == "mean")
 
 
-def choose_store(prepared: Prepared, demand: Demand, say: Say, share_layers: bool) -> Store | None:
-    """Return the store of the layers asked for, or of all where it holds them already; None where it would take too much."""
-    role, config = demand.role, prepared.config
-    upstream = prepared.model.upstream(role)
-    asked = space_of(
+def choose_store(setup: RunSetup, demand: Demand, show: Printer, share_layers: bool) -> Store | None:
+    """Return the store of the requested layers, or of all where it holds them already; None where it would take too much."""
+    role, config = demand.role, setup.config
+    upstream = setup.model.upstream(role)
+    requested = space_of(
         upstream,
-        prepared.model.configs[role],
+        setup.model.configs[role],
         layers=demand.layers,
         pooled=demand.pooled,
         precision=config.training.precision,
-        weights_hash=prepared.identity["upstreams"][role],
+        weights_hash=setup.identity["upstreams"][role],
     )
-    everything = replace(asked, layers=tuple(range(upstream.spec.num_layers)))
+    everything = replace(requested, layers=tuple(range(upstream.spec.num_layers)))
     with disk_problems(demand.root):
         store = None
-        if share_layers or asked == everything or (demand.root / everything.key).is_dir():
+        if share_layers or requested == everything or (demand.root / everything.key).is_dir():
             store = Store(demand.root, everything, upstream.name)
-            if not (share_layers or asked == everything or store.index.keys() >= {*demand.keys.values()}):
+            if not (share_layers or requested == everything or store.index.keys() >= {*demand.keys.values()}):
                 store = None
-        store = store or Store(demand.root, asked, upstream.name)
-        if fits(prepared, store, demand, say):
+        store = store or Store(demand.root, requested, upstream.name)
+        if fits(setup, store, demand, show):
             return store
         store.leave()
     return None
@@ -247,35 +247,35 @@ def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
     return {key: demand.examples[name] for name, key in demand.keys.items() if key not in store.index}
 
 
-def fits(prepared: Prepared, store: Store, demand: Demand, say: Say) -> bool:
+def fits(setup: RunSetup, store: Store, demand: Demand, show: Printer) -> bool:
     """Say what filling will take, and return whether it may."""
-    upstream, config, pooled = prepared.model.upstream(demand.role), prepared.config.store, store.space.pooled
+    upstream, config, pooled = setup.model.upstream(demand.role), setup.config.store, store.space.pooled
     missing, what = missing_rows(store, demand).values(), "means" if pooled else "frames"
     frames = len(missing) if pooled else sum(frames_of(upstream, row) for row in missing)
     size, limit = frames * store.space.bytes_per_frame, limit_of(config, store.root)
-    reads = upstream.spec.modality == "text"
+    is_text = upstream.spec.modality == "text"
     if not missing:
-        unread = "" if reads else " no audio is read,"
-        say(f"store     {len(demand.keys)} utterances are there already ({what}):{unread} in {store.folder}")
+        unread = "" if is_text else " no audio is read,"
+        show(f"store     {len(demand.keys)} utterances are there already ({what}):{unread} in {store.folder}")
     elif size <= limit:
-        long = f"{len(missing)} {'texts' if reads else 'utterances'}"
-        long += "" if reads else f" ({sum(row.seconds for row in missing) / 3600:.2f} h)"
-        say(f"store     {long} to compute once: {in_words(size)} of {what}, in {store.folder}")
+        long = f"{len(missing)} {'texts' if is_text else 'utterances'}"
+        long += "" if is_text else f" ({sum(row.seconds for row in missing) / 3600:.2f} h)"
+        show(f"store     {long} to compute once: {format_bytes(size)} of {what}, in {store.folder}")
     else:
-        words = (
-            f"{in_words(size)} of {what} for {len(missing)} utterances, more than the limit of {in_words(limit)}. "
+        message = (
+            f"{format_bytes(size)} of {what} for {len(missing)} utterances, more than the limit of {format_bytes(limit)}. "
             f"Raise it (-o store.limit={size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
         )
         if config.mode != "auto":
-            raise UserError(f"Expected features that fit into the store, found {words}")
-        say(f"store     not used: {words}")
+            raise UserError(f"Expected features that fit into the store, found {message}")
+        show(f"store     not used: {message}")
         return False
     return True
 
 
 def frames_of(upstream: Upstream, example: Example) -> int:
     """Return how many frames an upstream makes of an utterance: tokens, where it reads."""
-    if isinstance(upstream, Reads):
+    if isinstance(upstream, TokenCounter):
         return upstream.num_tokens(example.utterance.text or "")
     return upstream.spec.num_frames(int(example.seconds * upstream.spec.sample_rate))
 
@@ -285,20 +285,20 @@ def limit_of(config: StoreConfig, root: Path) -> int:
     return parse_size(config.limit) if config.limit else default_limit(root)
 
 
-def fill(prepared: Prepared, store: Store, demand: Demand, accelerator: Accelerator, say: Say) -> None:
+def fill(setup: RunSetup, store: Store, demand: Demand, accelerator: Accelerator, show: Printer) -> None:
     """Run the upstream over what is missing, all processes of a launch together."""
     missing = missing_rows(store, demand)
     if not missing:
         return
-    prepared.model.to(accelerator.device).eval()
+    setup.model.to(accelerator.device).eval()
     seconds = sum(example.seconds for example in missing.values())
     with tqdm(total=round(seconds), desc="computing features", unit="s", disable=not shows_progress(accelerator)) as bar:
         store.fill(
             missing,
-            compute=lambda examples: compute(prepared.model.upstream(demand.role), store.space, examples, accelerator),
+            compute=lambda examples: compute(setup.model.upstream(demand.role), store.space, examples, accelerator),
             advance=lambda example: bar.update(example.seconds),
             first_bucket=accelerator.process_index * BUCKETS // accelerator.num_processes,
-            say=say if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
+            show=show if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
         )
 
 
@@ -331,7 +331,7 @@ def computed(layers: Layers, row: int, space: Space) -> Computed:
     return Computed(frames.cpu().numpy(), norms, length)
 
 
-def make_layers(config: RunConfig, store: Store, demand: Demand) -> Stored:
+def make_layers(config: RunConfig, store: Store, demand: Demand) -> StoredLayers:
     """Return what serves the rows: out of memory where means fit, else from their shards."""
     kind = ("means" if store.space.pooled else "frames") + f", {store.space.precision}"
     places = {name: store.index[key] for name, key in demand.keys.items()}
@@ -343,22 +343,22 @@ def make_layers(config: RunConfig, store: Store, demand: Demand) -> Stored:
 
 
 @torch.no_grad()
-def check(prepared: Prepared, task: TaskData, accelerator: Accelerator, say: Say) -> None:
+def check(setup: RunSetup, task: TaskData, accelerator: Accelerator, show: Printer) -> None:
     """Compare one batch from the store with the full computation, and stop at a difference."""
-    model = prepared.model.to(accelerator.device).eval()
+    model = setup.model.to(accelerator.device).eval()
     rows = task.splits.get("dev") or task.splits["train"]
     examples = sorted(rows, key=lambda example: example.seconds)[:: max(1, len(rows) // 8)][:8]
-    answers = []
+    outputs = []
     for source in (Source(task.source.roles), task.source):
         batch: Batch = source.batch(examples).to(accelerator.device)
         with accelerator.autocast():
-            answers.append(model.answer(task.name, batch).values.float().cpu().numpy())
-    difference = float(np.abs(answers[0] - answers[1]).max() / max(float(np.abs(answers[0]).max()), 1e-6))
+            outputs.append(model.output_of(task.name, batch).values.float().cpu().numpy())
+    difference = float(np.abs(outputs[0] - outputs[1]).max() / max(float(np.abs(outputs[0]).max()), 1e-6))
     kinds = {layers.kind.split(",")[0] for layers in task.source.stored.values()}
-    allowed = max(TOLERANCE[kind, prepared.config.training.precision == "float32"] for kind in kinds)
+    allowed = max(TOLERANCE[kind, setup.config.training.precision == "float32"] for kind in kinds)
     if not difference <= allowed:
         raise UserError(
-            f"Expected the store's answers within {allowed:g} of the full computation, found {difference:.2g}. "
+            f"Expected the outputs from the store within {allowed:g} of the full computation, found {difference:.2g}. "
             "Remove the features with `headwater store prune --all`, or use --store off."
         )
-    say(f"store     checked on {len(examples)} utterances: {difference:.1e} from the full computation")
+    show(f"store     checked on {len(examples)} utterances: {difference:.1e} from the full computation")

@@ -23,7 +23,7 @@ CHOSEN_BY = ("seed", "select", "baselines")  # what may differ beside the fold a
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRun:
     """What an earlier run, or the folds of a plan, decided on dev."""
 
     run: str
@@ -56,7 +56,7 @@ def with_steps(config: RunConfig) -> RunConfig:
     return replace(config, training=training, optimizer=replace(optimizer, schedule_steps=earlier.total if falls else None))
 
 
-def earlier_of(config: RunConfig) -> Earlier:
+def earlier_of(config: RunConfig) -> EarlierRun:
     """Return what the run (or plan) that a final model takes its steps from decided; one of other options is refused."""
     place = Path(config.steps_from or "")
     rows, folders = folders_of(place)
@@ -72,7 +72,7 @@ def earlier_of(config: RunConfig) -> Earlier:
         name: question.mean_placed([vocabulary[name] for vocabulary in vocabularies]) for name, question in questions.items()
     }
     weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
-    return Earlier(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
+    return EarlierRun(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
 
 
 def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
@@ -145,7 +145,7 @@ def comparable(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key not in CHOSEN_BY}
 
 
-def refuse_other_weights(earlier: Earlier, weights: Mapping[str, str]) -> None:
+def refuse_other_weights(earlier: EarlierRun, weights: Mapping[str, str]) -> None:
     """Refuse an upstream that has the earlier one's name, but not its weights."""
     other = [role for role, found in weights.items() if earlier.upstreams.get(role) != found]
     if other:

@@ -11,7 +11,7 @@ from ..training.step import shared_weights
 from .config.schema import RunConfig
 
 
-def in_words_of(config: RunConfig, name: str, problem: UserError) -> str:
+def message_of(config: RunConfig, name: str, problem: UserError) -> str:
     """Return what is wrong with one task; of several, with its name and options as they are typed there."""
     if not config.is_joint:
         return str(problem)
@@ -23,20 +23,20 @@ def in_words_of(config: RunConfig, name: str, problem: UserError) -> str:
 def refuse_nothing_shared(config: RunConfig, balancer: Balancer, *, shares: bool) -> None:
     """Refuse to balance gradients where the tasks share no weight or no step: nothing of theirs can be in conflict."""
     wants = balancer.needs != "losses" or config.balance.cosines_every
-    asked = f"--balance {config.balance.method}" if balancer.needs != "losses" else "balance.cosines_every"
+    option = f"--balance {config.balance.method}" if balancer.needs != "losses" else "balance.cosines_every"
     if balancer.needs != "losses" and config.sampling.mode != "all":
         raise UserError(
-            f"Expected all tasks in every step for {asked}, found sampling {config.sampling.mode}: one task's gradient has "
+            f"Expected all tasks in every step for {option}, found sampling {config.sampling.mode}: one task's gradient has "
             "nothing to meet. Use --sampling all, or --balance fixed, uncertainty or dwa."
         )
     if wants and not shares:
         raise UserError(
-            f"Expected weights that the tasks share for {asked}, found a frozen upstream and a weighted sum for each task: "
+            f"Expected weights that the tasks share for {option}, found a frozen upstream and a weighted sum for each task: "
             "their gradients never meet. Set -o upstream.trainable=true, add --shared-weights, or leave it out."
         )
 
 
-def balance_words(config: RunConfig, model: Model, balancer: Balancer) -> str:
+def balance_text(config: RunConfig, model: Model, balancer: Balancer) -> str:
     """Return how the tasks share the steps of a run, and the memory that their gradients add."""
     shared = sum(weight.numel() for weight in shared_weights(model))
     rows = len(config.tasks) if balancer.needs == "rows" or config.balance.cosines_every else 0

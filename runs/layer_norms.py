@@ -18,7 +18,7 @@ NORM_UTTERANCES = 64  # dev utterances over which the layers' feature norms are 
 
 
 def layer_norms(model: Model, task: TaskData, training: TrainingConfig) -> dict[str, Any]:
-    """Return weights and norms of the weighted sums through which a task hears and reads."""
+    """Return weights and norms of the weighted sums of a task."""
     layers = {}
     for role in task.expert.roles:
         examples = (task.splits.get("dev") or task.splits["train"])[:NORM_UTTERANCES]  # a final model has no dev

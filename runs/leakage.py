@@ -14,13 +14,13 @@ from ..plugins.registry import SECTIONS
 from .config.schema import RunConfig, TaskConfig, roles_of
 
 
-def heard_as(corpus: str, utterance: Utterance) -> str:
-    """Return what an utterance is known by: its id, which two tables may share; there, the file and its stretch."""
+def utterance_key(corpus: str, utterance: Utterance) -> str:
+    """Return the key of an utterance: its id, which two tables may share; there, the file and its stretch."""
     return f"{os.path.abspath(utterance.audio)} {utterance.start:g}" if corpus == "manifest" else utterance.id
 
 
-def known_of(trained: Mapping[str, Any], corpus: str) -> set[str]:
-    """Return what a run (of one task, or of several) has heard of a corpus: utterances, or whole sessions."""
+def trained_utterances(trained: Mapping[str, Any], corpus: str) -> set[str]:
+    """Return what a run (of one task, or of several) was trained on in a corpus: utterances, or whole sessions."""
     return {
         name for part in parts_of(trained) if part["corpus"] == corpus for name in (*part["heard"], *part.get("sessions", ()))
     }
@@ -31,9 +31,9 @@ def parts_of(trained: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [trained] if "heard" in trained else [*trained.values()]
 
 
-def count_known(known: set[str], corpus: str, rows: Sequence[Utterance]) -> int:
-    """Return how many utterances are among those that were heard."""
-    return sum(heard_as(corpus, row) in known or row.session in known for row in rows)
+def count_trained(known: set[str], corpus: str, rows: Sequence[Utterance]) -> int:
+    """Return how many utterances are among those that were trained on."""
+    return sum(utterance_key(corpus, row) in known or row.session in known for row in rows)
 
 
 def leakage_notes(
@@ -47,23 +47,23 @@ def leakage_notes(
         starts[f"the head of '{task.init_head}'"] = head_runs(task.init_head)
     notes = []
     for what, folders in starts.items():
-        trained = [RunFolder(folder).read().trained_on() for folder in folders if is_like(folder, corpus)]
-        known = {name for each in trained for name in known_of(each, corpus.name)}
+        trained = [RunFolder(folder).read().trained_on() for folder in folders if has_comparable_ids(folder, corpus)]
+        known = {name for each in trained for name in trained_utterances(each, corpus.name)}
         tested = {split: [row.utterance for row in rows] for split, rows in splits.items() if split != "train"}
-        counts = {split: count_known(known, corpus.name, rows) for split, rows in tested.items()}
+        counts = {split: count_trained(known, corpus.name, rows) for split, rows in tested.items()}
         seen = " and ".join(f"{count} of the {len(tested[split])} {split} utterances" for split, count in counts.items() if count)
-        notes += [f"{what} has learnt from {seen}: their scores say little"] * bool(seen)
+        notes += [f"{what} was trained on {seen}: their scores say little"] * bool(seen)
     return tuple(notes)
 
 
-def is_like(folder: Path, corpus: Corpus) -> bool:
-    """Return whether a run tells what it heard, and that was a demo where the corpus is one: there ids are made up."""
+def has_comparable_ids(folder: Path, corpus: Corpus) -> bool:
+    """Return whether a run lists what it was trained on, and that was a demo where the corpus is one: there ids are made up."""
     run = RunFolder(folder)
     return run.trained_on.is_file() and ("DEMO" in run.read().identity("marks")["marks"]) == corpus.demo
 
 
 def upstream_runs(name: str, role: str) -> list[Path]:
-    """Return the runs that finetuned an upstream of a role, one after the other; a frozen one learnt nothing."""
+    """Return the runs that finetuned an upstream of a role, one after the other; a frozen one was not trained."""
     found: list[Path] = []
     seen: set[Path] = set()
     folder = Path(name).expanduser()

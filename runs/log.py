@@ -1,4 +1,4 @@
-"""What a run says on the way: metrics.jsonl, TensorBoard, and a line for each evaluation."""
+"""The log of a run: metrics.jsonl, TensorBoard, and a line for each evaluation."""
 
 from __future__ import annotations
 
@@ -85,19 +85,19 @@ def is_before(line: str, step: int) -> bool:
 
 
 def printing(
-    log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, tell: Callable[..., None]
+    log: Callable[[dict[str, Any]], None], config: RunConfig, first: int, show: Callable[..., None]
 ) -> Callable[..., None]:
-    """Return a log that also tells of each evaluation, with the time left: where no bar is seen, in a job's output."""
+    """Return a log that also prints each evaluation with the time left, for a job's output, where no bar is shown."""
     began = time.monotonic()
 
-    def log_and_tell(line: dict[str, Any]) -> None:
-        """Log one line, and tell it where it is an evaluation."""
+    def log_and_show(line: dict[str, Any]) -> None:
+        """Log one line, and print it where it is an evaluation."""
         log(line)
         if line["split"] == "dev":
             step, steps, metric = line["step"], config.training.steps, config.tasks[line["task"]].select_by
             left = (steps - step) * (time.monotonic() - began) / max(1, step - first) / 60
             task = f"{line['task']} " * config.is_joint
             score = f"{task}dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}"
-            tell(f"step {step} of {steps}: {score}; at most {left:.0f} min left")
+            show(f"step {step} of {steps}: {score}; at most {left:.0f} min left")
 
-    return log_and_tell
+    return log_and_show

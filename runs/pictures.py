@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 SPLIT_STYLES: dict[str, dict[str, Any]] = {"train": {"linewidth": 0.8, "alpha": 0.6}, "dev": {"marker": "o", "markersize": 3}}
-COSINE = "cosine"  # the "split" of a line that tells how two tasks' gradients agree; its task is `one+other`
+COSINE = "cosine"  # the "split" of a line about how two tasks' gradients agree; its task is `one+other`
 MAX_WRITTEN_CLASSES = 16  # in a larger matrix the numbers would overlap; the csv has them
 
 
@@ -129,7 +129,7 @@ TITLE = "Cosines of the tasks' gradients"
 
 @forgiving
 def cosines_plot(metrics: Path, path: Path, *, title: str = TITLE, marks: Sequence[str] = ()) -> bool:
-    """Draw the cosines of a run's metrics.jsonl, and tell whether it has any; their csv lies beside the picture."""
+    """Draw the cosines of a run's metrics.jsonl, and return whether it has any; their csv lies beside the picture."""
     curves: dict[Pair, dict[int, float]] = {}
     for line in read_metrics(metrics):
         if line["split"] == COSINE:

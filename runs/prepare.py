@@ -28,15 +28,15 @@ from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import find_upstream, load_upstream
 from .config.identity import fingerprint, identity_of
 from .config.schema import CorpusConfig, RunConfig, TaskConfig, batch_size_of, roles_of
-from .final import Earlier, earlier_of, everything, refuse_other_weights
+from .final import EarlierRun, earlier_of, everything, refuse_other_weights
 from .heads import start_from_heads
-from .joint import balance_words, in_words_of, refuse_nothing_shared
+from .joint import balance_text, message_of, refuse_nothing_shared
 from .leakage import leakage_notes
-from .usable import Chosen, usable
+from .utterances import Chosen, usable_utterances
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunSetup:
     """A run that can start."""
 
     config: RunConfig
@@ -47,7 +47,7 @@ class Prepared:
     identity: Mapping[str, Any]
     marks: tuple[str, ...]  # DEMO, UNTRAINED
     notes: tuple[str, ...]
-    earlier: Earlier | None = None  # of a final model: what chose its steps
+    earlier: EarlierRun | None = None  # of a final model: what chose its steps
 
     @property
     def upstreams(self) -> dict[str, Upstream]:
@@ -55,7 +55,7 @@ class Prepared:
         return {role: self.model.upstream(role) for role in self.model.configs}
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig) -> RunSetup:
     """Load and check everything that a run needs; what is missing is named in one message."""
     upstreams, corpora = load_all(config)
     earlier = earlier_of(config) if config.split else None
@@ -84,7 +84,7 @@ def prepare(config: RunConfig) -> Prepared:
         tasks = {name: task.with_vocabulary({**task.expert.vocabulary, **earlier.placed[name]}) for name, task in tasks.items()}
         notes = (*earlier.notes(), *notes)
     marks = marks_of([corpus.demo for corpus in corpora.values()], upstreams)
-    return Prepared(config, corpora, tasks, model, balancer, identity, marks, notes, earlier)
+    return RunSetup(config, corpora, tasks, model, balancer, identity, marks, notes, earlier)
 
 
 def code_of(config: RunConfig) -> dict[str, str]:
@@ -105,7 +105,7 @@ def prepare_tasks(
         try:
             tasks[name], found = task_data(name, config, corpora[name], used)
         except UserError as problem:
-            raise UserError(in_words_of(config, name, problem)) from None
+            raise UserError(message_of(config, name, problem)) from None
         found += leakage_notes(config, task, corpora[name], tasks[name].splits)
         notes += [f"{name}: {note}" if config.is_joint else note for note in found]
     return tasks, tuple(notes)
@@ -124,9 +124,9 @@ def task_data(
     chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in rows_of.items()}
     expert = build_expert(config.seed, section, task, vocabulary, upstreams)
     expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
-    chosen, seconds, notes = usable(chosen, section.corpus, upstreams, writes=question.writes)
+    chosen, seconds, notes = usable_utterances(chosen, section.corpus, upstreams, writes=question.writes)
     splits = {split: make_examples(question, vocabulary, rows, seconds, expert) for split, rows in chosen.items()}
-    splits, left_out = learnable(expert, splits)
+    splits, left_out = drop_untrainable(expert, splits)
     for split in needed:
         if not splits.get(split):
             raise UserError(
@@ -145,7 +145,7 @@ def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Cor
     upstreams: dict[Modality, Upstream] = {}
     corpora: dict[str, Corpus] = {}
     for role, section in sections.items():
-        try:  # a wrong name is told before a demo is spoken for it
+        try:  # a wrong name is reported before a demo is made for it
             find_upstream(section, role)
         except UserError as problem:
             if any(task.corpus.demo for task in config.tasks.values()):
@@ -155,7 +155,7 @@ def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Cor
         try:
             corpora[name] = read_corpus(task.corpus)
         except UserError as problem:
-            problems.append(in_words_of(config, name, problem))
+            problems.append(message_of(config, name, problem))
     for role, section in sections.items():
         try:
             upstreams[role] = load_upstream(section, role)
@@ -212,7 +212,7 @@ def save_memory(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> No
 
 
 def varies(upstream: Upstream, section: UpstreamConfig) -> bool:
-    """Return whether an upstream gives another answer each time it is asked in training."""
+    """Return whether an upstream gives another output at each pass in training."""
     drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in upstream.modules())
     return section.trainable and (drops or section.spec_augment)
 
@@ -242,7 +242,7 @@ def make_examples(
     seconds: Mapping[str, float],
     expert: Expert,
 ) -> list[Example]:
-    """Return the utterances with what training asks of them, those without readable audio left out."""
+    """Return the utterances with what training needs of them, those without readable audio left out."""
     return [
         Example(utterance, seconds[utterance.id], question.target(vocabulary, utterance), expert.weight(utterance))
         for utterance in utterances
@@ -250,20 +250,20 @@ def make_examples(
     ]
 
 
-def learnable(expert: Expert, splits: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
-    """Return the splits without the training utterances that the expert cannot learn from, and a note that counts them."""
+def drop_untrainable(expert: Expert, splits: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
+    """Return the splits without the training utterances that the expert cannot train on, and a note that counts them."""
     rows = splits.get("train", [])
-    kept = [row for row in rows if expert.learnable(row.target, row.seconds)]
+    kept = [row for row in rows if expert.can_train_on(row.target, row.seconds)]
     if len(kept) == len(rows):
         return dict(splits), ()
-    first = next(row.utterance.id for row in rows if not expert.learnable(row.target, row.seconds))
+    first = next(row.utterance.id for row in rows if not expert.can_train_on(row.target, row.seconds))
     if not kept:
         raise UserError(
-            f"Expected training utterances that are long enough for what is to be learnt of them, found none of {len(rows)} "
+            f"Expected training utterances that are long enough for their targets, found none of {len(rows)} "
             f"(the first: {first}). Check the table's texts, start and end, or the task's options."
         )
     count = f"{len(rows) - len(kept)} of {len(rows)} training utterances"
-    return {**splits, "train": kept}, (f"{count} left out: too short for what is to be learnt of them (the first: {first})",)
+    return {**splits, "train": kept}, (f"{count} left out: too short for their targets (the first: {first})",)
 
 
 def build_expert(
@@ -276,40 +276,40 @@ def build_expert(
 
 
 def marks_of(demos: Sequence[bool], upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
-    """Return what every table, file and picture of the run must say; `demos` tells of each corpus whether it is one."""
+    """Return what every table, file and picture of the run must say; `demos` says of each corpus whether it is one."""
     return ("DEMO",) * any(demos) + ("UNTRAINED",) * any(upstream.untrained for upstream in upstreams.values())
 
 
-def describe(prepared: Prepared, folder: Path) -> list[str]:
+def describe(setup: RunSetup, folder: Path) -> list[str]:
     """Return the lines that a run prints before it starts."""
-    config, model = prepared.config, prepared.model
+    config, model = setup.config, setup.model
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     sums = "; one weighted sum for all" if config.shared_weights else "; a weighted sum for each task"
     size = f"{trained:,} weights, {config.training.steps} steps"
-    joint = balance_words(config, model, prepared.balancer)
+    joint = balance_text(config, model, setup.balancer)
     shares = joint if config.is_joint else f" of {config.training.batch_size} utterances"
     return [
-        *(f"{mark}: not a result to quote" for mark in prepared.marks),
+        *(f"{mark}: not a result to quote" for mark in setup.marks),
         *(f"{NOUNS[role]}{describe_upstream(model, role)}{sums * config.is_joint}" for role in model.configs),
-        *(describe_task(prepared, name) for name in prepared.tasks),
+        *(describe_task(setup, name) for name in setup.tasks),
         f"training  {size}{shares}",
         f"folder    {folder}",
-        *(f"note      {note}" for note in prepared.notes),
+        *(f"note      {note}" for note in setup.notes),
     ]
 
 
 NOUNS = {"audio": "upstream  ", "text": "text      "}
 
 
-def describe_task(prepared: Prepared, name: str) -> str:
+def describe_task(setup: RunSetup, name: str) -> str:
     """Return what a task is trained and tested on."""
-    config, corpus, task = prepared.config, prepared.corpora[name], prepared.tasks[name]
+    config, corpus, task = setup.config, setup.corpora[name], setup.tasks[name]
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in task.splits.items())
     fold = f", fold {config.tasks[name].corpus.fold}" if corpus.fold is not None else ""
     words = f"{corpus.name}, protocol {corpus.protocol}{fold}: {counts}"
     if not config.is_joint:
         return f"corpus    {words}"
-    roles = f" ({', '.join(task.source.roles)})" if len(prepared.model.configs) > 1 else ""
+    roles = f" ({', '.join(task.source.roles)})" if len(setup.model.configs) > 1 else ""
     return f"task      {name}{roles}: {words}; {task.batch_size} utterances a step"
 
 

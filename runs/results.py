@@ -32,7 +32,7 @@ from ..training.step import TaskData
 
 
 def write_split(place: RunFolder, split: str, outcome: Outcome, task: TaskData, marks: Sequence[str]) -> None:
-    """Write what is known of a split's answers: a table of them, their scores and embeddings, what they are scored with."""
+    """Write what is known of a split's predictions: a table of them, their scores and embeddings, what they are scored with."""
     write_predictions(place.predictions(split), outcome, task.splits[split], task.answer)
     write_outcome(place.outcome(split), outcome, marks)
     if task.tables.get(split):
@@ -40,18 +40,18 @@ def write_split(place: RunFolder, split: str, outcome: Outcome, task: TaskData, 
 
 
 def read_tables(places: Sequence[RunFolder], split: str) -> Tables:
-    """Return the tables that runs' answers to a split are scored with, as one; of most tasks there are none."""
+    """Return the tables that runs' predictions on a split are scored with, as one; of most tasks there are none."""
     paths = [place.tables(split) for place in places]
     return join_tables([read_json(path) for path in paths if path.is_file()])
 
 
 def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example], answer: Answer) -> None:
-    """Write one line for each utterance of a split: what was answered, with scores, beside the reference."""
-    answers = [*answer.columns("reference"), *answer.columns("prediction")]
+    """Write one line for each utterance of a split: the prediction, with scores, beside the reference."""
+    columns = [*answer.columns("reference"), *answer.columns("prediction")]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     scored = answer.score_columns if outcome.scores is not None else ()
-    writer.writerow(["id", "file", "start", "duration", "speaker", *answers, *(f"score_{name}" for name in scored)])
+    writer.writerow(["id", "file", "start", "duration", "speaker", *columns, *(f"score_{name}" for name in scored)])
     scores = outcome.scores.tolist() if outcome.scores is not None and scored else [[]] * len(outcome.ids)
     for example, reference, prediction, row in zip(examples, outcome.references, outcome.predictions, scores, strict=True):
         item = example.utterance
@@ -105,15 +105,15 @@ def intervals_of(
     """Return a 95 % interval for each metric; None where there are too few speakers to resample."""
     if not all(speakers):
         return dict.fromkeys(question.metrics)
-    remembered: dict[bytes, dict[str, float]] = {}
+    computed: dict[bytes, dict[str, float]] = {}
     rows_of = outcome.columns(question.answer(vocabulary))
 
     def one(metric: str, rows: np.ndarray) -> float:
         """Return one metric of a resample."""
         key = rows.tobytes()  # the same resamples serve every metric
-        if key not in remembered:
-            remembered[key] = question.score(vocabulary, rows_of.take(rows), tables)
-        return remembered[key][metric]
+        if key not in computed:
+            computed[key] = question.score(vocabulary, rows_of.take(rows), tables)
+        return computed[key][metric]
 
     found: dict[str, list[float] | None] = {}
     for metric in question.metrics:
@@ -123,7 +123,7 @@ def intervals_of(
 
 
 def split_results(task: TaskData, outcomes: Mapping[str, Outcome], by: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what result.json says of the splits: scores, intervals, counts, confusion, each by split."""
+    """Return the part of result.json about the splits: scores, intervals, counts, confusion, each by split."""
     question, vocabulary, answer = task.question, task.expert.vocabulary, task.answer
     groups = {split: [group_of(example.utterance) for example in task.splits[split]] for split in outcomes}
     found = {split: task.score(split, outcome) for split, outcome in outcomes.items()}

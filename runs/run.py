@@ -20,16 +20,16 @@ from ..training.loop import Hooks, train
 from ..training.step import Plan, Progress, TaskData
 from .config.identity import identity_of, refuse_other
 from .config.schema import RunConfig, batch_size_of, to_mapping
-from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own, own_result, write_evaluation
+from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own_best, own_result, write_evaluation
 from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
-from .leakage import heard_as
+from .leakage import utterance_key
 from .log import logged, printing
 from .pictures import confusion_plot, cosines_plot, curves_plot
-from .prepare import Prepared, describe, prepare
+from .prepare import RunSetup, describe, prepare
 from .results import environment
-from .runtime import Runtime, make_accelerator, say
+from .runtime import Runtime, make_accelerator, print_progress
 from .state import load_weights, make_optimizer, resume, save, save_last
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that were kept ("best", of several tasks also "last")
@@ -46,22 +46,22 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     refuse_other(folder, {"config": identity_of(config)})
     if RunFolder(folder).is_finished:
         return finished(config, folder, runtime)
-    with RunFolder(folder).held() if accelerator.is_main_process else nullcontext():
+    with RunFolder(folder).locked() if accelerator.is_main_process else nullcontext():
         if RunFolder(folder).is_finished:  # by the process that held it
             return finished(config, folder, runtime)
-        prepared = prepare(config)
-        refuse_uneven_steps(prepared, accelerator.num_processes)
+        setup = prepare(config)
+        refuse_uneven_steps(setup, accelerator.num_processes)
         if accelerator.is_main_process:
-            refuse_other(folder, prepared.identity)
-            say(runtime, *describe(prepared, folder))
+            refuse_other(folder, setup.identity)
+            print_progress(runtime, *describe(setup, folder))
         stores = not began_without_store(folder)
         accelerator.wait_for_everyone()
         if stores:
-            prepared = with_store(prepared, accelerator, partial(say, runtime), share_layers=runtime.share_layers)
+            setup = with_store(setup, accelerator, partial(print_progress, runtime), share_layers=runtime.share_layers)
         if accelerator.is_main_process:
-            refuse_other(folder, prepared.identity)
-            begin(folder, prepared)
-        return finish(folder, prepared, accelerator, runtime)
+            refuse_other(folder, setup.identity)
+            begin(folder, setup)
+        return finish(folder, setup, accelerator, runtime)
 
 
 def began_without_store(folder: Path) -> bool:
@@ -77,12 +77,12 @@ def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any
         refuse_other(folder, prepare(config).identity)
     refuse_missing_groups(result, folder, runtime.by)
     again = "" if config.is_joint else " (--again makes a new run)"
-    say(runtime, f"{folder} is finished: nothing is trained{again}")
+    print_progress(runtime, f"{folder} is finished: nothing is trained{again}")
     return result
 
 
 def refuse_missing_groups(result: Mapping[str, Any], folder: Path, by: Sequence[str]) -> None:
-    """Refuse the scores of groups that a finished run was not asked for."""
+    """Refuse scores of groups that a finished run did not compute."""
     scored = [task["best"] for task in result["tasks"].values()] if "tasks" in result else [result]
     groups: list[Mapping[str, Any]] = [next(iter(found.get("by", {}).values()), {}) for found in scored]
     lacking = [name for name in by if any(name not in there for there in groups)]
@@ -109,12 +109,12 @@ def refuse_tiny_steps(config: RunConfig, processes: int) -> None:
             )
 
 
-def refuse_uneven_steps(prepared: Prepared, processes: int) -> None:
+def refuse_uneven_steps(setup: RunSetup, processes: int) -> None:
     """Refuse a step that cannot be shared evenly, where its loss gathers from all processes."""
-    for name, task in prepared.tasks.items():
+    for name, task in setup.tasks.items():
         size = task.batch_size
         if task.expert.loss_needs == "whole_batch" and size % processes:
-            joint = prepared.config.is_joint
+            joint = setup.config.is_joint
             what, option = (f"a batch_size of '{name}'", f"tasks.{name}") if joint else ("training.batch_size", "training")
             raise UserError(
                 f"Expected {what} that {processes} processes share evenly (the loss of {name} compares the utterances of a "
@@ -122,25 +122,25 @@ def refuse_uneven_steps(prepared: Prepared, processes: int) -> None:
             )
 
 
-def begin(folder: Path, prepared: Prepared) -> None:
+def begin(folder: Path, setup: RunSetup) -> None:
     """Write what makes a folder this run's, before the first step."""
-    config = prepared.config
-    trained_on = {name: trained_on_of(prepared, name) for name in prepared.tasks}
-    trainable = {role: one.architecture() for role, one in prepared.upstreams.items() if prepared.model.configs[role].trainable}
+    config = setup.config
+    trained_on = {name: trained_on_of(setup, name) for name in setup.tasks}
+    trainable = {role: one.architecture() for role, one in setup.upstreams.items() if setup.model.configs[role].trainable}
     RunFolder(folder).write(
         config=to_mapping(config),
         trained_on=trained_on if config.is_joint else trained_on[config.only.task],
-        vocabulary=vocabularies(prepared.tasks),
+        vocabulary=vocabularies(setup.tasks),
         architectures={str(role): described for role, described in trainable.items() if described is not None},
-        identity={**prepared.identity, "marks": list(prepared.marks)},
+        identity={**setup.identity, "marks": list(setup.marks)},
     )
 
 
-def trained_on_of(prepared: Prepared, name: str) -> dict[str, Any]:
+def trained_on_of(setup: RunSetup, name: str) -> dict[str, Any]:
     """Return which utterances a task is trained on."""
-    corpus = prepared.corpora[name].name
-    heard = [heard_as(corpus, example.utterance) for example in prepared.tasks[name].splits["train"]]
-    return {"corpus": corpus, "heard": heard, **({"all": True} if prepared.config.split else {})}
+    corpus = setup.corpora[name].name
+    trained_on = [utterance_key(corpus, example.utterance) for example in setup.tasks[name].splits["train"]]
+    return {"corpus": corpus, "heard": trained_on, **({"all": True} if setup.config.split else {})}
 
 
 def vocabularies(tasks: Mapping[str, TaskData]) -> dict[str, Any]:
@@ -148,50 +148,50 @@ def vocabularies(tasks: Mapping[str, TaskData]) -> dict[str, Any]:
     return {name: task.expert.vocabulary for name, task in tasks.items()}
 
 
-def finish(folder: Path, prepared: Prepared, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
+def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
     """Train what is left, evaluate the weights that are kept, write the results, return them."""
-    config, model = prepared.config, prepared.model
+    config, model = setup.config, setup.model
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
-    prepared.balancer.to(accelerator.device)
-    optimizer = make_optimizer(model, config, prepared.balancer)
-    progress = resume(folder, prepared, optimizer)
+    setup.balancer.to(accelerator.device)
+    optimizer = make_optimizer(model, config, setup.balancer)
+    progress = resume(folder, setup, optimizer)
     if not progress.is_new:
-        say(runtime, f"going on  at step {progress.step}")
+        print_progress(runtime, f"going on  at step {progress.step}")
     ready = accelerator.prepare(model)
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
     evaluate_now = partial(evaluate_task, ready, config.training, accelerator, runtime.by)
     with logged(folder, progress, accelerator, model) as log:
         hooks = Hooks(
-            log=log if sys.stderr.isatty() else printing(log, config, progress.step, partial(say, runtime)),
-            save_last=lambda now: save_last(folder, prepared, optimizer, now, accelerator),
-            save_best=lambda now: save(RunFolder(folder).best, prepared, now, accelerator),
+            log=log if sys.stderr.isatty() else printing(log, config, progress.step, partial(print_progress, runtime)),
+            save_last=lambda now: save_last(folder, setup, optimizer, now, accelerator),
+            save_best=lambda now: save(RunFolder(folder).best, setup, now, accelerator),
         )
         if config.is_joint:
-            hooks = replace(hooks, task_best=partial(keep_own, folder, prepared.marks, evaluate_now, accelerator))
-        progress = train(ready, [*prepared.tasks.values()], optimizer, accelerator, plan_of(prepared), progress, hooks)
+            hooks = replace(hooks, task_best=partial(keep_own_best, folder, setup.marks, evaluate_now, accelerator))
+        progress = train(ready, [*setup.tasks.values()], optimizer, accelerator, plan_of(setup), progress, hooks)
     accelerator.wait_for_everyone()
     if config.is_joint:
-        found: Evaluations = evaluate_kept(folder, prepared, progress, evaluate_now, accelerator)
+        found: Evaluations = evaluate_kept(folder, setup, progress, evaluate_now, accelerator)
     else:
         load_weights(model, RunFolder(folder).best)
-        found = {name: {"best": evaluate_now(task)} for name, task in prepared.tasks.items()}
-    result = result_of(folder, prepared, found, progress, accelerator.device)
+        found = {name: {"best": evaluate_now(task)} for name, task in setup.tasks.items()}
+    result = result_of(folder, setup, found, progress, accelerator.device)
     if accelerator.is_main_process:
-        write_all(folder, prepared, found, result)
-        say(runtime, f"written to {folder}")
+        write_all(folder, setup, found, result)
+        print_progress(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
 
 
-def plan_of(prepared: Prepared) -> Plan:
+def plan_of(setup: RunSetup) -> Plan:
     """Return the settings of the loop."""
-    config = prepared.config
+    config = setup.config
     return Plan(
         config.training,
         config.optimizer,
         config.seed,
-        prepared.balancer,
+        setup.balancer,
         config.sampling,
         config.balance.cosines_every,
         "last" if config.split else config.select,
@@ -199,14 +199,14 @@ def plan_of(prepared: Prepared) -> Plan:
     )
 
 
-def result_of(folder: Path, prepared: Prepared, found: Evaluations, progress: Progress, device: torch.device) -> dict[str, Any]:
+def result_of(folder: Path, setup: RunSetup, found: Evaluations, progress: Progress, device: torch.device) -> dict[str, Any]:
     """Return what result.json says; of several tasks, for each the scores of the last step, the best, and its own best."""
-    config = prepared.config
-    tasks = {name: {**facts_of(prepared, name)} for name in prepared.tasks}
+    config = setup.config
+    tasks = {name: {**facts_of(setup, name)} for name in setup.tasks}
     result = {
-        **upstreams_of(prepared),
+        **upstreams_of(setup),
         "seed": config.seed,
-        "marks": list(prepared.marks),
+        "marks": list(setup.marks),
         "steps": progress.step,
         "best_step": progress.best_step,
     }
@@ -215,29 +215,29 @@ def result_of(folder: Path, prepared: Prepared, found: Evaluations, progress: Pr
             facts |= {kept: evaluation.result for kept, evaluation in found[name].items()}
             if name in progress.bests:  # a final model has no step of its own for each task
                 facts |= {"own_step": progress.bests[name][0], "own": own_result(folder, name)}
-        balance = {"method": config.balance.method, "weights": prepared.balancer.weights()}
+        balance = {"method": config.balance.method, "weights": setup.balancer.weights()}
         result |= {"select": config.select, "balance": balance, "tasks": tasks}
     else:
         [[name, facts]] = tasks.items()
         result = {**facts, **result, **found[name]["best"].result}
-    result |= {"notes": list(prepared.notes), "environment": environment(device, progress.seconds)}
-    if prepared.earlier is not None:
-        earlier = prepared.earlier
-        counts = {name: len(task.splits["train"]) for name, task in prepared.tasks.items()}
+    result |= {"notes": list(setup.notes), "environment": environment(device, progress.seconds)}
+    if setup.earlier is not None:
+        earlier = setup.earlier
+        counts = {name: len(task.splits["train"]) for name, task in setup.tasks.items()}
         chosen = {"run": earlier.run, "best_steps": list(earlier.best_steps)}
         trained_on = counts if config.is_joint else counts[config.only.task]
         empty = {} if config.is_joint else {"select_by": ""}
         return {**result, **empty, "split": "all", "trained_on_all": trained_on, "steps_from": chosen}
     # a published value is a mean over the recipe's folds, where it names folds: then it stands beside the plan's
-    reference = [] if config.folds or config.is_joint else references(config, prepared.marks)
+    reference = [] if config.folds or config.is_joint else references(config, setup.marks)
     return {**result, "reference": reference} if reference else result
 
 
-def facts_of(prepared: Prepared, name: str) -> dict[str, Any]:
+def facts_of(setup: RunSetup, name: str) -> dict[str, Any]:
     """Return what result.json says of a task, its corpus and its metrics."""
-    corpus, task = prepared.corpora[name], prepared.tasks[name]
+    corpus, task = setup.corpora[name], setup.tasks[name]
     return {
-        "task": prepared.config.tasks[name].task,
+        "task": setup.config.tasks[name].task,
         "corpus": corpus.name,
         "protocol": corpus.protocol,
         "fold": corpus.fold,
@@ -247,14 +247,14 @@ def facts_of(prepared: Prepared, name: str) -> dict[str, Any]:
     }
 
 
-def upstreams_of(prepared: Prepared) -> dict[str, Any]:
-    """Return what result.json says of the upstreams: the names of all of them in one, for tables and captions."""
-    upstreams, model = prepared.upstreams, prepared.model
+def upstreams_of(setup: RunSetup) -> dict[str, Any]:
+    """Return the part of result.json about the upstreams: the names of all of them in one, for tables and captions."""
+    upstreams, model = setup.upstreams, setup.model
     counts = {role: weights_of(upstream) for role, upstream in upstreams.items()}
     return {
         "upstream": " + ".join(upstream.name for upstream in upstreams.values()),
         "source": " + ".join(upstream.source for upstream in upstreams.values()),
-        "trainable": any(section.trainable for section in prepared.model.configs.values()),
+        "trainable": any(section.trainable for section in setup.model.configs.values()),
         "weights": {**counts, "head": weights_of(model.experts) + weights_of(model.sums)},
     }
 
@@ -275,12 +275,12 @@ def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
     return [asdict(row) for row in config.reference if (row.upstream, row.corpus, row.protocol) == run]
 
 
-def write_all(folder: Path, prepared: Prepared, found: Evaluations, result: dict[str, Any]) -> None:
+def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[str, Any]) -> None:
     """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
-    marks, there, joint = prepared.marks, RunFolder(folder), prepared.config.is_joint
+    marks, there, joint = setup.marks, RunFolder(folder), setup.config.is_joint
     kept = {name: of_task["best"] for name, of_task in found.items()}
     there.write(vocabulary=vocabularies({name: evaluation.task for name, evaluation in kept.items()}))  # with what dev decided
-    there.write(layer_weights=layer_weights(prepared))
+    there.write(layer_weights=layer_weights(setup))
     with plain_disk_errors(folder):
         for name, evaluation in kept.items():
             prefix, task = f"{name}-" * joint, evaluation.task
@@ -298,9 +298,9 @@ def write_all(folder: Path, prepared: Prepared, found: Evaluations, result: dict
     there.write(result=result)
 
 
-def layer_weights(prepared: Prepared) -> dict[str, Any]:
+def layer_weights(setup: RunSetup) -> dict[str, Any]:
     """Return each weighted sum's weights, beside the mean feature norm of its layers over some dev utterances."""
     layers: dict[str, Any] = {}
-    for task in prepared.tasks.values():
-        layers |= layer_norms(prepared.model, task, prepared.config.training)
-    return {"upstream": upstreams_of(prepared)["upstream"], "marks": list(prepared.marks), "layers": layers}
+    for task in setup.tasks.values():
+        layers |= layer_norms(setup.model, task, setup.config.training)
+    return {"upstream": upstreams_of(setup)["upstream"], "marks": list(setup.marks), "layers": layers}

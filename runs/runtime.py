@@ -23,13 +23,13 @@ class Runtime:
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     quiet: bool = False
-    share_layers: bool = False  # other runs hear other layers of the same upstream: all are stored
+    share_layers: bool = False  # other runs use other layers of the same upstream: all are stored
     by: tuple[str, ...] = ()  # labels whose groups are scored apart
     named: bool = False  # the user named the run itself: what it was trained on need not be here
 
 
-def say(runtime: Runtime, *lines: str) -> None:
-    """Tell the user how it goes; results alone go to stdout."""
+def print_progress(runtime: Runtime, *lines: str) -> None:
+    """Print progress to stderr; only results go to stdout."""
     if not runtime.quiet and is_main():
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 

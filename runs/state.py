@@ -17,7 +17,7 @@ from ..training.balance import Balancer
 from ..training.model import Model
 from ..training.step import Progress
 from .config.schema import RunConfig
-from .prepare import Prepared
+from .prepare import RunSetup
 
 OPTIMIZER, BALANCER = "optimizer.", "balancer."  # before their tensors' names in a checkpoint
 
@@ -32,7 +32,7 @@ def make_optimizer(model: Model, config: RunConfig, balancer: Balancer) -> torch
     return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True)
 
 
-def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -> Progress:
+def resume(folder: Path, setup: RunSetup, optimizer: torch.optim.Optimizer) -> Progress:
     """Return where the run stands, weights, optimizer and balancer put back; a new run stands at the start."""
     run = RunFolder(folder)
     path = run.last
@@ -42,10 +42,10 @@ def resume(folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer) -
     progress = Progress(**facts["progress"])
     if progress.best_step and not run.best.is_file():  # somebody took away a damaged one
         return Progress()
-    prepared.model.load_trained_state(weights_in(tensors), str(path))
+    setup.model.load_trained_state(weights_in(tensors), str(path))
     load_optimizer(optimizer, {key: value for key, value in tensors.items() if key.startswith(OPTIMIZER)})
     own = {key.removeprefix(BALANCER): value for key, value in tensors.items() if key.startswith(BALANCER)}
-    prepared.balancer.load_state_dict(own)
+    setup.balancer.load_state_dict(own)
     return progress
 
 
@@ -59,25 +59,25 @@ def weights_in(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in tensors.items() if not key.startswith((OPTIMIZER, BALANCER))}
 
 
-def save(path: Path, prepared: Prepared, progress: Progress, accelerator: Accelerator) -> None:
+def save(path: Path, setup: RunSetup, progress: Progress, accelerator: Accelerator) -> None:
     """Write the trained weights."""
     if accelerator.is_main_process:
-        save_tensors(path, prepared.model.trained_state(), facts_of(prepared, progress))
+        save_tensors(path, setup.model.trained_state(), facts_of(setup, progress))
 
 
 def save_last(
-    folder: Path, prepared: Prepared, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
+    folder: Path, setup: RunSetup, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
 ) -> None:
-    """Write weights, optimizer and balancer, from which the run goes on after any kill."""
+    """Write weights, optimizer and balancer, from which the run resumes after any kill."""
     if accelerator.is_main_process:
-        balancer = {BALANCER + key: value for key, value in prepared.balancer.state_dict().items()}
-        tensors = {**prepared.model.trained_state(), **optimizer_tensors(optimizer), **balancer}
-        save_tensors(RunFolder(folder).last, tensors, facts_of(prepared, progress))
+        balancer = {BALANCER + key: value for key, value in setup.balancer.state_dict().items()}
+        tensors = {**setup.model.trained_state(), **optimizer_tensors(optimizer), **balancer}
+        save_tensors(RunFolder(folder).last, tensors, facts_of(setup, progress))
 
 
-def facts_of(prepared: Prepared, progress: Progress) -> dict[str, Any]:
+def facts_of(setup: RunSetup, progress: Progress) -> dict[str, Any]:
     """Return what a checkpoint says beside its weights."""
-    return {"progress": asdict(progress), "identity": prepared.identity, "marks": list(prepared.marks)}
+    return {"progress": asdict(progress), "identity": setup.identity, "marks": list(setup.marks)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -47,23 +47,23 @@ def plain(name: str) -> str:
 
 def licences_of(name: str) -> Iterator[str]:
     """Return what a distribution says of its licence; of a choice, the parts that are no copyleft if there are any."""
-    told = metadata(name)
-    expression = told.get("License-Expression")
+    report = metadata(name)
+    expression = report.get("License-Expression")
     if expression:
         choices = COMPILER.sub("", expression).strip("() ").split(" OR ")
         free = [choice for choice in choices if not STRONG.search(choice) and not WEAK.search(choice)]
         yield free[0] if free else expression
         return
     # a whole text in that field speaks of other licences too: its title is what it is
-    yield next((line for line in (told.get("License") or "").splitlines() if line.strip()), "")
-    yield from (line for line in told.get_all("Classifier", []) if line.startswith("License"))
+    yield next((line for line in (report.get("License") or "").splitlines() if line.strip()), "")
+    yield from (line for line in report.get_all("Classifier", []) if line.startswith("License"))
 
 
 def copyleft(name: str) -> str:
     """Return "strong", "weak", or nothing where a distribution's licence asks nothing of those that use it."""
-    said = [*licences_of(name)]
-    weak = any(WEAK.search(line) for line in said)
-    strong = any(STRONG.search(WEAK.sub("", line)) for line in said)
+    message = [*licences_of(name)]
+    weak = any(WEAK.search(line) for line in message)
+    strong = any(STRONG.search(WEAK.sub("", line)) for line in message)
     return "strong" if strong else "weak" if weak else ""
 
 
@@ -91,10 +91,10 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         lines: Mapping[str, list[str]] = {
             key.replace("_", "-"): [value] if isinstance(value, str) else value for key, value in fields.items()
         }
-        told = [f"{key}: {value}" for key, values in lines.items() for value in values]
+        report = [f"{key}: {value}" for key, values in lines.items() for value in values]
         folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0", *told]) + "\n")
+        (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0", *report]) + "\n")
 
     return install
 
@@ -116,7 +116,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         ({"License": "BSD", "Classifier": ["License :: OSI Approved :: BSD License"]}, ""),
     ],
 )
-def test_a_licence_is_told_by_what_its_package_says(
+def test_a_licence_is_read_from_its_package(
     made_up: Callable[..., None], fields: Mapping[str, str | list[str]], kind: str
 ) -> None:
     made_up("made-up", **{key: value.strip() if isinstance(value, str) else value for key, value in fields.items()})

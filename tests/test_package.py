@@ -46,7 +46,7 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def test_help_answers_in_under_a_second_with_an_example_for_each_verb(headwater: Command) -> None:
+def test_help_takes_under_a_second_and_has_an_example_for_each_verb(headwater: Command) -> None:
     began = cpu_seconds()
     done = headwater("--help")
     assert cpu_seconds() - began < 1.0

@@ -57,7 +57,7 @@ def test_a_joint_run_is_trained_from_python(rated: Path, tmp_path: Path) -> None
     assert {row["task"] for row in headwater.results(tmp_path)} == {"emotion", "avd"}
 
 
-def test_class_names_alone_make_a_head_that_learns_in_a_loop_of_ones_own(tones: Path) -> None:
+def test_class_names_alone_make_a_head_that_trains_in_a_loop_of_the_user(tones: Path) -> None:
     rows = load_corpus("manifest", str(tones)).splits["train"][:24]
     names = ["low", "middle", "high"]
     upstream = load_upstream("fbank_no_cmvn")

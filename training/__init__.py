@@ -1,1 +1,1 @@
-"""How it learns."""
+"""The training loop."""

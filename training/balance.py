@@ -38,9 +38,9 @@ class BalanceConfig:
 
 
 class Balancer(nn.Module):
-    """Weights the tasks' losses, all alike; what it learns and remembers is in its state."""
+    """Weights the tasks' losses, all alike; its parameters and its memory are in its state."""
 
-    needs: Literal["losses", "norms", "rows"] = "losses"  # what it asks of a step: norms or rows of the shared gradient
+    needs: Literal["losses", "norms", "rows"] = "losses"  # what it needs of a step: norms or rows of the shared gradient
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Balancer(nn.Module):
         return dict.fromkeys(self.tasks, 1.0)
 
     def observe(self, losses: Mapping[str, float], norms: Mapping[str, float]) -> None:
-        """Take note of a step's losses, and of the norms of its weighted gradients where it asks for them."""
+        """Take note of a step's losses, and of the norms of its weighted gradients where it needs them."""
 
     def combine(self, rows: Tensor) -> Tensor:
         """Return the shared gradient of a step from the tasks' (task, weight)."""
@@ -82,7 +82,7 @@ class Fixed(Balancer):
 
 
 class Uncertainty(Balancer):
-    """Homoscedastic uncertainty (Kendall 2018): exp(-v) loss + v / 2 with a log variance v learnt for each task."""
+    """Homoscedastic uncertainty (Kendall 2018): exp(-v) loss + v / 2 with a learned log variance v for each task."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__(tasks)
@@ -139,7 +139,7 @@ class Dwa(Balancer):
 
 
 class GradNorm(Balancer):
-    """GradNorm (Chen 2018): weights learnt such that the tasks' weighted gradients have norms that suit their pace.
+    """GradNorm (Chen 2018): weights trained such that the tasks' weighted gradients have norms that suit their pace.
 
     The target of a task's norm is the mean norm times (its relative inverse pace)^alpha; pace is loss / first loss. Departs
     from the paper in how a weight moves: by a factor that shrinks with the gap to the target, not by equal steps.

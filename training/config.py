@@ -1,4 +1,4 @@
-"""What a run is told: dataclasses, then a recipe, then flags; nothing is loaded before all of it is right."""
+"""Config sections of training: dataclasses, then a recipe, then flags; nothing is loaded before all of it is right."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Outcome, Output
-from ..downstream.validate import unfit_answer, unfit_scores
+from ..downstream.validate import prediction_problem, score_problem
 from .config import TrainingConfig
 from .model import Model
 from .sampling import tasks_of_steps
@@ -68,7 +68,7 @@ def train(
         drawn = {**progress.drawn, **{task: index + 1 for task, index in draws.items()}}
         progress = replace(progress, step=step + 1, seconds=time.monotonic() - began, drawn=drawn)
         if progress.step % config.log_every == 0:
-            tell_step(facts, plan, progress.step, rate, float(norm), hooks)
+            log_step(facts, plan, progress.step, rate, float(norm), hooks)
         at_end = progress.step == config.steps
         if progress.step % config.eval_every == 0 or at_end:
             progress = select(model, tasks, accelerator, plan, progress, hooks)
@@ -82,7 +82,7 @@ def train(
     return progress
 
 
-def tell_step(facts: StepFacts, plan: Plan, step: int, rate: float, norm: float, hooks: Hooks) -> None:
+def log_step(facts: StepFacts, plan: Plan, step: int, rate: float, norm: float, hooks: Hooks) -> None:
     """Log a step's losses, weights where tasks are balanced, and cosines where they were formed."""
     weights = plan.balancer.weights() if len(plan.balancer.tasks) > 1 else {}
     for task, loss in facts.losses.items():
@@ -153,7 +153,7 @@ def lost_patience(progress: Progress, config: TrainingConfig) -> bool:
 
 
 def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Accelerator, config: TrainingConfig) -> Outcome:
-    """Return the expert's answers over a whole split, in the split's order, gathered from all processes."""
+    """Return the expert's predictions over a whole split, in the split's order, gathered from all processes."""
     plain: Model = accelerator.unwrap_model(model)
     plain.eval()
     task.expert.eval()  # where it is a view with another vocabulary, its mode is its own
@@ -165,7 +165,7 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     with torch.no_grad():
         for _, batch in ahead(range(len(mine)), lambda index: task.source.batch(mine[index]), threaded=task.source.slow):
             with accelerator.autocast():
-                output = plain.answer(task.name, batch.to(accelerator.device))
+                output = plain.output_of(task.name, batch.to(accelerator.device))
                 # a loss that compares utterances is one of the whole split, or of nothing
                 loss = task.expert.loss(output, batch) if task.expert.loss_needs == "piece" else torch.tensor(0.0)
             done.append(outcome_of(task, batch, output, loss))
@@ -179,7 +179,7 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
 
 
 def refuse_no_numbers(split: str, outcome: Outcome) -> None:
-    """Refuse scores that are no numbers: the first class would be taken for the answer, and counted."""
+    """Refuse scores that are no numbers: the first class would be taken for the prediction, and counted."""
     if outcome.scores is None or bool(outcome.scores.isfinite().all()):
         return
     rows = (~outcome.scores.isfinite().reshape(len(outcome.ids), -1).all(dim=1)).nonzero().flatten().tolist()
@@ -205,13 +205,11 @@ def shows_progress(accelerator: Accelerator) -> bool:
     return accelerator.is_main_process and sys.stderr.isatty()
 
 
-Asked = TypeVar("Asked")
-Prepared = TypeVar("Prepared")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
-def ahead(
-    steps: Iterable[Asked], prepare: Callable[[Asked], Prepared], threaded: bool = True
-) -> Iterator[tuple[Asked, Prepared]]:
+def ahead(steps: Iterable[Item], prepare: Callable[[Item], Made], threaded: bool = True) -> Iterator[tuple[Item, Made]]:
     """Yield each step with what `prepare` made of it; where that is slow, one step ahead in a thread."""
     if not threaded:
         yield from ((step, prepare(step)) for step in steps)
@@ -228,7 +226,7 @@ def ahead(
 
 
 def refuse_unfit(task: TaskData, outcome: Outcome) -> None:
-    """Refuse answers to dev that could not be written down at the end, and scores that lack a metric."""
-    problem = unfit_answer(task.answer, outcome) or unfit_scores(task.question.metrics, task.score("dev", outcome))
+    """Refuse predictions on dev that could not be written at the end, and scores that lack a metric."""
+    problem = prediction_problem(task.answer, outcome) or score_problem(task.question.metrics, task.score("dev", outcome))
     if problem:
         raise UserError(f"Task '{task.name}': {problem}")

@@ -67,7 +67,7 @@ class Model(nn.Module):
         return cast(Expert, self.experts[task])
 
     def weighted_sum(self, task: str, role: str) -> WeightedSum:
-        """Return the weighted sum through which a task hears a role's layers."""
+        """Return the weighted sum that a task uses of a role's layers."""
         return cast(WeightedSum, cast(nn.ModuleDict, self.sums[SHARED if self.shares_sums else task])[role])
 
     def train(self, mode: bool = True) -> Model:
@@ -78,18 +78,18 @@ class Model(nn.Module):
         return self
 
     def forward(self, task: str, batch: Batch) -> tuple[Tensor, Output]:
-        """Return the mean loss over the batch, and the expert's answer."""
-        output = self.answer(task, batch)
+        """Return the mean loss over the batch, and the expert's output."""
+        output = self.output_of(task, batch)
         return self.expert(task).loss(output, batch), output
 
-    def answer(self, task: str, batch: Batch, without: Sequence[str] = ()) -> Output:
-        """Return the expert's answer, if need be without an optional role; no label is needed."""
+    def output_of(self, task: str, batch: Batch, without: Sequence[str] = ()) -> Output:
+        """Return the expert's output, if need be without an optional role; no label is needed."""
         expert = self.expert(task)
         frames = {role: self._frames(task, role, batch) for role in expert.roles if role not in without}
         return expert(frames)
 
     def layers(self, role: str, batch: Batch, views: int = 1) -> Layers:
-        """Return what the upstream says of a batch, stored or computed."""
+        """Return the upstream's layers for a batch, stored or computed."""
         if role in batch.stored:
             return batch.stored[role]
         config = self.configs[role]
@@ -98,15 +98,15 @@ class Model(nn.Module):
             return self.upstream(role)(batch, views=views, layers=wanted)
 
     def layer_index(self, role: str) -> int:
-        """Return the one layer asked for, counted from the front."""
+        """Return the chosen layer, counted from the front."""
         layer, count = self.configs[role].layer, self.upstream(role).spec.num_layers
-        assert layer is not None, f"no layer was asked for of '{role}'"
+        assert layer is not None, f"no layer was chosen of '{role}'"
         return layer % count
 
     def _frames(self, task: str, role: str, batch: Batch) -> Frames:
         views = self.expert(task).views if self.training else 1
         frames: Frames = self.weighted_sum(task, role)(self.layers(role, batch, views))
-        if len(frames.lengths) < views * len(batch):  # frozen or stored: computed once, and heard twice by the head
+        if len(frames.lengths) < views * len(batch):  # frozen or stored: computed once, and used twice by the head
             return Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
         return frames
 
@@ -174,7 +174,7 @@ def _group(parameters: Iterable[nn.Parameter], rate: float) -> dict:
 
 
 def _by_depth(upstream: Upstream, rate: float, decay: float) -> list[dict]:
-    """The top block learns at `rate`, each one below at `decay` times the one above; what is under the blocks last."""
+    """The top block trains at `rate`, each one below at `decay` times the one above; what is under the blocks last."""
     blocks: Sequence[nn.Module] = upstream.blocks()
     groups = [_group(block.parameters(), rate * decay ** (len(blocks) - 1 - depth)) for depth, block in enumerate(blocks)]
     in_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
-from ..upstream.store.reading import Stored
+from ..upstream.store.reading import StoredLayers
 from .batches import cut_pieces
 from .config import TrainingConfig
 
@@ -15,20 +15,20 @@ MEAN_ROWS = 4096  # in a piece: pooled rows need no padding
 
 @dataclass(frozen=True)
 class Source:
-    """What the loop asks for pieces and batches: each role's layers from a store, or what its upstream needs to compute them."""
+    """Pieces and batches for the loop: each role's layers from a store, or what its upstream needs to compute them."""
 
     roles: tuple[str, ...]
-    stored: Mapping[str, Stored] = field(default_factory=dict)  # role -> its layers
+    stored: Mapping[str, StoredLayers] = field(default_factory=dict)  # role -> its layers
 
     @property
-    def listens(self) -> bool:
+    def uses_audio(self) -> bool:
         """Whether audio is read."""
         return "audio" in self.roles and "audio" not in self.stored
 
     @property
     def slow(self) -> bool:
         """Whether it is worth preparing ahead, in a thread."""
-        return self.listens or any(layers.slow for layers in self.stored.values())
+        return self.uses_audio or any(layers.slow for layers in self.stored.values())
 
     @property
     def kind(self) -> str:
@@ -45,7 +45,7 @@ class Source:
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Return a piece, ready for the model."""
         stored = {role: layers.layers(examples) for role, layers in self.stored.items()}
-        made = make_batch(examples) if self.listens else silent_batch(examples)
+        made = make_batch(examples) if self.uses_audio else silent_batch(examples)
         return replace(made, stored=stored)
 
     def norms(self, role: str, examples: Sequence[Example]) -> list[float] | None:
@@ -54,7 +54,7 @@ class Source:
 
 
 def padded_pieces(examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
-    """Return examples in the pieces that a config asks for."""
+    """Return examples in pieces, as a config cuts them."""
     seconds, size, overhead = config.piece_seconds, config.piece_size, config.piece_overhead
     return cut_pieces(examples, seconds=seconds, size=size, sort=config.sort_pieces, overhead=overhead)
 

@@ -39,7 +39,7 @@ class TaskData:
     select_by: str  # of its metrics: the one that dev is looked at by
     batch_size: int  # utterances of a step, over all pieces and processes
     crops: Mapping[str, Sequence[Example]] = field(default_factory=dict)  # utterance id -> the stretches that are stored of it
-    tables: Mapping[str, Tables] = field(default_factory=dict)  # split -> what its score takes beside the answers
+    tables: Mapping[str, Tables] = field(default_factory=dict)  # split -> what its score takes beside the predictions
 
     @cached_property
     def sampling_weights(self) -> Tensor | None:
@@ -62,7 +62,7 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the loop is told."""
+    """The settings of the loop."""
 
     training: TrainingConfig
     optimizer: OptimizerConfig
@@ -76,7 +76,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What a step tells of itself."""
+    """The facts of a step, for the log."""
 
     losses: Mapping[str, float]  # by task, over all processes
     cosines: Tensor | None = None  # of the tasks' gradients: (task, task)
@@ -94,7 +94,7 @@ def step_batches(
         task = tasks[name]
         seed, examples = derive_seed(plan.seed, name), task.splits["train"]
         rows = rows_of(task, config, seed, index)
-        chosen = [heard(task, examples[row], place, seed, index) for place, row in enumerate(rows)]
+        chosen = [training_example(task, examples[row], place, seed, index) for place, row in enumerate(rows)]
         mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
         pieces = [mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config)
         batches[name] = [(task.source.batch(piece), len(piece) / len(chosen)) for piece in pieces]
@@ -115,8 +115,8 @@ def rows_of(task: TaskData, config: TrainingConfig, seed: int, index: int) -> li
     return draw_of_like_length(seconds, task.batch_size, seed, index, config.bucket_steps)
 
 
-def heard(task: TaskData, example: Example, place: int, seed: int, index: int) -> Example:
-    """Return what a step hears of an utterance: all of it, or a stretch drawn by (seed, step, place)."""
+def training_example(task: TaskData, example: Example, place: int, seed: int, index: int) -> Example:
+    """Return what a step uses of an utterance: all of it, or a stretch drawn by (seed, step, place)."""
     if not task.expert.crops:
         return example
     generator = torch.Generator().manual_seed(derive_seed(seed, "crop", index, place))
@@ -273,5 +273,5 @@ class Progress:
 
     @property
     def is_new(self) -> bool:
-        """True before anything was learnt."""
+        """True before the first step."""
         return self.step == 0

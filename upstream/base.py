@@ -65,7 +65,7 @@ def valid_positions(lengths: Sequence[int], size: int, device: torch.device | st
 
 @dataclass(frozen=True)
 class UpstreamConfig:
-    """The `upstream:` section of a recipe: which model listens, and how."""
+    """The `upstream:` section of a recipe: which model, and how it is used."""
 
     name: str = ""  # -u, --text-upstream: a registered name, a hub id, a folder, a run folder, s3prl/NAME
     path: str | None = None  # -k: a folder with the weights of the named model
@@ -88,7 +88,7 @@ class Upstream(nn.Module, ABC):
     """A batch -> Layers, and nothing else: no freezing, no pooling, no logging."""
 
     spec: UpstreamSpec
-    name: str = ""  # as the user asked for it
+    name: str = ""  # as the user typed it
     source: str = ""  # hub id, folder or "built in"
     untrained: bool = False  # random weights: results are marked
     code: str = ""  # of one that is not ours: which code computes it
@@ -139,8 +139,8 @@ class Upstream(nn.Module, ABC):
 
 
 @runtime_checkable
-class Reads(Protocol):
-    """What an upstream of texts can say of one without running."""
+class TokenCounter(Protocol):
+    """What a text upstream knows of a text without running."""
 
     max_tokens: int  # longer texts are cut
 
@@ -181,9 +181,9 @@ def register_upstream(
     def register(function: Callable[[UpstreamConfig], Upstream]) -> Callable[[UpstreamConfig], Upstream]:
         """Add the function to the upstreams."""
         public, origin = name or function.__name__, ADDING.get()
-        words = description or (function.__doc__ or "").strip().split("\n")[0]
+        text = description or (function.__doc__ or "").strip().split("\n")[0]
         place = origin.place or source
-        row = Registered(public, function, place, words, modality, untrained, frozenset(options), origin.code)
+        row = Registered(public, function, place, text, modality, untrained, frozenset(options), origin.code)
         UPSTREAMS.register(row, getattr(function, "__module__", "headwater"))
         return function
 
@@ -208,7 +208,7 @@ def checked_waveforms(batch: Batch, device: torch.device) -> tuple[Tensor, tuple
 
 
 def named_layers(layers: Sequence[int] | None, num_layers: int) -> list[int]:
-    """Return the layers asked for, all where none are named."""
+    """Return the requested layers, all where none are named."""
     wanted = list(range(num_layers)) if layers is None else list(layers)
     if not wanted or min(wanted) < 0 or max(wanted) >= num_layers:
         raise ValueError(f"Expected layers from 0 to {num_layers - 1}, found {wanted}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.errors import UserError, nearest
 from ..core.run_folder import RunFolder
-from ..plugins.code import known_as, use
+from ..plugins.code import name_behind, use
 from ..plugins.registry import FLAGS
 from . import run_folder
 from .base import UPSTREAMS, Registered, Upstream, UpstreamConfig
@@ -54,7 +54,7 @@ def find_upstream(config: UpstreamConfig, modality: str | None = None) -> Regist
 
 
 def _find(config: UpstreamConfig, modality: str | None) -> Registered:
-    config = replace(config, name=known_as(config.name, "upstream", FLAGS[modality or "audio"]))
+    config = replace(config, name=name_behind(config.name, "upstream", FLAGS[modality or "audio"]))
     row = UPSTREAMS.get(config.name)
     if (converted := conversion.row_of(config, row)) is not None:
         return converted
@@ -88,7 +88,7 @@ def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | 
     verbs, flags = {"audio": "listens", "text": "reads"}, {"audio": "-u", "text": "--text-upstream"}
     raise UserError(
         f"Expected an upstream that {verbs[expected]} for {flags[expected]}, found '{config.name}', which {verbs[found]}. "
-        f"Give it to {flags[found]}; `headwater list upstreams` tells them apart."
+        f"Give it to {flags[found]}; `headwater list upstreams` lists which is which."
     )
 
 

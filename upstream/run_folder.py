@@ -1,4 +1,4 @@
-"""The upstream of a run: as that run finetuned it, or the frozen one it listened or read through."""
+"""The upstream of a run: as that run finetuned it, or the frozen one that it used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Load = Callable[..., Upstream]  # load_upstream, which stands above this file
 
 
 def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) -> Upstream:
-    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one that is asked for.
+    """Return the upstream of the run folder that the config names, pruned where it says so; of two, the one of the role.
 
     `load` is `load_upstream`: what the run was made with may be any upstream, a run's among them.
     """
@@ -65,12 +65,14 @@ def folder_of(config: UpstreamConfig) -> Path:
 
 
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
-    """Return the role and the config of a run's upstream, of two the one that is asked for."""
+    """Return the role and the config of a run's upstream, of two the one of the requested role."""
     mapping, errors = RunFolder(folder).read().config(), list[str]()
     sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
     if errors:
         raise UserError("\n".join(errors))
-    roles = {role: section for role, section in sections.items() if section.name}  # what the run asked of them is not needed
+    roles = {
+        role: section for role, section in sections.items() if section.name
+    }  # what the run needed of them is not needed here
     role = modality or ("audio" if "audio" in roles else "text")
     if role not in roles:
         raise UserError(
@@ -88,8 +90,8 @@ def holds(folder: Path, section: UpstreamConfig, role: str) -> bool:
 
 def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse an exported folder whose weights are not those that were written: nothing else holds them."""
-    told, path = identity.get("exported"), RunFolder(folder).best
-    if told is not None and path.is_file() and hash_file(path) != told:
+    expected_hash, path = identity.get("exported"), RunFolder(folder).best
+    if expected_hash is not None and path.is_file() and hash_file(path) != expected_hash:
         raise UserError(f"Expected the weights that were exported in '{path}', found others: it is damaged. Export it again.")
 
 

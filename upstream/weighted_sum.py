@@ -1,4 +1,4 @@
-"""The weighted sum: a learnt convex mixture of an upstream's layers, one layer in memory at a time."""
+"""The weighted sum: a learned convex mixture of an upstream's layers, one layer in memory at a time."""
 
 from __future__ import annotations
 

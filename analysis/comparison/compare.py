@@ -13,8 +13,8 @@ from ...corpus.load import list_corpora
 from ...downstream.base import Outcome, Question, Tables
 from ...runs.results import read_tables
 from ..report.report import titles_of
-from .answers import Side, read_answers, read_side
 from .paired import Difference, Discordant, counted_by, differences, discordant, holm
+from .sides import Side, pooled_outcome, read_side
 
 ALPHA = 0.05
 
@@ -29,7 +29,7 @@ class Comparison:
     discordant: Discordant | None
 
     def winner(self, metric: str, direction: str) -> int:
-        """Return 1 where it is better than the first, -1 where worse, 0 where they cannot be told apart."""
+        """Return 1 where it is better than the first, -1 where worse, 0 where there is no clear difference."""
         found, p = self.differences[metric], self.corrected[metric]
         if found.holds_0 or p is None or p >= ALPHA:
             return 0
@@ -38,7 +38,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """All that a comparison says."""
+    """The result of a comparison."""
 
     sides: tuple[Side, ...]
     names: tuple[str, ...]
@@ -74,10 +74,10 @@ def compare(
     question, split = first.question, split_of(sides, split)
     decides = known_metric(metric or question.primary_metric, question)
     reference, speakers = one_seed(first, next(iter(first.seeds)), split)
-    answers, tables = [aligned(side, split, reference, speakers, first) for side in sides], same_tables(sides, split)
-    found = [differences((answers[0], other), speakers, question, first.vocabulary, tables) for other in answers[1:]]
-    counted = counted_by(question, first.vocabulary, answers[0][0], tables)
-    rights = [discordant(answers[0][0], other[0], counted) if len(other) == 1 else None for other in answers[1:]]
+    outcomes, tables = [aligned(side, split, reference, speakers, first) for side in sides], same_tables(sides, split)
+    found = [differences((outcomes[0], other), speakers, question, first.vocabulary, tables) for other in outcomes[1:]]
+    counted = counted_by(question, first.vocabulary, outcomes[0][0], tables)
+    rights = [discordant(outcomes[0][0], other[0], counted) if len(other) == 1 else None for other in outcomes[1:]]
     corrected = {name: holm([of_side[name].p for of_side in found]) for name in question.metrics}
     return Compared(
         sides=tuple(sides),
@@ -105,7 +105,7 @@ def known_metric(metric: str, question: Question) -> str:
 
 
 def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Return a name for each folder, that of its run, told from the others; one named twice is numbered."""
+    """Return a unique name for each folder: that of its run, numbered where it is named twice."""
     places = [folder.resolve() for folder in folders]
     runs = {place: RunFolder(place).home.path for place in places}
     titles = titles_of([*dict.fromkeys(runs.values())])
@@ -119,15 +119,15 @@ def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
 
 
 def refuse_other_question(first: Side, side: Side) -> None:
-    """Refuse a side that was asked something else, of other data, or that is marked otherwise."""
-    told: list[tuple[str, Callable[[Side], str], str]] = [
+    """Refuse a side with another task, other data or other marks."""
+    conditions: list[tuple[str, Callable[[Side], str], str]] = [
         ("the same task", lambda row: row.question.name, "Compare runs of one task; of joint runs --task names it."),
         ("the same corpus", lambda row: row.corpus, "Compare runs that were tested on one corpus (-m evaluate -e RUN)."),
         ("the same marks", lambda row: "DEMO" if "DEMO" in row.marks else "none", "Demos are compared among themselves."),
         ("the same classes", lambda row: ", ".join(row.answer.score_names), "Train both with the same labels."),
         ("as many seeds", lambda row: str(len(row.seeds)), "Train the missing ones with --seeds, or name single runs."),
     ]
-    for what, of, advice in told:
+    for what, of, advice in conditions:
         if of(first) != of(side):
             here, there = shortened(of(first), of(side))
             raise UserError(f"Expected {what} in '{first.folder}' and '{side.folder}', found {here} and {there}. {advice}")
@@ -139,34 +139,34 @@ def shortened(one: str, other: str, most: int = 120) -> tuple[str, str]:
         return one, other
     first, second = one.split(", "), other.split(", ")
     extra = [[name for name in mine if name not in theirs] for mine, theirs in ((first, second), (second, first))]
-    told = [
+    lines = [
         f"{len(names)} with {', '.join(own[:3]) or 'none of its own'}" for names, own in zip((first, second), extra, strict=True)
     ]
-    return told[0], told[1]
+    return lines[0], lines[1]
 
 
-def split_of(sides: Sequence[Side], asked: str | None) -> str:
-    """Return the split to compare on: the one asked for, else the corpus' test, else the only one but dev."""
+def split_of(sides: Sequence[Side], requested: str | None) -> str:
+    """Return the split to compare on: the requested one, else the corpus' test, else the only one but dev."""
     common = [split for split in sides[0].splits if all(split in side.splits for side in sides)]
     tests = [split for split in common if split != "dev"]
     reader = list_corpora().get(sides[0].corpus)
     usual = "test" if reader is None else reader.test
-    if asked is None and (usual in tests or len(tests) == 1):
+    if requested is None and (usual in tests or len(tests) == 1):
         return usual if usual in tests else tests[0]
-    if asked is None or asked not in common:
-        missing = next((side for side in sides if asked and asked not in side.splits), sides[0])
+    if requested is None or requested not in common:
+        missing = next((side for side in sides if requested and requested not in side.splits), sides[0])
         found = ", ".join(common) or "none in common"
         raise UserError(
-            f"Expected {f'split {asked!r}' if asked else 'one test split'} in all runs, found {found}"
-            + (f" (not in '{missing.folder}')" if asked else "")
+            f"Expected {f'split {requested!r}' if requested else 'one test split'} in all runs, found {found}"
+            + (f" (not in '{missing.folder}')" if requested else "")
             + ". Choose with --split, or test the others there: -m evaluate -t SPLIT -e RUN."
         )
-    return asked
+    return requested
 
 
 def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
-    """Return the answers of one seed, folds pooled, each utterance once."""
-    outcome, speakers = read_answers(side, seed, split)
+    """Return the predictions of one seed, folds pooled, each utterance once."""
+    outcome, speakers = pooled_outcome(side, seed, split)
     seen: set[str] = set()
     twice = next((name for name in outcome.ids if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
     if twice is not None:
@@ -177,7 +177,7 @@ def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
 
 
 def same_tables(sides: Sequence[Side], split: str) -> Tables:
-    """Return what all sides' answers are scored with: the tables of their split, which must be the same."""
+    """Return what all sides' predictions are scored with: the tables of their split, which must be the same."""
     found = [read_tables([*map(RunFolder, next(iter(side.seeds.values())))], split) for side in sides]
     other = next((side for side, tables in zip(sides, found, strict=True) if tables != found[0]), None)
     if other is not None:
@@ -189,7 +189,7 @@ def same_tables(sides: Sequence[Side], split: str) -> Tables:
 
 
 def aligned(side: Side, split: str, reference: Outcome, speakers: Sequence[str], first: Side) -> list[Outcome]:
-    """Return a side's answers by seed, in the order of the first's; other utterances, labels or speakers are refused."""
+    """Return a side's predictions by seed, in the order of the first side; refuse other utterances, labels or speakers."""
     found = []
     for seed in side.seeds:
         outcome, voices = one_seed(side, seed, split)
@@ -218,7 +218,7 @@ def aligned(side: Side, split: str, reference: Outcome, speakers: Sequence[str],
 
 
 def shown(label: Any) -> str:
-    """Return a label as an error tells it."""
+    """Return a label as an error prints it."""
     text = str(label) or "none"
     return text if len(text) <= 40 else f"{text[:40]}…"
 

@@ -47,11 +47,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Discordant:
-    """Utterances that only one of two sides has answered rightly."""
+    """Utterances that only one of two sides predicted correctly."""
 
     first: int
     second: int
-    metric: str | None = None  # that is the share of such answers; None: no metric of the task is
+    metric: str | None = None  # that is the share of such predictions; None: no metric of the task is
 
     @property
     def p(self) -> float:
@@ -137,12 +137,12 @@ def short(draw: NDArray) -> bytes:
 
 
 def mixed(outcome: Outcome, other: Outcome, rows: NDArray[np.bool_]) -> Outcome:
-    """Return an outcome with another's answers where `rows` is True."""
+    """Return an outcome with another's predictions where `rows` is True."""
     scores = outcome.scores
     if scores is not None and other.scores is not None:
         scores = torch.where(torch.from_numpy(rows).unsqueeze(1), other.scores, scores)
-    answers = np.where(rows.reshape(-1, *[1] * (outcome.predictions.ndim - 1)), other.predictions, outcome.predictions)
-    return Outcome(outcome.ids, answers, outcome.references, scores)
+    predictions = np.where(rows.reshape(-1, *[1] * (outcome.predictions.ndim - 1)), other.predictions, outcome.predictions)
+    return Outcome(outcome.ids, predictions, outcome.references, scores)
 
 
 def quick_gap(metric: str, sides: Sides, units: NDArray[np.intp], answer: Answer, slow: Rescored) -> Gap | None:
@@ -183,7 +183,7 @@ def swaps(units: int) -> Iterator[NDArray[np.bool_]]:
 
 
 def counted_by(question: Question, vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) -> str | None:
-    """Return the metric that is the share of answers equal to the reference, found on answers that changed places."""
+    """Return the metric that is the share of predictions equal to the reference, found on permuted predictions."""
     generator, count = np.random.default_rng(2), len(outcome.ids)
     names, answer = [*question.metrics], question.answer(vocabulary)
     for _ in range(3):
@@ -195,8 +195,8 @@ def counted_by(question: Question, vocabulary: Mapping[str, Any], outcome: Outco
 
 
 def discordant(first: Outcome, second: Outcome, metric: str | None = None) -> Discordant | None:
-    """Return the utterances that one side alone has right; None where an answer is no class and no transcript."""
-    if not all(isinstance(answer, str) for answer in (*first.references, *first.predictions)):
+    """Return the utterances that one side alone has right; None where a prediction is no class and no transcript."""
+    if not all(isinstance(value, str) for value in (*first.references, *first.predictions)):
         return None
     pairs = list(zip(first.references, first.predictions, second.predictions, strict=True))
     return Discordant(

@@ -13,7 +13,7 @@ from ...downstream.base import Outcome
 
 _CELLS = 2_000_000  # numbers of one table at once
 Curve = Callable[[NDArray, NDArray], NDArray]  # false alarms and misses by falling threshold: (draw, place) -> (draw,)
-Sides = tuple[Sequence[Outcome], Sequence[Outcome]]  # two systems' answers to the same utterances in the same order, by seed
+Sides = tuple[Sequence[Outcome], Sequence[Outcome]]  # two systems' predictions for the same utterances in the same order, by seed
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Gap:
 
 @dataclass(frozen=True)
 class Tally:
-    """A metric as sums: what each utterance adds to them, and what they say."""
+    """A metric as sums: what each utterance adds to them, and the metric of the sums."""
 
     rows: Callable[[Answer, Outcome], NDArray]  # (utterance, statistic)
     value: Callable[[NDArray], NDArray]  # (…, statistic) -> (…)
 
 
 def tallied(tally: Tally, answer: Answer, sides: Sides, units: NDArray[np.intp]) -> Gap | None:
-    """Return a metric's gap from sums over the units, averaged over seeds; None where the answers have not what it adds up."""
+    """Return a metric's gap from sums over the units, averaged over seeds; None where predictions lack what it adds up."""
     sums = []
     for side in sides:
         of_side = []
@@ -93,7 +93,7 @@ def ranked(value: Curve, answer: Answer, sides: Sides, units: NDArray[np.intp]) 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Both sides' answers to one test in one order, by falling score."""
+    """Both sides' predictions on one test in one order, by falling score."""
 
     unit: NDArray[np.intp]
     is_second: NDArray[np.bool_]
@@ -101,7 +101,7 @@ class Ranking:
     last: NDArray[np.intp]  # places of the last of equal scores
 
     def rates(self, counts: NDArray) -> tuple[NDArray, NDArray]:
-        """Return false alarms and misses from accepting nothing to everything, where answers count so often: (draw, place)."""
+        """Return alarms and misses from accepting nothing to everything, by how often predictions count: (draw, place)."""
         hits, alarms = (np.cumsum(counts * kind, axis=1)[:, self.last] for kind in (self.is_positive, ~self.is_positive))
         start = np.zeros((len(counts), 1))
         with np.errstate(invalid="ignore"):  # a draw of one class has no rate: not a number

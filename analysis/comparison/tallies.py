@@ -62,26 +62,26 @@ def _right(_: Answer, outcome: Outcome) -> NDArray:
 
 
 def _classes(answer: Answer, outcome: Outcome) -> tuple[NDArray, NDArray]:
-    """Return where each class is asked and answered: (utterance, class) each."""
+    """Return where each class is the reference and the prediction: (utterance, class) each."""
     names = np.array(answer.classes)
     if not 0 < len(names) <= MOST_CLASSES:
         raise ValueError("Expected few classes, found none, or more than a table of sums is worth. Score whole draws.")
-    asked, answered = (np.asarray(column)[:, None] == names for column in (outcome.references, outcome.predictions))
-    return asked.astype(float), answered.astype(float)
+    actual, predicted = (np.asarray(column)[:, None] == names for column in (outcome.references, outcome.predictions))
+    return actual.astype(float), predicted.astype(float)
 
 
 def _recalls(answer: Answer, outcome: Outcome) -> NDArray:
-    asked, answered = _classes(answer, outcome)
-    return np.hstack([asked * answered, asked])
+    actual, predicted = _classes(answer, outcome)
+    return np.hstack([actual * predicted, actual])
 
 
 def _hits_and_seen(answer: Answer, outcome: Outcome) -> NDArray:
-    asked, answered = _classes(answer, outcome)
-    return np.hstack([asked * answered, asked + answered])
+    actual, predicted = _classes(answer, outcome)
+    return np.hstack([actual * predicted, actual + predicted])
 
 
 def _right_at_half(answer: Answer, outcome: Outcome) -> NDArray:
-    """A two-class answer by its score alone, whatever dev chose."""
+    """A two-class prediction by its score alone, whatever dev chose."""
     if outcome.scores is None or outcome.scores.shape[1] != 2:
         raise ValueError("Expected scores of two classes, found others. Score whole draws.")
     right = (np.asarray(outcome.scores[:, 1], np.float64) >= 0.5) == (np.asarray(outcome.references) == answer.classes[1])
@@ -89,21 +89,21 @@ def _right_at_half(answer: Answer, outcome: Outcome) -> NDArray:
 
 
 def _wrong_of(place: int, answer: Answer, outcome: Outcome) -> NDArray:
-    """Wrong answers among those where one class was asked."""
+    """Wrong predictions among the utterances of one class."""
     name = answer.classes[place]
-    asked = np.asarray(outcome.references) == name
-    return np.stack([asked & (np.asarray(outcome.predictions) != name), asked], axis=1).astype(float)
+    actual = np.asarray(outcome.references) == name
+    return np.stack([actual & (np.asarray(outcome.predictions) != name), actual], axis=1).astype(float)
 
 
 def _errors(of: Callable[[Errors], tuple[int, int]], _: Answer, outcome: Outcome) -> NDArray:
-    """What is wrong of a transcript, and how much there was to say."""
+    """The errors of a transcript, and its length."""
     pairs = zip(outcome.references, outcome.predictions, strict=True)
-    return np.array([of(count_errors(str(reference), str(answer))) for reference, answer in pairs], dtype=float)
+    return np.array([of(count_errors(str(reference), str(prediction))) for reference, prediction in pairs], dtype=float)
 
 
-def _moments(dimension: str, answer: Answer, outcome: Outcome) -> NDArray:
+def _moments(dimension: str, prediction: Answer, outcome: Outcome) -> NDArray:
     """Counts, sums, squares and products of one rating (all, where none is named), about the middle of the scale."""
-    names, scale = answer.score_names, answer.scale_ends
+    names, scale = prediction.score_names, prediction.scale_ends
     if scale is None:
         raise ValueError("Expected ratings on a scale, found none. Score whole draws.")
     columns = [names.index(dimension)] if dimension else range(len(names))

@@ -1,4 +1,4 @@
-"""What a comparison says: a table, how it was computed, and a sentence in words."""
+"""The text of a comparison: a table, how it was computed, and a sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .compare import ALPHA, Compared, Comparison
 from .paired import MOST_EXACT, SAME, SWAPS, Difference
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-# metrics that are shares: their differences are told in points, hundredths of them
+# metrics that are shares: their differences are printed in points, hundredths of them
 SHARES = {"wa", "ua", "acc", "acc_point", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per"}
 
 
@@ -35,8 +35,8 @@ def heading(compared: Compared) -> str:
     seeds = f" · {compared.seeds} seeds, paired in order" if compared.seeds > 1 else ""
     folds = len(next(iter(side.seeds.values())))
     pooled = f" · {folds} folds, pooled" if folds > 1 else ""
-    told = f"{side.question.name} · {side.corpus} · {compared.split}: {compared.utterances} utterances{voices}{pooled}{seeds}"
-    return "\n".join([*[" ".join(compared.marks)] * bool(compared.marks), told])
+    line = f"{side.question.name} · {side.corpus} · {compared.split}: {compared.utterances} utterances{voices}{pooled}{seeds}"
+    return "\n".join([*[" ".join(compared.marks)] * bool(compared.marks), line])
 
 
 def rows_by_metric(compared: Compared) -> list[dict[str, str]]:
@@ -91,7 +91,7 @@ def signed(number: float, digits: int) -> str:
 
 
 def digits_of(*values: float, least: int = 3) -> int:
-    """Return how many digits tell every one of the values from 0.
+    """Return how many digits distinguish every one of the values from 0.
 
     >>> digits_of(-0.0004, 0.03), digits_of(0.1, 0.0)
     (4, 3)
@@ -141,12 +141,12 @@ def method(compared: Compared) -> str:
 
 
 def mcnemar_line(compared: Compared, comparison: Comparison) -> str:
-    """Return which answers are right on one side alone."""
+    """Return which predictions are right on one side alone."""
     found = comparison.discordant
-    assert found is not None, "only answers that can be right are counted"
+    assert found is not None, "only predictions that can be right are counted"
     p, first = f"{'' if found.p < 0.001 else '= '}{chance(found.p)}", compared.names[0]
     return (
-        f"McNemar's exact p {p} for {found.metric or 'whole answers'}: {found.second} right in {comparison.name} alone, "
+        f"McNemar's exact p {p} for {found.metric or 'whole predictions'}: {found.second} right in {comparison.name} alone, "
         f"{found.first} in {first} alone (utterances taken as independent: it decides nothing)"
     )
 
@@ -154,7 +154,7 @@ def mcnemar_line(compared: Compared, comparison: Comparison) -> str:
 def sentence(compared: Compared, comparison: Comparison) -> str:
     """Return the verdict in words, in the metric that decides."""
     metric, first, second = compared.metric, compared.names[0], comparison.name
-    found, said = comparison.differences[metric], title_of(metric)
+    found, title = comparison.differences[metric], title_of(metric)
     winner = comparison.winner(metric, compared.directions[metric])
     marks = f"{' '.join(compared.marks)}: " if compared.marks else ""
     if winner:
@@ -162,12 +162,12 @@ def sentence(compared: Compared, comparison: Comparison) -> str:
         assert found.interval is not None, "without an interval nothing is better"
         low, high = sorted(abs(end) for end in found.interval)
         by, low_text, high_text = in_points(metric, abs(found.value), low, high)
-        return f"{marks}{better} is better than {other} by {by} {said}, interval {low_text} to {high_text}"
-    return f"{marks}{first} and {second} cannot be told apart in {said}: {why_alike(compared, comparison)}"
+        return f"{marks}{better} is better than {other} by {by} {title}, interval {low_text} to {high_text}"
+    return f"{marks}{first} and {second} cannot be told apart in {title}: {why_alike(compared, comparison)}"
 
 
 def why_alike(compared: Compared, comparison: Comparison) -> str:
-    """Return why no side is said to be better."""
+    """Return why no side is better."""
     metric = compared.metric
     found, p = comparison.differences[metric], comparison.corrected[metric]
     if p is None:
@@ -182,7 +182,7 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
     low, high = found.interval
     half = (high - low) / 2
     if half < SAME:
-        return "they score alike, whoever speaks"
+        return "they score alike for every speaker"
     corrected = "p by Holm's correction" if len(compared.comparisons) > 1 else "p"
     if not found.holds_0:
         return f"the interval leaves out 0, but {corrected} is {chance(p)}"

@@ -1,4 +1,4 @@
-"""A probe of layers: how well a head does on each layer alone, beside what a weighted sum of all has learnt."""
+"""A probe of layers: the score of a head on each layer alone, beside the learned weighted sum of all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .weights import LayerWeights, draw_panel, over_runs, read_layer_weights
 AGAIN = "Type the command of the probe again: it trains what is missing and keeps the rest."
 COLORS = {"dev": "C0", "test": "C3"}
 DASHES = {"dev": (0, (4, 4)), "test": (4, (4, 4))}  # of one line where both are equal
-Heard = int | None  # a layer, or None: the weighted sum
+LayerOrSum = int | None  # a layer, or None: the weighted sum
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Probe:
     metric: str
     higher_is_better: bool
     splits: tuple[str, ...]  # dev, and test where there is one
-    scores: Mapping[str, Mapping[Heard, Sequence[float]]]  # split -> what was heard -> a score of each run
+    scores: Mapping[str, Mapping[LayerOrSum, Sequence[float]]]  # split -> layer, or None for the sum -> a score of each run
     weights: LayerWeights
 
     @property
@@ -79,7 +79,7 @@ def read_probe(folder: Path, metric: str = "") -> Probe:
         higher_is_better=metrics[metric] == "higher",
         splits=splits,
         scores={
-            split: {heard: [run["scores"][split][metric] for run in rows] for heard, rows in runs.items()} for split in splits
+            split: {layer: [run["scores"][split][metric] for run in rows] for layer, rows in runs.items()} for split in splits
         },
         weights=read_layer_weights([RunFolder(folder / run["name"]).layer_weights for run in runs[None]]),
     )
@@ -108,33 +108,33 @@ def _finished(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _chosen_runs(summary: Mapping[str, Any], higher: bool) -> dict[Heard, list[Mapping[str, Any]]]:
+def _chosen_runs(summary: Mapping[str, Any], higher: bool) -> dict[LayerOrSum, list[Mapping[str, Any]]]:
     """Return the runs of each layer and of the sum (None); of a sweep those of the setting that dev chooses for each."""
-    best: dict[Heard, str] = {}
+    best: dict[LayerOrSum, str] = {}
     for setting, dev in summary["sweep"].items():
         name = setting.partition(",")[0]
-        heard = None if name == "sum" else int(name.removeprefix("layer"))
-        before = summary["sweep"].get(best.get(heard))
+        layer = None if name == "sum" else int(name.removeprefix("layer"))
+        before = summary["sweep"].get(best.get(layer))
         if before is None or (dev > before if higher else dev < before):
-            best[heard] = setting
-    return {heard: [run for run in summary["runs"] if run["setting"] == setting] for heard, setting in best.items()}
+            best[layer] = setting
+    return {layer: [run for run in summary["runs"] if run["setting"] == setting] for layer, setting in best.items()}
 
 
 def _save_numbers(found: Probe, path: Path) -> None:
     key, weights = found.key, found.weights
-    learnt = [over_runs(values) for values in (weights.weights[key], weights.contributions(key))]
+    weight_rows = [over_runs(values) for values in (weights.weights[key], weights.contributions(key))]
     header = ["upstream", "task", "metric", "layer", "runs"]
     header += [f"{name}_{kind}" for name in (*found.splits, "weight", "weight_x_norm_share") for kind in ("mean", "std")]
     rows = []
-    for heard in (*range(weights.weights[key].shape[1]), None):
+    for layer in (*range(weights.weights[key].shape[1]), None):
         cells: list[Any] = []
         for split in found.splits:
-            values = found.scores[split].get(heard, ())
+            values = found.scores[split].get(layer, ())
             cells += [_blank(value) for value in mean_and_spread(values)] if values else ["", ""]
-        for mean, std in learnt:
-            cells += ["", ""] if heard is None else [float(mean[heard]), "" if std is None else float(std[heard])]
-        runs = len(found.scores["dev"].get(heard, ()))
-        rows.append([weights.upstream, found.task, found.metric, "sum" if heard is None else heard, runs, *cells])
+        for mean, std in weight_rows:
+            cells += ["", ""] if layer is None else [float(mean[layer]), "" if std is None else float(std[layer])]
+        runs = len(found.scores["dev"].get(layer, ()))
+        rows.append([weights.upstream, found.task, found.metric, "sum" if layer is None else layer, runs, *cells])
     save_csv(path, header, rows, weights.marks)
 
 
@@ -177,17 +177,19 @@ def _draw_scores(axes: Any, found: Probe, split: str, shift: float) -> None:
 
 def _table(found: Probe) -> str:
     key, weights = found.key, found.weights
-    learnt = {"weight": weights.weights[key], "weight × norm, sum 1": weights.contributions(key)}
+    weight_rows = {"weight": weights.weights[key], "weight × norm, sum 1": weights.contributions(key)}
     rows = []
-    for heard in (*range(weights.weights[key].shape[1]), None):
-        cells = {"layer": "sum" if heard is None else str(heard)}
+    for layer in (*range(weights.weights[key].shape[1]), None):
+        cells = {"layer": "sum" if layer is None else str(layer)}
         for split in found.splits:
-            values = found.scores[split].get(heard, ())
+            values = found.scores[split].get(layer, ())
             cells[f"{split} {found.metric}"] = spread(*mean_and_spread(values)) if values else ""
-        for name, by_layer in learnt.items() if heard is not None else ():
+        for name, by_layer in weight_rows.items() if layer is not None else ():
             mean, std = over_runs(by_layer)
-            cells[name] = number(mean[heard]) if std is None else spread(mean[heard], std[heard])
-        rows.append(cells | {"": "best on dev" if heard == found.best_on_dev else ""})
+            cells[name] = number(mean[layer]) if std is None else spread(mean[layer], std[layer])
+        rows.append(cells | {"": "best on dev" if layer == found.best_on_dev else ""})
     title = marked_title(f"{found.task}: layers of {weights.upstream} (0 = input of block 1)", weights.marks)
-    largest = [f"largest {name.partition(',')[0]}: layer {int(values.mean(axis=0).argmax())}" for name, values in learnt.items()]
+    largest = [
+        f"largest {name.partition(',')[0]}: layer {int(values.mean(axis=0).argmax())}" for name, values in weight_rows.items()
+    ]
     return "\n".join([title, render(rows), "; ".join([f"best on dev: layer {found.best_on_dev}", *largest])])

@@ -1,4 +1,4 @@
-"""Which layers a run listened to: weights, and weights times the layers' norms, over folds and seeds."""
+"""Layer weights of runs: weights, and weights times the layers' norms, over folds and seeds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def find_files(run: Path) -> list[Path]:
     if not files:
         raise UserError(
             f"Expected {own.name} in '{run}' or in runs below it, found none. "
-            "Give the folder of a finished run that learnt a weighted sum (without -l)."
+            "Give the folder of a finished run with a weighted sum (without -l)."
         )
     return files
 

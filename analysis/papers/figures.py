@@ -12,7 +12,7 @@ import numpy as np
 from ...core.errors import UserError
 from ...core.figures import marked_title, new_figure, save_csv, save_figure
 from ...core.run_folder import RunFolder
-from ...plans.inventory import Found, find_runs
+from ...plans.inventory import Inventory, find_runs
 from ...plans.paper import PaperPlan
 from ...plans.recipe import Column, Figure
 from ..layers.weights import over_runs, read_layer_weights
@@ -21,9 +21,9 @@ from .tables import Finished, Missing, finished_runs, ours, why_missing, write_t
 LEAST_BASE = 0.02  # a share of less is no gain that anybody could read
 
 
-def write_figure(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
+def write_figure(plan: PaperPlan, name: str, found: Inventory, missing: Missing) -> str:
     """Write a figure as PNG, PDF and csv; return a line that says where, and what of it is not there."""
-    figure = replace(plan.recipe.figures[name], caption=plan.told(plan.recipe.figures[name].caption))
+    figure = replace(plan.recipe.figures[name], caption=plan.filled(plan.recipe.figures[name].caption))
     wanted = dict.fromkeys([*figure.parts.values(), *(part for group in figure.groups.values() for part in group.values())])
     done = {part: finished_runs(plan, part, found) for part in wanted}
     gaps = [f"{part} ({why_missing(plan, part, found, missing)})" for part in wanted if not done[part].results]
@@ -49,7 +49,11 @@ def title_of(figure: Figure, done: Mapping[str, Finished]) -> tuple[str, list[st
 
 def draw_layer_weights(figure: Figure, done: Mapping[str, Finished], stem: Path) -> str:
     """Draw the weight of each layer for several parts in one panel, times the features' norm in the other."""
-    read = {label: heard(done[part].folders, stem.name) for label, part in figure.parts.items() if done[part].folders}
+    read = {
+        label: weights_and_contributions(done[part].folders, stem.name)
+        for label, part in figure.parts.items()
+        if done[part].folders
+    }
     title, marks = title_of(figure, done)
     drawing = new_figure(9.5, 3.6, title)
     panels = drawing.subplots(1, 2)
@@ -63,8 +67,8 @@ def draw_layer_weights(figure: Figure, done: Mapping[str, Finished], stem: Path)
             [label, layer, len(weights), float(weight[layer]), "" if std is None else float(std[layer]), float(share[layer])]
             for layer in range(len(weight))
         ]
-    for axes, words in zip(panels, ("weight", "weight × norm, sum 1"), strict=True):
-        axes.set(xlabel="layer (0 = input of block 1)", ylabel=words, ylim=(0, 1.15 * axes.get_ylim()[1]))
+    for axes, weight_name in zip(panels, ("weight", "weight × norm, sum 1"), strict=True):
+        axes.set(xlabel="layer (0 = input of block 1)", ylabel=weight_name, ylim=(0, 1.15 * axes.get_ylim()[1]))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -72,8 +76,8 @@ def draw_layer_weights(figure: Figure, done: Mapping[str, Finished], stem: Path)
     return save_drawing(drawing, stem, header, rows, marks)
 
 
-def heard(runs: Sequence[Path], figure: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights (run, layer) of what listens in a part's runs, and weight times norm; each may have its own upstream."""
+def weights_and_contributions(runs: Sequence[Path], figure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the audio layer weights (run, layer) of a part's runs, and weight times norm; each may have its own upstream."""
     weights, shares = [], []
     for run in runs:
         found = read_layer_weights([RunFolder(run).layer_weights])

@@ -11,7 +11,7 @@ from ...core.figures import marked_title, save_csv
 from ...core.files import write_text
 from ...downstream.metrics import mean_and_spread
 from ...plans.execute import in_one_line
-from ...plans.inventory import Found
+from ...plans.inventory import Inventory
 from ...plans.paper import PaperPlan
 from ...plans.recipe import Column, Row, Table
 from ..table import number, render
@@ -27,20 +27,20 @@ SCALE = {"fraction": 1.0, "percent": 100.0, "millions": 1e-6}  # from result.jso
 
 @dataclass(frozen=True)
 class Finished:
-    """What a part's finished runs say."""
+    """The results of a part's finished runs."""
 
     folders: tuple[Path, ...]
     results: tuple[Mapping[str, Any], ...]
-    asked: int  # runs of the plan
+    planned: int  # runs of the plan
     marks: tuple[str, ...]
 
     @property
     def runs(self) -> str:
         """How many runs stand behind a number, and of how many where some are missing."""
-        return str(self.asked) if len(self.results) == self.asked else f"{len(self.results)} of {self.asked}"
+        return str(self.planned) if len(self.results) == self.planned else f"{len(self.results)} of {self.planned}"
 
 
-def finished_runs(plan: PaperPlan, name: str, found: Found) -> Finished:
+def finished_runs(plan: PaperPlan, name: str, found: Inventory) -> Finished:
     """Return the runs of a part that are done, with the options and from the starts that the recipe has now."""
     runs, config = plan.reported(name), plan.configs[name]
     done = {found.folder / run.name: found.results[run.name] for run in runs if run.name in found.results}
@@ -48,7 +48,7 @@ def finished_runs(plan: PaperPlan, name: str, found: Found) -> Finished:
     return Finished(tuple(done), tuple(done.values()), len(runs), tuple(dict.fromkeys(marks)))
 
 
-def why_missing(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
+def why_missing(plan: PaperPlan, name: str, found: Inventory, missing: Missing) -> str:
     """Return in one line why a part, or one of its runs, is not there."""
     foreign = next((found.foreign[run.name] for run in plan.runs[name] if run.name in found.foreign), "not run yet")
     return in_one_line(missing.get(name, foreign).splitlines())
@@ -64,14 +64,14 @@ def value_of(result: Mapping[str, Any], column: Column) -> float | None:
     return None if found is None else float(found) * SCALE[column.unit]
 
 
-def write_table(plan: PaperPlan, name: str, found: Found, missing: Missing) -> str:
+def write_table(plan: PaperPlan, name: str, found: Inventory, missing: Missing) -> str:
     """Write a table as markdown and csv, and return it for a terminal, with the reasons of its dashes below."""
     table = plan.recipe.tables[name]
     done = {part: finished_runs(plan, part, found) for row in table.rows for part in row.sources.values()}
-    told = f"{name}: {plan.told(table.caption)}{spread_of(plan, table)}"
-    caption = marked_title(told, list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
+    heading_line = f"{name}: {plan.filled(table.caption)}{spread_of(plan, table)}"
+    caption = marked_title(heading_line, list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
     rows = [table_row(table, row, done) for row in table.rows]
-    gaps = [part for part, of_part in done.items() if len(of_part.results) < of_part.asked]
+    gaps = [part for part, of_part in done.items() if len(of_part.results) < of_part.planned]
     notes = [f"- {part}: {why_missing(plan, part, found, missing)}" for part in gaps]
     lines = [caption, "", render(rows, markdown=True), *[""] * bool(notes), *notes]
     write_text(found.folder / f"{name}.md", "\n".join(lines) + "\n")
@@ -85,13 +85,13 @@ def spread_of(plan: PaperPlan, table: Table) -> str:
     for of, part in ((of, part) for row in table.rows for of, part in row.sources.items()):
         runs = plan.reported(part)
         counts = {"fold": len({run.fold for run in runs}), "seed": len({run.seed for run in runs})}
-        words = " × ".join(f"{count} {noun}s" for noun, count in counts.items() if count > 1)
-        over.setdefault(words, []).append(of)
-    spreads = {words: dict.fromkeys(filter(None, of)) for words, of in over.items() if words}
+        label = " × ".join(f"{count} {noun}s" for noun, count in counts.items() if count > 1)
+        over.setdefault(label, []).append(of)
+    spreads = {label: dict.fromkeys(filter(None, of)) for label, of in over.items() if label}
     if not spreads:
         return ""
-    told = [words + (f" ({', '.join(of)})" if len(over) > 1 and of else "") for words, of in spreads.items()]
-    return f"; ± standard deviation over {', '.join(told)}"
+    parts = [label + (f" ({', '.join(of)})" if len(over) > 1 and of else "") for label, of in spreads.items()]
+    return f"; ± standard deviation over {', '.join(parts)}"
 
 
 def marks_of(row: Row, done: Mapping[str, Finished]) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def report_table(plan: Scenario, folder: Path) -> str:
 
 
 def kept_by(plan: Scenario) -> tuple[str, ...]:
-    """Return which weights of the joint runs a table tells of: where the last step is chosen, it is the best one too."""
+    """Return which weights of the joint runs a table shows: where the last step is chosen, it is the best one too."""
     return KEPT if plan.config.select == "gain" else KEPT[:1]
 
 

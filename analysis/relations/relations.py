@@ -120,7 +120,7 @@ def width_of(change: Fraction) -> str:
 def seed_interval(
     everything: Sequence[Fraction], without: Sequence[Fraction], change: Fraction, whole: Fraction
 ) -> Interval | None:
-    """Return Student's 95 % interval of a relative change; None where no two seeds of a kind tell how far runs spread.
+    """Return Student's 95 % interval of a relative change; None where no two seeds of a kind show how far runs spread.
 
     Both kinds share one spread, so that three all-task seeds serve beside single runs without a task.
     """

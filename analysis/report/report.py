@@ -1,4 +1,4 @@
-"""One page that tells of finished runs, plans and recipes: it opens without a server or a network, and prints."""
+"""One page about finished runs, plans and recipes: it opens without a server or a network, and prints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def report(folders: Sequence[Path], out: Path) -> str:
     from matplotlib import rc_context
     from tqdm import tqdm
 
-    folders = list({folder.resolve(): folder for folder in folders}.values())  # a folder named twice is told once
+    folders = list({folder.resolve(): folder for folder in folders}.values())  # a folder named twice is shown once
     titles = titles_of(folders)
     runs = {folder: list(runs_below(folder)) for folder in folders}
     total = sum(map(len, runs.values()))
@@ -49,7 +49,7 @@ def report(folders: Sequence[Path], out: Path) -> str:
 
 
 def titles_of(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return a name for each folder: as many of its last parts as tell it from the others."""
+    """Return a name for each folder: as many of its last parts as make it unique."""
     parts = {folder: folder.resolve().parts for folder in folders}
     named = (
         {folder: "/".join(of[-size:]) for folder, of in parts.items()} for size in range(1, max(map(len, parts.values())) + 1)
@@ -116,9 +116,9 @@ def counted(count: int, word: str) -> str:
 
 
 def result_section(
-    folder: Path, title: str, runs: Sequence[Run], anchor: str, drawings: Path, tell: Callable[[int], object]
+    folder: Path, title: str, runs: Sequence[Run], anchor: str, drawings: Path, print_line: Callable[[int], object]
 ) -> list[str]:
-    """Return all that one result folder says: what it sums up first, then each run, then how they were made."""
+    """Return the section of one result folder: its summary first, then each run, then how they were made."""
     body = [element("h2", text(title), id=anchor), paragraph(folder, "soft")]
     unfinished = sorted(str(place.relative_to(folder)) for place in RunFolder(folder).below() if not is_run(place))
     if unfinished:
@@ -131,7 +131,7 @@ def result_section(
             body += attempt("layer weights", partial(layers, [run.folder for run in runs], drawings, "over all runs"))
     for place, run in enumerate(runs):
         body += run_section(run, f"{anchor}-{place}", drawings)
-        tell(1)
+        print_line(1)
     return [*body, *configuration(runs), *environment(runs)] if runs else body
 
 
@@ -141,8 +141,8 @@ def beside(path: Path, folder: Path, drawings: Path) -> list[str]:
     if path.name == RELATIONS:
         return [element("h3", text(f"Relations of tasks ({name})")), *attempt(name, partial(graphs, path, drawings))]
     if path == RunFolder(path.parent).result:
-        told = attempt(name, lambda: [markdown(summary_table(read_json(path, ("runs", "mean")), markdown=True))])
-        return [element("h3", text(path.parent.relative_to(folder)) if path.parent != folder else "Summary"), *told]
+        block = attempt(name, lambda: [markdown(summary_table(read_json(path, ("runs", "mean")), markdown=True))])
+        return [element("h3", text(path.parent.relative_to(folder)) if path.parent != folder else "Summary"), *block]
     if path.suffix == ".md":
         return [element("h3", text(name)), *attempt(name, lambda: [markdown(path.read_text(encoding="utf-8"))])]
     if path.with_name(RELATIONS).is_file() and path.stem == Path(RELATIONS).stem:
@@ -184,9 +184,9 @@ def edge_cell(edge: Pair) -> str:
 
 def overview_rows(run: Run) -> Iterator[dict[str, object]]:
     """Return the lines of a run in the table of all runs: one for each of its tasks."""
-    for task, said in run.first.items():
-        metric, found = said.get("select_by", ""), said.get("scores")
-        known = {key: said[key] for key in ("upstream", "corpus", "fold", "seed") if said.get(key) is not None}
+    for task, content in run.first.items():
+        metric, found = content.get("select_by", ""), content.get("scores")
+        known = {key: content[key] for key in ("upstream", "corpus", "fold", "seed") if content.get(key) is not None}
         marked = {"marks": " ".join(run.marks)} if run.marks else {}
         values = by_split(found, metric) if isinstance(found, Mapping) else {}
         yield {"run": run.name, "task": task, **known, **marked, "metric": metric, **values}
@@ -205,12 +205,12 @@ def run_section(run: Run, anchor: str, drawings: Path) -> list[str]:
     """Return one run: scores, curves, layers, confusion, and the other pictures that it left."""
     marks = [element("span", text(" ".join(run.marks)), class_="marks")] if run.marks else []
     body = [element("h3", text(run.name or "Scores"), *marks, id=anchor)]
-    for (task, weights), said in run.tasks.items():
-        body += attempt(f"scores {task}", partial(scores, said, weights))
+    for (task, weights), content in run.tasks.items():
+        body += attempt(f"scores {task}", partial(scores, content, weights))
     body += attempt("learning curves", partial(curves, run, drawings))
     body += attempt("layer weights", partial(layers, [run.folder], drawings, run.name))
-    for task, said in run.first.items():
-        body += attempt("confusion", partial(confusions, said, task, run.marks, drawings))
+    for task, content in run.first.items():
+        body += attempt("confusion", partial(confusions, content, task, run.marks, drawings))
     body += [paragraph(note, "soft") for note in run.result.get("notes") or ()]
     left = [path for path in sorted(RunFolder(run.folder).plots.glob("*.png")) if not path.stem.startswith(REDRAWN)]
     return body + [picture(path, path.stem) for path in left]

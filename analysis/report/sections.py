@@ -1,4 +1,4 @@
-"""What the report tells of single runs: scores, curves, layers, confusions, settings and machines."""
+"""The sections of the report about single runs: scores, curves, layers, confusions, settings and machines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its name in the report, what it says."""
+    """A finished run: its folder, its name in the report, its result."""
 
     folder: Path
     name: str
@@ -35,34 +35,34 @@ class Run:
 
     @property
     def tasks(self) -> dict[tuple[str, str], Content]:
-        """What the run says of each of its tasks: (task, weights it was tested with) -> scores; equal ones are told once."""
+        """What the run says of each of its tasks: (task, weights it was tested with) -> scores; equal ones are shown once."""
         several = self.result.get("tasks")
         if not isinstance(several, Mapping):
             return {(str(self.result.get("task", "")), ""): self.result}
         shared = {key: value for key, value in self.result.items() if key not in {"tasks", "notes", "best_step"}}
-        told: dict[tuple[str, str], Content] = {}
-        for name, said in several.items():
-            steps = {"last": None, "best": self.result.get("best_step"), "own": said.get("own_step")}
-            tested = {kept: said[kept] for kept in steps if isinstance(said.get(kept), Mapping)} or {"": said}
-            own = {key: value for key, value in said.items() if key not in steps}
+        contents: dict[tuple[str, str], Content] = {}
+        for name, content in several.items():
+            steps = {"last": None, "best": self.result.get("best_step"), "own": content.get("own_step")}
+            tested = {kept: content[kept] for kept in steps if isinstance(content.get(kept), Mapping)} or {"": content}
+            own = {key: value for key, value in content.items() if key not in steps}
             for place, (kept, of_kept) in enumerate(tested.items()):
                 if of_kept not in [*tested.values()][:place]:
-                    told[name, kept] = {**shared, **own, "best_step": steps.get(kept), **of_kept, "task": name}
-        return told
+                    contents[name, kept] = {**shared, **own, "best_step": steps.get(kept), **of_kept, "task": name}
+        return contents
 
     @property
     def first(self) -> dict[str, Content]:
         """What the run says of each of its tasks with the weights that it ended with."""
         found: dict[str, Content] = {}
-        for (task, _), said in self.tasks.items():
-            found.setdefault(task, said)
+        for (task, _), content in self.tasks.items():
+            found.setdefault(task, content)
         return found
 
 
-def scores(said: Content, weights: str) -> list[str]:
+def scores(content: Content, weights: str) -> list[str]:
     """Return the scores of a run in one of its tasks, and of which of its weights."""
-    words = [element("h4", text(f"{said['task']}, {WEIGHTS[weights]}"))] if weights else []
-    return [*words, markdown(result_table(said, markdown=True))]
+    words = [element("h4", text(f"{content['task']}, {WEIGHTS[weights]}"))] if weights else []
+    return [*words, markdown(result_table(content, markdown=True))]
 
 
 def curves(run: Run, drawings: Path) -> list[str]:
@@ -78,9 +78,9 @@ def layers(folders: Sequence[Path], drawings: Path, whose: str) -> list[str]:
     return [picture(drawings / "layer-weights.png", f"Layer weights {whose}".strip())]
 
 
-def confusions(said: Content, task: str, marks: Sequence[str], drawings: Path) -> list[str]:
+def confusions(content: Content, task: str, marks: Sequence[str], drawings: Path) -> list[str]:
     """Return what was taken for what, for each split."""
-    found, classes = said.get("confusion") or {}, said.get("classes") or []
+    found, classes = content.get("confusion") or {}, content.get("classes") or []
     drawn = []
     for split, counts in found.items():
         title = f"Confusion {task} {split}"
@@ -94,15 +94,20 @@ def confusions(said: Content, task: str, marks: Sequence[str], drawings: Path) -
 
 
 def configuration(runs: Sequence[Run]) -> list[str]:
-    """Return what all runs were asked for, and where each differs."""
-    asked = {run.name: flat(RunFolder(run.folder).read().config()) for run in runs}
-    first = next(iter(asked.values()))
-    shared = {key: value for key, value in first.items() if all(config.get(key) == value for config in asked.values())}
+    """Return the options of all runs, and where each differs."""
+    configs = {run.name: flat(RunFolder(run.folder).read().config()) for run in runs}
+    first = next(iter(configs.values()))
+    shared = {key: value for key, value in first.items() if all(config.get(key) == value for config in configs.values())}
     lines = "\n".join(f"{key}: {value}" for key, value in shared.items())
     body = [element("h3", "Configuration"), element("pre", text(lines), class_="config")]
-    if len(shared) < max(map(len, asked.values())):
-        own = {name: [f"{key}: {value}" for key, value in config.items() if key not in shared] for name, config in asked.items()}
-        body += [element("h4", "where runs differ"), table([{"run": name, "": ", ".join(said)} for name, said in own.items()])]
+    if len(shared) < max(map(len, configs.values())):
+        own = {
+            name: [f"{key}: {value}" for key, value in config.items() if key not in shared] for name, config in configs.items()
+        }
+        body += [
+            element("h4", "where runs differ"),
+            table([{"run": name, "": ", ".join(options)} for name, options in own.items()]),
+        ]
     return body
 
 
@@ -128,13 +133,13 @@ def environment(runs: Sequence[Run]) -> list[str]:
     """Return versions and machines, each with what it was used for."""
     rows: dict[str, dict[str, object]] = {}
     for run in runs:
-        said = {key: value for key, value in (run.result.get("environment") or {}).items() if value is not None}
-        spent = {key: said.pop(key) for key in ("seconds", "peak_memory_mb", "peak_device_memory_mb") if key in said}
-        row = rows.setdefault(json.dumps(said, sort_keys=True), {"runs": 0, "seconds": 0.0, **said})
+        facts = {key: value for key, value in (run.result.get("environment") or {}).items() if value is not None}
+        spent = {key: facts.pop(key) for key in ("seconds", "peak_memory_mb", "peak_device_memory_mb") if key in facts}
+        row = rows.setdefault(json.dumps(facts, sort_keys=True), {"runs": 0, "seconds": 0.0, **facts})
         row["runs"] = int(str(row["runs"])) + 1
         row["seconds"] = round(float(str(row["seconds"])) + float(spent.pop("seconds", 0)), 1)
         row |= {key: max(int(str(row.get(key, 0))), value) for key, value in spent.items()}
     names = dict.fromkeys(name for row in rows.values() for name in row)
     machines = {f"machine {place}" if len(rows) > 1 else "all runs": row for place, row in enumerate(rows.values(), 1)}
-    told = [{"": name, **{machine: row.get(name, "") for machine, row in machines.items()}} for name in names]
-    return [element("h3", "Versions and machine"), table(told)]
+    machine_rows = [{"": name, **{machine: row.get(name, "") for machine, row in machines.items()}} for name in names]
+    return [element("h3", "Versions and machine"), table(machine_rows)]

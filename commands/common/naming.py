@@ -51,9 +51,9 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
     names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
     upstream = "+".join(names)
     typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
-    asked = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
+    identity = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
     corpora = "+".join(dict.fromkeys(task.corpus.name for task in tasks))
-    return f"{'+'.join(config.tasks)}-{upstream}-{corpora}-{hashlib.sha256(asked.encode()).hexdigest()[:6]}"
+    return f"{'+'.join(config.tasks)}-{upstream}-{corpora}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
 def is_folder(name: str) -> bool:

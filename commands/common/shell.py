@@ -32,8 +32,8 @@ class TypedPath(argparse.Action):
         """Execute what is a path, and keep the names; what may be left out comes as None."""
         if values is None:
             return
-        asked = str(values).split(",") if self.kind == "task" else [str(values)]  # --tasks takes several
-        words = [self.named(word, option_string) for word in asked]
+        typed = str(values).split(",") if self.kind == "task" else [str(values)]  # --tasks takes several
+        words = [self.named(word, option_string) for word in typed]
         setattr(namespace, self.dest, ",".join(words))
 
     def named(self, word: str, flag: str | None) -> str:
@@ -139,7 +139,7 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
     try:
         code = main(sys.argv[1:] if arguments is None else arguments)
         leave_launch()
-        sys.stdout.flush()  # while a reader that went away, or a full disk, can still be answered
+        sys.stdout.flush()  # while a reader that went away, or a full disk, can still be reported
         return code
     except UserError as problem:
         print_error(problem)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import UserError
-from .override import in_our_words, is_of_s3prl
+from .override import is_of_s3prl, translate_override
 
 # s3prl's folder of a task -> ours, where they are called otherwise
 TASKS = {"speech_commands": "ks", "voxceleb1": "sid"}
-Words = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
+Translation = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Flag:
     short: str
     long: str
     here: str  # the text of docs/from_s3prl.md; also the error message of a refused flag
-    words: Words | None = None  # translates the flag; None: it is accepted as it is, or refused
+    translate: Translation | None = None  # translates the flag; None: it is accepted as it is, or refused
     refused: bool = False
     is_switch: bool = False
 
     @property
     def kind(self) -> str:
         """What Headwater does with it, in one word."""
-        return "refused" if self.refused else "accepted" if self.words is None else "translated"
+        return "refused" if self.refused else "accepted" if self.translate is None else "translated"
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +56,7 @@ def recipe_of(value: str, words: Sequence[str]) -> list[str]:
     return ["-c", value]
 
 
-def run_of(flag: str) -> Words:
+def run_of(flag: str) -> Translation:
     """Return what puts the checkpoint after -e or -i into words: its run's folder."""
 
     def words_of(value: str, words: Sequence[str]) -> list[str]:
@@ -79,7 +79,7 @@ def run_of(flag: str) -> Words:
     return words_of
 
 
-def left_out(*values: str, otherwise: str) -> Words:
+def left_out(*values: str, otherwise: str) -> Translation:
     """Return what drops a flag whose value is what happens here anyway."""
 
     def words_of(value: str, words: Sequence[str]) -> list[str]:
@@ -244,15 +244,15 @@ def translated(words: Sequence[str]) -> list[str]:
             ours.append(word)
         elif flag.refused:
             raise UserError(f"Expected Headwater's flags, found s3prl's {name}. {flag.here[0].upper()}{flag.here[1:]}.")
-        elif flag.words is not None and (flag.is_switch or equals or left):
+        elif flag.translate is not None and (flag.is_switch or equals or left):
             typed = [word] if equals or flag.is_switch else [word, left.pop(0)]
             value = value if equals else typed[-1]
-            put = flag.words(value, words)
+            put = flag.translate(value, words)
             ours += typed if put[1:] == [value] else put  # as it was typed, where only the flag's spelling would differ
-        else:  # its value is missing: told with the other mistakes of a command
+        else:  # its value is missing: reported with the other mistakes of a command
             ours.append(word)
     if overrides:
-        flags, options = in_our_words(overrides, ours)
+        flags, options = translate_override(overrides, ours)
         ours += [*translated(flags), *(["-o", *options] if options else [])]
     return ours
 

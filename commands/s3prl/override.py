@@ -35,7 +35,7 @@ def is_of_s3prl(values: Sequence[str]) -> bool:
     return text.lower() == "none" or bool(re.search(r"(^|,,)(config|args)\.", text))
 
 
-def in_our_words(values: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str]]:
+def translate_override(values: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the flags and options that stand for what is behind -o; `others` are the command's other words, in ours."""
     pairs = [pair.partition("=") for pair in ",,".join(values).split(",,") if pair and pair.lower() != "none"]
     ours = ["".join(pair) for pair in pairs if not pair[0].strip().startswith(("config.", "args."))]

@@ -18,8 +18,8 @@ def main(name: str, folder: str, seed: str, scale: str) -> None:
     if make_demo is None:
         raise UserError(f"Expected a corpus with a demo, found '{name}'.")
     make_demo(Path(folder), seed=int(seed), scale=float(scale))
-    words = f"Synthetic speech (espeak-ng, seed {seed}, scale {scale}) in the layout of {name}: not a result to quote.\n"
-    (Path(folder) / MARKER).write_text(words, encoding="utf-8")
+    notice = f"Synthetic speech (espeak-ng, seed {seed}, scale {scale}) in the layout of {name}: not a result to quote.\n"
+    (Path(folder) / MARKER).write_text(notice, encoding="utf-8")
 
 
 if __name__ == "__main__":

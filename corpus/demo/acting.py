@@ -1,4 +1,4 @@
-"""How the demo corpora act an emotion: prosody, voice quality, and the noise it is heard in."""
+"""How the demo corpora act an emotion: prosody, voice quality and noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soxr
 
 from .synthesiser import SAMPLE_RATE, Voice, speak
 
-RATE_HEARD = 16000  # of the files written
+FILE_RATE = 16000  # of the files written
 LEVEL = 0.05  # root mean square of a neutral voice close to the microphone
 
 
@@ -83,7 +83,7 @@ def voiced(text: str, speaker: Speaker, style: Style, strength: float, generator
         range=float(np.clip(48 + strength * style.range + 10 * waver[2], 2, 97)),
         word_gap=float(max(0.0, strength * style.word_gap + 1.2 * waver[3])),
     )
-    clean = soxr.resample(speak(text, voice), SAMPLE_RATE, RATE_HEARD).astype(np.float64)
+    clean = soxr.resample(speak(text, voice), SAMPLE_RATE, FILE_RATE).astype(np.float64)
     clean = _coloured(clean, strength * style.tilt + 0.15 * waver[4])
     clean = _trembling(clean, max(0.0, strength * style.tremor + 0.08 * waver[5]), 5.5 + 0.6 * waver[6], generator)
     clean = _breathed(clean, max(0.0, strength * style.breath + 0.05 * waver[7]), generator)
@@ -98,7 +98,7 @@ def _coloured(wave: np.ndarray, tilt: float) -> np.ndarray:
 
 
 def _trembling(wave: np.ndarray, depth: float, frequency: float, generator: np.random.Generator) -> np.ndarray:
-    seconds = np.arange(len(wave)) / RATE_HEARD
+    seconds = np.arange(len(wave)) / FILE_RATE
     return wave * (1 + min(depth, 0.9) * np.sin(2 * np.pi * (frequency * seconds + generator.random())))
 
 
@@ -127,5 +127,5 @@ def over_noise(wave: np.ndarray, decibels: tuple[float, float], generator: np.ra
 def write_wav(path: Path, wave: np.ndarray) -> float:
     """Write 16 kHz mono PCM and return its seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave, RATE_HEARD, subtype="PCM_16")
-    return len(wave) / RATE_HEARD
+    soundfile.write(path, wave, FILE_RATE, subtype="PCM_16")
+    return len(wave) / FILE_RATE

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from .acting import RATE_HEARD, VARIANTS, Speaker, Style, in_silence, over_noise, voiced
+from .acting import FILE_RATE, VARIANTS, Speaker, Style, in_silence, over_noise, voiced
 from .talk import one_of
 
 _PLAN = {"train-clean-100": (12, 18), "dev-clean": (4, 10), "test-clean": (8, 8)}  # speakers, utterances of each at scale 1
@@ -47,9 +47,9 @@ def _read_aloud(folder: Path, number: int, speaker: Speaker, takes: int, generat
     for take in range(takes):
         name, text = f"{number}-{chapter.name}-{take:04d}", sentence(generator)
         wave = over_noise(in_silence(voiced(text.lower(), speaker, Style(), 1.0, generator), generator), (24, 34), generator)
-        soundfile.write(chapter / f"{name}.flac", wave, RATE_HEARD, subtype="PCM_16")
+        soundfile.write(chapter / f"{name}.flac", wave, FILE_RATE, subtype="PCM_16")
         lines.append(f"{name} {text}")
-        seconds += len(wave) / RATE_HEARD
+        seconds += len(wave) / FILE_RATE
     (chapter / f"{number}-{chapter.name}.trans.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return seconds
 

@@ -70,14 +70,14 @@ def make_demo(folder: Path, *, seed: int, scale: float) -> None:
     """
     labels = ["FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"]
     partitions, identities = [], []
-    heard: dict[str, list[str]] = {name: ["id,text"] for name in _WORD_ERRORS}
+    transcripts: dict[str, list[str]] = {name: ["id,text"] for name in _WORD_ERRORS}
     (folder / "Transcripts").mkdir(parents=True)
     for number, segment in enumerate(_script(seed, scale)):
         generator = np.random.default_rng([seed, 2, number])
-        text = _say(folder / "Audios" / f"{segment.file}.wav", segment, generator)
+        text = _speak(folder / "Audios" / f"{segment.file}.wav", segment, generator)
         partitions.append(f"{segment.split}; {segment.file}.wav")
         for place, (name, share) in enumerate(_WORD_ERRORS.items()):
-            heard[name].append(f"{segment.file},{misheard(text, share, np.random.default_rng([seed, 3 + place, number]))}")
+            transcripts[name].append(f"{segment.file},{misheard(text, share, np.random.default_rng([seed, 3 + place, number]))}")
         if segment.split == "Test3":  # who speaks, what is said and how it is rated are hidden
             continue
         labels.append(f"{segment.file}.wav,{_rated(segment, generator)},{segment.split}")
@@ -89,7 +89,7 @@ def make_demo(folder: Path, *, seed: int, scale: float) -> None:
         ("Labels/labels_consensus.csv", labels),
         ("Partitions.txt", partitions),
         ("Speaker_ids.txt", identities),
-        *heard.items(),
+        *transcripts.items(),
     ):
         (folder / path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -143,7 +143,7 @@ def _feel(wanted: str | None, valence: float | None, generator: np.random.Genera
             return emotion, _State(valence, float(arousal), float(dominance))
 
 
-def _say(path: Path, segment: _Segment, generator: np.random.Generator) -> str:
+def _speak(path: Path, segment: _Segment, generator: np.random.Generator) -> str:
     """Write the audio and return the words: the voice tells arousal and dominance, the words valence."""
     state, podcast = segment.state, segment.podcast
     grade = int(np.clip(np.rint(1.25 * state.valence + 0.2 * generator.normal()), -2, 2))

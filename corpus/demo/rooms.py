@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .acting import LEVEL, RATE_HEARD
+from .acting import FILE_RATE, LEVEL
 
 
 def sloped(wave: np.ndarray, slope: float) -> np.ndarray:
@@ -21,24 +21,24 @@ def banded(wave: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def distant(wave: np.ndarray, decibels: float, seconds: float, generator: np.random.Generator) -> np.ndarray:
     """Return the wave in a room: its reverberation dies away in so many seconds, the direct sound lies `decibels` above it."""
-    count = int(RATE_HEARD * seconds)
+    count = int(FILE_RATE * seconds)
     tail = generator.normal(size=count) * 10 ** (-3 * np.arange(count) / count)  # 60 dB down at its end
-    tail[: RATE_HEARD // 200] = 0.0  # the first reflection takes 5 ms
+    tail[: FILE_RATE // 200] = 0.0  # the first reflection takes 5 ms
     tail *= 10 ** (-decibels / 20) / np.sqrt(np.sum(tail**2))
     tail[0] = 1.0
     total = len(wave) + count
-    heard = np.fft.irfft(np.fft.rfft(wave, total) * np.fft.rfft(tail, total), total)
-    return heard[: len(wave) + count // 2]
+    echoed = np.fft.irfft(np.fft.rfft(wave, total) * np.fft.rfft(tail, total), total)
+    return echoed[: len(wave) + count // 2]
 
 
 def music(count: int, generator: np.random.Generator) -> np.ndarray:
     """Return a few chords, as loud as a neutral voice."""
-    seconds = np.arange(count) / RATE_HEARD
+    seconds = np.arange(count) / FILE_RATE
     root = generator.uniform(180, 330)
     chord = np.floor(seconds / generator.uniform(0.3, 0.7)).astype(int)
     steps = generator.choice([0, 5, 7, -3], size=int(chord.max()) + 1)[chord]  # semitones
     voices = [root * 2 ** ((steps + interval) / 12) for interval in (0, 4, 7, 12)]
-    return at_level(np.sum([np.sin(2 * np.pi * np.cumsum(hertz) / RATE_HEARD) for hertz in voices], axis=0), 0.0)
+    return at_level(np.sum([np.sin(2 * np.pi * np.cumsum(hertz) / FILE_RATE) for hertz in voices], axis=0), 0.0)
 
 
 def at_level(wave: np.ndarray, decibels: float) -> np.ndarray:
@@ -47,5 +47,5 @@ def at_level(wave: np.ndarray, decibels: float) -> np.ndarray:
 
 
 def _filtered(wave: np.ndarray, response: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    hertz = np.fft.rfftfreq(len(wave), 1 / RATE_HEARD)
+    hertz = np.fft.rfftfreq(len(wave), 1 / FILE_RATE)
     return np.fft.irfft(np.fft.rfft(wave) * response(hertz), len(wave))

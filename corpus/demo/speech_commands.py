@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .acting import RATE_HEARD, Speaker, Style, draw_speaker, over_noise, voiced, write_wav
+from .acting import FILE_RATE, Speaker, Style, draw_speaker, over_noise, voiced, write_wav
 from .rooms import at_level, banded, distant, sloped
 
 _SPEAKERS = {"train": 24, "dev": 6, "test": 6}  # at scale 1
@@ -73,9 +73,9 @@ def _clip(word: str, speaker: Speaker, generator: np.random.Generator) -> np.nda
     """Return a word within a second, as a phone or a laptop somewhere hears it."""
     wave = voiced(word, speaker, Style(), 1.0, generator)
     wave = sloped(distant(wave, generator.normal(10, 4), 0.2, generator), generator.normal(0, 1.5))
-    wave = _loudest(wave, RATE_HEARD)
-    before = int(generator.integers(RATE_HEARD - len(wave) + 1))
-    placed = np.concatenate([np.zeros(before), wave, np.zeros(RATE_HEARD - len(wave) - before)])
+    wave = _loudest(wave, FILE_RATE)
+    before = int(generator.integers(FILE_RATE - len(wave) + 1))
+    placed = np.concatenate([np.zeros(before), wave, np.zeros(FILE_RATE - len(wave) - before)])
     return over_noise(placed, (12, 28), generator)
 
 
@@ -90,7 +90,7 @@ def _loudest(wave: np.ndarray, count: int) -> np.ndarray:
 
 def _noise(seconds: float, band: Sequence[float], generator: np.random.Generator) -> np.ndarray:
     """Return noise in a band of frequencies that swells and fades."""
-    count = int(seconds * RATE_HEARD)
+    count = int(seconds * FILE_RATE)
     wave = banded(generator.normal(size=count), *band)
     moments = np.linspace(0, seconds, count)
     knots = np.arange(0, seconds + 0.5, 0.5)

@@ -75,9 +75,9 @@ def misheard(text: str, share: float, generator: np.random.Generator) -> str:
     """Return a sentence as a recogniser may hear it: this share of its words left out or taken for others."""
     every = [word for grammar in (_ADJECTIVES, _VERBS) for words in grammar.values() for word in words]
     every += [noun for nouns in TOPICS.values() for noun in nouns]
-    heard = []
+    result = []
     for word in text.replace(",", "").rstrip(".").lower().split():
         wrong = generator.random() < share
         if not wrong or generator.random() < 2 / 3:
-            heard.append(one_of(every, generator) if wrong else word)
-    return " ".join(heard)
+            result.append(one_of(every, generator) if wrong else word)
+    return " ".join(result)

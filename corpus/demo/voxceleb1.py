@@ -44,7 +44,7 @@ def make_demo(folder: Path, *, seed: int, scale: float, list_name: str) -> None:
         for split, video in _videos(_speaker(number, generator), generator):
             for take in range(max(1, round(_CLIPS * scale))):
                 clip = f"{video.name}/{take + 1:05d}.wav"
-                write_wav(place / clip, _heard(video, generator))
+                write_wav(place / clip, _recorded(video, generator))
                 lines.append(f"{split} {name}/{clip}")
     (folder / list_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -74,7 +74,7 @@ def _videos(speaker: Speaker, generator: np.random.Generator) -> Iterator[tuple[
             )
 
 
-def _heard(video: _Video, generator: np.random.Generator) -> np.ndarray:
+def _recorded(video: _Video, generator: np.random.Generator) -> np.ndarray:
     count = 5 if generator.random() < _LONG else 1
     text = " ".join(graded_sentence(int(generator.integers(-2, 3)), video.topic, generator) for _ in range(count))
     wave = in_silence(voiced(text, video.speaker, Style(), 1.0, generator), generator)

@@ -108,7 +108,7 @@ def _labels(summary: re.Match[str], name: re.Match[str]) -> dict[str, object]:
 
 
 def _read_texts(path: Path) -> dict[str, str]:
-    """Return what was said by utterance id; lines of other kinds have ids that no turn asks for."""
+    """Return the transcripts by utterance id; lines of other kinds have ids that no turn has."""
     if not path.is_file():
         return {}
     matches = (_LINE.match(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())

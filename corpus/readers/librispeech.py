@@ -1,4 +1,4 @@
-"""LibriSpeech: audio books read aloud, with what is said in capital letters."""
+"""LibriSpeech: audio books read aloud, with transcripts in capital letters."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def read(root: str | Path, *, protocol: str = "clean100", fold: int | None = Non
     sexes, splits, notes = _read_sexes(folder / "SPEAKERS.TXT"), {}, []
     for split, name in FOLDERS.items():
         if (folder / name).is_dir():
-            splits[split], said = _read_split(folder / name, sexes)
-            notes += said
+            splits[split], split_notes = _read_split(folder / name, sexes)
+            notes += split_notes
         elif split in ("train", "dev", "test"):
             notes.append(f"{name} is not there: no {split} ({_SOURCE})")
     if not is_demo(folder):
@@ -97,7 +97,7 @@ register_corpus(
         protocols=PROTOCOLS,
         default_for=("asr",),
         make_demo=make_demo,
-        description="English audio books, 100 h to learn from (251 speakers), dev and test of 5 h each (40 speakers)",
+        description="English audio books, 100 h to train on (251 speakers), dev and test of 5 h each (40 speakers)",
         where=f"train-clean-100.tar.gz, dev-clean.tar.gz, test-clean.tar.gz from {_SOURCE} (CC BY 4.0): the folder LibriSpeech",
     )
 )

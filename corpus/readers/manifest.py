@@ -63,7 +63,7 @@ def read(
     splits, notes = _split(chosen, utterances, rows, names, number or 1, path)
     if chosen == "random5" and "speaker" not in names:
         notes += (_no_speakers(headers, names),)
-    notes += _not_asked(headers, names)
+    notes += _unused_columns(headers, names)
     if any(key != header for key, header in ratings.items()):
         notes += (f"ratings: {', '.join(f'{key} is column {header}' for key, header in ratings.items())}",)
     order = {"label": tuple(classes)} if classes else {}
@@ -99,8 +99,8 @@ def _rated(utterance: Utterance, row: Row, names: Mapping[str, str], path: Path)
     return replace(utterance, labels={**utterance.labels, **ratings}) if ratings else utterance
 
 
-def _not_asked(headers: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
-    """Name the columns that look like what nobody has asked for: a text is none unless it is called so."""
+def _unused_columns(headers: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a note about unused columns that look useful: a text is none unless it is called so."""
     free = [header for header in headers if header not in names.values()]
     found = {key: column_of(key, free) for key in _OPTIONAL if key not in names}
     likely = {key: header for key, header in found.items() if header is not None}
@@ -186,7 +186,7 @@ def _choose(protocol: str, names: Mapping[str, str], utterances: Sequence[Uttera
 def _refuse_other_folds(fold: int | None, path: Path) -> None:
     if fold not in (None, 1):
         raise UserError(
-            f"Expected one fold, found fold {fold} asked of {path}, whose own column of splits decides. "
+            f"Expected one fold, found fold {fold} of {path}, whose own column of splits decides. "
             "Leave out the fold, or choose -o corpus.protocol=speaker5."
         )
 

@@ -119,7 +119,7 @@ def _audio_files(folder: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class _Line:
-    """What the table says of one file."""
+    """One row of the table."""
 
     labels: Mapping[str, object]
     speaker: str | None
@@ -226,10 +226,10 @@ def _utterance(name: str, home: str, line: _Line | None, text: str | None) -> Ut
 
 
 def _read_texts(folder: Path, stems: set[str]) -> dict[str, str]:
-    """Return what was said by the stem of the file; a few hundred thousand small files are read side by side."""
+    """Return the transcripts by the stem of the file; a few hundred thousand small files are read side by side."""
     home = _only(folder, _TRANSCRIPTS)
     paths = [] if home is None else list(_find_texts(home, stems).items())
-    with ThreadPoolExecutor(8) as pool:  # a network's disk answers late
+    with ThreadPoolExecutor(8) as pool:  # a network's disk is slow
         parts = pool.map(_read_some, (paths[first : first + _AT_ONCE] for first in range(0, len(paths), _AT_ONCE)))
         return {stem: text for part in parts for stem, text in part}
 

@@ -1,4 +1,4 @@
-"""Speech Commands v0.01: thirty words said by thousands of people, ten of them keywords, and six kinds of noise."""
+"""Speech Commands v0.01: thirty words spoken by thousands of people, ten of them keywords, and six kinds of noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEST_SET = "speech_commands_test_set_v0.01"
 LISTS = {"dev": "validation_list.txt", "test": "testing_list.txt"}
 _EXPECTED = {"train": 51088, "dev": 6798, "test": 6835, "noise files": 6}
 _EXPECTED_TEST_SET = {"clips": 3081}
-# of each noise file in time, so that no split hears another's: begin, end (percent of the file), seconds of a stretch
+# of each noise file in time, so that no split has another's: begin, end (percent of the file), seconds of a stretch
 _NOISE_PARTS = {"train": (0, 80, 5.0), "dev": (80, 90, 1.0), "test": (90, 100, 1.0)}
 _NAME = re.compile(r"(?P<speaker>.+)_nohash_\d+")
 

@@ -21,7 +21,7 @@ from ...core.hub import check_torchaudio, is_hub_id, load_weights, model_folder,
 SAMPLE_RATE = 16_000
 LANGUAGE = "en"  # that of the corpora here; `auto` lets the model guess, which short utterances mislead
 _VERSION = 1  # raise it when a text changes: what was remembered before is then recognised anew
-_LONGEST = 30 * SAMPLE_RATE  # samples that the model hears at once
+_LONGEST = 30 * SAMPLE_RATE  # samples that the model takes at once
 _SEARCHED = 5 * SAMPLE_RATE  # before that, in which a pause to cut at is looked for
 _PAUSE = SAMPLE_RATE // 5
 _AT_ONCE = {"cpu": 1, "cuda": 16}  # windows in one pass
@@ -58,13 +58,13 @@ class AsrModel:
     fingerprint: str  # of weights, tokenizer and generation settings
 
     @property
-    def words(self) -> str:
+    def spelling(self) -> str:
         """What `--transcripts` takes to mean this model."""
         return self.name if self.language == LANGUAGE else f"{self.name}:{self.language}"
 
 
 def find_asr(what: str, language: str | None = None) -> AsrModel:
-    """Return the recogniser of a name, hub id or folder (`NAME:de` says its language too), its weights hashed, not loaded."""
+    """Return the recogniser of a name, hub id or folder (`NAME:de` names its language too), its weights hashed, not loaded."""
     name, suffix = _split_language(what)
     if name not in _HUB_IDS and not re.search(r"[/.~]", name) and not Path(name).is_dir():
         known = ", ".join(_HUB_IDS)
@@ -150,7 +150,7 @@ def _fingerprint(folder: Path, tokenizer: Sequence[str], language: str) -> str:
 
 
 class Recogniser:
-    """A loaded recogniser: what a waveform says depends on nothing but that waveform."""
+    """A loaded recogniser: the transcript of a waveform depends on nothing but that waveform."""
 
     def __init__(self, asr: AsrModel, device: str = "cpu") -> None:
         from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
@@ -171,18 +171,18 @@ class Recogniser:
         self.at_once = _AT_ONCE.get(self.device.type, 1)
 
     def text(self, waveform: np.ndarray) -> str:
-        """Return what one 16 kHz mono waveform says; nothing at all is an answer too."""
+        """Return the transcript of one 16 kHz mono waveform; it may be empty."""
         return self.texts([waveform])[0]
 
     def texts(self, waveforms: Sequence[np.ndarray]) -> list[str]:
-        """Return what each waveform says; longer ones are cut at pauses, and their words joined."""
+        """Return the transcript of each waveform; longer ones are cut at pauses, and their transcripts joined."""
         windows = [(row, window) for row, waveform in enumerate(waveforms) for window in cut_at_pauses(waveform)]
         words: list[list[str]] = [[] for _ in waveforms]
         for first in range(0, len(windows), self.at_once):
             some = windows[first : first + self.at_once]
             for (row, _), text in zip(some, self._recognise([window for _, window in some]), strict=True):
                 words[row] += text.split()
-        return [" ".join(said) for said in words]
+        return [" ".join(pieces) for pieces in words]
 
     @torch.no_grad()
     def _recognise(self, windows: Sequence[np.ndarray]) -> list[str]:

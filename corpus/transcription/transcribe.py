@@ -1,4 +1,4 @@
-"""Transcripts by a recogniser: each distinct stretch of sound is heard once, remembered, and measured against the human text."""
+"""Transcribe with a recogniser: each distinct stretch of audio once, cached, and compared with the human text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .transcripts import TranscriptCache, texts_of_table, with_texts
 
 @dataclass(frozen=True)
 class Transcribed:
-    """What a recogniser heard in a corpus, and what it took."""
+    """The transcripts of a corpus, and what they took."""
 
     texts: dict[str, str]  # utterance id -> text
     broken: list[Broken]  # passed over
-    hours: float  # of all that can be heard
+    hours: float  # of all audio that can be read
     fresh: int  # stretches recognised now; the others were remembered
     fresh_hours: float
     seconds: float  # spent on them
@@ -40,13 +40,13 @@ class WordErrors:
     """Word errors against the human text, both sides normalised."""
 
     errors: int
-    words: int  # of the human text
+    spelling: int  # of the human text
     left_out: int  # utterances whose human text has no words
 
     @property
     def rate(self) -> float:
         """The word error rate."""
-        return self.errors / self.words
+        return self.errors / self.spelling
 
 
 def transcripts_of(asr: AsrModel) -> TranscriptCache:
@@ -60,19 +60,19 @@ def _hashes_folder() -> Path:
 
 
 def transcribe(utterances: Sequence[Utterance], asr: AsrModel, device: str = "cpu") -> Transcribed:
-    """Return what each utterance says; a kill costs the pass that was running, and the same call goes on behind it."""
+    """Return the transcript of each utterance; a kill costs the pass that was running, and the same call resumes behind it."""
     lengths, broken = check_files(utterances, cache_folder())
-    heard = [utterance for utterance in utterances if utterance.id in lengths]
-    keys = row_keys(heard, _hashes_folder(), SAMPLE_RATE)
+    audible = [utterance for utterance in utterances if utterance.id in lengths]
+    keys = row_keys(audible, _hashes_folder(), SAMPLE_RATE)
     cache = transcripts_of(asr)
     known = cache.read()
-    todo = {keys[row.id]: row for row in heard if keys[row.id] not in known}
+    todo = {keys[row.id]: row for row in audible if keys[row.id] not in known}
     recogniser = Recogniser(asr, device) if todo else None  # loading it is not what an hour of audio costs
     began = time.monotonic()
     added, fresh = ({}, []) if recogniser is None else _recognise(todo, recogniser, cache)
     known |= added
     return Transcribed(
-        texts={row.id: known[keys[row.id]] for row in heard},
+        texts={row.id: known[keys[row.id]] for row in audible},
         broken=broken,
         hours=sum(lengths.values()) / 3600,
         fresh=len(fresh),
@@ -88,15 +88,15 @@ def _recognise(
     from tqdm import tqdm
 
     keys, texts, fresh = [*todo], dict[str, str](), list[Utterance]()
-    random.Random(os.getpid()).shuffle(keys)  # two commands at once seldom hear the same
+    random.Random(os.getpid()).shuffle(keys)  # two commands at once seldom transcribe the same
     left = iter(keys)
     with plain_disk_errors(cache.path), tqdm(total=len(keys), desc="transcribing", unit="utt", disable=None) as bar:
         while some := list(islice((key for key in left if key not in texts), recogniser.at_once)):
             rows = [todo[key] for key in some]
             waveforms = [read_audio(row.audio, row.start, row.duration, SAMPLE_RATE) for row in rows]
-            said = dict(zip(some, recogniser.texts(waveforms), strict=True))
-            cache.keep(said)
-            added = cache.read() | said  # with what other processes found meanwhile
+            recognised = dict(zip(some, recogniser.texts(waveforms), strict=True))
+            cache.keep(recognised)
+            added = cache.read() | recognised  # with what other processes found meanwhile
             texts |= added
             fresh += rows
             bar.update(len(added.keys() & todo.keys()))
@@ -104,31 +104,31 @@ def _recognise(
 
 
 def with_transcripts(corpus: Corpus, what: str, *, where: str = "") -> Corpus:
-    """Return a corpus with the texts that a table, or what a recogniser was found to have heard, gives its utterances.
+    """Return a corpus with the texts of a table, or with the cached texts of a recogniser.
 
-    `where` are the words that made this corpus (`--data DIR`, `--demo`), for the command that mends what is missing.
+    `where` are the words that made this corpus (`--data DIR`, `--demo`), for the command that makes what is missing.
     """
     rows = [utterance for split in corpus.splits.values() for utterance in split]
     path = Path(what).expanduser()
     if path.suffix.lower() in TABLES:
-        told = with_texts(corpus, texts_of_table(path, rows), source=what, make="Add rows for them.")
+        transcribed = with_texts(corpus, texts_of_table(path, rows), source=what, make="Add rows for them.")
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-        return compared(corpus, told, path.stem, EnglishTextNormalizer({}))
+        return compared(corpus, transcribed, path.stem, EnglishTextNormalizer({}))
     asr = find_asr(what)
     lengths, _ = check_files(rows, cache_folder())
     keys = row_keys([row for row in rows if row.id in lengths], _hashes_folder(), SAMPLE_RATE)
     known = transcripts_of(asr).read()
     texts = {utterance: known[key] for utterance, key in keys.items() if key in known}
-    language = "" if asr.words == asr.name else f" --language {asr.language}"
+    language = "" if asr.spelling == asr.name else f" --language {asr.language}"
     command = f"headwater corpus transcribe {corpus.name}{where and f' {where}'} --model {asr.name}{language}"
-    told = with_texts(corpus, texts, source=what, make=f"Make them: `{command}`", audible=lengths)
-    return compared(corpus, told, what, normalizer_of(asr)[0])
+    transcribed = with_texts(corpus, texts, source=what, make=f"Make them: `{command}`", audible=lengths)
+    return compared(corpus, transcribed, what, normalizer_of(asr)[0])
 
 
-def compared(corpus: Corpus, told: Corpus, source: str, normalize: Callable[[str], str]) -> Corpus:
+def compared(corpus: Corpus, transcribed: Corpus, source: str, normalize: Callable[[str], str]) -> Corpus:
     """Return a corpus of other words with their source, and how far they are from the corpus' own, in its tables."""
-    texts = {row.id: row.text for rows in told.splits.values() for row in rows}
+    texts = {row.id: row.text for rows in transcribed.splits.values() for row in rows}
 
     def rate(rows: Sequence[Utterance]) -> float | None:
         """Return the word error rate over utterances that have both texts."""
@@ -138,7 +138,9 @@ def compared(corpus: Corpus, told: Corpus, source: str, normalize: Callable[[str
 
     by_split = {split: rate(rows) for split, rows in corpus.splits.items()}
     whole = rate([row for rows in corpus.splits.values() for row in rows])
-    return replace(told, tables={**told.tables, "transcripts": {"source": source, "wer": whole, "wer_by_split": by_split}})
+    return replace(
+        transcribed, tables={**transcribed.tables, "transcripts": {"source": source, "wer": whole, "wer_by_split": by_split}}
+    )
 
 
 def normalizer_of(asr: AsrModel) -> tuple[Callable[[str], str], str]:
@@ -154,14 +156,14 @@ def normalizer_of(asr: AsrModel) -> tuple[Callable[[str], str], str]:
 
 
 def word_errors(pairs: Sequence[tuple[str, str]], normalize: Callable[[str], str]) -> WordErrors | None:
-    """Return the word errors of pairs (human text, what was heard), over all of them; None where no human text has a word."""
+    """Return the word errors of pairs (human text, transcript), over all of them; None where no human text has a word."""
     import jiwer
 
-    plain = [(normalize(human), normalize(heard)) for human, heard in pairs]
-    kept = [(human, heard) for human, heard in plain if human.strip()]
+    plain = [(normalize(human), normalize(recognised)) for human, recognised in pairs]
+    kept = [(human, recognised) for human, recognised in plain if human.strip()]
     if not kept:
         return None
-    found = jiwer.process_words([human for human, _ in kept], [heard for _, heard in kept])
+    found = jiwer.process_words([human for human, _ in kept], [recognised for _, recognised in kept])
     words = found.hits + found.substitutions + found.deletions
     return WordErrors(found.substitutions + found.deletions + found.insertions, words, len(pairs) - len(kept))
 

@@ -1,4 +1,4 @@
-"""Transcripts: who says what, from a table or a recogniser, and what a run does where there is none."""
+"""Transcripts from a table or a recogniser, and what a run does where there is none."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def column_of(key: str, headers: Sequence[str]) -> str | None:
 
 
 def texts_of_table(path: Path, utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Return utterance id -> text as a table's columns id (or audio) and text say; an empty cell says that nothing was said."""
+    """Return utterance id -> text from a table's columns id (or audio) and text; an empty cell means silence."""
     headers, rows = read_table(path)
     text = column_of("text", headers)
     key = "id" if column_of("id", headers) else "audio"
@@ -86,12 +86,12 @@ def texts_of_table(path: Path, utterances: Sequence[Utterance]) -> dict[str, str
         )
     texts: dict[str, str] = {}
     for row in rows:
-        said, name = row.values.get(text), str(row.values.get(named) or "").strip()
+        cell, name = row.values.get(text), str(row.values.get(named) or "").strip()
         utterance = owner_of(name)
-        if utterance is None or said is None:
+        if utterance is None or cell is None:
             continue
-        words = str(said).strip()
-        if texts.setdefault(utterance, words) != words:
+        transcript = str(cell).strip()
+        if texts.setdefault(utterance, transcript) != transcript:
             raise UserError(
                 f"Expected one text for '{name}', found another one in row {row.number} of {path}. Remove one of the rows."
             )
@@ -117,9 +117,9 @@ def _short_names(audio: str) -> tuple[str, str]:
 def with_texts(
     corpus: Corpus, texts: Mapping[str, str], *, source: str, make: str, audible: Collection[str] | None = None
 ) -> Corpus:
-    """Return a corpus that says what `texts` (by utterance id) says, and a note that counts those in which nothing was said.
+    """Return a corpus that says what `texts` (by utterance id) says, and a note that counts those without speech.
 
-    Where nobody has one, an error tells how to `make` them; an utterance without keeps none, and is told. What is not
+    Where nobody has one, an error says how to `make` them; an utterance without keeps none, and is reported. What is not
     `audible` nobody can transcribe.
     """
     rows = [utterance for split in corpus.splits.values() for utterance in split]
@@ -134,7 +134,7 @@ def with_texts(
     notes: tuple[str, ...] = (
         f"transcripts are those of {source}" + (f", {silent} of {len(expected)} of them empty" if silent else ""),
     )
-    if missing:  # what becomes of them is told where texts are needed
+    if missing:  # what becomes of them is reported where texts are needed
         notes += (f"{len(missing)} of {len(expected)} utterances have no text in {source} (the first: {missing[0]}). {make}",)
     if len(expected) < len(rows):
         notes += (f"{len(rows) - len(expected)} utterances with broken audio have no transcript",)

@@ -52,7 +52,7 @@ class Asr(Expert):
         self.recurrent = Recurrent(options.projector_dim, options.hidden_dim, options.layers, options.dropout)
         self.classifier = nn.Linear(self.recurrent.output_dim, 1 + len(self.characters))  # blank first
 
-    def learnable(self, target: str, seconds: float) -> bool:
+    def can_train_on(self, target: str, seconds: float) -> bool:
         """Return whether an utterance of so many seconds has the frames that its text takes."""
         frames = self.spec.num_frames(round(seconds * self.spec.sample_rate))
         return self.options.zero_infinity or frames_needed(encode(self.characters, target)) <= -(
@@ -61,13 +61,13 @@ class Asr(Expert):
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         """Return a logit for the blank and for each character, frame by frame: (batch, frame, character)."""
-        heard, options = frames["audio"], self.options
+        audio, options = frames["audio"], self.options
         if self.training and options.spec_augment:
-            heard = mask_time(heard, options.time_masks, options.time_width, options.mask_fill)
-            heard = mask_dimensions(heard, options.dim_masks, options.dim_width, options.mask_fill)
-        heard = put_side_by_side(heard, options.downsample)
-        hidden = self.recurrent(self.projector(heard.values), heard.lengths)
-        return Output(self.classifier(hidden), heard.lengths)
+            audio = mask_time(audio, options.time_masks, options.time_width, options.mask_fill)
+            audio = mask_dimensions(audio, options.dim_masks, options.dim_width, options.mask_fill)
+        audio = put_side_by_side(audio, options.downsample)
+        hidden = self.recurrent(self.projector(audio.values), audio.lengths)
+        return Output(self.classifier(hidden), audio.lengths)
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """Return the mean over utterances of -log p(text), each divided by its number of characters."""
@@ -90,7 +90,7 @@ class Asr(Expert):
             if frames_needed(text) > frames:
                 raise UserError(
                     f"Expected at least {frames_needed(text)} frames for the {len(text)} characters of '{name}', found {frames}. "
-                    "Lower asr.downsample, mend its text, or let such utterances teach nothing: -o asr.zero_infinity=true"
+                    "Lower asr.downsample, fix its text, or ignore such utterances: -o asr.zero_infinity=true"
                 )
 
     def decode(self, output: Output) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def build(options: AsrConfig, vocabulary: Mapping[str, Any], specs: Mapping[str,
     if {*specs} != {"audio"}:
         raise UserError(
             f"Expected an upstream of audio alone for asr, found {' and '.join(specs)}: the text is what it is to write. "
-            "Name what listens with -u, and leave out --text-upstream."
+            "Name an audio model with -u, and leave out --text-upstream."
         )
     return Asr(vocabulary, specs["audio"], options)
 

@@ -13,7 +13,7 @@ from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig
 from .spelling import error_rates, plain_text
 
-_TOLD = 5  # unseen characters named in a result
+_MOST_NAMED = 5  # unseen characters named in a result
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
 
 
 def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequence[str] = ("train", "dev")) -> None:
-    """Refuse a corpus without transcripts, and a split in which nothing is said."""
+    """Refuse a corpus without transcripts, and a split without speech."""
     rows = [row for split in corpus.splits.values() for row in split]
     if all(row.text is None for row in rows):
         hint = " ".join(note for note in corpus.notes if "corpus.options.columns" in note)
         raise UserError(
-            f"Expected transcripts in {corpus.name}, since asr learns to write them, found none. In your own table they stand "
+            f"Expected transcripts in {corpus.name}, since asr is trained on them, found none. In your own table they stand "
             "in a column 'text' (or -o corpus.options.columns.text=HEADER); --transcripts takes them from elsewhere."
             f"{' Note: ' * bool(hint)}{hint}"
         )
@@ -41,13 +41,13 @@ def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequenc
         if not any(reference_of(vocabulary, row) for row in corpus.splits.get(split, ())):
             found = ", ".join(f"{name} {len(rows)}" for name, rows in corpus.splits.items())
             raise UserError(
-                f"Expected utterances in which something is said in split '{split}' of {corpus.name}, found none "
+                f"Expected utterances with speech in split '{split}' of {corpus.name}, found none "
                 f"(splits: {found}). Check the corpus with `headwater corpus check`."
             )
 
 
 def reference_of(vocabulary: Mapping[str, Any], utterance: Utterance) -> str:
-    """Return what an utterance says, in the form that is learnt and scored."""
+    """Return the transcript of an utterance, in the form that is trained and scored."""
     return plain_text(utterance.text or "", vocabulary["normalize"])
 
 
@@ -67,17 +67,17 @@ def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float
 
 
 def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """Return which characters of a split no answer can hold, since training had none of them: each is an error."""
+    """Return which characters of a split no prediction can have, since training had none of them: each is an error."""
     known = {*vocabulary["characters"]}
     unseen = Counter(sign for text in outcome.references for sign in text if sign not in known)
     if not unseen:
         return {}
-    named = " ".join(f"{sign} ({count})" for sign, count in unseen.most_common(_TOLD))
-    return {"characters unseen in training": named + " …" * (len(unseen) > _TOLD)}
+    named = " ".join(f"{sign} ({count})" for sign, count in unseen.most_common(_MOST_NAMED))
+    return {"characters unseen in training": named + " …" * (len(unseen) > _MOST_NAMED)}
 
 
 def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:  # noqa: ARG001
-    """Return the run's own vocabulary, once another corpus is found to say something."""
+    """Return the run's own vocabulary, once another corpus is found to have transcripts."""
     require_texts(vocabulary, corpus, splits=[*corpus.splits])
     form = "as they are" if vocabulary["normalize"] == "none" else "in capital letters without punctuation"
     return dict(vocabulary), f"texts are compared {form}"

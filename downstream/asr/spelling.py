@@ -1,4 +1,4 @@
-"""How texts are spelt: one form for all of them, characters as numbers, and what is wrong with an answer."""
+"""Spelling of texts: one form for all of them, characters as numbers, and the errors of a prediction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _APOSTROPHES = dict.fromkeys(map(ord, "’ʼ＇"), "'")
 
 
 def plain_text(text: str, normalize: str) -> str:
-    """Return a text as it is learnt and scored: one space between words and, unless 'none', capital letters without punctuation.
+    """Return a text as it is trained and scored: one space between words and, unless 'none', capital letters without punctuation.
 
     Letters of any alphabet, digits and the apostrophes beside them are kept; everything else parts words.
 
@@ -43,7 +43,7 @@ def _places(characters: tuple[str, ...]) -> dict[str, int]:
 
 
 def decode(characters: Sequence[str], best: Sequence[int]) -> str:
-    """Return the text that the best answer of each frame spells: repeats are one, blanks are nothing."""
+    """Return the text that the best character of each frame spells: repeats are one, blanks are nothing."""
     spelt = "".join(characters[place - 1] for place, _ in groupby(best) if place != BLANK)
     return " ".join(spelt.split())
 
@@ -55,7 +55,7 @@ def frames_needed(spelt: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class Errors:
-    """Wrong, missing and added words and characters of an answer, and how many there should have been."""
+    """Wrong, missing and added words and characters of a prediction, and how many there should have been."""
 
     word_errors: int
     words: int
@@ -63,15 +63,15 @@ class Errors:
     characters: int
 
 
-@lru_cache(maxsize=2**17)  # an interval counts the same answers a thousand times
-def count_errors(reference: str, answer: str) -> Errors:
-    """Return the errors of one answer, the fewest that turn it into the reference."""
-    if not reference or not answer:  # there is nothing to align
-        words, characters = len((reference or answer).split()), len(reference or answer)
+@lru_cache(maxsize=2**17)  # an interval counts the same predictions a thousand times
+def count_errors(reference: str, hypothesis: str) -> Errors:
+    """Return the errors of one prediction, the fewest that turn it into the reference."""
+    if not reference or not hypothesis:  # there is nothing to align
+        words, characters = len((reference or hypothesis).split()), len(reference or hypothesis)
         return Errors(words, len(reference.split()), characters, len(reference))
     import jiwer
 
-    by_word, by_character = jiwer.process_words(reference, answer), jiwer.process_characters(reference, answer)
+    by_word, by_character = jiwer.process_words(reference, hypothesis), jiwer.process_characters(reference, hypothesis)
     return Errors(_wrong(by_word), len(reference.split()), _wrong(by_character), len(reference))
 
 
@@ -79,10 +79,10 @@ def _wrong(found: Any) -> int:
     return found.substitutions + found.deletions + found.insertions
 
 
-def error_rates(references: ArrayLike, answers: ArrayLike) -> Mapping[str, float]:
+def error_rates(references: ArrayLike, hypotheses: ArrayLike) -> Mapping[str, float]:
     """Return word and character errors of a whole split over its words and characters; no number where it has none."""
-    pairs = zip(np.asarray(references).tolist(), np.asarray(answers).tolist(), strict=True)
-    found = [count_errors(reference, answer) for reference, answer in pairs]
+    pairs = zip(np.asarray(references).tolist(), np.asarray(hypotheses).tolist(), strict=True)
+    found = [count_errors(reference, hypothesis) for reference, hypothesis in pairs]
     words, characters = sum(each.words for each in found), sum(each.characters for each in found)
     return {
         "wer": sum(each.word_errors for each in found) / words if words else float("nan"),

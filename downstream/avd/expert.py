@@ -47,7 +47,7 @@ class Avd(Expert):
     def __init__(self, vocabulary: Mapping[str, Any], fusion: Fusion, hidden_dim: int, dropout: float) -> None:
         super().__init__()
         self.vocabulary = dict(vocabulary)
-        self.told: set[str] = set()  # dimensions of which a step's constant ratings were told: once will do
+        self.told: set[str] = set()  # dimensions of which a step's constant ratings were reported: once will do
         self.fusion = fusion
         self.roles, self.pools, self.optional_roles = tuple(fusion.dims), fusion.pools, fusion.optional
         self.regressor = nn.Sequential(
@@ -67,15 +67,15 @@ class Avd(Expert):
         targets = torch.tensor(batch.targets, device=values.device)  # (batch, dimension)
         if self.training:
             values, targets = gathered(values), gathered(targets)
-            self._tell_constants(targets)
+            self._note_constants(targets)
         with torch.autocast(values.device.type, enabled=False):
             return concordance_loss(values, targets)
 
-    def _tell_constants(self, targets: Tensor) -> None:
+    def _note_constants(self, targets: Tensor) -> None:
         for name, column in zip(self.vocabulary["dimensions"], targets.T, strict=True):
             if name not in self.told and bool((column == column[0]).all()):
                 self.told.add(name)
-                _LOG.warning("All %d utterances of a step have the same %s: nothing is learnt of it there.", len(column), name)
+                _LOG.warning("All %d utterances of a step have the same %s: it trains nothing there.", len(column), name)
 
     def split_loss(self, outcome: Outcome) -> float:
         """Return 1 - CCC of the whole split."""

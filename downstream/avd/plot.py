@@ -1,4 +1,4 @@
-"""Ratings answered over ratings given, a panel for each dimension."""
+"""Plot predicted ratings over the references, a panel for each dimension."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def agreement_plot(
     marks: Sequence[str] = (),
 ) -> None:
     """Draw predictions over references with the line on which they agree; `path` is the picture, its csv lies beside it."""
-    given, answered = np.array(references), np.array(predictions)  # (utterance, dimension)
-    shown = np.random.default_rng(0).permutation(len(given))[:_MOST_POINTS]
+    actual, predicted = np.array(references), np.array(predictions)  # (utterance, dimension)
+    shown = np.random.default_rng(0).permutation(len(actual))[:_MOST_POINTS]
     figure = new_figure(3.1 * len(dimensions) + 0.4, 3.5, marked_title(path.stem, marks))
     for column, name in enumerate(dimensions):
         axes = figure.add_subplot(1, len(dimensions), column + 1)
-        axes.scatter(given[shown, column], answered[shown, column], s=7, alpha=0.35, linewidths=0)
+        axes.scatter(actual[shown, column], predicted[shown, column], s=7, alpha=0.35, linewidths=0)
         axes.plot(scale, scale, color="black", linewidth=0.7, linestyle=":")
         axes.set(xlim=scale, ylim=scale, xlabel="rated", ylabel="answered" if column == 0 else "", aspect="equal")
-        axes.set_title(f"{name}, CCC {concordance(given[:, column], answered[:, column]):.3f}", fontsize=10)
+        axes.set_title(f"{name}, CCC {concordance(actual[:, column], predicted[:, column]):.3f}", fontsize=10)
         axes.grid(alpha=0.3)
     save_figure(figure, path)
     header = [f"{kind}_{name}" for name in dimensions for kind in ("reference", "prediction")]
-    rows = np.stack([given, answered], axis=2).reshape(len(given), -1).tolist()
+    rows = np.stack([actual, predicted], axis=2).reshape(len(actual), -1).tolist()
     save_csv(path.with_suffix(".csv"), header, rows, marks)

@@ -68,17 +68,17 @@ def ratings_of(utterance: Utterance, dimensions: Sequence[str]) -> tuple[float, 
 
 
 def scale_of(
-    asked: Sequence[float] | None, corpus: Corpus, rated: Sequence[Utterance], dimensions: Sequence[str]
+    requested: Sequence[float] | None, corpus: Corpus, rated: Sequence[Utterance], dimensions: Sequence[str]
 ) -> tuple[float, float]:
     """Return the lowest and the highest rating there can be; one outside of it is refused."""
     found = np.array([ratings_of(row, dimensions) for row in rated])  # (utterance, dimension)
     there = f"{found.min():g} to {found.max():g}"
-    if asked is None and corpus.scale is None:
+    if requested is None and corpus.scale is None:
         raise UserError(
             f"Expected the scale of the ratings of {corpus.name}, which go from {there}, found none. "
             "Say it: -o avd.scale='[1, 7]'"
         )
-    scale = [*(corpus.scale or ())] if asked is None else [*asked]
+    scale = [*(corpus.scale or ())] if requested is None else [*requested]
     if len(scale) != 2 or not scale[0] < scale[1]:
         listed = ", ".join(f"{end:g}" for end in scale)
         raise UserError(f"Expected avd.scale='[LOWEST, HIGHEST]', found [{listed}]. For instance: -o avd.scale='[1, 7]'")
@@ -156,12 +156,12 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
         raise UserError(f"Expected ratings of {', '.join(vocabulary['dimensions'])} in {corpus.name}, found none.")
     ours = vocabulary["scale"]
     scale = scale_of(ours if corpus.scale is None else None, corpus, rated, vocabulary["dimensions"])
-    said = f"ratings from {scale[0]:g} to {scale[1]:g}"
+    note = f"ratings from {scale[0]:g} to {scale[1]:g}"
     if corpus.scale is None:
-        said += ", the run's scale, since the corpus says none"
+        note += ", the run's scale, since the corpus says none"
     elif [*scale] != ours:
-        said += f", brought to the run's scale from {ours[0]:g} to {ours[1]:g}"
-    return {**vocabulary, "scale": list(scale)}, said
+        note += f", brought to the run's scale from {ours[0]:g} to {ours[1]:g}"
+    return {**vocabulary, "scale": list(scale)}, note
 
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:

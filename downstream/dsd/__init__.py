@@ -1,1 +1,1 @@
-"""Was this said to the device?"""
+"""Device-directed speech: does the speaker talk to the device?"""

@@ -1,4 +1,4 @@
-"""Device-directed speech as a question: was this said to the device, and how sure must one be to answer?"""
+"""Device-directed speech as a question: labels, scores, and the threshold that dev places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..labels import Classes, LabelsConfig, check_words, label_key, require_trai
 from .plot import det_plot
 
 CLASSES = ("other", "directed")
-WORDS = {
+LABELS_MEANT = {
     "directed": ("1", "true", "yes", "y", "directed", "device", "device-directed", "device_directed"),
     "other": (
         *("0", "false", "no", "n", "other", "undirected", "not directed", "not-directed", "not_directed"),
@@ -42,7 +42,7 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
     parse_point(options.operating_point)
     if labels.keep is not None:
         raise UserError(f"Expected no labels.keep for dsd, whose classes are {' and '.join(CLASSES)}, found {labels.keep}.")
-    key, found = words_of(corpus, labels)
+    key, found = column_and_labels(corpus, labels)
     check_words(labels.merge or (), found, corpus.name)
     classes = Classes(CLASSES, merge_of(found, labels, key, corpus.name), key)
     counts = Counter(name for name in map(classes.of, corpus.splits.get("train", ())) if name is not None)
@@ -62,7 +62,7 @@ def require_both(classes: Classes, corpus: Corpus) -> None:
         )
 
 
-def words_of(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
+def column_and_labels(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
     """Return where the corpus keeps the label, and the words it uses."""
     key = labels.column or label_key(corpus, "directed")
     found = Counter(
@@ -77,7 +77,7 @@ def words_of(corpus: Corpus, labels: LabelsConfig) -> tuple[str, Counter[str]]:
 
 def merge_of(found: Mapping[str, int], labels: LabelsConfig, key: str, corpus: str) -> dict[str, str]:
     """Return what each word of a corpus means; a word that nobody knows is refused."""
-    meant = {word: name for name, words in WORDS.items() for word in words}
+    meant = {word: name for name, words in LABELS_MEANT.items() for word in words}
     merge, unknown = {}, []
     for word in found:
         chosen = (labels.merge or {}).get(word, word)
@@ -117,10 +117,10 @@ def parse_point(text: str) -> tuple[str, float]:
 
 def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:
     """Return the vocabulary for another corpus' words."""
-    key, found = words_of(corpus, labels)
+    key, found = column_and_labels(corpus, labels)
     merge = merge_of(found, labels, key, corpus.name)
-    said = ", ".join(f"{word}={name}" for word, name in sorted(merge.items()))
-    return {**vocabulary, "merge": merge, "key": key}, f"labels {said}"
+    note = ", ".join(f"{word}={name}" for word, name in sorted(merge.items()))
+    return {**vocabulary, "merge": merge, "key": key}, f"labels {note}"
 
 
 def answer(vocabulary: Mapping[str, Any]) -> OneClass:
@@ -129,8 +129,8 @@ def answer(vocabulary: Mapping[str, Any]) -> OneClass:
 
 
 def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """Return the vocabulary with the threshold that the answers on dev place."""
-    truth, scores = answers_of(outcome)
+    """Return the vocabulary with the threshold that the predictions on dev place."""
+    truth, scores = directed_and_scores(outcome)
     kind, value = parse_point(vocabulary["operating_point"])
     if kind == "threshold":
         threshold = value
@@ -141,15 +141,15 @@ def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]
     return {**vocabulary, "threshold": float(threshold)}
 
 
-def answers_of(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is directed (1) and how sure the answers are."""
+def directed_and_scores(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Return which utterances are directed (1), and their scores."""
     assert outcome.scores is not None, "scores are what this question is scored by"
     return np.array([name == CLASSES[1] for name in outcome.references], dtype=int), outcome.scores[:, 1].double().numpy()
 
 
 def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:  # noqa: ARG001
     """Return every metric of a whole split; those that need both classes are not a number where one is missing."""
-    truth, scores = answers_of(outcome)
+    truth, scores = directed_and_scores(outcome)
     accepted = np.array([name == CLASSES[1] for name in outcome.predictions])
     both = 0 < truth.sum() < len(truth)
     return {
@@ -164,7 +164,7 @@ def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[st
 
 def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Return the split's own EER threshold beside the one that dev chose."""
-    truth, scores = answers_of(outcome)
+    truth, scores = directed_and_scores(outcome)
     both = 0 < truth.sum() < len(truth)
     own = {"eer_threshold": metrics.equal_error_rate(truth, scores)[1]} if both else {}
     return {**own, "operating_point": vocabulary["operating_point"], "threshold": vocabulary["threshold"]}
@@ -172,7 +172,7 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw misses over false alarms, with the operating point."""
-    truth, scores = answers_of(outcome)
+    truth, scores = directed_and_scores(outcome)
     if 0 < truth.sum() < len(truth):
         det_plot(truth, scores, vocabulary["threshold"], stem.with_name(f"det-{stem.name}.png"), marks=marks)
 

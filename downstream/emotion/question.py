@@ -37,11 +37,11 @@ def same_emotion(name: str, classes: Classes) -> str | None:
 
 def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:
     """Return weighted accuracy, unweighted accuracy and macro-F1 of a whole split."""
-    truth, answers, classes = outcome.references, outcome.predictions, vocabulary["classes"]
+    truth, predictions, classes = outcome.references, outcome.predictions, vocabulary["classes"]
     return {
-        "wa": metrics.accuracy(truth, answers),
-        "ua": metrics.unweighted_accuracy(truth, answers, classes),
-        "macro_f1": metrics.macro_f1(truth, answers, classes),
+        "wa": metrics.accuracy(truth, predictions),
+        "ua": metrics.unweighted_accuracy(truth, predictions, classes),
+        "macro_f1": metrics.macro_f1(truth, predictions, classes),
     }
 
 

@@ -18,13 +18,13 @@ class KsConfig(ClassifierConfig):
     """The `ks:` section."""
 
     even_classes: bool = True  # training draws each class as often: most clips are of unknown words
-    crop_seconds: Annotated[float, ABOVE_0] | None = 1.0  # heard of a longer clip (noise) in a training step; None: all
+    crop_seconds: Annotated[float, ABOVE_0] | None = 1.0  # seconds used of a longer clip (noise) in a training step; None: all
 
 
 def build(options: KsConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Classifier:
     """Return the expert for a vocabulary and what the upstreams promise."""
-    heard = options.crop_seconds
-    return build_classifier(options, vocabulary, specs, crop_seconds=heard, even_classes=options.even_classes)
+    crop_seconds = options.crop_seconds
+    return build_classifier(options, vocabulary, specs, crop_seconds=crop_seconds, even_classes=options.even_classes)
 
 
 TASK = Task(name="ks", options=KsConfig, question=lambda _: QUESTION, build=build)

@@ -31,15 +31,18 @@ def same_word(name: str, classes: Classes) -> str | None:
 
 def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, float]:
     """Return accuracy, and the mean recall of the classes."""
-    truth, answers = outcome.references, outcome.predictions
-    return {"acc": metrics.accuracy(truth, answers), "ua": metrics.unweighted_accuracy(truth, answers, vocabulary["classes"])}
+    truth, predictions = outcome.references, outcome.predictions
+    return {
+        "acc": metrics.accuracy(truth, predictions),
+        "ua": metrics.unweighted_accuracy(truth, predictions, vocabulary["classes"]),
+    }
 
 
 def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Return the recall of each class that the split has."""
     counts = metrics.confusion_matrix(outcome.references, outcome.predictions, vocabulary["classes"])
-    asked, right = counts.sum(axis=1), np.diagonal(counts)
-    rows = zip(vocabulary["classes"], right.tolist(), asked.tolist(), strict=True)
+    totals, right = counts.sum(axis=1), np.diagonal(counts)
+    rows = zip(vocabulary["classes"], right.tolist(), totals.tolist(), strict=True)
     return {"recall": {name: round(hits / count, 3) for name, hits, count in rows if count}}
 
 

@@ -1,1 +1,1 @@
-"""Which of the speakers heard in training is this?"""
+"""Speaker identification: which speaker of the training split is this?"""

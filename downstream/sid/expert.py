@@ -17,7 +17,7 @@ from .question import QUESTION
 class SidConfig(ClassifierConfig):
     """The `sid:` section."""
 
-    crop_seconds: Annotated[float, ABOVE_0] | None = 8.0  # heard of a longer utterance in a training step; None: all
+    crop_seconds: Annotated[float, ABOVE_0] | None = 8.0  # seconds used of a longer utterance in a training step; None: all
 
 
 def build(options: SidConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Classifier:

@@ -1,4 +1,4 @@
-"""Speaker identification as a question: which of the speakers that training has heard."""
+"""Speaker identification as a question: one of the speakers of the training split."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
 
 
 def speakers_of(corpus: Corpus, labels: LabelsConfig) -> list[str] | None:
-    """Return the speakers of all splits in order; one whom training never hears is refused."""
+    """Return the speakers of all splits in order; refuse one who is not in training."""
     key, merge = labels.column or label_key(corpus, "speaker"), labels.merge or {}
     by_split = {
         split: {merge.get(str(row.labels[key]), str(row.labels[key])) for row in rows if row.labels.get(key) is not None}
         for split, rows in corpus.splits.items()
     }
     found = set().union(*by_split.values())
-    unheard = sorted(found - by_split.get("train", set()))
-    if unheard:
-        more = f" and {len(unheard) - 1} more" if len(unheard) > 1 else ""
+    unseen = sorted(found - by_split.get("train", set()))
+    if unseen:
+        more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
         raise UserError(
-            f"Expected every speaker of {corpus.name} in its training split, since sid chooses among those it has heard, "
-            f"found '{unheard[0]}'{more} in other splits only. Use a corpus whose splits share their speakers (voxceleb1), "
-            "or name those to tell apart with labels.keep."
+            f"Expected every speaker of {corpus.name} in its training split, since sid chooses among those it was trained on, "
+            f"found '{unseen[0]}'{more} in other splits only. Use a corpus whose splits share their speakers (voxceleb1), "
+            "or name those to distinguish with labels.keep."
         )
     return sorted(found) or None
 

@@ -1,4 +1,4 @@
-"""The Turbo expert: audio and text in a joint space, classified together, and told apart by contrast."""
+"""The Turbo expert: audio and text in a joint space, classified together, and separated by contrast."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .contrast import METHODS, TERMS, alike, info_nce, views_of
 from .geometry import geometry_of
 
 ROLES = ("audio", "text")
-_LEAST_TEMPERATURE = 0.01  # of a learnt one, as in CLIP
+_LEAST_TEMPERATURE = 0.01  # of a learned one, as in CLIP
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Turbo(Expert):
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """Return the cross entropy and the contrastive terms of a step."""
         views = [replace(output, values=values) for values in output.values.split(len(batch))]
-        heard = views if self.options.classify == "both" else views[:1]
-        crossed = torch.stack([self.answers.loss(view, batch) for view in heard]).mean()
+        classified = views if self.options.classify == "both" else views[:1]
+        crossed = torch.stack([self.answers.loss(view, batch) for view in classified]).mean()
         if not self.terms or not self.training:
             return crossed
         if self.loss_needs == "whole_batch":  # of all processes: the contrast is, so that the cross entropy has to be
@@ -124,7 +124,7 @@ class Turbo(Expert):
         return total.sum() if options.reduce == "sum" else total.mean()
 
     def temperature(self) -> float | Tensor:
-        """Return the temperature, learnt or not."""
+        """Return the temperature, learned or fixed."""
         if self.log_scale is None:
             return self.options.temperature
         with torch.no_grad():  # the weight itself: a clamp in the graph has no gradient, and would hold it there for ever
@@ -163,18 +163,18 @@ def number_of(name: str) -> int:
 
 
 def question_of(options: TurboConfig) -> Question:
-    """Return the question that is asked, with the geometry of the joint space among its details."""
-    asked = load_question(options.task)
+    """Return the question of `turbo.task`, with the geometry of the joint space among its details."""
+    base = load_question(options.task)
 
     def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-        """Return what the question tells of a split, and the geometry of its embeddings."""
-        found = asked.details(vocabulary, outcome)
+        """Return the question's details of a split, and the geometry of its embeddings."""
+        found = base.details(vocabulary, outcome)
         if outcome.embeddings is None:
             return found
         size = vocabulary["audio_dim"]
         return {**found, **geometry_of(outcome.embeddings[:, :size], outcome.embeddings[:, size:])}
 
-    return replace(asked, details=details)
+    return replace(base, details=details)
 
 
 def build(options: TurboConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Turbo:

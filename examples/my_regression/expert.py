@@ -58,7 +58,7 @@ def target(vocabulary: Mapping, utterance: Utterance) -> float:
 
 
 def score(_: Mapping, outcome: Outcome, __: Tables) -> dict[str, float]:
-    right, found = ([value for (value,) in answers] for answers in (outcome.references, outcome.predictions))
+    right, found = ([value for (value,) in column] for column in (outcome.references, outcome.predictions))
     return {"rmse": rmse(right, found), "ccc": concordance(right, found)}
 
 

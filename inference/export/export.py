@@ -1,4 +1,4 @@
-"""A finished run as a folder of its own, which holds all that it needs to answer: no network, no cache, no other folder."""
+"""Export a finished run as a folder that contains all that it needs to predict: no network, no cache, no other folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ...upstream.run_folder import folder_of, section_of
 from ..load import load_run
 from ..trained_run import SECTIONS, TrainedRun
 from . import onnx as onnx_export
-from .code import copy_own, needed_package, own_files, try_out, typed_code
+from .code import copy_user_code, needed_package, try_out, typed_code, user_code_files
 from .readme import Exported, readme
 
 _FROM = re.compile(r"(?P<run>.+) \(from (?P<model>.+)\)")  # the source of an upstream that is a run's
@@ -41,7 +41,7 @@ def export_run(
     onnx: bool = False,
     extra: Sequence[str | Path] = (),
 ) -> Exported:
-    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return what is told of it.
+    """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return a description of it.
 
     `extra` are files and folders that the user's own code reads.
     """
@@ -54,20 +54,20 @@ def export_run(
     refuse_other_code(chosen, RunFolder.open(chosen).read().config(), flags={})
     trained = load_run(chosen, weights, text_weights, task, fold)
     assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
-    sections = {role: held_section(trained, role, section) for role, section in roles_of(trained.config).items()}
+    sections = {role: portable_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
-        trained = onnx_export.listening(trained)
+        trained = onnx_export.audio_only(trained)
     with folder_aside(place, fills_empty=True) as aside:
         names = write_whole(trained, aside, sections, extra)
         elsewhere = try_out(aside)
-        told, no_graph = graph_of(trained, aside) if onnx else ({}, "")
-        exported = Exported(told, no_graph, [*needed_package(names), *elsewhere], own_files(aside))
+        graph_facts, no_graph = graph_of(trained, aside) if onnx else ({}, "")
+        exported = Exported(graph_facts, no_graph, [*needed_package(names), *elsewhere], user_code_files(aside))
         write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
     return exported
 
 
 def graph_of(run: TrainedRun, folder: Path) -> tuple[Mapping[str, Any], str]:
-    """Return what is told of a run's graph, or why it has none: the folder answers without one too."""
+    """Return the description of a run's graph, or why it has none: the folder works without one too."""
     try:
         return onnx_export.write(run, folder), ""
     except onnx_export.NoGraph as problem:
@@ -103,7 +103,7 @@ def one_of(folder: Path, fold: int | None) -> tuple[Path, int | None]:
     return folder / chosen[0]["name"], None
 
 
-def held_section(run: TrainedRun, role: Modality, section: UpstreamConfig) -> UpstreamConfig:
+def portable_section(run: TrainedRun, role: Modality, section: UpstreamConfig) -> UpstreamConfig:
     """Return an upstream's section as the exported config has it: by names that mean the same anywhere."""
     if run.model.upstream(role).architecture() is not None:  # which its folder holds, and its weights
         return replace(section, name=plain_name(section.name), path=None)
@@ -162,17 +162,17 @@ def write_whole(
     target.best.chmod(target.config.stat().st_mode)  # safetensors writes for its owner's eyes only
     names: dict[str, str] = {"task": name, **{role: section.name for role, section in sections.items()}}
     code = identity_of_code(names)
-    copy_own(folder, typed_code(names), extra)
+    copy_user_code(folder, typed_code(names), extra)
     kept = {key: value for key, value in identity.items() if key != "code"}
     layers = stored.layer_weights("layers")
     own = {key: value for key, value in layers["layers"].items() if key.split("/")[0] in (run.name, SHARED)}
     result = task_result(stored.result(), run.name)
-    told = {"upstream": " + ".join(section.name for section in sections.values())}
+    origin = {"upstream": " + ".join(section.name for section in sections.values())}
     source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
     target.write(
         identity={**kept, **code, "exported": hash_file(target.best)},
-        layer_weights={**layers, **told, "layers": {key: {**row, **told} for key, row in own.items()}},
-        result={**result, **told, "source": source},
+        layer_weights={**layers, **origin, "layers": {key: {**row, **origin} for key, row in own.items()}},
+        result={**result, **origin, "source": source},
     )
     return names
 

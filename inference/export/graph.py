@@ -35,11 +35,11 @@ class AsGraph(nn.Module):
         self.finish = finish
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Return what the run answers for one waveform."""
+        """Return the run's output for one waveform."""
         batch = Batch(waveform, (waveform.shape[1],), ids=("waveform",))
         layers = self.upstream(batch, layers=self.layers)
         frames = Frames(mixture(self.sum, layers), layers.lengths)
-        return self.finish(answer(self.expert, frames))
+        return self.finish(head_output(self.expert, frames))
 
 
 def longest_of(upstream: Upstream) -> int:
@@ -59,8 +59,8 @@ def mixture(weighted: WeightedSum, layers: Layers) -> Tensor:
     return mixed
 
 
-def answer(expert: Expert, frames: Frames) -> Tensor:
-    """Return an expert's answer for one utterance; LSTMs hear it as it is, since nothing is padded."""
+def head_output(expert: Expert, frames: Frames) -> Tensor:
+    """Return an expert's output for one utterance; LSTMs get it as it is, since nothing is padded."""
     if not isinstance(expert, Asr):
         return expert({"audio": frames}).values
     hidden = expert.projector(side_by_side(frames.values, expert.options.downsample))

@@ -1,4 +1,4 @@
-"""A run as an ONNX graph: a waveform in, scores out; kept only where it answers as the run itself does."""
+"""Export a run as an ONNX graph: a waveform in, scores out; kept only where it computes what the run does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..waveforms import SAMPLE_RATE, WINDOW_SECONDS
 from .graph import SHORTEST, AsGraph, longest_of
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
-FILE, TOLD = "model.onnx", "model.json"
+FILE, DESCRIPTION = "model.onnx", "model.json"
 LARGEST_DIFFERENCE = 1e-4
 # seconds that the graph is compared at; the example that it is traced with has another length
 LENGTHS = (0.5, 0.73, 1.0, 1.61, 2.9, 4.4, 7.3, 11.9, 16.0, 20.0)
@@ -34,12 +34,12 @@ EXAMPLE_SECONDS = 0.37  # short: the exporter unrolls an LSTM over the example b
 
 
 class NoGraph(UserError):
-    """A run that has no graph, or none that answers as it does."""
+    """A run that has no graph, or none that computes what it does."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How far a graph's answers are from the run's."""
+    """How far a graph's outputs are from the run's."""
 
     seconds: tuple[float, ...]
     differences: tuple[float, ...]  # the largest at each length
@@ -60,8 +60,8 @@ def require() -> None:
         )
 
 
-def listening(run: TrainedRun) -> TrainedRun:
-    """Return a run as its graph answers, which hears and does not read; one that must read is refused."""
+def audio_only(run: TrainedRun) -> TrainedRun:
+    """Return a run without its text role, as a graph has none; refuse one that needs text."""
     run.answer.graph()  # refused where there is none
     upstream = run.model.upstream("audio") if "audio" in run.expert.roles else None
     if isinstance(upstream, (HubertFamily, Spectrogram)) and not upstream.exact:
@@ -74,13 +74,13 @@ def listening(run: TrainedRun) -> TrainedRun:
     if "audio" in run.expert.roles and "text" in run.expert.optional_roles:
         return run.without_text()
     raise UserError(
-        f"Expected a run that only listens for --onnx, found one that reads text in '{run.folder}': a graph has no tokenizer. "
+        f"Expected a run on audio only for --onnx, found one that needs text in '{run.folder}': a graph has no tokenizer. "
         "Leave --onnx out, or train with a modality_dropout above 0."
     )
 
 
 def write(run: TrainedRun, folder: Path) -> dict[str, Any]:
-    """Write a run's graph and what its user must know, and return that; of one that answers otherwise nothing is left."""
+    """Write a run's graph and its description, and return that; a graph that computes something else is removed."""
     path = folder / FILE
     traced(run, path)
     compared = compare(run, path)
@@ -89,12 +89,12 @@ def write(run: TrainedRun, folder: Path) -> dict[str, Any]:
         for file in folder.glob(f"{FILE}*"):
             file.unlink()
         raise NoGraph(
-            f"Expected an ONNX graph that answers as the run does (within {LARGEST_DIFFERENCE:g}), found a difference of "
+            f"Expected an ONNX graph that computes what the run does (within {LARGEST_DIFFERENCE:g}), found a difference of "
             f"{compared.worst:.2g} at {at:g} s. Use the folder without one, and report this run."
         )
-    told = description(run, compared)
-    write_json(folder / TOLD, told)
-    return told
+    facts = description(run, compared)
+    write_json(folder / DESCRIPTION, facts)
+    return facts
 
 
 def traced(run: TrainedRun, path: Path) -> None:
@@ -149,7 +149,7 @@ def forget_places(model: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the exporter says of itself off the terminal."""
+    """Keep the exporter's own messages off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -161,7 +161,7 @@ def quiet() -> Iterator[None]:
 
 
 def compare(run: TrainedRun, path: Path) -> Compared:
-    """Return how far a graph's answers are from the run's own, for sounds of 0.5 to 20 seconds and a second of silence."""
+    """Return how far a graph's outputs are from the run's, for sounds of 0.5 to 20 seconds and a second of silence."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -171,16 +171,16 @@ def compare(run: TrainedRun, path: Path) -> Compared:
     sounds = [*map(speech_like, LENGTHS), np.zeros(SAMPLE_RATE, dtype=np.float32)]  # and silence, where a norm may divide by 0
     for waveform in sounds:
         (found,) = session.run(None, {"waveform": waveform[None]})
-        expected = answer_of(run, waveform)
+        expected = reference_output(run, waveform)
         same = found.shape == expected.shape
         differences.append(float(np.abs(found - expected).max()) if same else float("inf"))
     return Compared(tuple(len(sound) / SAMPLE_RATE for sound in sounds), tuple(differences))
 
 
 @torch.no_grad()
-def answer_of(run: TrainedRun, waveform: np.ndarray) -> np.ndarray:
-    """Return what the run itself answers: scores, or logits where the answer is a sequence."""
-    output = run.model.answer(run.config.only.task, as_batch([waveform]).to(run.device), run.without)
+def reference_output(run: TrainedRun, waveform: np.ndarray) -> np.ndarray:
+    """Return the output of the run itself: scores, or logits where it is a sequence."""
+    output = run.model.output_of(run.config.only.task, as_batch([waveform]).to(run.device), run.without)
     rows = run.expert.decode(output)
     return (rows if isinstance(rows, Tensor) else output.values.cpu()).numpy()
 

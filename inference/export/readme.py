@@ -1,4 +1,4 @@
-"""What an exported folder says of itself."""
+"""The README of an exported folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..trained_run import TrainedRun
 
 
 def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> str:
-    """Return the README of an exported run: what it is, what it was made from, and how it is asked."""
+    """Return the README of an exported run: what it is, what it was made from, and how to use it."""
     name = run.config.only.task
     sections = [
         f"# {name}: {result.get('upstream', '')}",
         *(f"**{mark}: not a result to quote.**" for mark in run.marks),
         f"A trained run of Headwater. {holds(exported.needed)}",
         made_from(run, result),
-        f"## What it answers\n\n{answers(run)}",
-        asked(run, exported.code),
-        *([onnx_words(exported.graph)] if exported.graph else []),
+        f"## What it predicts\n\n{prediction_text(run)}",
+        usage(run, exported.code),
+        *([onnx_usage(exported.graph)] if exported.graph else []),
         LICENCE,
     ]
     return "\n\n".join(sections) + "\n"
@@ -35,8 +35,8 @@ too. Look both up before you pass this folder on."""
 def holds(needed: Sequence[str]) -> str:
     """Return what a folder holds, and what it needs beside that."""
     if needed:
-        return f"To answer, the folder needs {' and '.join(needed)}; all else is in it: no network, no cache, no other folder."
-    return "The folder holds all that is needed to answer: no network, no cache, no other folder."
+        return f"To predict, the folder needs {' and '.join(needed)}; all else is in it: no network, no cache, no other folder."
+    return "The folder contains all that is needed to predict: no network, no cache, no other folder."
 
 
 def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
@@ -54,29 +54,29 @@ def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
     return "\n".join(["## What it was made from", "", "| | |", "|---|---|", *lines])
 
 
-def answers(run: TrainedRun) -> str:
-    """Return what a run's answer is, in words."""
-    heard = {"audio": "sound", "text": "words"}
-    needs = " and ".join(heard[role] for role in run.expert.roles)
+def prediction_text(run: TrainedRun) -> str:
+    """Return what a run predicts, in words."""
+    inputs = {"audio": "sound", "text": "words"}
+    needs = " and ".join(inputs[role] for role in run.expert.roles)
     return f"From the {needs} of a file, {run.answer.describe()}"
 
 
-def asked(run: TrainedRun, code: Sequence[str]) -> str:
-    """Return how a folder is asked, on the command line and in Python."""
-    reads = "text" in run.expert.roles
-    lines = ["## How it is asked", "", "In the folder that holds this file:", ""]
+def usage(run: TrainedRun, code: Sequence[str]) -> str:
+    """Return how to use a folder, on the command line and in Python."""
+    has_text = "text" in run.expert.roles
+    lines = ["## How to use it", "", "In the folder that holds this file:", ""]
     use = "".join(f" --use {file}" for file in code)
-    lines += [f"    headwater predict .{use} {'list.csv   # columns audio, text' if reads else 'my.wav'}", ""]
+    lines += [f"    headwater predict .{use} {'list.csv   # columns audio, text' if has_text else 'my.wav'}", ""]
     if code:
         files = ", ".join(f"`{file}`" for file in code)
         lines += [f"The run's user wrote {files}: read it first, it is executed where you type its path."]
         return "\n".join(lines)
-    said = ', "what is said"' if reads else ""
-    lines += ["    import headwater", '    run = headwater.load_run(".")', f'    print(run.predict("my.wav"{said}))']
+    argument = ', "what is said"' if has_text else ""
+    lines += ["    import headwater", '    run = headwater.load_run(".")', f'    print(run.predict("my.wav"{argument}))']
     return "\n".join(lines)
 
 
-def onnx_words(graph: Mapping[str, Any]) -> str:
+def onnx_usage(graph: Mapping[str, Any]) -> str:
     """Return how the graph beside it is used, and how far it is from the run."""
     worst, output = graph["compared"]["worst_difference"], graph["output"]["name"]
     return f"""## Without Headwater: `model.onnx`
@@ -91,7 +91,7 @@ and silence the largest difference to the run itself was {worst:.1e}."""
 
 @dataclass(frozen=True)
 class Exported:
-    """What there is to tell of an export."""
+    """The description of an export."""
 
     graph: Mapping[str, Any]  # nothing, where none was asked for, or none was kept
     no_graph: str  # why one that was asked for is not there

@@ -1,1 +1,1 @@
-"""What a run is told: its options, recipes and identity."""
+"""The config of a run: its options, recipes and identity."""

@@ -1,4 +1,4 @@
-"""The part of a config that decides the numbers, and what tells two runs apart."""
+"""The identity of a run: the part of a config that decides the numbers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], read: bool = False) -> 
 
 
 def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder in which another run stands, with each difference; one that learnt nothing yet gives way."""
+    """Refuse a folder in which another run stands, with each difference; one without a checkpoint gives way."""
     run = RunFolder(folder)
     if not (run.last.is_file() or run.result.is_file()):
         return

@@ -8,7 +8,7 @@ from typing import Any
 from ...core.errors import UserError, nearest
 from ...core.options import read_yaml
 from ...downstream.load import task_folder
-from ...plugins.code import known_as
+from ...plugins.code import name_behind
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -26,7 +26,7 @@ def find_recipe(name: str) -> Path:
 
 def task_default(task: str) -> dict[str, Any]:
     """Return what a task's folder sets for the bare command."""
-    folder = task_folder(known_as(task, "task"))
+    folder = task_folder(name_behind(task, "task"))
     path = folder and folder / "default.yaml"
     return read_yaml(path) if path and path.is_file() else {}
 

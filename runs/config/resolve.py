@@ -17,7 +17,7 @@ from ...corpus.load import default_corpus, get_reader
 from ...corpus.locate import recognise
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
-from ...plugins.code import known_as
+from ...plugins.code import name_behind
 from ...plugins.provenance import refuse_other_code
 from ...plugins.registry import FLAGS, SECTIONS
 from .recipes import demo_recipe, task_default
@@ -60,7 +60,7 @@ def bind_one(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool
     """Return the config of a run of one task, whose options stand beside those of the run."""
     if not values.get("task"):
         raise UserError("Expected a task, found none. Add `-d emotion` (or `task: emotion` to the recipe).")
-    values = {**values, "task": known_as(str(values["task"]), "task"), "reference": values.get("reference") or []}
+    values = {**values, "task": name_behind(str(values["task"]), "task"), "reference": values.get("reference") or []}
     own = ["task", values["task"], *TASK_KEYS]
     task = bind_task({key: value for key, value in values.items() if key in own}, errors, reads_corpus=reads_corpus)
     shared = {key: value for key, value in values.items() if key not in own}
@@ -102,7 +102,7 @@ def bind_section(name: str, section: Mapping[str, Any], errors: list[str], *, re
     """Return one of several tasks from its section, above what the task's folder and its demo set."""
     if not isinstance(section, Mapping):
         raise UserError(f"Expected a mapping at 'tasks.{name}', found {section!r}. Write `tasks: {{{name}: {{}}}}`.")
-    section = {**section, "task": known_as(str(section.get("task", name)), "task", "--tasks")}
+    section = {**section, "task": name_behind(str(section.get("task", name)), "task", "--tasks")}
     task = section["task"]
     demo = demo_recipe(task) if (section.get("corpus") or {}).get("demo") else {}
     known = {*TASK_KEYS, "roles", task}
@@ -118,7 +118,7 @@ def bind_task(values: Mapping[str, Any], errors: list[str], *, reads_corpus: boo
     task = load_task(values["task"])
     corpus = values.get("corpus")
     if isinstance(corpus, Mapping) and isinstance(corpus.get("name"), str):
-        values = {**values, "corpus": {**corpus, "name": known_as(corpus["name"], "corpus", FLAGS["corpus"])}}
+        values = {**values, "corpus": {**corpus, "name": name_behind(corpus["name"], "corpus", FLAGS["corpus"])}}
     config = bind(TaskConfig, values, "", errors, spelled={"expert": task.name})
     section = {} if config.expert is None else config.expert
     options = bind(task.options, section, task.name, errors, elsewhere=options_of_sections(RunConfig))
@@ -134,7 +134,7 @@ def with_names(values: Mapping[str, Any]) -> dict[str, Any]:
     for role, key in SECTIONS.items():
         section = named.get(key)
         if isinstance(section, Mapping) and isinstance(section.get("name"), str):
-            named[key] = {**section, "name": known_as(section["name"], "upstream", FLAGS[role])}
+            named[key] = {**section, "name": name_behind(section["name"], "upstream", FLAGS[role])}
     return named
 
 
@@ -148,7 +148,7 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
     except UserError as problem:
         errors.append(str(problem))
         return config
-    # of a question of the user's own no reader knows whether it serves it: the labels that it asks for decide
+    # of a question of the user's own no reader knows whether it serves it: the labels that it needs decide
     if question.name not in reader.tasks and question.name in built_in_tasks():
         errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
     if not question.label and "label_required" in reader.options:
@@ -173,7 +173,7 @@ def store_mistakes(config: RunConfig) -> list[str]:
 def role_mistakes(config: RunConfig) -> list[str]:
     """Return what is wrong with the upstreams that tasks use: a task needs one, and an upstream a task."""
     there = [*roles_of(config)]
-    if not there:  # said where an upstream is asked for
+    if not there:  # reported where an upstream is used
         return []
     lacking = [(name, role) for name, task in config.tasks.items() for role in task.roles if role not in there]
     mistakes = [
@@ -213,19 +213,19 @@ def other_layouts(usual: Reader, folder: Path, question: str) -> list[str]:
 
 
 def idle_options(config: RunConfig) -> list[str]:
-    """Return what is said of the options of an upstream that a run does not have: none may be passed over in silence."""
+    """Return the error about options of an upstream that a run does not have: none may be ignored in silence."""
     sections, there = {"upstream": config.upstream, "text_upstream": config.text_upstream}, roles_of(config)
-    if not there:  # told where it is asked for
+    if not there:  # reported where it is used
         return []
     idle = []
     for name, section in sections.items():
-        told = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
-        if not section.name and told:
+        keys = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
+        if not section.name and keys:
             other = next(key for key in sections if key != name)
             flag = {"upstream": "-u", "text_upstream": "--text-upstream"}[name]
             idle.append(
-                f"Expected {flag} beside '{name}.{told[0]}' (-k, -l and -s are of -u), found a run without. "
-                f"Name that upstream, or write -o {other}.{told[0]}=…"
+                f"Expected {flag} beside '{name}.{keys[0]}' (-k, -l and -s are of -u), found a run without. "
+                f"Name that upstream, or write -o {other}.{keys[0]}=…"
             )
     return idle
 

@@ -1,4 +1,4 @@
-"""What a run is told."""
+"""The schema of a run's config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODES = ("off", "auto", "on", "check")  # of the store; anything else is its fol
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """The `corpus:` section: what is heard, and how it is split."""
+    """The `corpus:` section: which corpus, and how it is split."""
 
     name: str = ""  # "": the task's usual corpus
     data: str | None = None  # folder or manifest; None: $HEADWATER_DATA/<name> or the user's config file
@@ -38,7 +38,7 @@ class StoreConfig:
     mode: str = "auto"  # off, auto (where it fits), on, check (compare one batch with the full computation), or a folder
     limit: str | None = None  # 20GB; None: the smaller of 50 GB and a quarter of the free disk
     memory: str = "4GB"  # means above this are read from the disk
-    crops: Annotated[int, ABOVE_0] = 4  # stretches that are stored of each training utterance, where a task hears random ones
+    crops: Annotated[int, ABOVE_0] = 4  # stretches that are stored of each training utterance, where a task uses random ones
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def test_every_task_of_ours_holds_its_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_every_upstream_without_a_download_holds_its_contract(name: str) -> None:
-    found = findings(of_upstream.CHECKS, of_upstream.listener(name), Path("/"))
+    found = findings(of_upstream.CHECKS, of_upstream.upstream_subject(name), Path("/"))
     assert [finding.line for finding in found if finding.problem] == []
 
 
@@ -87,7 +87,7 @@ def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         ("audio.valid)))", "audio.valid | True)))", "Mask what is behind an utterance's end (frames.valid)"),
         ("self.classifier = nn", "self.idle, self.classifier = nn.Linear(2, 2), nn", "found none at idle.weight, idle.bias"),
@@ -108,8 +108,8 @@ def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
         ("masked_mean(self.hidden", "0 * masked_mean(self.hidden", "found one for all utterances. Use `frames` in forward()"),
     ],
 )
-def test_a_broken_task_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
-    assert told in failed("my_task", before, after)
+def test_a_broken_task_is_found(failed: Callable[..., str], before: str, after: str, expected: str) -> None:
+    assert expected in failed("my_task", before, after)
 
 
 OWN_ANSWER = """from dataclasses import replace
@@ -121,7 +121,7 @@ TASK = Task("""
 
 
 @pytest.mark.parametrize(
-    ("method", "told"),
+    ("method", "expected"),
     [
         ("average(self, windows): return windows[0][1] * len(windows)", "one window from Answer.average of two equal ones"),
         ("average(self, windows): return windows[0][1].flip(0)", "from Answer.average of that one window, found"),
@@ -131,12 +131,12 @@ TASK = Task("""
         ("fits(self, value): return value == 'two'", "of each utterance from Question.reference, found '"),
     ],
 )
-def test_a_broken_answer_is_found(failed: Callable[..., str], method: str, told: str) -> None:
-    assert told in failed("my_task", "TASK = Task(", OWN_ANSWER.format(method))
+def test_a_broken_answer_is_found(failed: Callable[..., str], method: str, expected: str) -> None:
+    assert expected in failed("my_task", "TASK = Task(", OWN_ANSWER.format(method))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         ("num_layers=2", "num_layers=3", "Expected 3 layers (spec.num_layers) in eval mode, found 2"),
         ("dim=BANDS", "dim=BANDS + 1", "Expected (batch 4, frame, dim 21) from layer 0"),
@@ -174,12 +174,12 @@ def test_a_broken_answer_is_found(failed: Callable[..., str], method: str, told:
         ),
     ],
 )
-def test_a_broken_upstream_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
-    assert told in failed("my_upstream.py", before, after)
+def test_a_broken_upstream_is_found(failed: Callable[..., str], before: str, after: str, expected: str) -> None:
+    assert expected in failed("my_upstream.py", before, after)
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "after", "told"),
+    ("name", "before", "after", "expected"),
     [
         ("my_task", "def decode(", "def decodee(", "TypeError: Can't instantiate abstract class MyExpert"),
         ("my_task", "super().__init__()", "super().__init__()\n        {}['x']", "KeyError: 'x' (expert.py, line"),
@@ -200,16 +200,16 @@ def test_a_broken_upstream_is_found(failed: Callable[..., str], before: str, aft
     ],
 )
 def test_what_cannot_be_built_is_the_one_finding(
-    failed: Callable[..., str], name: str, before: str, after: str, told: str
+    failed: Callable[..., str], name: str, before: str, after: str, expected: str
 ) -> None:
     lines = failed(name, before, after, *(["--data", "data"] if name == "my_corpus.py" else []))
     assert lines.startswith("failed  It can be built: Expected ")
-    assert told in lines
+    assert expected in lines
     assert "\n" not in lines
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         ('f"{label}/{file.stem}"', "file.stem", "found 6 used twice ('"),
         ("str(file), speaker", 'str(file) + "x", speaker', "found 12 without"),
@@ -220,8 +220,8 @@ def test_what_cannot_be_built_is_the_one_finding(
         ("return Corpus(", 'splits["test"] = ()\n    return Corpus(', "Expected utterances in train, dev and test"),
     ],
 )
-def test_a_broken_corpus_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
-    assert told in failed("my_corpus.py", before, after, "--data", "data")
+def test_a_broken_corpus_is_found(failed: Callable[..., str], before: str, after: str, expected: str) -> None:
+    assert expected in failed("my_corpus.py", before, after, "--data", "data")
 
 
 @pytest.mark.usefixtures("desk")

@@ -48,19 +48,19 @@ def named(findings: list[Finding], name: str) -> Finding:
     return next(finding for finding in findings if finding.name == name)
 
 
-def test_it_tells_of_everything_and_asks_no_network(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_lists_everything_without_a_network(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError("the doctor went to the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert command.main([]) == 0
-    said = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in said.splitlines() if line.strip()}
+    message = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in message.splitlines() if line.strip()}
     assert {"versions", "extras", "device", "folders", "weights", "corpora"} <= {*lines}
     assert {"headwater", "python", "torch", "transformers", "soundfile", "cpu", "hub", "cache", "iemocap"} <= {*lines}
-    assert "cannot be told" not in said
-    assert "ask for it at https://sail.usc.edu/iemocap/" in said
+    assert "cannot be told" not in message
+    assert "ask for it at https://sail.usc.edu/iemocap/" in message
 
 
 def test_json_holds_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_package_that_is_missing_old_or_broken_is_a_line_with_a_command(monkey
     assert named(found, "torch").advice == ""
 
 
-def test_a_torch_that_cannot_load_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_torch_that_cannot_load_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text('raise OSError("libcudart.so.12: cannot open shared object file")\n')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
@@ -136,11 +136,11 @@ def test_a_corpus_is_found_where_the_environment_or_the_config_file_says(tmp_pat
     assert named(found, "ravdess").found == "~/here"
     assert "not found: Expected the folder of emodb at ~/gone" in named(found, "emodb").found
     assert named(found, "cremad").found == "not here"
-    told = {finding.name for finding in found}
-    assert {name for name, reader in list_corpora().items() if not reader.is_file} <= told
+    report = {finding.name for finding in found}
+    assert {name for name, reader in list_corpora().items() if not reader.is_file} <= report
 
 
-def test_a_config_file_that_cannot_be_read_is_told_once(tmp_path: Path) -> None:
+def test_a_config_file_that_cannot_be_read_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / ".config").mkdir()
     (tmp_path / ".config" / "headwater.yaml").write_text("data: [\n")
     found = examine(list_upstreams)["corpora"]
@@ -151,10 +151,10 @@ def test_a_config_file_that_cannot_be_read_is_told_once(tmp_path: Path) -> None:
 
 def test_a_cache_of_no_use_comes_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     advice = "Choose a folder that you can write to, for what is not there yet: HEADWATER_CACHE=FOLDER"
-    for place, said in (("file", "~/file: a file, no folder"), ("file/x", "~/file/x: ~/file is a file, no folder")):
+    for place, message in (("file", "~/file: a file, no folder"), ("file/x", "~/file/x: ~/file is a file, no folder")):
         (tmp_path / "file").write_text("x")
         monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / place))
-        assert named(examine(list_upstreams)["folders"], "cache") == Finding("cache", said, advice)
+        assert named(examine(list_upstreams)["folders"], "cache") == Finding("cache", message, advice)
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "kept"))
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *_: False)
@@ -173,7 +173,7 @@ def test_a_cache_of_no_use_comes_with_advice(tmp_path: Path, monkeypatch: pytest
     assert {"hub", "config"} <= {finding.name for finding in found}
 
 
-def test_whatever_lies_in_the_cache_is_told(tmp_path: Path) -> None:
+def test_whatever_lies_in_the_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".cache" / "headwater" / "later").mkdir(parents=True)
     names = [finding.name for finding in examine(list_upstreams)["folders"]]
     assert names == ["hub", "cache", "  store", "  demo", "  transcripts", "  converted-1", "  later", "config"]
@@ -185,11 +185,11 @@ def test_a_user_without_a_home_and_a_name_has_a_report(
 ) -> None:
     monkeypatch.delenv("HEADWATER_CACHE")
     assert command.main([]) == 0
-    said = capsys.readouterr().out
-    assert "Expected a home for the cache '~/.cache/headwater', found none\n" in said
-    assert "-> Set HEADWATER_CACHE=FOLDER, or HOME\n" in said
-    assert "~/.config/headwater.yaml (none: it is optional)" in said
-    assert "cannot be told" not in said
+    message = capsys.readouterr().out
+    assert "Expected a home for the cache '~/.cache/headwater', found none\n" in message
+    assert "-> Set HEADWATER_CACHE=FOLDER, or HOME\n" in message
+    assert "~/.config/headwater.yaml (none: it is optional)" in message
+    assert "cannot be told" not in message
 
 
 def test_addresses_stay_as_they_are_but_for_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,8 +223,8 @@ def test_nothing_names_the_user_or_shows_the_environment(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/scratch/ada/hf")
     for flags in ([], ["--json", "-"]):
         command.main(flags)
-        said = capsys.readouterr().out
-        assert "hf_secret" not in said
-        assert "/ada" not in said
-        assert "/scratch/USER/hf" in said
-        assert "/homes/USER/cache" in said
+        message = capsys.readouterr().out
+        assert "hf_secret" not in message
+        assert "/ada" not in message
+        assert "/scratch/USER/hf" in message
+        assert "/homes/USER/cache" in message

@@ -9,7 +9,7 @@ from headwater.downstream.load import built_in_tasks
 from headwater.runs.config.recipes import RECIPES
 
 
-def test_each_line_says_whether_an_upstream_listens_or_reads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_line_says_whether_an_upstream_takes_audio_or_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upstreams", "*bert"]) == 0
     rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
     assert {rows[name] for name in ("hubert", "test_hubert", "distilhubert")} == {"audio"}

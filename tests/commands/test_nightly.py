@@ -26,7 +26,7 @@ from headwater.commands.common.shell import run_command
 from headwater.inference import ask as predict
 from headwater.inference.csv_journal import growing, hold, state_of
 from headwater.inference.inputs import files_of, version_of
-from headwater.inference.waveforms import Heard, name_of
+from headwater.inference.waveforms import AudioItem, name_of
 
 Night = Callable[..., tuple[int, str]]
 
@@ -55,12 +55,12 @@ def night(finished: Path, capsys: pytest.CaptureFixture[str]) -> Night:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were opened to be heard."""
     seen: list[str] = []
     hear = predict.windows_of
 
-    def counted(item: Heard) -> object:
+    def counted(item: AudioItem) -> object:
         seen.append(Path(name_of(item)).name)
         return hear(item)
 
@@ -81,28 +81,28 @@ def replaced(path: Path, other: Path) -> None:
 
 
 @pytest.mark.usefixtures("recordings")
-def test_an_unchanged_folder_is_not_heard_again_and_its_csv_not_touched(night: Night, heard: list[str]) -> None:
+def test_an_unchanged_folder_is_not_read_again_and_its_csv_not_touched(night: Night, opened: list[str]) -> None:
     assert night()[0] == 0
-    assert heard == ["0.wav", "2.wav", "4.wav", "1.wav", "3.wav", "5.wav"]  # in the order of their paths
+    assert opened == ["0.wav", "2.wav", "4.wav", "1.wav", "3.wav", "5.wav"]  # in the order of their paths
     assert [row["file"] for row in rows()] == [f"in/day{number % 2}/{number}.wav" for number in (0, 2, 4, 1, 3, 5)]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in (Path("labels.csv"), state_of(Path("labels.csv")))]
-    heard.clear()
-    code, said = night()
-    assert (code, heard) == (0, [])
-    assert "6 files, 0 computed, 6 as they were, 0 of them broken" in said
+    opened.clear()
+    code, message = night()
+    assert (code, opened) == (0, [])
+    assert "6 files, 0 computed, 6 as they were, 0 of them broken" in message
     assert before == [(path.read_bytes(), path.stat().st_mtime_ns) for path in (Path("labels.csv"), state_of(Path("labels.csv")))]
 
 
 def test_new_files_are_added_and_changed_ones_replaced_where_they_stand(
-    recordings: Path, night: Night, heard: list[str], tones: Path
+    recordings: Path, night: Night, opened: list[str], tones: Path
 ) -> None:
     night()
     first = rows()
     shutil.copy(tones.parent / "07.wav", recordings / "day0" / "1a.wav")
     replaced(recordings / "day1" / "1.wav", tones.parent / "08.wav")  # 1 was middle, 8 is high
-    heard.clear()
+    opened.clear()
     assert "2 computed (1 changed, 1 new), 5 as they were" in night()[1]
-    assert heard == ["1a.wav", "1.wav"]
+    assert opened == ["1a.wav", "1.wav"]
     then = rows()
     assert [row["file"] for row in then] == [*(row["file"] for row in first), "in/day0/1a.wav"]
     assert [was == now for was, now in zip(first, then, strict=False)] == [True, True, True, False, True, True]
@@ -114,44 +114,44 @@ def test_rows_of_files_that_are_gone_stay_and_are_counted(recordings: Path, nigh
     before = Path("labels.csv").read_bytes()
     (recordings / "day0" / "2.wav").unlink()
     assert "rows of 1 files that are no longer there stay" in night()[1]
-    code, said = night(inputs="in/day0/2.wav")  # asked for by name
-    assert (code, "0 computed" in said) == (0, True)
+    code, message = night(inputs="in/day0/2.wav")  # asked for by name
+    assert (code, "0 computed" in message) == (0, True)
     assert Path("labels.csv").read_bytes() == before
 
 
-def test_a_file_that_was_broken_is_tried_again(recordings: Path, night: Night, heard: list[str], tones: Path) -> None:
+def test_a_file_that_was_broken_is_tried_again(recordings: Path, night: Night, opened: list[str], tones: Path) -> None:
     (recordings / "day0" / "2.wav").write_bytes(b"RIFF")
-    code, said = night()
-    assert (code, "1 of them broken" in said, bool(rows()[1]["error"])) == (3, True, True)
+    code, message = night()
+    assert (code, "1 of them broken" in message, bool(rows()[1]["error"])) == (3, True, True)
     before = Path("labels.csv").stat().st_mtime_ns
-    heard.clear()
+    opened.clear()
     assert night()[0] == 3
-    assert heard == ["2.wav"]
+    assert opened == ["2.wav"]
     assert Path("labels.csv").stat().st_mtime_ns == before  # the same answer again
     shutil.copy(tones.parent / "02.wav", recordings / "day0" / "2.wav")
-    code, said = night()
-    assert (code, "1 computed (1 tried again)" in said, rows()[1]["error"]) == (0, True, "")
+    code, message = night()
+    assert (code, "1 computed (1 tried again)" in message, rows()[1]["error"]) == (0, True, "")
 
 
-def test_a_file_that_is_asked_for_twice_has_one_row(recordings: Path, night: Night) -> None:
+def test_a_file_that_is_requested_twice_has_one_row(recordings: Path, night: Night) -> None:
     Path("list.csv").write_text("audio\nin/day0/2.wav\n")
     night("list.csv", "in/day0/2.wav")
     assert len(rows()) == len([*recordings.rglob("*.wav")]) == 6
 
 
-def test_stretches_of_a_file_have_a_row_each(night: Night, recordings: Path, heard: list[str]) -> None:
+def test_stretches_of_a_file_have_a_row_each(night: Night, recordings: Path, opened: list[str]) -> None:
     soundfile.write(recordings / "long.wav", np.zeros(16_000), 16_000)
     Path("list.csv").write_text("audio,start,end\nin/long.wav,0,0.5\nin/long.wav,0.5,1\n")
     night(inputs="list.csv")
     assert [(row["start"], row["end"]) for row in rows()] == [("0.000", "0.500"), ("0.500", "1.000")]
     Path("list.csv").write_text("audio,start,end\nin/long.wav,0,0.5\nin/long.wav,0.5,0.75\n")
-    heard.clear()
+    opened.clear()
     night(inputs="list.csv")
-    assert (len(heard), len(rows())) == (1, 3)
+    assert (len(opened), len(rows())) == (1, 3)
 
 
 def test_a_killed_night_goes_on_where_it_was_and_ends_with_the_same_csv(
-    finished: Path, recordings: Path, night: Night, heard: list[str], tones: Path
+    finished: Path, recordings: Path, night: Night, opened: list[str], tones: Path
 ) -> None:
     for number in range(200):
         shutil.copy(tones.parent / f"{number % 72:02d}.wav", recordings / f"x{number}.wav")
@@ -165,9 +165,9 @@ def test_a_killed_night_goes_on_where_it_was_and_ends_with_the_same_csv(
     process.wait()
     assert not Path("labels.csv").exists()
     kept = written_down(state)
-    _, said = night()
-    assert len(heard) == 206 - kept <= 186
-    assert f"{206 - kept} computed" in said
+    _, message = night()
+    assert len(opened) == 206 - kept <= 186
+    assert f"{206 - kept} computed" in message
     after = Path("labels.csv").read_bytes()
     for path in (state, Path("labels.csv")):
         path.unlink()
@@ -182,24 +182,24 @@ def written_down(state: Path) -> int:
 
 
 @pytest.mark.usefixtures("recordings")
-def test_a_csv_that_nothing_is_known_of_is_kept_aside_and_all_is_computed(night: Night, heard: list[str]) -> None:
+def test_a_csv_that_nothing_is_known_of_is_kept_aside_and_all_is_computed(night: Night, opened: list[str]) -> None:
     night()
     state_of(Path("labels.csv")).unlink()
     old = Path("labels.csv").read_bytes().replace(b",low,", b",LOW,")
     Path("labels.csv").write_bytes(old)
-    heard.clear()
+    opened.clear()
     assert "nothing says what the rows of labels.csv were computed from: they are kept in labels.old.csv" in night()[1]
-    assert (len(heard), Path("labels.old.csv").read_bytes()) == (6, old)
+    assert (len(opened), Path("labels.old.csv").read_bytes()) == (6, old)
     assert "LOW" not in Path("labels.csv").read_text()
 
 
 @pytest.mark.usefixtures("recordings")
-def test_a_csv_that_was_taken_away_is_written_again_with_what_is_asked_for(night: Night, heard: list[str]) -> None:
+def test_a_csv_that_was_taken_away_is_written_again_with_what_is_requested(night: Night, opened: list[str]) -> None:
     night()
     Path("labels.csv").unlink()
-    heard.clear()
+    opened.clear()
     assert "labels.csv was taken away" in night(inputs="in/day0")[1]
-    assert (heard, len(rows())) == ([], 3)
+    assert (opened, len(rows())) == ([], 3)
 
 
 def test_folders_are_searched_in_order_without_hidden_files_and_loops(tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_a_row_depends_on_size_and_time_and_on_the_words_where_they_are_read(tmp
     path = tmp_path / "a.wav"
     path.write_bytes(b"12")
     os.utime(path, ns=(5, 5))
-    assert version_of(str(path), listens=True, reads=False) == [2, 5]
-    assert version_of(str(path), listens=True, reads=True) == [2, 5, None]
+    assert version_of(str(path), has_audio=True, has_text=False) == [2, 5]
+    assert version_of(str(path), has_audio=True, has_text=True) == [2, 5, None]
     path.with_suffix(".txt").write_text("said")
     os.utime(path.with_suffix(".txt"), ns=(7, 7))
-    assert version_of(str(path), listens=True, reads=True) == [2, 5, [4, 7]]
-    assert version_of(str(tmp_path / "gone.wav"), listens=True, reads=True) is None
-    assert version_of(str(tmp_path / "gone.wav"), listens=False, reads=True) == [None]
+    assert version_of(str(path), has_audio=True, has_text=True) == [2, 5, [4, 7]]
+    assert version_of(str(tmp_path / "gone.wav"), has_audio=True, has_text=True) is None
+    assert version_of(str(tmp_path / "gone.wav"), has_audio=False, has_text=True) == [None]
 
 
 def test_names_that_are_no_utf8_are_written_as_they_are(tmp_path: Path) -> None:

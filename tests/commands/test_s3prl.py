@@ -192,8 +192,10 @@ def test_superbs_emotion_loop_runs_as_its_documentation_has_it(
             words = shlex.split(line.replace("$test_fold", fold))
             assert words[:2] == ["python3", "run_downstream.py"]
             assert main(words[2:], prog="python run_downstream.py") == 0
-    said = capfd.readouterr().err
-    assert "run as    python run_downstream.py -n ExpName_fold5 -m train -u fbank -d emotion -c superb/emotion -v fold5" in said
+    message = capfd.readouterr().err
+    assert (
+        "run as    python run_downstream.py -n ExpName_fold5 -m train -u fbank -d emotion -c superb/emotion -v fold5" in message
+    )
     for number, fold in enumerate(folds, 1):
         folder = tmp_path / "result" / "downstream" / f"ExpName_{fold}"
         trained, evaluated = (

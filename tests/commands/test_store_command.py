@@ -59,7 +59,7 @@ def made(root: Path, name: str, rows: int = 20, days: float = 0.0, pooled: bool 
     store.touch()
     then = time.time() - days * 86400
     os.utime(store.folder / "used", (then, then))
-    store.held.close()
+    store.locked.close()
     return store.folder
 
 
@@ -201,7 +201,7 @@ def test_a_folder_called_like_a_shard_costs_nothing(root: Path, type_in: TypeIn)
     assert type_in("verify")[0] == 0
     store = Store(root, Space("hubert", (0, 1, 2), 4, False, False, "exact", "auto", "all", "float32"), "hubert")
     assert len(store.index) == 20
-    store.held.close()
+    store.locked.close()
 
 
 def test_verify_is_content_with_what_is_sound(root: Path, type_in: TypeIn, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_verify_removes_a_shard_whose_bytes_changed_without_its_size_or_time(roo
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "the following arguments are required: action"),
         (["prune"], "Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes."),
@@ -270,9 +270,9 @@ def test_verify_removes_a_shard_whose_bytes_changed_without_its_size_or_time(roo
         (["verify", "--store", "nowhere"], "Expected a store in"),
     ],
 )
-def test_a_mistake_is_one_line(root: Path, type_in: TypeIn, words: list[str], said: str) -> None:
+def test_a_mistake_is_one_line(root: Path, type_in: TypeIn, words: list[str], message: str) -> None:
     root.mkdir(parents=True)
     code, out, err = type_in(*words)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert len(err.splitlines()) == 1

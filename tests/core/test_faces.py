@@ -31,12 +31,12 @@ def test_a_type_checker_sees_the_names_that_are_handed_on(package: str) -> None:
     assert imported == {*module.__all__}
 
 
-def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(AttributeError, match=r"headwater\.corpus has no name 'Speaker'\. It has: Batch, Corpus"):
         _ = headwater.corpus.Speaker
 
 
 def test_a_face_alone_imports_nothing_heavy() -> None:
     code = "import sys, headwater.corpus, headwater.upstream, headwater.downstream; print('torch' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+    report = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert report.stdout.strip() == "False"

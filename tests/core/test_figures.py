@@ -28,7 +28,7 @@ def test_a_class_with_dollars_in_its_name_is_drawn_as_it_is(
     assert capsys.readouterr().err == ""
 
 
-def test_a_picture_that_fails_is_said_and_its_numbers_are_written(
+def test_a_picture_that_fails_is_reported_and_its_numbers_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -40,7 +40,7 @@ def test_a_picture_that_fails_is_said_and_its_numbers_are_written(
     assert {path.name for path in tmp_path.iterdir()} == {"confusion.csv"}
 
 
-def test_a_picture_that_cannot_be_begun_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_that_cannot_be_begun_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     confusion_plot([], [], tmp_path / "confusion.png")
     assert f"note      no picture {tmp_path / 'confusion.png'}: " in capsys.readouterr().err
 

@@ -73,7 +73,7 @@ class Section:
     seed: int = 0
 
 
-def test_a_word_that_yaml_takes_for_true_or_false_is_told_how_to_be_one() -> None:
+def test_a_word_that_yaml_takes_for_true_or_false_is_reported_how_to_be_one() -> None:
     errors: list[str] = []
     bind(Section, parse_override("mode=off"), "store", errors)
     assert errors == ["Expected 'store.mode' to be a word, found False: yaml reads on, off, yes and no so. Quote it: '\"off\"'."]

@@ -15,7 +15,7 @@ import pytest
 
 import headwater
 from headwater.core.errors import UserError
-from headwater.core.run_folder import Held, RunFolder, counted
+from headwater.core.run_folder import FolderInUse, RunFolder, counted
 
 CONFIG = {"task": "emotion", "upstream": {"name": "fbank"}}
 ROWS = [
@@ -36,9 +36,9 @@ FILE_NAMES = re.compile(
 def strings(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the strings of a file with their lines, those of an f-string piece by piece; no docstrings, no comments."""
     nodes = [*ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
-    told = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    report = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     for node in nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in report:
             yield node.lineno, node.value
 
 
@@ -162,7 +162,7 @@ def test_a_run_is_finished_when_all_its_files_are_there(tmp_path: Path, name: st
     assert not run.is_finished
 
 
-def test_what_is_no_run_folder_is_said(tmp_path: Path) -> None:
+def test_what_is_no_run_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^Expected a run folder at '.*/none', found no config.yaml: check the path.$"):
         RunFolder.open(tmp_path / "none")
     for seed in "213456":
@@ -188,16 +188,16 @@ def test_the_splits_with_predictions_are_listed(tmp_path: Path) -> None:
 
 def test_a_held_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "deep" / "run")
-    with run.held():
+    with run.locked():
         with pytest.raises(
-            Held, match=rf"'{run.path}' to be free, found that process \d+ on .* holds it. Wait for it to end, or"
+            FolderInUse, match=rf"'{run.path}' to be free, found that process \d+ on .* holds it. Wait for it to end, or"
         ):
-            run.refuse_held()
+            run.refuse_in_use()
         script = "from pathlib import Path; from headwater.core.run_folder import RunFolder\nRunFolder(Path('.')).refuse_held()"
         done = subprocess.run([sys.executable, "-c", script], cwd=run.path, capture_output=True, text=True, check=False)
         assert "holds it" in done.stderr
     assert not run.path.parent.exists(), "nothing was begun"
-    run.refuse_held()
+    run.refuse_in_use()
 
 
 def test_a_plan_reports_its_runs_of_a_sweep_the_chosen_ones(tmp_path: Path) -> None:

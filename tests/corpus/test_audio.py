@@ -39,9 +39,9 @@ def verdict(path: Path | str, tmp_path: Path, **where: float) -> tuple[dict[str,
 def test_a_stretch_is_what_lies_between_its_ends(tmp_path: Path) -> None:
     wave = np.linspace(-0.5, 0.5, 16000, dtype=np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    heard = read_audio(tmp_path / "a.wav", start=0.25, duration=0.5)
-    assert heard.dtype == np.float32
-    np.testing.assert_array_equal(heard, wave[4000:12000])
+    result = read_audio(tmp_path / "a.wav", start=0.25, duration=0.5)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, wave[4000:12000])
 
 
 def test_the_end_of_the_file_ends_a_stretch(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 def test_resampling_keeps_a_tone_and_its_length(tmp_path: Path, rate: int) -> None:
-    heard = read_audio(write(tmp_path / "a.wav", 1.0, rate, subtype="FLOAT"))
-    assert abs(len(heard) - 16000) <= 1
-    peak = np.abs(np.fft.rfft(heard)).argmax() * 16000 / len(heard)
+    result = read_audio(write(tmp_path / "a.wav", 1.0, rate, subtype="FLOAT"))
+    assert abs(len(result) - 16000) <= 1
+    peak = np.abs(np.fft.rfft(result)).argmax() * 16000 / len(result)
     assert peak == pytest.approx(440, abs=1)
 
 

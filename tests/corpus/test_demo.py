@@ -86,10 +86,10 @@ def test_two_processes_make_one_miniature_and_leave_nothing_beside_it(tmp_path: 
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
-    answers, words = zip(*(process.communicate() for process in both), strict=True)
-    assert len(set(answers)) == 1
+    predictions, words = zip(*(process.communicate() for process in both), strict=True)
+    assert len(set(predictions)) == 1
     assert "".join(words).count("speaking") == 1
-    assert [path.name for path in (tmp_path / "demo").iterdir() if path.is_dir()] == [Path(answers[0].strip()).name]
+    assert [path.name for path in (tmp_path / "demo").iterdir() if path.is_dir()] == [Path(predictions[0].strip()).name]
 
 
 def test_a_miniature_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

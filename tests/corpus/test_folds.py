@@ -40,7 +40,7 @@ def test_dev_is_whole_speakers_where_they_are_known() -> None:
     assert "1 of the 7 training speakers" in note
 
 
-def test_dev_of_two_speakers_is_drawn_and_said() -> None:
+def test_dev_of_two_speakers_is_drawn_with_a_note() -> None:
     parts, note = choose_dev([row for row in UTTERANCES if row.speaker in {"s0", "s1"}])
     assert (len(parts["train"]), len(parts["dev"])) == (18, 2)
     assert "only 2 training speakers" in note

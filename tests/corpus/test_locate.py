@@ -92,7 +92,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_a_user_without_a_home_is_told_what_to_set(reader: Reader, tmp_path: Path) -> None:
+def test_a_user_without_a_home_gets_a_hint_what_to_set(reader: Reader, tmp_path: Path) -> None:
     typed = place(tmp_path / "typed")
     assert find_root(reader, str(typed)) == typed
     with pytest.raises(UserError, match=r"nor an entry in ~/.config/headwater.yaml"):

@@ -19,7 +19,7 @@ from headwater.downstream.asr.expert import TASK, Asr, AsrConfig
 from headwater.downstream.asr.spelling import count_errors, decode, encode, error_rates, frames_needed, plain_text
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.labels import LabelsConfig
-from headwater.runs.prepare import learnable
+from headwater.runs.prepare import drop_untrainable
 from headwater.runs.results import intervals_of
 from headwater.upstream.base import Frames, UpstreamSpec
 
@@ -54,15 +54,15 @@ def vocabulary_of(*texts: str | None, **options: Any) -> dict[str, Any]:
 
 
 def outcome_of(*pairs: tuple[str, str]) -> Outcome:
-    references, answers = zip(*pairs, strict=True)
-    return Outcome(tuple(f"u{index}" for index in range(len(pairs))), answers, references)
+    references, predictions = zip(*pairs, strict=True)
+    return Outcome(tuple(f"u{index}" for index in range(len(pairs))), predictions, references)
 
 
 # spelling
 
 
 @pytest.mark.parametrize(
-    ("written", "learnt"),
+    ("written", "learned"),
     [
         ("GO DO YOU HEAR", "GO DO YOU HEAR"),
         ("  Don’t   stop,\tplease! ", "DON'T STOP PLEASE"),
@@ -74,8 +74,8 @@ def outcome_of(*pairs: tuple[str, str]) -> Outcome:
         ("", ""),
     ],
 )
-def test_a_text_is_learnt_in_capital_letters_without_punctuation(written: str, learnt: str) -> None:
-    assert plain_text(written, "upper") == learnt
+def test_a_text_is_trained_in_capital_letters_without_punctuation(written: str, learned: str) -> None:
+    assert plain_text(written, "upper") == learned
 
 
 def test_a_text_is_kept_as_it_is_where_nothing_is_to_be_normalised() -> None:
@@ -123,7 +123,7 @@ def test_an_utterance_counts_by_its_characters_mean_so_that_pieces_add_up() -> N
     torch.testing.assert_close(by_utterance, 4 * alone[0])
 
 
-def test_nothing_said_is_learnt_as_blanks_alone() -> None:
+def test_silence_trains_as_blanks_alone() -> None:
     expert = expert_of()
     logits = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
     blanks = -logits.log_softmax(dim=2)[:, :, 0]
@@ -156,15 +156,15 @@ def test_training_utterances_that_are_too_short_are_left_out_and_counted() -> No
         return Example(Utterance(name, f"{name}.wav", text=text), seconds, text)
 
     rows = [example("long", "AB A", 1.0), example("short", "AA", 0.05), example("enough", "AA", 0.06)]
-    splits, notes = learnable(expert_of(), {"train": rows, "dev": rows})
+    splits, notes = drop_untrainable(expert_of(), {"train": rows, "dev": rows})
     assert [row.utterance.id for row in splits["train"]] == ["long", "enough"]
     assert len(splits["dev"]) == 3
-    assert notes == ("1 of 3 training utterances left out: too short for what is to be learnt of them (the first: short)",)
-    assert len(learnable(expert_of(zero_infinity=True), {"train": rows})[0]["train"]) == 3
-    assert len(learnable(expert_of(downsample=2), {"train": rows})[0]["train"]) == 1
+    assert notes == ("1 of 3 training utterances left out: too short for their targets (the first: short)",)
+    assert len(drop_untrainable(expert_of(zero_infinity=True), {"train": rows})[0]["train"]) == 3
+    assert len(drop_untrainable(expert_of(downsample=2), {"train": rows})[0]["train"]) == 1
 
 
-def test_a_character_unseen_in_training_is_an_error_that_no_loss_asks_for() -> None:
+def test_a_character_unseen_in_training_is_an_error_without_a_loss() -> None:
     expert = expert_of().eval()
     target = question.QUESTION.target(VOCABULARY, Utterance("u", "u.wav", text="a zab"))
     assert target == question.QUESTION.reference(VOCABULARY, target) == "A ZAB"
@@ -176,13 +176,13 @@ def test_a_character_unseen_in_training_is_an_error_that_no_loss_asks_for() -> N
     assert question.details(VOCABULARY, outcome_of(("AB", ""))) == {}
 
 
-def test_sounds_are_learnt_to_be_spelt() -> None:
+def test_sounds_are_trained_to_be_spelt() -> None:
     """Each character sounds two frames long, in a vector of its own; silence lies between them."""
     generator = torch.Generator().manual_seed(0)
     sounds, texts = torch.randn(4, 5, generator=generator), ["AB", "B A", "ABBA", "BAB", "A", "BB AA"]
-    heard = [[place for each in encode(VOCABULARY["characters"], text) for place in (each, each, 0)] for text in texts]
-    lengths = tuple(len(places) for places in heard)
-    places = torch.tensor([row + [0] * (max(lengths) - len(row)) for row in heard])
+    result = [[place for each in encode(VOCABULARY["characters"], text) for place in (each, each, 0)] for text in texts]
+    lengths = tuple(len(places) for places in result)
+    places = torch.tensor([row + [0] * (max(lengths) - len(row)) for row in result])
     frames, expert = Frames(sounds[places], lengths), expert_of(hidden_dim=16, projector_dim=16)
     optimizer = torch.optim.Adam(expert.parameters(), lr=2e-2)
     for _ in range(80):
@@ -196,7 +196,7 @@ def test_sounds_are_learnt_to_be_spelt() -> None:
 
 
 @pytest.mark.parametrize("downsample", [1, 3])
-def test_an_answer_does_not_depend_on_batch_mates(downsample: int) -> None:
+def test_a_prediction_does_not_depend_on_batch_mates(downsample: int) -> None:
     expert = expert_of(downsample=downsample).eval()
     frames = frames_of(11, 4, 7)
     together = expert({"audio": frames})
@@ -214,7 +214,7 @@ def test_only_valid_frames_are_decoded() -> None:
     assert expert_of().decode(Output(values, (3, 4))) == ("A", "A")
 
 
-def test_masks_lie_within_each_utterance_and_are_no_longer_than_asked() -> None:
+def test_masks_lie_within_each_utterance_and_are_no_longer_than_requested() -> None:
     torch.manual_seed(0)
     lengths = torch.tensor([3, 50, 100] * 200)
     hidden = masks.stretches(lengths, 100, 1, 10)  # (row, size)
@@ -249,14 +249,14 @@ def test_masks_of_zero_are_what_s3prl_fills_in() -> None:
 def test_masks_are_for_training_alone_and_come_from_the_generator_that_a_step_seeds() -> None:
     expert, frames = expert_of(spec_augment=True, time_width=3, dim_width=2), frames_of(9, 6)
 
-    def answer(seed: int) -> torch.Tensor:
+    def prediction(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
         return expert({"audio": frames}).values
 
-    assert torch.equal(answer(1), answer(1))
-    assert not torch.equal(answer(1), answer(2))
+    assert torch.equal(prediction(1), prediction(1))
+    assert not torch.equal(prediction(1), prediction(2))
     expert.eval()
-    assert torch.equal(answer(1), answer(2))
+    assert torch.equal(prediction(1), prediction(2))
 
 
 # scores
@@ -268,19 +268,19 @@ def test_error_rates_are_jiwers_over_the_whole_split() -> None:
     def text() -> str:
         return " ".join(generator.choice(words, generator.integers(1, 6)))
 
-    references, answers = [text() for _ in range(50)], [text() for _ in range(50)]
-    found = error_rates(references, answers)
-    assert found["wer"] == pytest.approx(jiwer.wer(references, answers))
-    assert found["cer"] == pytest.approx(jiwer.cer(references, answers))
+    references, predictions = [text() for _ in range(50)], [text() for _ in range(50)]
+    found = error_rates(references, predictions)
+    assert found["wer"] == pytest.approx(jiwer.wer(references, predictions))
+    assert found["cer"] == pytest.approx(jiwer.cer(references, predictions))
 
 
-def test_words_where_nothing_is_said_are_errors_and_silence_is_right() -> None:
+def test_words_without_speech_are_errors_and_silence_is_right() -> None:
     assert question.score(VOCABULARY, outcome_of(("", "A B"), ("A B", "A B")), {}) == {"wer": 1.0, "cer": 1.0}
     assert question.score(VOCABULARY, outcome_of(("", ""), ("A B", "")), {}) == {"wer": 1.0, "cer": 1.0}
     assert math.isnan(question.score(VOCABULARY, outcome_of(("", "A")), {})["wer"])
 
 
-def test_an_interval_over_speakers_counts_each_answer_once() -> None:
+def test_an_interval_over_speakers_counts_each_prediction_once() -> None:
     count_errors.cache_clear()
     pairs = [(f"A B {row}", f"A {row}") for row in range(64)]
     speakers = [f"spk{row % 8}" for row in range(64)]
@@ -298,11 +298,11 @@ def test_a_long_file_is_the_texts_of_its_windows() -> None:
 
 def test_a_corpus_without_transcripts_is_refused_with_the_column_that_would_serve() -> None:
     corpus = corpus_of(None, None)
-    with pytest.raises(UserError, match=r"Expected transcripts in mine, since asr learns to write them, found none.*text=HEADER"):
+    with pytest.raises(UserError, match=r"Expected transcripts in mine, since asr is trained on them, found none.*text=HEADER"):
         question.make_vocabulary(AsrConfig(), LabelsConfig(), corpus)
 
 
-def test_a_split_in_which_nothing_is_said_is_refused() -> None:
+def test_a_split_without_speech_is_refused() -> None:
     with pytest.raises(UserError, match=r"something is said in split 'dev' of mine, found none \(splits: train 1, dev 1\)"):
         vocabulary_of("a", "...")
 

@@ -55,9 +55,9 @@ def test_the_loss_is_the_mean_over_dimensions() -> None:
 
 
 def test_the_loss_is_one_minus_the_metric() -> None:
-    truth, answer = [3.0, -0.5, 2.0, 7.0], [2.5, 0.0, 2.0, 8.0]
-    loss = concordance_loss(torch.tensor(answer).unsqueeze(1), torch.tensor(truth).unsqueeze(1))
-    assert concordance(truth, answer) == pytest.approx(0.97678917, abs=1e-8)  # population moments, as Lin's
+    truth, prediction = [3.0, -0.5, 2.0, 7.0], [2.5, 0.0, 2.0, 8.0]
+    loss = concordance_loss(torch.tensor(prediction).unsqueeze(1), torch.tensor(truth).unsqueeze(1))
+    assert concordance(truth, prediction) == pytest.approx(0.97678917, abs=1e-8)  # population moments, as Lin's
     assert 1 - float(loss) == pytest.approx(0.97678917, abs=1e-6)
 
 
@@ -77,24 +77,24 @@ def test_gradients_are_those_of_finite_differences() -> None:
     ("values", "targets"), [([0.1, 0.7, 0.3], [0.5] * 3), ([0.5] * 3, [0.1, 0.7, 0.3]), ([0.5] * 3, [0.5] * 3)]
 )
 def test_a_constant_side_costs_one_and_its_gradient_is_finite(values: list[float], targets: list[float]) -> None:
-    answers = torch.tensor(values).unsqueeze(1).requires_grad_()
-    loss = concordance_loss(answers, torch.tensor(targets).unsqueeze(1))
+    predictions = torch.tensor(values).unsqueeze(1).requires_grad_()
+    loss = concordance_loss(predictions, torch.tensor(targets).unsqueeze(1))
     loss.backward()
     assert loss.item() == pytest.approx(1.0, abs=1e-6)
-    assert answers.grad is not None
-    assert bool(answers.grad.isfinite().all())
+    assert predictions.grad is not None
+    assert bool(predictions.grad.isfinite().all())
 
 
 def test_a_batch_of_one_costs_one_and_teaches_nothing() -> None:
-    answers = torch.tensor([[0.2, 0.4, 0.9]], requires_grad=True)
-    loss = concordance_loss(answers, torch.tensor([[0.1, 0.5, 0.9]]))
+    predictions = torch.tensor([[0.2, 0.4, 0.9]], requires_grad=True)
+    loss = concordance_loss(predictions, torch.tensor([[0.1, 0.5, 0.9]]))
     loss.backward()
     assert loss.item() == pytest.approx(1.0)
-    assert answers.grad is not None
-    assert float(answers.grad.abs().max()) == 0
+    assert predictions.grad is not None
+    assert float(predictions.grad.abs().max()) == 0
 
 
-def test_constant_ratings_of_a_step_are_told_once_and_the_others_are_learnt(caplog: pytest.LogCaptureFixture) -> None:
+def test_constant_ratings_of_a_step_give_one_note_and_the_others_train(caplog: pytest.LogCaptureFixture) -> None:
     expert = make().train()
     output = Output(torch.rand(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True))
     batch = batch_of([(0.2, 0.5, 0.1), (0.4, 0.5, 0.9), (0.9, 0.5, 0.3), (0.7, 0.5, 0.4)])
@@ -102,7 +102,7 @@ def test_constant_ratings_of_a_step_are_told_once_and_the_others_are_learnt(capl
         for _ in range(3):
             loss = expert.loss(output, batch)
     assert [record.getMessage() for record in caplog.records] == [
-        "All 4 utterances of a step have the same valence: nothing is learnt of it there."
+        "All 4 utterances of a step have the same valence: it trains nothing there."
     ]
     loss.backward()
     gradient = output.values.grad
@@ -111,7 +111,7 @@ def test_constant_ratings_of_a_step_are_told_once_and_the_others_are_learnt(capl
     assert float(gradient[:, 0].abs().max()) > 0
 
 
-def test_autocast_to_bf16_does_not_touch_the_loss_of_an_answer() -> None:
+def test_autocast_to_bf16_does_not_touch_the_loss_of_a_prediction() -> None:
     expert = make().train()
     values = torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
     batch = batch_of([tuple(row) for row in torch.rand(16, 3, generator=torch.Generator().manual_seed(1)).tolist()])
@@ -123,9 +123,9 @@ def test_autocast_to_bf16_does_not_touch_the_loss_of_an_answer() -> None:
 def test_the_loss_of_a_split_is_that_of_all_of_it() -> None:
     expert = make()
     references = ((1.0, 2.0, 3.0), (5.0, 4.0, 6.0), (2.0, 6.0, 4.0))
-    answers = ((2.0, 2.0, 3.0), (4.0, 4.0, 4.0), (2.0, 5.0, 4.0))
-    outcome = Outcome(("a", "b", "c"), answers, references)
-    columns = [concordance([row[index] for row in references], [row[index] for row in answers]) for index in range(3)]
+    predictions = ((2.0, 2.0, 3.0), (4.0, 4.0, 4.0), (2.0, 5.0, 4.0))
+    outcome = Outcome(("a", "b", "c"), predictions, references)
+    columns = [concordance([row[index] for row in references], [row[index] for row in predictions]) for index in range(3)]
     assert expert.split_loss(outcome) == pytest.approx(1 - np.mean(columns))
     scores = question.score(VOCABULARY, outcome, {})
     assert scores["ccc"] == pytest.approx(np.mean(columns))
@@ -168,18 +168,18 @@ def test_the_regressor_is_linear_dropout_tanh_linear() -> None:
     torch.testing.assert_close(expert({"audio": frames()}).values, expected)
 
 
-def test_one_dimension_alone_is_answered_alone() -> None:
+def test_one_dimension_alone_is_predicted_alone() -> None:
     expert = make(vocabulary={"dimensions": ["valence"], "scale": [1.0, 5.0]})
     assert expert.regressor[3].out_features == 1
     assert {*question.question_of(["valence"]).metrics} == {"ccc", "ccc_valence", "pearson_valence", "rmse_valence"}
 
 
-def test_answers_are_on_the_corpus_scale_and_a_user_is_told_none_beyond_it() -> None:
-    answer = question.answer(VOCABULARY)
-    answers, scores = answer.decided(make().decode(Output(torch.tensor([[0.0, 0.5, 1.0], [-0.5, 0.25, 2.0]]))))
+def test_ratings_are_on_the_corpus_scale_and_predict_clips_them() -> None:
+    prediction = question.answer(VOCABULARY)
+    predictions, scores = prediction.decided(make().decode(Output(torch.tensor([[0.0, 0.5, 1.0], [-0.5, 0.25, 2.0]]))))
     assert scores is not None
-    assert answers == ((1.0, 4.0, 7.0), (-2.0, 2.5, 13.0))
-    assert answer.joined([(1.0, scores[1])])[0] == (1.0, 2.5, 7.0)
+    assert predictions == ((1.0, 4.0, 7.0), (-2.0, 2.5, 13.0))
+    assert prediction.joined([(1.0, scores[1])])[0] == (1.0, 2.5, 7.0)
     assert scores.tolist() == [[1.0, 4.0, 7.0], [-2.0, 2.5, 13.0]]
 
 
@@ -281,7 +281,7 @@ def vocabulary_of(corpus: Corpus, **options: Any) -> dict[str, Any]:
     return question.make_vocabulary(AvdConfig(**options), LabelsConfig(), corpus)
 
 
-def test_the_scale_is_the_corpus_own_or_the_one_that_is_told() -> None:
+def test_the_scale_is_that_of_the_corpus_or_of_the_option() -> None:
     assert vocabulary_of(corpus_of(*GOOD, scale=(1, 7)))["scale"] == [1.0, 7.0]
     assert vocabulary_of(corpus_of(*GOOD), scale=[0.0, 10.0])["scale"] == [0.0, 10.0]
 
@@ -347,22 +347,22 @@ WRONG: dict[str, tuple[Corpus, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_ratings_that_nothing_can_be_learnt_from_are_refused(mistake: str) -> None:
-    corpus, options, said = WRONG[mistake]
-    with pytest.raises(UserError, match=said):
+def test_ratings_that_nothing_can_be_trained_on_are_refused(mistake: str) -> None:
+    corpus, options, message = WRONG[mistake]
+    with pytest.raises(UserError, match=message):
         vocabulary_of(corpus, **options)
 
 
 def test_another_corpus_ratings_are_brought_to_the_runs_scale() -> None:
-    adapted, said = question.adapt(VOCABULARY, LabelsConfig(), corpus_of((1, 2, 3), (5, 5, 4), scale=(1, 5)))
+    adapted, message = question.adapt(VOCABULARY, LabelsConfig(), corpus_of((1, 2, 3), (5, 5, 4), scale=(1, 5)))
     assert adapted["scale"] == [1.0, 5.0]
-    assert said == "ratings from 1 to 5, brought to the run's scale from 1 to 7"
+    assert message == "ratings from 1 to 5, brought to the run's scale from 1 to 7"
 
 
 def test_a_table_that_says_no_scale_is_taken_to_have_the_runs() -> None:
-    adapted, said = question.adapt(VOCABULARY, LabelsConfig(), corpus_of((1, 2, 3), (5, 5, 4)))
+    adapted, message = question.adapt(VOCABULARY, LabelsConfig(), corpus_of((1, 2, 3), (5, 5, 4)))
     assert adapted["scale"] == [1.0, 7.0]
-    assert said == "ratings from 1 to 7, the run's scale, since the corpus says none"
+    assert message == "ratings from 1 to 7, the run's scale, since the corpus says none"
 
 
 def test_a_table_beyond_the_runs_scale_is_refused() -> None:

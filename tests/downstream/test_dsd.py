@@ -58,7 +58,7 @@ def outcome_of(truth: list[int], scores: list[float], threshold: float = 0.5) ->
 
 
 def test_every_known_word_means_what_it_says() -> None:
-    expected = {word: name for name, words in question.WORDS.items() for word in words}
+    expected = {word: name for name, words in question.LABELS_MEANT.items() for word in words}
     shouted = {word.upper(): name for word, name in expected.items()}
     found = vocabulary_of(*expected, *shouted, "yes", "no")["merge"]
     assert found == expected | shouted
@@ -123,15 +123,15 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_what_cannot_be_asked_is_refused(mistake: str) -> None:
-    words, options, said = WRONG[mistake]
-    with pytest.raises(UserError, match=said):
+def test_an_impossible_request_is_refused(mistake: str) -> None:
+    words, options, message = WRONG[mistake]
+    with pytest.raises(UserError, match=message):
         vocabulary_of(*words, **options)
 
 
-def test_another_corpus_words_are_matched_and_told() -> None:
-    adapted, said = question.adapt(vocabulary_of("yes", "no", "yes", "no"), LabelsConfig(), corpus_of("0", "1", "0", "1"))
-    assert said == "labels 0=other, 1=directed"
+def test_another_corpus_words_are_matched_and_reported() -> None:
+    adapted, message = question.adapt(vocabulary_of("yes", "no", "yes", "no"), LabelsConfig(), corpus_of("0", "1", "0", "1"))
+    assert message == "labels 0=other, 1=directed"
     assert adapted["merge"] == {"0": "other", "1": "directed"}
 
 
@@ -202,7 +202,7 @@ def test_no_false_alarm_at_all_holds_where_another_has_the_highest_score() -> No
     assert question.score(vocabulary, found, {})["far"] == 0
 
 
-def test_scores_next_to_each_other_are_told_apart() -> None:
+def test_scores_next_to_each_other_are_distinguished() -> None:
     low = np.float32(0.5)
     scores = [float(low), float(np.nextafter(low, np.float32(1)))]
     table = torch.tensor([[0.5, score] for score in scores])
@@ -224,7 +224,7 @@ def test_dev_places_the_threshold(point: str, threshold: float) -> None:
     assert (far, frr) == (expected_far, expected_frr)
 
 
-def test_the_operating_point_changes_the_answers_and_not_what_is_measured_without_it() -> None:
+def test_the_operating_point_changes_the_predictions_and_not_what_is_measured_without_it() -> None:
     truth, scores = [0, 0, 1, 0, 1], [0.1, 0.2, 0.5, 0.7, 0.9]
     found = {threshold: question.score({}, outcome_of(truth, scores, threshold), {}) for threshold in (0.5, 0.8)}
     assert found[0.5]["far"] == pytest.approx(1 / 3)
@@ -284,7 +284,7 @@ def expert_of(**options: Any) -> Any:
     return build_classifier(DsdConfig(**options), vocabulary, SPECS)
 
 
-def test_classes_are_weighted_by_their_rarity_where_asked() -> None:
+def test_classes_are_weighted_by_their_rarity_where_requested() -> None:
     assert expert_of().class_weights.tolist() == [1.0, 1.0]
     assert expert_of(class_weights=True).class_weights.tolist() == pytest.approx([4 / (2 * 3), 4 / (2 * 1)])
 
@@ -301,9 +301,9 @@ def test_calibration_returns_a_vocabulary_and_is_used_for_the_next_file() -> Non
     before = {**expert.vocabulary, "operating_point": "far=0"}
     calibrated = expert.with_vocabulary(question.calibrate(before, outcome_of([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.1])))
     assert 0.8 < calibrated.vocabulary["threshold"] <= 0.9
-    answer = question.QUESTION.answer(calibrated.vocabulary)
-    assert answer.joined([(1.0, torch.tensor([0.25, 0.75]))])[0] == "other"
-    assert answer.joined([(1.0, torch.tensor([0.05, 0.95]))])[0] == "directed"
+    prediction = question.QUESTION.answer(calibrated.vocabulary)
+    assert prediction.joined([(1.0, torch.tensor([0.25, 0.75]))])[0] == "other"
+    assert prediction.joined([(1.0, torch.tensor([0.05, 0.95]))])[0] == "directed"
     assert expert.vocabulary["threshold"] == 0.5
 
 

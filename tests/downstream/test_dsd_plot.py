@@ -14,7 +14,7 @@ from headwater.downstream.metrics import concordance, equal_error_rate
 
 
 @pytest.fixture(scope="module")
-def answers() -> tuple[np.ndarray, np.ndarray]:
+def predictions() -> tuple[np.ndarray, np.ndarray]:
     """What is true, and how sure the answers are."""
     generator = np.random.default_rng(0)
     truth = generator.integers(2, size=200)
@@ -26,8 +26,8 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_csv_holds_the_errors_at_every_threshold(answers: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    truth, scores = answers
+def test_the_csv_holds_the_errors_at_every_threshold(predictions: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    truth, scores = predictions
     det.det_plot(truth, scores, 0.5, tmp_path / "det.png", marks=("DEMO",))
     rows = read(tmp_path / "det.csv")
     assert (float(rows[0]["false_alarms"]), float(rows[0]["misses"])) == (0, 1)
@@ -50,9 +50,9 @@ def legend_of(monkeypatch: pytest.MonkeyPatch, truth: np.ndarray, scores: np.nda
 
 
 def test_the_points_are_the_equal_error_rate_and_the_operating_point(
-    answers: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    predictions: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth, scores = answers
+    truth, scores = predictions
     (equal, at_rate), (chosen, at_point) = legend_of(monkeypatch, truth, scores, 0.3).items()
     assert equal == f"equal error rate {100 * equal_error_rate(truth, scores)[0]:.1f} %"
     assert at_rate[0] == at_rate[1]  # on the diagonal
@@ -74,9 +74,9 @@ def test_one_score_for_everybody_is_drawn(tmp_path: Path) -> None:
 
 def test_the_picture_of_agreement_has_every_rating_beside_it(tmp_path: Path) -> None:
     given = [(1.0, 2.0), (5.0, 4.0), (3.0, 3.5)]
-    answered = [(1.5, 2.5), (4.0, 4.0), (3.0, 2.0)]
+    predicted = [(1.5, 2.5), (4.0, 4.0), (3.0, 2.0)]
     path = tmp_path / "agreement.png"
-    agreement.agreement_plot(given, answered, ["arousal", "valence"], [1, 7], path, marks=("DEMO",))
+    agreement.agreement_plot(given, predicted, ["arousal", "valence"], [1, 7], path, marks=("DEMO",))
     rows = read(path.with_suffix(".csv"))
     expected = ["reference_arousal", "prediction_arousal", "reference_valence", "prediction_valence", "marks"]
     assert [*rows[0]] == expected
@@ -87,7 +87,7 @@ def test_a_panel_of_agreement_says_its_ccc(monkeypatch: pytest.MonkeyPatch) -> N
     figures: list = []
     monkeypatch.setattr(agreement, "save_figure", lambda figure, _: figures.append(figure))
     monkeypatch.setattr(agreement, "save_csv", lambda *_: None)
-    given, answered = [(1.0,), (5.0,), (3.0,)], [(1.5,), (4.0,), (3.0,)]
-    agreement.agreement_plot(given, answered, ["valence"], [1, 7], Path("agreement.png"))
+    given, predicted = [(1.0,), (5.0,), (3.0,)], [(1.5,), (4.0,), (3.0,)]
+    agreement.agreement_plot(given, predicted, ["valence"], [1, 7], Path("agreement.png"))
     expected = concordance([1, 5, 3], [1.5, 4, 3])
     assert [axes.get_title() for axes in figures[0].axes] == [f"valence, CCC {expected:.3f}"]

@@ -67,7 +67,7 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one_with_all_utterances
         assert (two["gradients"][key] - expected).abs().max() <= 1e-6 * scale, key
 
 
-def test_a_finetuned_upstream_and_a_learnt_temperature_are_among_the_gradients(gradients: dict[int, dict[str, dict]]) -> None:
+def test_a_finetuned_upstream_and_a_learned_temperature_are_among_the_gradients(gradients: dict[int, dict[str, dict]]) -> None:
     assert any(key.startswith("upstreams.audio.") for key in gradients[1]["avd"]["gradients"])
     turbo = gradients[1]["turbo"]["gradients"]
     assert any(key.startswith("upstreams.text.") for key in turbo)

@@ -145,10 +145,10 @@ def test_pictures_and_the_numbers_behind_them_are_written(plan: Path, tmp_path: 
 def test_names_label_the_folders_instead_of_their_methods(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(plan / "turbo-1"), str(plan / "turbo-2")]
     plot.plot_geometry([*folders, "--names", "first,second", "--out", str(tmp_path / "out")])
-    said = capsys.readouterr().out
-    assert "first" in said
-    assert "second" in said
-    assert "±" not in said
+    message = capsys.readouterr().out
+    assert "first" in message
+    assert "second" in message
+    assert "±" not in message
 
 
 @pytest.mark.parametrize("audio", [torch.ones(30, 16), torch.ones(2, 16), rows(1, 16), torch.eye(16)[[0, 1] * 15]])
@@ -179,9 +179,9 @@ WRONG: dict[str, tuple[Callable[[Path], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_what_cannot_be_drawn_is_told_in_one_line(mistake: str, plan: Path, tmp_path: Path) -> None:
-    arguments, said = WRONG[mistake]
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_drawn_is_reported_in_one_line(mistake: str, plan: Path, tmp_path: Path) -> None:
+    arguments, message = WRONG[mistake]
+    with pytest.raises(UserError, match=message):
         plot.plot_geometry([*arguments(plan), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

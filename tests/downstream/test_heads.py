@@ -38,19 +38,19 @@ def build(**options: object) -> heads.Pooled:
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
 @pytest.mark.parametrize("activation", heads.ACTIVATIONS)
 @pytest.mark.parametrize("filling", [1e20, -1e20])
-def test_what_stands_in_padded_frames_changes_neither_answers_nor_gradients(
+def test_what_stands_in_padded_frames_changes_neither_predictions_nor_gradients(
     pooling: str, activation: str, filling: float
 ) -> None:
     head, frames = build(pooling=pooling, activation=activation), random_frames()
-    answers, expected = head(with_padding(frames, filling)), head(with_padding(frames, 0.0))
-    torch.testing.assert_close(answers, expected)
+    predictions, expected = head(with_padding(frames, filling)), head(with_padding(frames, 0.0))
+    torch.testing.assert_close(predictions, expected)
     parameters = list(head.parameters())
-    ours = torch.autograd.grad(answers.square().sum(), parameters)
+    ours = torch.autograd.grad(predictions.square().sum(), parameters)
     torch.testing.assert_close(ours, torch.autograd.grad(expected.square().sum(), parameters))
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
-def test_an_utterance_is_answered_alone_as_in_a_batch(pooling: str) -> None:
+def test_an_utterance_alone_predicts_as_in_a_batch(pooling: str) -> None:
     head, frames = build(pooling=pooling), random_frames()
     together = head(frames)
     for row, length in enumerate(LENGTHS):
@@ -70,7 +70,7 @@ def test_the_default_head_equals_superbs_formula() -> None:
     assert sum(parameter.numel() for parameter in expert.parameters()) == 768 * 256 + 256 + 256 * 4 + 4
 
 
-def test_the_mean_alone_gives_the_same_answers_and_gradients() -> None:
+def test_the_mean_alone_gives_the_same_predictions_and_gradients() -> None:
     head, frames = build(), random_frames()
     assert head.pools == "mean"
     whole, pooled = head(frames), head(means(frames))
@@ -93,7 +93,7 @@ def test_a_head_that_needs_every_frame_refuses_the_mean(options: dict[str, objec
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
-def test_an_utterance_without_frames_gets_a_finite_answer(pooling: str) -> None:
+def test_an_utterance_without_frames_gets_a_finite_prediction(pooling: str) -> None:
     frames = Frames(torch.randn(2, 3, 6), (3, 0))
     assert torch.isfinite(build(pooling=pooling)(frames)).all()
 
@@ -114,13 +114,13 @@ def test_the_maximum_looks_at_valid_frames_only(dtype: torch.dtype) -> None:
 
 def test_attention_can_prefer_a_frame() -> None:
     pool = heads.AttentivePool(2)
-    learnt = {
+    learned = {
         "0.weight": 10 * torch.eye(2),
         "0.bias": torch.zeros(2),
         "2.weight": torch.tensor([[40.0, 0.0]]),
         "2.bias": torch.zeros(1),
     }
-    pool.relevance.load_state_dict(learnt)
+    pool.relevance.load_state_dict(learned)
     values = torch.tensor([[[1.0, 7.0], [-1.0, 9.0], [3.0, 0.0]]])
 
     def pooled(valid: list[bool]) -> Tensor:
@@ -139,8 +139,8 @@ def test_dropout_acts_in_training_only() -> None:
 def test_bfloat16_autocast_stays_close() -> None:
     head, frames = build(pooling="attentive"), random_frames()
     with torch.autocast("cpu", torch.bfloat16):
-        answers = head(frames)
-    torch.testing.assert_close(answers.float(), head(frames), rtol=0.05, atol=0.05)
+        predictions = head(frames)
+    torch.testing.assert_close(predictions.float(), head(frames), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_drawing_alike_can_be_left_out() -> None:
     assert {expert_of(even_classes=False).weight(row) for row in CORPUS.splits["train"]} == {1.0}
 
 
-def test_a_long_noise_is_heard_a_second_at_a_time_anywhere_in_it() -> None:
+def test_a_long_noise_is_read_a_second_at_a_time_anywhere_in_it() -> None:
     noise = Utterance("noise", "noise.wav", start=10.0, duration=5.0, labels={"keyword": "_silence_"})
     expert = expert_of()
     crops = [expert.crop(noise, generator(seed)) for seed in range(200)]
@@ -79,18 +79,18 @@ def test_a_crop_is_a_function_of_the_generator_alone() -> None:
     assert random_crop(noise, 1.0, generator()) == first != random_crop(noise, 1.0, generator(2))
 
 
-def test_what_is_no_longer_than_a_crop_is_heard_whole() -> None:
+def test_what_is_no_longer_than_a_crop_is_read_whole() -> None:
     word = Utterance("word", "word.wav", start=0.3, duration=1.0)
     assert expert_of().crop(word, generator()) == word
 
 
-def test_without_crops_everything_is_heard_whole() -> None:
+def test_without_crops_everything_is_read_whole() -> None:
     noise, expert = Utterance("noise", "noise.wav", duration=5.0), expert_of(crop_seconds=None)
     assert expert.crop(noise, generator()) == noise
     assert (expert.crops, expert_of().crops) == (False, True)
 
 
-def test_a_frame_of_each_class_is_learnt() -> None:
+def test_a_frame_of_each_class_trains() -> None:
     """The head with its loss, from one frame that tells the class."""
     torch.manual_seed(0)
     expert, train = expert_of(even_classes=False), CORPUS.splits["train"]
@@ -103,14 +103,14 @@ def test_a_frame_of_each_class_is_learnt() -> None:
         optimizer.zero_grad()
         expert.loss(expert(frames), batch).backward()
         optimizer.step()
-    answers, scores = question.QUESTION.answer(expert.vocabulary).decided(expert.decode(expert(frames)))
-    assert list(answers) == WORDS
+    predictions, scores = question.QUESTION.answer(expert.vocabulary).decided(expert.decode(expert(frames)))
+    assert list(predictions) == WORDS
     assert scores is not None
     assert torch.allclose(scores.sum(dim=1), torch.ones(len(train)))
 
 
-def outcome_of(truth: list[str], answers: list[str]) -> Outcome:
-    return Outcome(tuple(map(str, range(len(truth)))), tuple(answers), tuple(truth))
+def outcome_of(truth: list[str], predictions: list[str]) -> Outcome:
+    return Outcome(tuple(map(str, range(len(truth)))), tuple(predictions), tuple(truth))
 
 
 def test_accuracy_counts_clips_and_ua_counts_classes() -> None:
@@ -118,7 +118,7 @@ def test_accuracy_counts_clips_and_ua_counts_classes() -> None:
     assert question.score({"classes": list(ORDER)}, outcome, {}) == {"acc": 0.8, "ua": 0.5}
 
 
-def test_recall_is_told_for_the_classes_that_are_there() -> None:
+def test_recall_is_reported_for_the_classes_that_are_there() -> None:
     outcome = outcome_of(["yes", "yes", "yes", "_silence_"], ["yes", "no", "yes", "_silence_"])
     assert question.details({"classes": list(ORDER)}, outcome) == {"recall": {"yes": 0.667, "_silence_": 1.0}}
 
@@ -129,10 +129,10 @@ def adapted(words: list[str], **labels: Any) -> tuple[dict[str, Any], str]:
 
 
 def test_another_corpus_words_are_matched_and_the_rest_is_unknown() -> None:
-    vocabulary, said = adapted(["Yes", "no", "nine", "silence"])
+    vocabulary, message = adapted(["Yes", "no", "nine", "silence"])
     assert vocabulary["key"] == "label"
     assert vocabulary["merge"] == {"Yes": "yes", "nine": "_unknown_", "silence": "_silence_"}
-    assert said == "labels Yes=yes, nine=_unknown_, silence=_silence_"
+    assert message == "labels Yes=yes, nine=_unknown_, silence=_silence_"
     chosen = question.QUESTION.select(vocabulary, rows_of(["nine", "no"], "label"))
     assert len(chosen) == 2
 
@@ -142,7 +142,7 @@ def test_the_user_says_what_a_word_means() -> None:
 
 
 def test_another_choice_of_classes_is_refused_for_a_trained_run() -> None:
-    with pytest.raises(UserError, match=r"no labels\.keep, since a run answers with its own classes, found \['yes'\]\. Leave it"):
+    with pytest.raises(UserError, match=r"no labels\.keep, since a run predicts its own classes, found \['yes'\]\. Leave it"):
         adapted(["yes", "no"], keep=["yes"])
 
 
@@ -165,7 +165,7 @@ def test_the_superb_recipe_is_s3prls_experiment() -> None:
     assert [row["value"] for row in references(config, [])] == [0.9630]
 
 
-def test_the_miniature_is_learnt_from_to_the_end(tmp_path: Path) -> None:
+def test_the_miniature_trains_to_the_end(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
     training = {"steps": 6, "batch_size": 8, "eval_every": 3, "patience": None}
     small = {"corpus": {"demo": True, "demo_scale": 0.05}, "upstream": {"name": "fbank_no_cmvn"}, "training": training}

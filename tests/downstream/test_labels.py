@@ -33,7 +33,7 @@ def test_the_usual_classes_come_in_the_protocols_order() -> None:
     assert classes.counts == {"neu": 1, "hap": 2, "ang": 1, "sad": 1}
 
 
-def test_a_class_asked_for_by_name_is_not_merged_away() -> None:
+def test_a_class_requested_by_name_is_not_merged_away() -> None:
     classes = classes_of(corpus(*ALL), "emotion", LabelsConfig(keep=["exc", "neu", "hap"]))
     assert classes.names == ("exc", "neu", "hap")
     assert classes.counts == {"exc": 1, "neu": 1, "hap": 1}
@@ -69,14 +69,14 @@ def test_classes_survive_the_run_folder() -> None:
     assert Classes.from_vocabulary(classes.vocabulary()) == classes
 
 
-def test_another_corpus_labels_are_matched_by_meaning_and_what_is_left_out_is_said() -> None:
+def test_another_corpus_labels_are_matched_by_meaning_and_a_note_lists_the_rest() -> None:
     vocabulary = classes_of(corpus(*ALL), "emotion", LabelsConfig()).vocabulary()
     other = corpus("ANG", "HAP", "DIS", test=("SAD", "NEU", "DIS"), name="cremad")
-    adapted, said = QUESTION.adapt(vocabulary, LabelsConfig(), other)
+    adapted, message = QUESTION.adapt(vocabulary, LabelsConfig(), other)
     classes = Classes.from_vocabulary(adapted)
     assert [classes.of(row) for row in other.splits["test"]] == ["sad", "neu", None]
-    assert "ANG=ang" in said
-    assert "left out DIS (3)" in said
+    assert "ANG=ang" in message
+    assert "left out DIS (3)" in message
 
 
 def test_another_corpus_without_a_common_label_is_refused() -> None:

@@ -48,7 +48,7 @@ def test_the_order_of_classes_and_of_rows_changes_no_metric(seed: int) -> None:
         assert metric(references, predictions, CLASSES) == pytest.approx(shuffled)
 
 
-def test_one_class_for_every_answer_gives_chance_in_unweighted_accuracy() -> None:
+def test_one_class_for_every_prediction_gives_chance_in_unweighted_accuracy() -> None:
     references, _ = random_answers(0)
     assert metrics.unweighted_accuracy(references, ["neu"] * len(references), CLASSES) == pytest.approx(1 / len(CLASSES))
 
@@ -65,7 +65,7 @@ def test_lists_of_different_length_are_refused() -> None:
         metrics.accuracy([], [])
 
 
-def test_answers_of_two_dimensions_are_refused() -> None:
+def test_predictions_of_two_dimensions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one number for each utterance, found arrays of shape \(2, 1\)\. Score one dimension"):
         metrics.rmse([(1.0,), (2.0,)], [(1.0,), (3.0,)])
 

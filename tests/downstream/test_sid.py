@@ -41,14 +41,14 @@ def test_classes_are_the_speakers_of_training_in_order() -> None:
     assert vocabulary_of(corpus_of(train="c a b a", dev="b", test="c"))["classes"] == ["a", "b", "c"]
 
 
-def test_a_speaker_whom_training_never_hears_is_refused_by_name() -> None:
+def test_a_speaker_without_training_audio_is_refused_by_name() -> None:
     with pytest.raises(UserError) as problem:
         vocabulary_of(corpus_of(train="a b", dev="c d", test="e"))
     assert "Expected every speaker of mine in its training split" in str(problem.value)
     assert "found 'c' and 2 more in other splits only. Use a corpus whose splits share their speakers" in str(problem.value)
 
 
-def test_those_to_tell_apart_can_be_named() -> None:
+def test_those_to_distinguish_can_be_named() -> None:
     corpus = corpus_of(train="a b", dev="a b c")
     vocabulary = vocabulary_of(corpus, keep=["b", "a"])
     assert vocabulary["classes"] == ["b", "a"]
@@ -65,7 +65,7 @@ def test_a_corpus_without_labelled_speakers_is_refused() -> None:
         vocabulary_of(corpus_of("emotion", train="a b", dev="a b"))
 
 
-def test_a_step_hears_eight_seconds_of_what_is_longer() -> None:
+def test_a_step_uses_eight_seconds_of_longer_audio() -> None:
     expert = TASK.build(SidConfig(), vocabulary_of(corpus_of(train="a b", dev="a b")), SPECS)
     long, short = Utterance("l", "l.wav", start=2.0, duration=20.0), Utterance("s", "s.wav", duration=7.9)
     crop = expert.crop(long, torch.Generator().manual_seed(3))
@@ -75,15 +75,15 @@ def test_a_step_hears_eight_seconds_of_what_is_longer() -> None:
     assert expert.weight(long) == 1.0
 
 
-def test_the_score_is_the_share_of_utterances_answered_right() -> None:
+def test_the_score_is_the_share_of_utterances_predicted_right() -> None:
     outcome = Outcome(("1", "2", "3", "4"), ("a", "a", "a", "b"), ("a", "a", "b", "b"))
     assert question.score({"classes": ["a", "b"]}, outcome, {}) == {"acc": 0.75}
 
 
 def test_a_run_knows_the_speakers_of_another_corpus_by_name_and_leaves_the_others_out() -> None:
     vocabulary = vocabulary_of(corpus_of(train="a b", dev="a b"))
-    adapted, said = question.QUESTION.adapt(vocabulary, LabelsConfig(), corpus_of(test="b x y"))
-    assert said == "1 labels of the same names; left out x (1), y (1)"
+    adapted, message = question.QUESTION.adapt(vocabulary, LabelsConfig(), corpus_of(test="b x y"))
+    assert message == "1 labels of the same names; left out x (1), y (1)"
     assert len(question.QUESTION.select(adapted, corpus_of(test="b x y").splits["test"])) == 1
 
 
@@ -104,7 +104,7 @@ def test_the_superb_recipe_is_s3prls_experiment() -> None:
     assert [row["value"] for row in references(config, [])] == [0.8142]
 
 
-def test_the_miniature_is_learnt_from_to_the_end(tmp_path: Path) -> None:
+def test_the_miniature_trains_to_the_end(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
     training = {"steps": 6, "batch_size": 8, "eval_every": 3, "patience": None}
     small = {"corpus": {"demo": True, "demo_scale": 0.05}, "upstream": {"name": "fbank_no_cmvn"}, "training": training}

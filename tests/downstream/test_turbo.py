@@ -133,7 +133,7 @@ def test_classify_both_averages_the_cross_entropy_of_the_views() -> None:
         torch.testing.assert_close(expert.loss(output, PAIR), expected)
 
 
-def test_in_evaluation_one_view_is_answered_and_the_loss_is_the_cross_entropy() -> None:
+def test_evaluation_uses_one_view_and_the_loss_is_the_cross_entropy() -> None:
     expert = make().eval()
     output = expert(frames_of(1))
     assert output.values.shape == (4, 3)
@@ -187,7 +187,7 @@ def test_masking_changes_the_loss_of_a_step_that_has_whom_to_mask() -> None:
     assert max(losses) == losses[0]
 
 
-def test_autocast_to_bf16_does_not_touch_the_loss_of_an_answer() -> None:
+def test_autocast_to_bf16_does_not_touch_the_loss_of_a_prediction() -> None:
     expert, batch = make().train(), batch_of()
     torch.manual_seed(1)
     output = expert(frames_of(2))
@@ -197,16 +197,16 @@ def test_autocast_to_bf16_does_not_touch_the_loss_of_an_answer() -> None:
         assert loss_of(expert).item() == pytest.approx(expected, rel=0.02)  # the head itself runs in bf16
 
 
-def test_a_learnt_temperature_starts_where_it_is_told_and_learns() -> None:
-    fixed, learnt = make(temperature=0.2), make(temperature=0.2, learn_temperature=True)
-    torch.testing.assert_close(loss_of(learnt), loss_of(fixed), rtol=1e-5, atol=1e-5)
-    loss_of(learnt).backward()
-    assert learnt.log_scale is not None
-    assert learnt.log_scale.grad is not None
-    assert float(learnt.log_scale.grad.abs()) > 0
+def test_a_learned_temperature_starts_at_the_option_and_trains() -> None:
+    fixed, learned = make(temperature=0.2), make(temperature=0.2, learn_temperature=True)
+    torch.testing.assert_close(loss_of(learned), loss_of(fixed), rtol=1e-5, atol=1e-5)
+    loss_of(learned).backward()
+    assert learned.log_scale is not None
+    assert learned.log_scale.grad is not None
+    assert float(learned.log_scale.grad.abs()) > 0
 
 
-def test_a_learnt_temperature_at_its_least_can_rise_again() -> None:
+def test_a_learned_temperature_at_its_least_can_rise_again() -> None:
     expert = make(learn_temperature=True)
     assert expert.log_scale is not None
     with torch.no_grad():
@@ -217,7 +217,7 @@ def test_a_learnt_temperature_at_its_least_can_rise_again() -> None:
     assert float(expert.log_scale.grad.abs()) > 0
 
 
-def test_nothing_to_contrast_has_no_temperature_to_learn() -> None:
+def test_nothing_to_contrast_has_no_temperature_to_train() -> None:
     assert make(method="vanilla", learn_temperature=True).log_scale is None
 
 
@@ -260,7 +260,7 @@ def test_one_upstream_alone_is_refused(role: str, missing: str) -> None:
         build(TurboConfig(), VOCABULARY, {role: SPECS[role]})
 
 
-def test_the_joint_spaces_geometry_is_told_of_every_split() -> None:
+def test_the_joint_spaces_geometry_is_in_the_result_of_every_split() -> None:
     audio = F.normalize(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     outcome = Outcome(("u",) * 12, ("ang",) * 12, ("ang",) * 12, embeddings=torch.cat([audio, 3 * audio], dim=1))
     found = question_of(TurboConfig()).details({**VOCABULARY, "audio_dim": 8}, outcome)

@@ -74,16 +74,16 @@ class Started:
         assert self.pid is not None, "it was started"
         os.kill(self.pid, number)
 
-    def said(self) -> str:
+    def message(self) -> str:
         """Return what was written to stderr so far."""
         return self.output.read_text(errors="replace")
 
     def finish(self) -> str:
         """Wait for the end, which must be a good one; return what was written to stderr."""
         assert self.wait() == 0, self.said()[-3000:]
-        said = self.said()
+        message = self.said()
         self.output.unlink()
-        return said
+        return message
 
 
 def start(*words: str | Path, processes: int = 1, **environment: str) -> Started:

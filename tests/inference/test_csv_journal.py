@@ -156,7 +156,7 @@ def test_a_file_has_one_row_however_its_path_is_typed(here: Path) -> None:
     assert labels_in(Path("l.csv")) == {f"{here}/rec/a": "high"}  # as it was typed for this answer
 
 
-def test_another_file_of_the_same_relative_name_has_its_own_row_and_both_are_told_apart(
+def test_another_file_of_the_same_relative_name_has_its_own_row_and_both_are_distinguished(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = here / "l.csv"
@@ -204,7 +204,7 @@ def test_a_name_with_a_line_end_is_read_again_as_it_is(name: str) -> None:
     assert labels_in(Path("l.csv")) == {name: "low"}
 
 
-def test_a_file_whose_name_is_no_utf8_is_heard_and_checked(tones: Path) -> None:
+def test_a_file_whose_name_is_no_utf8_is_read_and_checked(tones: Path) -> None:
     shutil.copy(tones.parent / "00.wav", NO_UTF8)
     assert len(read_audio(NO_UTF8)) == len(read_audio(tones.parent / "00.wav"))
     seconds, broken = check_files([Utterance("a", NO_UTF8)], Path("cache"))
@@ -214,14 +214,14 @@ def test_a_file_whose_name_is_no_utf8_is_heard_and_checked(tones: Path) -> None:
 def test_a_name_that_is_no_utf8_is_printed_and_written_as_it_is(tones: Path, finished: Path) -> None:
     shutil.copy(tones.parent / "00.wav", NO_UTF8)
 
-    def said(*words: str, **environment: str) -> bytes:
+    def message(*words: str, **environment: str) -> bytes:
         typed: Sequence[str] = [sys.executable, "-m", "headwater", "predict", str(finished), NO_UTF8, *words]
         done = subprocess.run(typed, capture_output=True, env={**os.environ, **environment}, check=False)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout
 
-    assert said().splitlines()[1].startswith(b"caf\xe9.wav,")
-    said("--out", "l.csv")
+    assert message().splitlines()[1].startswith(b"caf\xe9.wav,")
+    message("--out", "l.csv")
     assert Path("l.csv").read_bytes().splitlines()[1].startswith(b"caf\xe9.wav,")
 
 

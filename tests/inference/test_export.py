@@ -101,7 +101,7 @@ def runs(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 @pytest.fixture(scope="module")
-def asked(runs: Mapping[str, Path], rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def exported_runs(runs: Mapping[str, Path], rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each exported run answers in a process without network and caches, where nothing else is left of the run."""
     here, away = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("away")
     for kind, folder in runs.items():
@@ -124,17 +124,19 @@ def asked(runs: Mapping[str, Path], rated: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_exported_run_answers_to_the_digit_without_network_or_caches(
-    kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any], rated: Path
+def test_an_exported_run_predicts_to_the_digit_without_network_or_caches(
+    kind: str, runs: Mapping[str, Path], exported_runs: Mapping[str, Any], rated: Path
 ) -> None:
     there = load_run(runs[kind])
-    answer = there.predict(sound_of(rated), SAID if there.reads else None)
-    assert asked[kind] == [answer.label, answer.scores, list(there.marks)]
+    prediction = there.predict(sound_of(rated), SAID if there.uses_text else None)
+    assert exported_runs[kind] == [prediction.label, prediction.scores, list(there.marks)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_exported_folder_names_no_path_of_the_machine(kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any]) -> None:
-    folder, places = asked["folder"] / kind, (str(runs[kind].parent), str(Path.home()))
+def test_an_exported_folder_names_no_path_of_the_machine(
+    kind: str, runs: Mapping[str, Path], exported_runs: Mapping[str, Any]
+) -> None:
+    folder, places = exported_runs["folder"] / kind, (str(runs[kind].parent), str(Path.home()))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) >= 7
     for path in files:
@@ -154,8 +156,8 @@ def test_no_name_of_a_model_is_a_place_of_the_machine(rated: Path, tmp_path: Pat
         folder = tmp_path / "out" / name
         assert all(b"models/" not in path.read_bytes() for path in folder.rglob("*.*") if path.is_file())
         assert "_name_or_path" not in (folder / "upstream.json").read_text()
-    told = json.loads((tmp_path / "out" / "runs" / "above" / "result.json").read_text())
-    assert told["source"] == "below (from mine)"
+    report = json.loads((tmp_path / "out" / "runs" / "above" / "result.json").read_text())
+    assert report["source"] == "below (from mine)"
 
 
 def test_weights_of_a_file_lie_in_memory_as_exported_ones_do(tmp_path: Path) -> None:
@@ -167,27 +169,29 @@ def test_weights_of_a_file_lie_in_memory_as_exported_ones_do(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["frozen", "pruned", "whisper", "built_in"])
-def test_an_exported_run_is_an_upstream_as_the_run_is(kind: str, runs: Mapping[str, Path], asked: Mapping[str, Any]) -> None:
+def test_an_exported_run_is_an_upstream_as_the_run_is(
+    kind: str, runs: Mapping[str, Path], exported_runs: Mapping[str, Any]
+) -> None:
     sound = np.random.default_rng(0).standard_normal(7000).astype(np.float32)
-    ours, theirs = (load_upstream(str(place))([sound]).values for place in (runs[kind], asked["folder"] / kind))
+    ours, theirs = (load_upstream(str(place))([sound]).values for place in (runs[kind], exported_runs["folder"] / kind))
     assert all(bool((one == other).all()) for one, other in zip(ours, theirs, strict=True))
 
 
-def test_an_exported_run_is_exported_again(asked: Mapping[str, Any], rated: Path, tmp_path: Path) -> None:
-    export_run(asked["folder"] / "two", tmp_path / "again")
-    answer = library.load_run(tmp_path / "again").predict(sound_of(rated), SAID)
-    assert answer.scores == asked["two"][1]
+def test_an_exported_run_is_exported_again(exported_runs: Mapping[str, Any], rated: Path, tmp_path: Path) -> None:
+    export_run(exported_runs["folder"] / "two", tmp_path / "again")
+    prediction = library.load_run(tmp_path / "again").predict(sound_of(rated), SAID)
+    assert prediction.scores == exported_runs["two"][1]
 
 
-def test_a_finetuned_run_above_another_hears_as_it_was_trained(runs: Mapping[str, Path], rated: Path) -> None:
+def test_a_finetuned_run_above_another_gets_the_input_of_its_training(runs: Mapping[str, Path], rated: Path) -> None:
     above = load_run(runs["above_pruned"])  # the run below was told to normalise
     for row in list(csv.DictReader((runs["above_pruned"] / "predictions-test.csv").open()))[:4]:
         scores = above.predict(rated.parent / row["id"]).scores
         assert scores == pytest.approx({name: float(row[f"score_{name}"]) for name in scores or {}}, abs=1e-5)
 
 
-def test_the_readme_says_what_it_is_and_how_it_is_asked(asked: Mapping[str, Any]) -> None:
-    said = (asked["folder"] / "frozen" / "README.md").read_text()
+def test_the_readme_says_what_it_is_and_how_to_use_it(exported_runs: Mapping[str, Any]) -> None:
+    message = (exported_runs["folder"] / "frozen" / "README.md").read_text()
     for part in (
         "UNTRAINED",
         "test_hubert, frozen, layer 2",
@@ -195,13 +199,13 @@ def test_the_readme_says_what_it_is_and_how_it_is_asked(asked: Mapping[str, Any]
         "headwater predict . my.wav",
         "licence of",
     ):
-        assert part in said
-    assert "ratings from 1 to 7 of: `arousal`" in (asked["folder"] / "two" / "README.md").read_text()
+        assert part in message
+    assert "ratings from 1 to 7 of: `arousal`" in (exported_runs["folder"] / "two" / "README.md").read_text()
 
 
-def test_weights_for_an_exported_run_are_refused(asked: Mapping[str, Any], tmp_path: Path) -> None:
+def test_weights_for_an_exported_run_are_refused(exported_runs: Mapping[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Expected no -k for '.*frozen', which holds its upstream's weights\. Leave it out"):
-        load_run(asked["folder"] / "frozen", str(tmp_path))
+        load_run(exported_runs["folder"] / "frozen", str(tmp_path))
 
 
 def test_a_damaged_weight_is_found(runs: Mapping[str, Path], tmp_path: Path) -> None:
@@ -281,14 +285,14 @@ def test_a_users_own_code_goes_along_and_is_executed_where_it_is_typed(
     name = own_code.use(str(written(tmp_path / "mine")), "upstream").name
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": name}})
     assert export_run(folder, tmp_path / "out").code == ["code/audio/up.py"]
-    answer = load_run(folder).predict(sound_of(rated))
+    prediction = load_run(folder).predict(sound_of(rated))
     shutil.rmtree(tmp_path / "mine")
     forget()
     with pytest.raises(UserError, match="only a path that you type is executed"):
         load_run(tmp_path / "out")
     assert "--use code/audio/up.py my.wav" in (tmp_path / "out" / "README.md").read_text()
     own_code.use(str(tmp_path / "out" / "code" / "audio" / "up.py"))
-    assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
+    assert load_run(tmp_path / "out").predict(sound_of(rated)) == prediction
 
 
 def test_two_files_of_one_name_both_go_along(rated: Path, tmp_path: Path, forget: Callable[[], None]) -> None:
@@ -330,15 +334,15 @@ def test_files_that_a_users_own_code_reads_go_along(
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
     exported = export_run(folder, tmp_path / "out", extra=[tmp_path / extra])
     assert exported.needed == []
-    answer = load_run(folder).predict(sound_of(rated))
+    prediction = load_run(folder).predict(sound_of(rated))
     assert not [*(tmp_path / "out").rglob("diary.txt")]
     shutil.rmtree(tmp_path / "mine")
     forget()
     own_code.use(str(tmp_path / "out" / exported.code[0]))
-    assert load_run(tmp_path / "out").predict(sound_of(rated)) == answer
+    assert load_run(tmp_path / "out").predict(sound_of(rated)) == prediction
 
 
-def test_own_code_that_does_not_answer_from_the_folder_is_refused(
+def test_user_code_that_fails_from_the_folder_is_refused(
     rated: Path, tmp_path: Path, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -355,16 +359,16 @@ def test_own_code_that_does_not_answer_from_the_folder_is_refused(
     forget()
 
 
-def test_what_a_folder_does_not_hold_is_told(
+def test_what_a_folder_does_not_hold_is_reported(
     runs: Mapping[str, Path], rated: Path, tmp_path: Path, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = SimpleNamespace(origin=lambda name: Origin("installed", f"{name}_task_package 1.0"))
     monkeypatch.setattr(export_code, "TASKS", installed)
     exported = export_run(runs["built_in"], tmp_path / "out")
     assert exported.needed == ["the package emotion_task_package 1.0"]
-    said = (tmp_path / "out" / "README.md").read_text()
-    assert "the folder needs the package emotion_task_package 1.0;" in said
-    assert "holds all" not in said
+    message = (tmp_path / "out" / "README.md").read_text()
+    assert "the folder needs the package emotion_task_package 1.0;" in message
+    assert "holds all" not in message
     monkeypatch.undo()
     torch.save(torch.ones(2), tmp_path / "w.pt")
     code = written(tmp_path / "mine", ("WINDOW, BANDS", f"HERE = '{tmp_path / 'w.pt'}'\nWINDOW, BANDS"), WEIGHTS)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import headwater as library
-from headwater.commands.predict import heard_before
+from headwater.commands.predict import leakage_note
 from headwater.core.errors import UserError
 from headwater.inference.folds import Folds, refuse_unlike
 from headwater.inference.load import load_run
@@ -56,12 +56,12 @@ def mean_of(plan: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("task", ["emotion", "dsd", "avd"])
-def test_a_plan_answers_with_the_mean_of_its_runs_scores(plans: dict[str, Path], task: str) -> None:
+def test_a_plan_predicts_with_the_mean_of_its_runs_scores(plans: dict[str, Path], task: str) -> None:
     folder = plans[task]
-    asked = library.load_run(folder)
-    prediction = asked.predict(SOUND)
+    requested = library.load_run(folder)
+    prediction = requested.predict(SOUND)
     assert prediction.scores == pytest.approx(mean_of(folder), abs=1e-6)
-    assert asked.said.startswith("mean of the scores of 2 seeds")
+    assert requested.description.startswith("mean of the scores of 2 seeds")
     if task == "emotion":
         assert prediction.label == max(prediction.scores, key=lambda name: prediction.scores[name])
 
@@ -75,19 +75,19 @@ def test_an_upstream_that_the_runs_share_is_loaded_and_runs_once(plan: Path, mon
         return forward(self, batch, **options)
 
     monkeypatch.setattr(Spectrogram, "forward", counted)
-    asked = load_run(plan)
-    assert isinstance(asked, Folds)
-    assert len({id(run.model.upstream("audio")) for run in asked.runs}) == 1
-    asked.predict(SOUND)
+    requested = load_run(plan)
+    assert isinstance(requested, Folds)
+    assert len({id(run.model.upstream("audio")) for run in requested.runs}) == 1
+    requested.predict(SOUND)
     assert len(calls) == 1
 
 
 def test_finetuned_runs_have_an_upstream_each(tones: Path, tmp_path: Path) -> None:
     folder = planned(tones, tmp_path / "plan", name="test_hubert", trainable=True)
-    asked = load_run(folder)
-    assert isinstance(asked, Folds)
-    assert len({id(run.model.upstream("audio")) for run in asked.runs}) == 2
-    assert asked.predict(SOUND).scores == pytest.approx(mean_of(folder), abs=1e-6)
+    requested = load_run(folder)
+    assert isinstance(requested, Folds)
+    assert len({id(run.model.upstream("audio")) for run in requested.runs}) == 2
+    assert requested.predict(SOUND).scores == pytest.approx(mean_of(folder), abs=1e-6)
 
 
 def test_classes_are_matched_by_name_not_by_place(plan: Path, tmp_path: Path) -> None:
@@ -111,11 +111,11 @@ def test_a_threshold_is_the_mean_of_those_that_dev_placed(
         known = json.loads(path.read_text())
         known["dsd"]["threshold"] = threshold
         path.write_text(json.dumps(known))
-    asked = load_run(folder)
-    assert isinstance(asked, Folds)
-    assert asked.vocabulary["threshold"] == sum(thresholds) / 2
-    assert f"threshold {sum(thresholds) / 2:.4f}, the mean of theirs" in asked.said
-    assert asked.predict(SOUND).label == label
+    requested = load_run(folder)
+    assert isinstance(requested, Folds)
+    assert requested.vocabulary["threshold"] == sum(thresholds) / 2
+    assert f"threshold {sum(thresholds) / 2:.4f}, the mean of theirs" in requested.description
+    assert requested.predict(SOUND).label == label
 
 
 def test_one_fold_of_a_plan_is_that_run(plan: Path, tmp_path: Path) -> None:
@@ -124,13 +124,13 @@ def test_one_fold_of_a_plan_is_that_run(plan: Path, tmp_path: Path) -> None:
     summary = json.loads((folder / "result.json").read_text())
     summary["runs"][1]["fold"] = 2
     (folder / "result.json").write_text(json.dumps(summary))
-    asked = load_run(folder, fold=1)
-    assert asked.predict(SOUND).scores == load_run(folder / "seed1").predict(SOUND).scores
+    requested = load_run(folder, fold=1)
+    assert requested.predict(SOUND).scores == load_run(folder / "seed1").predict(SOUND).scores
     with pytest.raises(UserError, match=r"Expected a finished run in .*seed2"):
         load_run(folder)
 
 
-def test_of_a_sweep_the_setting_that_dev_chose_answers(plan: Path, tmp_path: Path) -> None:
+def test_of_a_sweep_the_setting_that_dev_chose_predicts(plan: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(plan, tmp_path / "plan")
     summary = json.loads((folder / "result.json").read_text())
     summary["runs"][0]["setting"], summary["runs"][1]["setting"], summary["chosen"] = "a", "b", "b"
@@ -138,7 +138,7 @@ def test_of_a_sweep_the_setting_that_dev_chose_answers(plan: Path, tmp_path: Pat
     assert load_run(folder).predict(SOUND).scores == load_run(folder / "seed2").predict(SOUND).scores
 
 
-def test_answers_without_scores_have_no_mean() -> None:
+def test_predictions_without_scores_have_no_mean() -> None:
     def run(fold: int, name: str) -> SimpleNamespace:
         config = SimpleNamespace(task="asr", corpus=SimpleNamespace(fold=fold))
         return SimpleNamespace(vocabulary={"characters": ["a"]}, config=config, folder=Path("plan") / name)
@@ -151,10 +151,10 @@ def test_answers_without_scores_have_no_mean() -> None:
         refuse_unlike(Path("plan"), seeds)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("asked", "told"), [({}, 1), ({"fold": 1}, 0), ({"corpus": "emodb"}, 0)])
-def test_folds_tell_that_they_have_learnt_from_the_corpus_they_are_asked_about(asked: dict[str, Any], told: int) -> None:
-    heard = [SimpleNamespace(config=SimpleNamespace(corpus=SimpleNamespace(name="iemocap", fold=fold))) for fold in (1, 2)]
-    flags = Namespace(**{"run": "plan", "corpus": "iemocap", "fold": None, **asked})
-    notes = heard_before(flags, Folds(Path("plan"), tuple(heard), {}, ""))  # type: ignore[arg-type]
-    assert len(notes) == told
+@pytest.mark.parametrize(("requested", "report"), [({}, 1), ({"fold": 1}, 0), ({"corpus": "emodb"}, 0)])
+def test_folds_note_that_they_were_trained_on_the_corpus_to_predict(requested: dict[str, Any], report: int) -> None:
+    result = [SimpleNamespace(config=SimpleNamespace(corpus=SimpleNamespace(name="iemocap", fold=fold))) for fold in (1, 2)]
+    flags = Namespace(**{"run": "plan", "corpus": "iemocap", "fold": None, **requested})
+    notes = leakage_note(flags, Folds(Path("plan"), tuple(result), {}, ""))  # type: ignore[arg-type]
+    assert len(notes) == report
     assert all("other folds of plan have learnt from this split of iemocap; --fold N" in note for note in notes)

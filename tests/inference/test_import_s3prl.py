@@ -201,7 +201,7 @@ def test_a_run_says_where_it_comes_from(trained: Any, imported: Any) -> None:
     assert "trained by s3prl" in result["notes"][0]
 
 
-def test_a_session_that_a_run_learnt_from_is_no_test(trained: Any, imported: Any) -> None:
+def test_a_session_that_a_run_was_trained_on_is_no_test(trained: Any, imported: Any) -> None:
     folder = imported(trained())
     rows = {session: [Utterance(f"{session}F_impro01_F000", "x.wav", session=session)] for session in ("Ses03", "Ses01")}
     refuse_trained_on(folder, "iemocap", rows["Ses03"], "test")
@@ -307,12 +307,12 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # flags, con
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_would_be_another_function_is_refused(what: str, trained: Any, tmp_path: Path) -> None:
-    flags, changes, said = REFUSED[what]
+    flags, changes, message = REFUSED[what]
     made = trained(**flags)
     if "layer" in changes:
         made.args["upstream_layer_selection"] = changes.pop("layer")
     file = made.save(tmp_path / "dev-best.ckpt", **changes)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         dispatch(["import", str(file), str(tmp_path / "runs" / "er")])
     assert not (tmp_path / "runs").exists()
 

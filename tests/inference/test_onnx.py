@@ -15,7 +15,7 @@ from headwater.commands import export as command
 from headwater.core.options import merge
 from headwater.inference.export import onnx as onnx_export
 from headwater.inference.export.export import export_run
-from headwater.inference.export.onnx import LARGEST_DIFFERENCE, NEEDED, Compared, answer_of, compare, speech_like, traced
+from headwater.inference.export.onnx import LARGEST_DIFFERENCE, NEEDED, Compared, compare, reference_output, speech_like, traced
 from headwater.inference.load import load_run
 from headwater.inference.trained_run import TrainedRun
 from headwater.runs.config.resolve import resolve
@@ -52,30 +52,30 @@ def trained(rated: Path, folder: Path, difference: Mapping[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_graph_answers_as_the_run_does_at_any_length(kind: str, rated: Path, tmp_path: Path) -> None:
+def test_a_graph_computes_as_the_run_does_at_any_length(kind: str, rated: Path, tmp_path: Path) -> None:
     import onnxruntime
 
     folder = trained(rated, tmp_path / "run", KINDS[kind])
-    told = export_run(folder, tmp_path / "out", onnx=True).graph
+    report = export_run(folder, tmp_path / "out", onnx=True).graph
     trained_run = load_run(tmp_path / "out")
     assert isinstance(trained_run, TrainedRun)
     listens = trained_run if trained_run.expert.roles == ("audio",) else trained_run.without_text()
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
-    assert json.loads((tmp_path / "out" / "model.json").read_text()) == told
-    for samples in (told["input"]["fewest_samples"], 6001, 16_319, 90_000):
+    assert json.loads((tmp_path / "out" / "model.json").read_text()) == report
+    for samples in (report["input"]["fewest_samples"], 6001, 16_319, 90_000):
         waveform = 0.3 * np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
-        (found,) = session.run([told["output"]["name"]], {"waveform": waveform[None]})
-        assert np.abs(found - answer_of(listens, waveform)).max() <= LARGEST_DIFFERENCE, samples
-    assert told["compared"]["worst_difference"] <= LARGEST_DIFFERENCE
-    assert (min(told["compared"]["seconds"]), max(told["compared"]["seconds"])) == (0.5, 20.0)
-    assert "silence" in told["compared"]["sounds"]
+        (found,) = session.run([report["output"]["name"]], {"waveform": waveform[None]})
+        assert np.abs(found - reference_output(listens, waveform)).max() <= LARGEST_DIFFERENCE, samples
+    assert report["compared"]["worst_difference"] <= LARGEST_DIFFERENCE
+    assert (min(report["compared"]["seconds"]), max(report["compared"]["seconds"])) == (0.5, 20.0)
+    assert "silence" in report["compared"]["sounds"]
     assert "made-up speech" in (tmp_path / "out" / "README.md").read_text()
     places = (str(tmp_path), str(Path.home()), str(Path(onnx_export.__file__).parents[1]), "site-packages")
     for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
         assert not [place for place in places if place.encode() in path.read_bytes()], path.name
 
 
-def test_without_a_graph_that_answers_alike_the_folder_is_whole(
+def test_without_an_equal_graph_the_folder_is_whole(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(onnx_export, "traced", lambda _, path: path.write_bytes(b"a graph"))
@@ -83,7 +83,7 @@ def test_without_a_graph_that_answers_alike_the_folder_is_whole(
     assert command.main([str(finished), str(tmp_path / "out"), "--onnx"]) == 3
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(
-        "no model.onnx: Expected an ONNX graph that answers as the run does (within 0.0001), found a difference"
+        "no model.onnx: Expected an ONNX graph that computes what the run does (within 0.0001), found a difference"
     )
     assert "of inf at 2 s. Use the folder without one" in last
     assert load_run(tmp_path / "out")
@@ -91,15 +91,15 @@ def test_without_a_graph_that_answers_alike_the_folder_is_whole(
     assert "model.onnx" not in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_an_answer_that_is_no_number_or_of_another_shape_differs(
+def test_a_prediction_that_is_no_number_or_of_another_shape_differs(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained_run = load_run(finished)
     assert isinstance(trained_run, TrainedRun)
     traced(trained_run, tmp_path / "model.onnx")
     assert compare(trained_run, tmp_path / "model.onnx").worst <= LARGEST_DIFFERENCE  # of silence too
-    for answer in (np.zeros((1, 4)), np.full((1, 3), np.nan)):
-        monkeypatch.setattr(onnx_export, "answer_of", lambda *_, answer=answer: answer)
+    for prediction in (np.zeros((1, 4)), np.full((1, 3), np.nan)):
+        monkeypatch.setattr(onnx_export, "reference_output", lambda *_, prediction=prediction: prediction)
         assert compare(trained_run, tmp_path / "model.onnx").worst == np.inf
 
 

@@ -60,7 +60,7 @@ def test_a_prediction_is_the_one_of_the_test_csv(finished: Path, tones: Path) ->
         assert prediction.scores["low"] == pytest.approx(float(row["score_low"]), abs=1e-4)
 
 
-def test_a_waveform_is_answered_as_its_file_is(finished: Path, tones: Path) -> None:
+def test_a_waveform_predicts_as_its_file_does(finished: Path, tones: Path) -> None:
     trained = load_run(finished)
     samples, _ = soundfile.read(tones.parent / "10.wav", dtype="float32")
     assert trained.predict(samples).scores == trained.predict(tones.parent / "10.wav").scores
@@ -83,14 +83,14 @@ def test_silence_and_very_short_sounds_have_finite_scores(finished: Path, sample
     assert np.isfinite(list(prediction.scores.values())).all()
 
 
-def test_other_rates_and_stereo_are_heard_as_16_khz_mono(finished: Path, tones: Path, tmp_path: Path) -> None:
+def test_other_rates_and_stereo_are_read_as_16_khz_mono(finished: Path, tones: Path, tmp_path: Path) -> None:
     samples, rate = soundfile.read(tones.parent / "12.wav")
     doubled = np.repeat(samples, 3)  # 48 kHz, crudely
     soundfile.write(tmp_path / "stereo.flac", np.stack([doubled, doubled], axis=1), 3 * rate)
     assert load_run(finished).predict(tmp_path / "stereo.flac").label == load_run(finished).predict(tones.parent / "12.wav").label
 
 
-def test_the_command_answers_in_input_order_and_reports_what_is_broken(
+def test_the_command_predicts_in_input_order_and_reports_what_is_broken(
     finished: Path, tones: Path, tmp_path: Path, headwater: Command
 ) -> None:
     folder = tmp_path / "folder"

@@ -12,7 +12,7 @@ from headwater.core.errors import UserError
 from headwater.corpus.base import Utterance
 from headwater.inference.inputs import files_of
 from headwater.inference.texts import text_for
-from headwater.inference.waveforms import Heard, hear
+from headwater.inference.waveforms import AudioItem, read_waveform
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def wav(tmp_path: Path) -> Path:
     return tmp_path / "x.wav"
 
 
-def seconds(item: Heard) -> str:
+def seconds(item: AudioItem) -> str:
     """A recogniser that says how much it heard."""
-    return f"{len(hear(item)) / 16_000:g} s"
+    return f"{len(read_waveform(item)) / 16_000:g} s"
 
 
 def test_a_lists_column_of_texts_comes_with_its_files(wav: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_text_beside_a_file_comes_before_the_recogniser(wav: Path) -> None:
     assert text_for(wav) == "Grüß dich"
 
 
-def test_an_empty_text_file_says_that_nothing_is_said(wav: Path) -> None:
+def test_an_empty_text_file_means_no_speech(wav: Path) -> None:
     wav.with_suffix(".txt").write_text("")
     assert text_for(wav, seconds) == ""
 
@@ -92,6 +92,6 @@ def test_a_text_file_that_is_no_text_is_named(wav: Path) -> None:
         text_for(wav, seconds)
 
 
-def test_a_file_that_cannot_be_heard_has_the_error_of_its_audio(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_has_the_error_of_its_audio(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Expected readable audio, found no such file"):
         text_for(tmp_path / "gone.wav", seconds)

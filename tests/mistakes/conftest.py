@@ -47,15 +47,15 @@ def type_in(
             code = run_command(PROGRAMS[program], words)
         except SystemExit as end:  # argparse leaves so
             code = int(end.code or 0)
-        said = capsys.readouterr()
-        record_property("mistake", [typed, said.err.replace(str(desk), "."), code])
-        return code, said.out, said.err
+        printed = capsys.readouterr()
+        record_property("mistake", [typed, printed.err.replace(str(desk), "."), code])
+        return code, printed.out, printed.err
 
     return run
 
 
 @pytest.fixture
-def answer(desk: Path, type_in: Callable[[str], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def error_of(desk: Path, type_in: Callable[[str], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Type a mistake, and return the one line that comes back before anything is trained; nothing is left behind."""
 
     def train(*_: object) -> None:

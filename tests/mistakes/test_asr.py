@@ -36,7 +36,7 @@ TYPED = {
     "a form of text that is none": (f"{ASR} -o asr.normalize=lower", "'asr.normalize' to be one of upper, none, found 'lower'"),
     "texts too long for every utterance": (
         f"{ASR} -o asr.downsample=50",
-        "training utterances that are long enough for what is to be learnt of them, found none of 48",
+        "training utterances that are long enough for their targets, found none of 48",
         "or the task's options",
     ),
 }
@@ -44,17 +44,17 @@ TYPED = {
 
 @pytest.mark.usefixtures("rated")
 @pytest.mark.parametrize("mistake", TYPED)
-def test_a_mistake_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_mistake_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = TYPED[mistake]
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
-def test_a_cell_without_text_is_no_silence(desk: Path, rated: Path, answer: Callable[..., str]) -> None:
+def test_a_cell_without_text_is_no_silence(desk: Path, rated: Path, error_of: Callable[..., str]) -> None:
     lines = rated.read_text().splitlines()
     cells = lines[3].split(",")
     lines[3] = ",".join([*cells[:4], "", *cells[5:]])
     (desk / "mine.csv").write_text("\n".join(lines[:1] + [f"tones/{line}" for line in lines[1:]]) + "\n")
-    said = answer(ASR.replace("tones/rated.csv", "mine.csv"))
-    assert "since the run learns to write text, found none for 1 of 48 in train (the first: tones/02.wav)" in said
-    assert "-o corpus.missing_text=drop" in said
+    message = error_of(ASR.replace("tones/rated.csv", "mine.csv"))
+    assert "since the run learns to write text, found none for 1 of 48 in train (the first: tones/02.wav)" in message
+    assert "-o corpus.missing_text=drop" in message

@@ -14,7 +14,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("--json run", "Expected to write 'run', found: Is a directory. Choose another place, or - for the terminal."),
         ("--json nowhere/out.json", "Expected to write 'nowhere/out.json', found: No such file or directory."),
@@ -22,6 +22,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_place_that_cannot_be_written_and_an_unknown_flag_are_one_line(
-    answer: Callable[..., str], typed: str, said: str
+    error_of: Callable[..., str], typed: str, message: str
 ) -> None:
-    assert said in answer(f"headwater check {typed}")
+    assert message in error_of(f"headwater check {typed}")

@@ -72,10 +72,10 @@ def iemocap(desk: Path) -> None:
 
 @pytest.mark.usefixtures("iemocap")
 @pytest.mark.parametrize("mistake", PLACES)
-def test_a_wrong_place_or_label_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_wrong_place_or_label_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = PLACES[mistake]
-    said = answer(typed, lines=8 if "audio root" in mistake else 1)
-    assert all(part in said for part in parts), said
+    message = error_of(typed, lines=8 if "audio root" in mistake else 1)
+    assert all(part in message for part in parts), message
 
 
 def rows_of(desk: Path) -> list[dict[str, str]]:
@@ -106,24 +106,26 @@ ROWS: dict[str, tuple[Callable[[dict[str, str]], bool], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("mistake", ROWS)
-def test_a_table_that_cannot_be_learnt_from_is_answered_in_one_line(mistake: str, answer: Callable[..., str], desk: Path) -> None:
+def test_a_table_that_cannot_be_trained_on_is_reported_in_one_line(
+    mistake: str, error_of: Callable[..., str], desk: Path
+) -> None:
     keep, parts = ROWS[mistake]
     write_table(desk / "my.csv", [row for row in rows_of(desk) if keep(row)])
-    said = answer(f"{TRAIN} --data my.csv")
-    assert all(part in said for part in parts), said
+    message = error_of(f"{TRAIN} --data my.csv")
+    assert all(part in message for part in parts), message
 
 
-def test_a_split_left_empty_by_the_labels_is_named(answer: Callable[..., str], desk: Path) -> None:
+def test_a_split_left_empty_by_the_labels_is_named(error_of: Callable[..., str], desk: Path) -> None:
     write_table(desk / "my.csv", [row for row in rows_of(desk) if row["split"] != "dev" or row["label"] == "low"])
-    said = answer(f"{TRAIN} --data my.csv -o labels.keep='[middle, high]'")
-    assert "labelled utterances in split 'dev' of manifest, found none" in said
+    message = error_of(f"{TRAIN} --data my.csv -o labels.keep='[middle, high]'")
+    assert "labelled utterances in split 'dev' of manifest, found none" in message
 
 
-def test_a_missing_column_is_answered_with_the_option_filled_in(answer: Callable[..., str], type_in: TypeIn, desk: Path) -> None:
+def test_a_missing_column_is_refused_with_the_option_filled_in(error_of: Callable[..., str], type_in: TypeIn, desk: Path) -> None:
     write_table(desk / "my.csv", rows_of(desk), ("wav_path", "emotion", "spk", "partition"))
-    said = answer(f"{TRAIN} --data my.csv")
+    message = error_of(f"{TRAIN} --data my.csv")
     option = "-o corpus.options.columns='{audio: wav_path, label: emotion, speaker: spk, split: partition}'"
-    assert option in said
+    assert option in message
     assert type_in(f"headwater corpus check my.csv {option}")[0] == 0
 
 
@@ -139,11 +141,11 @@ BYTES = {
 
 
 @pytest.mark.parametrize("mistake", BYTES)
-def test_a_broken_table_is_answered_in_one_line(mistake: str, answer: Callable[..., str], desk: Path) -> None:
+def test_a_broken_table_is_reported_in_one_line(mistake: str, error_of: Callable[..., str], desk: Path) -> None:
     name, content, parts = BYTES[mistake]
     (desk / name).write_bytes(content)
-    said = answer(f"{TRAIN} --corpus manifest --data {name}")
-    assert all(part in said for part in parts), said
+    message = error_of(f"{TRAIN} --corpus manifest --data {name}")
+    assert all(part in message for part in parts), message
 
 
 # what is wrong with an audio file, what the answer must say
@@ -177,21 +179,21 @@ MINE = {"audio": "mine.wav", "label": "low", "speaker": "me", "split": "train"}
 
 
 @pytest.mark.parametrize("how", AUDIO)
-def test_a_broken_audio_file_is_named_before_training(how: str, answer: Callable[..., str], desk: Path) -> None:
+def test_a_broken_audio_file_is_named_before_training(how: str, error_of: Callable[..., str], desk: Path) -> None:
     spoil(desk / "mine.wav", how)
     write_table(desk / "my.csv", [*rows_of(desk), MINE])
-    said = answer(f"{TRAIN} --data my.csv", lines=3)
-    assert "readable audio for all 73 utterances, found 1 broken" in said
-    assert "mine.wav" in said
-    assert AUDIO[how] in said
-    assert "corpus.skip_broken=true" in said
+    message = error_of(f"{TRAIN} --data my.csv", lines=3)
+    assert "readable audio for all 73 utterances, found 1 broken" in message
+    assert "mine.wav" in message
+    assert AUDIO[how] in message
+    assert "corpus.skip_broken=true" in message
 
 
-def test_many_broken_files_are_counted_and_a_few_named(answer: Callable[..., str], desk: Path) -> None:
+def test_many_broken_files_are_counted_and_a_few_named(error_of: Callable[..., str], desk: Path) -> None:
     write_table(desk / "my.csv", [{**row, "audio": f"gone/{row['audio']}"} for row in rows_of(desk)])
-    said = answer(f"{TRAIN} --data my.csv", lines=8)
-    assert "found 72 broken" in said
-    assert "and 67 more" in said
+    message = error_of(f"{TRAIN} --data my.csv", lines=8)
+    assert "found 72 broken" in message
+    assert "and 67 more" in message
 
 
 def test_skip_broken_goes_on_without_the_file(type_in: TypeIn, desk: Path) -> None:
@@ -203,10 +205,10 @@ def test_skip_broken_goes_on_without_the_file(type_in: TypeIn, desk: Path) -> No
     assert "ua" in out
 
 
-def test_skip_broken_with_nothing_left_is_an_error(answer: Callable[..., str], desk: Path) -> None:
+def test_skip_broken_with_nothing_left_is_an_error(error_of: Callable[..., str], desk: Path) -> None:
     write_table(desk / "my.csv", [{**row, "audio": f"gone/{row['audio']}"} for row in rows_of(desk)])
-    said = answer(f"{TRAIN} --data my.csv -o corpus.skip_broken=true")
-    assert "utterances in split 'train' of manifest, found none" in said
+    message = error_of(f"{TRAIN} --data my.csv -o corpus.skip_broken=true")
+    assert "utterances in split 'train' of manifest, found none" in message
 
 
 def test_corpus_check_lists_broken_files_and_ends_with_3(type_in: TypeIn, desk: Path) -> None:

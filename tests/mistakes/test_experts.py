@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-AUDIO, READS = "-u fbank_no_cmvn", "--text-upstream hashed_words"
+AUDIO, TEXT = "-u fbank_no_cmvn", "--text-upstream hashed_words"
 RATED = "python run_downstream.py --data tones/rated.csv -o training.steps=4 training.eval_every=2 training.batch_size=8"
 AVD = f"{RATED} -d avd {AUDIO} -o avd.scale='[1, 7]'"
 DSD = f"{RATED} -d dsd {AUDIO} -o corpus.options.columns.label=directed"
-TURBO = f"{RATED} -d turbo {AUDIO} {READS}"
+TURBO = f"{RATED} -d turbo {AUDIO} {TEXT}"
 
 # the mistake in words: what is typed, what the answer must say
 TYPED = {
@@ -71,7 +71,7 @@ TYPED = {
     "a wrong column": (f"{RATED} -d dsd {AUDIO} -o corpus.options.columns.label=directd", "a column 'directd'", "directed"),
     "selecting by a metric of another task": (f"{DSD} -o select_by=ua", "'select_by' to be one of eer, auc", "found 'ua'"),
     "turbo that only hears": (f"{RATED} -d turbo {AUDIO}", "found one only", "Add --text-upstream NAME"),
-    "turbo that only reads": (f"{RATED} -d turbo {READS}", "found one only", "Add -u NAME"),
+    "turbo that only reads": (f"{RATED} -d turbo {TEXT}", "found one only", "Add -u NAME"),
     "views that are equal": (
         f"{TURBO} -o turbo.dropout=0",
         "two views of audio and text, found turbo.dropout=0",
@@ -98,7 +98,7 @@ TYPED = {
         "Give it to -u",
     ),
     "a task that reads without text": (
-        f"python run_downstream.py --data tones/tones.csv -d emotion {READS}",
+        f"python run_downstream.py --data tones/tones.csv -d emotion {TEXT}",
         "a transcript of every utterance, since the run reads text, found none for 48 of 48 in train",
         "-o corpus.missing_text=drop",
     ),
@@ -108,7 +108,7 @@ TYPED = {
         "found audio alone",
     ),
     "modality dropout of everything": (
-        f"{DSD} {READS} -o dsd.modality_dropout=1",
+        f"{DSD} {TEXT} -o dsd.modality_dropout=1",
         "'dsd.modality_dropout' from 0 to below 1, found 1",
     ),
     "no text of a run that reads none": ("headwater predict run tones/00.wav --no-text", "found one that reads no text in 'run'"),
@@ -129,10 +129,10 @@ def at_desk(desk: Path, rated: Path) -> Path:
 
 @pytest.mark.usefixtures("at_desk")
 @pytest.mark.parametrize("mistake", TYPED)
-def test_a_mistake_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_mistake_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = TYPED[mistake]
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
 def changed(desk: Path, change: Callable[[int, dict[str, str]], None]) -> None:
@@ -193,18 +193,18 @@ TABLES: dict[str, tuple[Callable[[int, dict[str, str]], None], str, tuple[str, .
     ),
     "a transcript missing": (
         lambda number, row: row.update({"text": ""} if number == 3 else {}),
-        f"{MINE} {READS}",
+        f"{MINE} {TEXT}",
         ("a transcript of every utterance", "found none for 1 of 48 in train (the first: tones/03.wav)"),
     ),
 }
 
 
 @pytest.mark.parametrize("mistake", TABLES)
-def test_a_mistake_in_the_table_is_answered_in_one_line(mistake: str, at_desk: Path, answer: Callable[..., str]) -> None:
+def test_a_mistake_in_the_table_is_reported_in_one_line(mistake: str, at_desk: Path, error_of: Callable[..., str]) -> None:
     change, typed, parts = TABLES[mistake]
     changed(at_desk, change)
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
 def test_a_step_that_two_processes_cannot_share_is_refused_and_all_of_them_end(at_desk: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.inference.export import onnx as onnx_export
-from headwater.inference.export.code import copy_own
+from headwater.inference.export.code import copy_user_code
 from headwater.plans.grid import expand, run_plan
-from headwater.plugins.code import OwnCode
+from headwater.plugins.code import UserCode
 from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
@@ -82,24 +82,24 @@ def full_desk(desk: Path, others: Path, finished: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("full_desk")
 @pytest.mark.parametrize("mistake", TYPED)
-def test_a_mistake_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_mistake_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = TYPED[mistake]
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
-def test_own_code_is_asked_for_as_it_is_typed_here(desk: Path, finished: Path, answer: Callable[..., str]) -> None:
+def test_user_code_is_required_as_it_is_typed_here(desk: Path, finished: Path, error_of: Callable[..., str]) -> None:
     (desk / "run").unlink()
     shutil.copytree(finished, desk / "run")
     identity = json.loads((desk / "run" / "identity.json").read_text())
     (desk / "run" / "identity.json").write_text(json.dumps({**identity, "code": {"task": "0" * 64}}))
-    assert answer("headwater export run out").endswith("only a path that you type is executed. Add --use PATH.")
+    assert error_of("headwater export run out").endswith("only a path that you type is executed. Add --use PATH.")
 
 
 @pytest.mark.usefixtures("desk")
-def test_files_beside_no_code_are_refused(answer: Callable[..., str]) -> None:
-    said = answer("headwater export run out --with tones/00.wav")
-    assert said.endswith("Expected a run with code of your own for --with, found none of it in the run. Leave --with out.")
+def test_files_beside_no_code_are_refused(error_of: Callable[..., str]) -> None:
+    message = error_of("headwater export run out --with tones/00.wav")
+    assert message.endswith("Expected a run with code of your own for --with, found none of it in the run. Leave --with out.")
 
 
 @pytest.mark.parametrize(("extra", "found"), [("gone.pt", "nothing at "), ("up.py", "'up.py' twice. Rename one of them")])
@@ -107,20 +107,20 @@ def test_extra_files_that_cannot_go_along_are_refused(extra: str, found: str, tm
     code = tmp_path / "up.py"
     code.write_text("mine = 1")
     with pytest.raises(UserError, match=f"after --with, found {found}"):
-        copy_own(tmp_path / "out", {"audio": OwnCode("upstream", "mine", code, "")}, [tmp_path / extra])
+        copy_user_code(tmp_path / "out", {"audio": UserCode("upstream", "mine", code, "")}, [tmp_path / extra])
 
 
 @pytest.mark.usefixtures("desk")
 def test_without_the_extra_the_command_that_installs_it_is_named(
-    answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_export, "NEEDED", ("json", "no_such_package"))
-    said = answer("headwater export run out --onnx")
-    assert "found no no_such_package. Run: pip install -c constraints.txt 'headwater[onnx]'" in said
+    message = error_of("headwater export run out --onnx")
+    assert "found no no_such_package. Run: pip install -c constraints.txt 'headwater[onnx]'" in message
 
 
 def test_an_upstream_that_only_s3prl_can_build_is_refused(
-    desk: Path, finished: Path, answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    desk: Path, finished: Path, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = (finished / "config.yaml").read_text().replace("name: fbank_no_cmvn", "name: s3prl/apc")
     (desk / "run").unlink()
@@ -129,6 +129,6 @@ def test_an_upstream_that_only_s3prl_can_build_is_refused(
     from headwater.upstream.load import load_upstream
 
     monkeypatch.setattr("headwater.inference.trained_run.load_upstream", lambda *_: load_upstream("fbank_no_cmvn"))
-    said = answer("headwater export run out")
-    assert "an upstream that a folder can hold, found 's3prl/apc' in 'run', which only s3prl can build" in said
-    assert "predict with the run itself" in said
+    message = error_of("headwater export run out")
+    assert "an upstream that a folder can hold, found 's3prl/apc' in 'run', which only s3prl can build" in message
+    assert "predict with the run itself" in message

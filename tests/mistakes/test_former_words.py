@@ -17,7 +17,7 @@ from headwater.commands.s3prl.flags import TABLE
 from headwater.core.options import parse_override
 from headwater.runs.config.resolve import resolve
 
-Answer = Callable[..., str]
+ErrorOf = Callable[..., str]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
 
 # what is typed -> what has to be typed
@@ -32,10 +32,10 @@ MOVED = {
 
 
 @pytest.mark.parametrize("typed", MOVED)
-def test_a_former_verb_is_answered_with_the_whole_command_of_today(typed: str, answer: Answer) -> None:
-    said = answer(f"headwater {typed}")
-    assert said.startswith("error: There is no ")
-    assert said.endswith(f" any more. Type: headwater {MOVED[typed]}")
+def test_a_former_verb_is_refused_with_the_whole_command_of_today(typed: str, error_of: ErrorOf) -> None:
+    line_shown = error_of(f"headwater {typed}")
+    assert line_shown.startswith("error: There is no ")
+    assert line_shown.endswith(f" any more. Type: headwater {MOVED[typed]}")
 
 
 def test_every_former_verb_is_tried_and_leads_to_a_verb_of_today() -> None:
@@ -55,15 +55,15 @@ GUESSED = {
 
 
 @pytest.mark.parametrize("typed", GUESSED)
-def test_a_verb_of_another_toolkit_is_answered_with_the_command_that_does_it(typed: str, answer: Answer) -> None:
-    said = answer(f"headwater {typed}")
-    assert f"no verb '{typed.split()[0]}'" in said
-    assert GUESSED[typed] in said
+def test_a_verb_of_another_toolkit_is_refused_with_the_command_that_does_it(typed: str, error_of: ErrorOf) -> None:
+    line_shown = error_of(f"headwater {typed}")
+    assert f"no verb '{typed.split()[0]}'" in line_shown
+    assert GUESSED[typed] in line_shown
 
 
 @pytest.mark.parametrize("verb", hints.GUESSED)
-def test_a_guessed_verb_is_answered_with_verbs_that_are_there(verb: str, answer: Answer) -> None:
-    named = [part.split()[1] for part in answer(f"headwater {verb}").split("`") if part.startswith("headwater ")]
+def test_a_guessed_verb_is_refused_with_verbs_that_are_there(verb: str, error_of: ErrorOf) -> None:
+    named = [part.split()[1] for part in error_of(f"headwater {verb}").split("`") if part.startswith("headwater ")]
     assert named
     assert {*named} <= {*VERBS, "--version"}
 
@@ -87,15 +87,15 @@ RETIRED = {
 
 
 @pytest.mark.parametrize("typed", RETIRED)
-def test_a_retired_flag_is_answered_with_its_option_and_the_users_own_value(typed: str, answer: Answer) -> None:
-    assert answer(f"{TRAIN} {typed}").endswith(f" is an option now: -o {RETIRED[typed]}")
+def test_a_retired_flag_is_refused_with_its_option_and_the_users_own_value(typed: str, error_of: ErrorOf) -> None:
+    assert error_of(f"{TRAIN} {typed}").endswith(f" is an option now: -o {RETIRED[typed]}")
     assert parse_override(shlex.split(RETIRED[typed])[0])
 
 
-def test_several_retired_flags_are_answered_together(answer: Answer) -> None:
-    said = answer(f"{TRAIN} --protocol loso --skip-broken --store-limit 1GB")
+def test_several_retired_flags_are_reported_together(error_of: ErrorOf) -> None:
+    line_shown = error_of(f"{TRAIN} --protocol loso --skip-broken --store-limit 1GB")
     options = "corpus.protocol=loso corpus.skip_broken=true store.limit=1GB"
-    assert said == f"error: --protocol loso, --skip-broken and --store-limit 1GB are options now: -o {options}"
+    assert line_shown == f"error: --protocol loso, --skip-broken and --store-limit 1GB are options now: -o {options}"
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_several_retired_flags_are_answered_together(answer: Answer) -> None:
         ("headwater corpus demo iemocap --demo-scale 0.1", "corpus.demo_scale=0.1"),
     ],
 )
-def test_other_verbs_had_them_too(command: str, option: str, answer: Answer) -> None:
-    assert answer(command).endswith(f" is an option now: -o {option}")
+def test_other_verbs_had_them_too(command: str, option: str, error_of: ErrorOf) -> None:
+    assert error_of(command).endswith(f" is an option now: -o {option}")
 
 
 def test_every_retired_flag_is_tried_and_no_parser_has_it_any_more() -> None:
@@ -143,9 +143,9 @@ def test_s3prls_own_flags_are_all_there_and_what_only_plans_write_is_hidden() ->
         ("--resume", "Type the same command again"),
     ],
 )
-def test_a_flag_of_another_toolkit_is_answered_with_ours(typed: str, instead: str, answer: Answer) -> None:
-    said = answer(f"python run_downstream.py {typed}")
-    assert f"Unknown argument '{typed.split()[0]}'. {instead}" in said
+def test_a_flag_of_another_toolkit_is_refused_with_ours(typed: str, instead: str, error_of: ErrorOf) -> None:
+    line_shown = error_of(f"python run_downstream.py {typed}")
+    assert f"Unknown argument '{typed.split()[0]}'. {instead}" in line_shown
 
 
 def test_every_option_in_the_help_of_downstream_is_one() -> None:
@@ -158,16 +158,16 @@ def test_every_option_in_the_help_of_downstream_is_one() -> None:
     assert {option.option for option in hints.DOWNSTREAM.values()} <= {word.partition("=")[0] for word in typed}
 
 
-def test_a_flag_that_the_verb_has_not_is_not_advised(answer: Answer) -> None:
-    assert "Type" not in answer("headwater compare run run --model hubert")
+def test_a_flag_that_the_verb_has_not_is_not_advised(error_of: ErrorOf) -> None:
+    assert "Type" not in error_of("headwater compare run run --model hubert")
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [("", "a word after `headwater plot` (layers, geometry, relations), found none"), ("layer", "Did you mean 'layers'?")],
 )
-def test_a_second_word_that_is_missing_or_wrong(word: str, message: str, answer: Answer) -> None:
-    assert message in answer(f"headwater plot {word}")
+def test_a_second_word_that_is_missing_or_wrong(word: str, message: str, error_of: ErrorOf) -> None:
+    assert message in error_of(f"headwater plot {word}")
 
 
 LAYOUTS = {
@@ -179,33 +179,33 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("above", ["", "unpacked/"])
 @pytest.mark.parametrize("corpus", LAYOUTS)
-def test_a_corpus_folder_without_its_name_is_recognised(corpus: str, above: str, desk: Path, answer: Answer) -> None:
+def test_a_corpus_folder_without_its_name_is_recognised(corpus: str, above: str, desk: Path, error_of: ErrorOf) -> None:
     file = desk / "DATA" / above / LAYOUTS[corpus]
     file.parent.mkdir(parents=True)
     file.touch()
-    said = answer("python run_downstream.py -u fbank_no_cmvn -d emotion --data DATA")
-    assert "Expected the folder of iemocap, the usual corpus of 'emotion', at DATA, found the layout of" in said
-    assert said.endswith(f"found the layout of {corpus}. Add --corpus {corpus}.")
-    said = answer("headwater corpus check --data DATA")
-    assert f"a corpus after `corpus check`, found the layout of {corpus} in 'DATA'" in said
-    assert said.endswith(f"Name it: headwater corpus check {corpus} --data DATA")
+    line_shown = error_of("python run_downstream.py -u fbank_no_cmvn -d emotion --data DATA")
+    assert "Expected the folder of iemocap, the usual corpus of 'emotion', at DATA, found the layout of" in line_shown
+    assert line_shown.endswith(f"found the layout of {corpus}. Add --corpus {corpus}.")
+    line_shown = error_of("headwater corpus check --data DATA")
+    assert f"a corpus after `corpus check`, found the layout of {corpus} in 'DATA'" in line_shown
+    assert line_shown.endswith(f"Name it: headwater corpus check {corpus} --data DATA")
 
 
-def test_a_folder_of_a_corpus_that_does_not_serve_the_task_is_recognised(desk: Path, answer: Answer) -> None:
+def test_a_folder_of_a_corpus_that_does_not_serve_the_task_is_recognised(desk: Path, error_of: ErrorOf) -> None:
     (desk / "DATA" / "train-clean-100").mkdir(parents=True)
-    said = answer("python run_downstream.py -u fbank_no_cmvn -d emotion --data DATA")
-    assert said.endswith("found the layout of librispeech. It does not serve task 'emotion'.")
+    line_shown = error_of("python run_downstream.py -u fbank_no_cmvn -d emotion --data DATA")
+    assert line_shown.endswith("found the layout of librispeech. It does not serve task 'emotion'.")
 
 
-def test_the_options_of_other_verbs_are_read_strictly(answer: Answer) -> None:
+def test_the_options_of_other_verbs_are_read_strictly(error_of: ErrorOf) -> None:
     predicting = "headwater predict run --corpus emodb --demo"
-    assert "Expected -o corpus.KEY=VALUE or text_upstream.KEY=VALUE, found 'corpsu'." in answer(
+    assert "Expected -o corpus.KEY=VALUE or text_upstream.KEY=VALUE, found 'corpsu'." in error_of(
         f"{predicting} -o corpsu.protocol=x"
     )
-    assert "Unknown option 'corpus.protocl'. Did you mean 'protocol'?" in answer(f"{predicting} -o corpus.protocl=x")
-    assert "--corpus NAME beside -o corpus." in answer("headwater predict run my.wav -o corpus.protocol=x")
-    assert "found 'trainable'" in answer("headwater export run out -o text_upstream.trainable=true")
-    assert "after `corpus demo`, found corpus.protocol" in answer("headwater corpus demo emodb -o corpus.protocol=x")
-    assert "a task, an upstream or a corpus beside --demo" in answer("headwater check --demo")
-    assert "--json for the check of this machine" in answer("headwater check emotion --json x.json")
-    assert "--corpus NAME beside -o corpus.protocol" in answer("headwater check emotion -o corpus.protocol=x")
+    assert "Unknown option 'corpus.protocl'. Did you mean 'protocol'?" in error_of(f"{predicting} -o corpus.protocl=x")
+    assert "--corpus NAME beside -o corpus." in error_of("headwater predict run my.wav -o corpus.protocol=x")
+    assert "found 'trainable'" in error_of("headwater export run out -o text_upstream.trainable=true")
+    assert "after `corpus demo`, found corpus.protocol" in error_of("headwater corpus demo emodb -o corpus.protocol=x")
+    assert "a task, an upstream or a corpus beside --demo" in error_of("headwater check --demo")
+    assert "--json for the check of this machine" in error_of("headwater check emotion --json x.json")
+    assert "--corpus NAME beside -o corpus.protocol" in error_of("headwater check emotion -o corpus.protocol=x")

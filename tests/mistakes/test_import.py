@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-Answer = Callable[..., str]
+ErrorOf = Callable[..., str]
 HEAD = {
     "projector.weight": torch.zeros(8, 240),
     "projector.bias": torch.zeros(8),
@@ -122,15 +122,15 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("typed", MISTAKES | WEIGHTS)
-def test_one_line_says_what_is_wrong(typed: str, files: Path, answer: Answer) -> None:
-    said = answer(typed)
+def test_one_line_says_what_is_wrong(typed: str, files: Path, error_of: ErrorOf) -> None:
+    message = error_of(typed)
     for words in (MISTAKES | WEIGHTS)[typed]:
-        assert words in said
+        assert words in message
     assert not [*files.glob("**/it-ran")], "code of the file ran"
 
 
-def test_a_class_of_fairseqs_configs_is_told_how_to_be_converted(
-    files: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
+def test_a_class_of_fairseqs_configs_gets_a_hint_to_convert_it(
+    files: Path, error_of: ErrorOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = type("DictConfig", (), {"__module__": "omegaconf.dictconfig", "__qualname__": "DictConfig"})
     for name in ("omegaconf", "omegaconf.dictconfig"):
@@ -138,6 +138,6 @@ def test_a_class_of_fairseqs_configs_is_told_how_to_be_converted(
         module.DictConfig = kind  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, module)
     torch.save({"cfg": kind(), "model": {}}, files / "raw.pt")
-    said = answer("headwater import raw.pt new")
-    assert "the class omegaconf.dictconfig.DictConfig" in said
-    assert "python -m s3prl.upstream.hubert.convert FILE" in said
+    message = error_of("headwater import raw.pt new")
+    assert "the class omegaconf.dictconfig.DictConfig" in message
+    assert "python -m s3prl.upstream.hubert.convert FILE" in message

@@ -130,16 +130,16 @@ PLACES = {
 
 
 @pytest.mark.parametrize("mistake", PLACES)
-def test_a_place_that_cannot_be_written_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_place_that_cannot_be_written_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     flags, words = PLACES[mistake]
-    said = answer(f"{TRAIN} {flags}")
-    assert words in said
-    assert "Choose another place" in said
+    message = error_of(f"{TRAIN} {flags}")
+    assert words in message
+    assert "Choose another place" in message
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS], ids=["a forbidden folder", "a read-only disk"])
-def test_a_forbidden_or_read_only_folder_is_answered_in_one_line(
-    number: int, answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+def test_a_forbidden_or_read_only_folder_is_reported_in_one_line(
+    number: int, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mkdir = Path.mkdir
 
@@ -150,8 +150,8 @@ def test_a_forbidden_or_read_only_folder_is_answered_in_one_line(
         mkdir(path, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    said = answer(f"{TRAIN} -p mine")
-    assert {errno.EACCES: "writing there is not allowed", errno.EROFS: "the file system is read-only"}[number] in said
+    message = error_of(f"{TRAIN} -p mine")
+    assert {errno.EACCES: "writing there is not allowed", errno.EROFS: "the file system is read-only"}[number] in message
 
 
 @pytest.fixture
@@ -193,27 +193,31 @@ def test_a_demo_without_its_synthesiser_names_what_to_install(
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     code, out, err = type_in("python run_downstream.py -u fbank -d emotion --demo")
     assert (code, out) == (2, "")
-    said = err.splitlines()[-1]
-    assert "error: Expected the speech synthesiser of the demo corpora, found no package 'espeakng-loader'" in said
-    assert "pip install 'headwater[demo]'" in said
+    message = err.splitlines()[-1]
+    assert "error: Expected the speech synthesiser of the demo corpora, found no package 'espeakng-loader'" in message
+    assert "pip install 'headwater[demo]'" in message
     assert not list((tmp_path / "cache").rglob("*.wav"))
     assert not (tmp_path / "desk" / "result").exists()
 
 
-def test_a_cache_that_cannot_be_written_is_named(answer: Callable[..., str], desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    error_of: Callable[..., str], desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (desk / "file").touch()
     monkeypatch.setenv("HEADWATER_CACHE", str(desk / "file"))
-    said = answer("headwater corpus demo iemocap")
-    assert "to write the demo corpus into " in said
-    assert "found: Not a directory. Choose another folder" in said
-    assert "HEADWATER_CACHE=FOLDER" in said
+    message = error_of("headwater corpus demo iemocap")
+    assert "to write the demo corpus into " in message
+    assert "found: Not a directory. Choose another folder" in message
+    assert "HEADWATER_CACHE=FOLDER" in message
 
 
-def test_a_config_file_that_is_no_yaml_is_named(answer: Callable[..., str], desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_file_that_is_no_yaml_is_named(
+    error_of: Callable[..., str], desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (desk / "headwater.yaml").write_text("data: [")
     monkeypatch.setenv("HEADWATER_CONFIG", "headwater.yaml")
-    said = answer("python run_downstream.py -u fbank -d emotion")
-    assert "yaml such as 'data: {iemocap: /path}' in headwater.yaml" in said
+    message = error_of("python run_downstream.py -u fbank -d emotion")
+    assert "yaml such as 'data: {iemocap: /path}' in headwater.yaml" in message
 
 
 def test_a_loss_that_is_no_number_names_its_utterances(type_in: TypeIn, desk: Path) -> None:

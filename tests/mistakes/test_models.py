@@ -70,10 +70,10 @@ NAMES = {
 
 @pytest.mark.usefixtures("model", "offline")
 @pytest.mark.parametrize("mistake", NAMES)
-def test_a_wrong_model_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_wrong_model_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = NAMES[mistake]
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_without_weights_and_corpus_one_answer_names_both_and_a_command_that_works(answer: Callable[..., str]) -> None:
-    said = answer("python run_downstream.py -u hubert -d emotion", lines=5)
-    assert "where iemocap lies" in said
-    assert "https://sail.usc.edu/iemocap/" in said
-    assert "HEADWATER_DATA=FOLDER with FOLDER/iemocap in it" in said
-    assert "`hf download facebook/hubert-base-ls960 --local-dir DIR`, bring DIR here and add `-k DIR`" in said
-    found = re.search(r"python run_downstream.py (.*--demo)$", said, flags=re.MULTILINE)
-    assert found is not None, said
+def test_without_weights_and_corpus_one_error_names_both_and_a_command_that_works(error_of: Callable[..., str]) -> None:
+    message = error_of("python run_downstream.py -u hubert -d emotion", lines=5)
+    assert "where iemocap lies" in message
+    assert "https://sail.usc.edu/iemocap/" in message
+    assert "HEADWATER_DATA=FOLDER with FOLDER/iemocap in it" in message
+    assert "`hf download facebook/hubert-base-ls960 --local-dir DIR`, bring DIR here and add `-k DIR`" in message
+    found = re.search(r"python run_downstream.py (.*--demo)$", message, flags=re.MULTILINE)
+    assert found is not None, message
     config, _, _ = plan_of(make_parser("run").parse_args(shlex.split(found[1])))
     assert (config.only.corpus.demo, config.upstream.name) == (True, "fbank")
 
@@ -140,32 +140,32 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("mistake", FOLDERS)
-def test_a_broken_model_folder_is_answered_in_one_line(mistake: str, answer: Callable[..., str], model: Path) -> None:
+def test_a_broken_model_folder_is_reported_in_one_line(mistake: str, error_of: Callable[..., str], model: Path) -> None:
     spoil, parts = FOLDERS[mistake]
     spoil(model)
-    said = answer(f"{TRAIN} -u ./model")
-    assert all(part in said for part in parts), said
+    message = error_of(f"{TRAIN} -u ./model")
+    assert all(part in message for part in parts), message
 
 
-def test_other_weights_than_the_runs_are_refused(answer: Callable[..., str], type_in: TypeIn, model: Path) -> None:
+def test_other_weights_than_the_runs_are_refused(error_of: Callable[..., str], type_in: TypeIn, model: Path) -> None:
     assert type_in(f"{TRAIN} -u ./model -p mine -o training.steps=2 training.batch_size=4")[0] == 0
     shutil.copytree(model, model.with_name("moved"))
     weights = load_file(model / "model.safetensors")
     save_file({key: value + 1 for key, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
-    said = answer("headwater predict mine tones/00.wav")
-    assert "the very weights of './model' that 'mine' was trained on, found others" in said
-    assert "Name the right ones with -k" in said
+    message = error_of("headwater predict mine tones/00.wav")
+    assert "the very weights of './model' that 'mine' was trained on, found others" in message
+    assert "Name the right ones with -k" in message
     assert type_in("headwater predict mine tones/00.wav -k moved")[0] == 0
     model.rename(model.with_name("gone"))
-    assert "nothing there" in answer("headwater predict mine tones/00.wav")
+    assert "nothing there" in error_of("headwater predict mine tones/00.wav")
 
 
-def test_a_run_whose_checkpoint_is_gone_is_no_upstream(answer: Callable[..., str], desk: Path) -> None:
+def test_a_run_whose_checkpoint_is_gone_is_no_upstream(error_of: Callable[..., str], desk: Path) -> None:
     shutil.copytree((desk / "run").resolve(), desk / "mine")
     config = (desk / "mine" / "config.yaml").read_text()
     (desk / "mine" / "config.yaml").write_text(config.replace("trainable: false", "trainable: true", 1))
     shutil.rmtree(desk / "mine" / "checkpoints")
-    assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none" in answer(f"{TRAIN} -u mine")
+    assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none" in error_of(f"{TRAIN} -u mine")
     (desk / "mine" / "identity.json").unlink()
     (desk / "mine" / "config.yaml").write_text(config)
-    assert "Expected a run's 'identity.json' in 'mine', found none" in answer(f"{TRAIN} -u mine")
+    assert "Expected a run's 'identity.json' in 'mine', found none" in error_of(f"{TRAIN} -u mine")

@@ -22,19 +22,19 @@ from headwater.runs.runtime import Runtime
 TYPED = "-u fbank_no_cmvn --tasks emotion,dsd --data emotion=tones/rated.csv --data dsd=tones/rated.csv -p mine --device cpu"
 QUICK = "-o upstream.trainable=false tasks.dsd.labels.column=directed training.steps=2 training.eval_every=2"
 GOOD = f"{TYPED} {QUICK}"
-HEARD = f"{TYPED.replace('fbank_no_cmvn', 'test_hubert')} {QUICK.replace('trainable=false', 'trainable=true')}"
+FINETUNED = f"{TYPED.replace('fbank_no_cmvn', 'test_hubert')} {QUICK.replace('trainable=false', 'trainable=true')}"
 
 ALONE = "-u fbank_no_cmvn --tasks emotion --data emotion=tones/rated.csv -p mine"
 
 # the mistake in words: what is typed, what the answer must say
-ASKED = {
+MISTAKES_OF_FLAGS = {
     "a scenario nobody knows": (f"{GOOD} --scenario leave-one-in", "found 'leave-one-in'", "Did you mean 'leave-one-out'?"),
     "a task nobody knows": (f"{ALONE} --tasks emotion,kws", "task 'kws'"),
     "no task": ("-u fbank_no_cmvn -p mine", "Expected tasks, found none", "Add --tasks emotion,ks"),
     "no upstream": ("--tasks emotion,dsd -p mine", "Expected an upstream, found none", "-u hubert"),
     "one task to leave out": (f"{ALONE} --scenario transfer", "at least two tasks", "found one", "Add more"),
     "a balance nobody knows": (f"{GOOD} --balance uncertain", "found 'uncertain'", "Did you mean 'uncertainty'?"),
-    "a surgery nobody knows": (f"{HEARD} --balance torchjd:PCGard", "no aggregator 'PCGard'", "Did you mean 'PCGrad'?"),
+    "a surgery nobody knows": (f"{FINETUNED} --balance torchjd:PCGard", "no aggregator 'PCGard'", "Did you mean 'PCGrad'?"),
     "weights of a task that is not there": (f"{GOOD} --balance kws=2", "found 'kws'", "balance.weights"),
     "weights that are no numbers": (f"{GOOD} --balance dsd=much", "--balance ks=2,asr=0.5", "found 'dsd=much'"),
     "surgery where nothing is shared": (
@@ -43,7 +43,7 @@ ASKED = {
         "upstream.trainable=true",
     ),
     "surgery of one task a step": (
-        f"{HEARD} --balance torchjd:PCGrad --sampling round_robin",
+        f"{FINETUNED} --balance torchjd:PCGrad --sampling round_robin",
         "all tasks in every step for --balance torchjd:PCGrad, found sampling round_robin",
         "Use --sampling all",
     ),
@@ -71,7 +71,7 @@ ASKED = {
 
 
 @pytest.fixture
-def answer_mtl(
+def mtl_error_of(
     desk: Path, rated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
     """Type a mistake after `run_mtl.py`; one line comes back before anything is trained, and nothing is left behind."""
@@ -108,55 +108,55 @@ def answer_mtl(
     return run
 
 
-@pytest.mark.parametrize("mistake", ASKED)
-def test_a_wrong_plan_is_answered_in_one_line(mistake: str, answer_mtl: Callable[..., str]) -> None:
-    typed, *parts = ASKED[mistake]
-    said = answer_mtl(typed)
-    assert all(part in said for part in parts), said
+@pytest.mark.parametrize("mistake", MISTAKES_OF_FLAGS)
+def test_a_wrong_plan_is_reported_in_one_line(mistake: str, mtl_error_of: Callable[..., str]) -> None:
+    typed, *parts = MISTAKES_OF_FLAGS[mistake]
+    line_shown = mtl_error_of(typed)
+    assert all(part in line_shown for part in parts), line_shown
 
 
-def test_jobs_in_a_launch_are_answered_with_the_two_commands_that_work(
-    answer_mtl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+def test_jobs_in_a_launch_are_refused_with_the_two_commands_that_work(
+    mtl_error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "0")
-    said = answer_mtl(f"{GOOD} --jobs 2")
-    assert "`torchrun --nproc_per_node N run_mtl.py …` without --jobs" in said
-    assert "`python run_mtl.py … --jobs 2`" in said
+    line_shown = mtl_error_of(f"{GOOD} --jobs 2")
+    assert "`torchrun --nproc_per_node N run_mtl.py …` without --jobs" in line_shown
+    assert "`python run_mtl.py … --jobs 2`" in line_shown
 
 
 def test_without_torchjd_the_command_that_brings_it_is_named(
-    answer_mtl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    mtl_error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchjd", None)
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
-    assert "pip install 'headwater[mtl]'" in answer_mtl(f"{HEARD} --balance torchjd:PCGrad")
+    assert "pip install 'headwater[mtl]'" in mtl_error_of(f"{FINETUNED} --balance torchjd:PCGrad")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("quadprog") is not None, reason="the solver is here")
-def test_a_surgery_that_misses_its_solver_says_so_before_the_first_step(answer_mtl: Callable[..., str]) -> None:
+def test_a_surgery_that_misses_its_solver_says_so_before_the_first_step(mtl_error_of: Callable[..., str]) -> None:
     pytest.importorskip("torchjd")
-    said = answer_mtl(f"{HEARD} --balance torchjd:UPGrad")
-    assert "the solver of torchjd's UPGrad, found none" in said
-    assert "pip install 'headwater[mtl-solvers]'" in said
+    line_shown = mtl_error_of(f"{FINETUNED} --balance torchjd:UPGrad")
+    assert "the solver of torchjd's UPGrad, found none" in line_shown
+    assert "pip install 'headwater[mtl-solvers]'" in line_shown
 
 
-def test_a_head_of_another_task_is_refused(answer_mtl: Callable[..., str]) -> None:
-    said = answer_mtl(f"{GOOD} --init-heads dsd=run")
-    assert "a mismatch at 'experts.dsd" in said
-    assert "Name a run of the same upstream, task" in said
+def test_a_head_of_another_task_is_refused(mtl_error_of: Callable[..., str]) -> None:
+    line_shown = mtl_error_of(f"{GOOD} --init-heads dsd=run")
+    assert "a mismatch at 'experts.dsd" in line_shown
+    assert "Name a run of the same upstream, task" in line_shown
 
 
-def test_a_head_that_is_no_run_is_refused(answer_mtl: Callable[..., str]) -> None:
-    assert "found no checkpoint in 'tones'" in answer_mtl(f"{GOOD} --init-heads dsd=tones")
+def test_a_head_that_is_no_run_is_refused(mtl_error_of: Callable[..., str]) -> None:
+    assert "found no checkpoint in 'tones'" in mtl_error_of(f"{GOOD} --init-heads dsd=tones")
 
 
-def test_an_upstream_without_weights_is_not_finetuned(answer_mtl: Callable[..., str]) -> None:
-    said = answer_mtl(GOOD.replace("upstream.trainable=false", "seed=1"))
-    assert "an upstream with weights for -f, found that 'fbank_no_cmvn' has none" in said
+def test_an_upstream_without_weights_is_not_finetuned(mtl_error_of: Callable[..., str]) -> None:
+    line_shown = mtl_error_of(GOOD.replace("upstream.trainable=false", "seed=1"))
+    assert "an upstream with weights for -f, found that 'fbank_no_cmvn' has none" in line_shown
 
 
-def test_a_layer_that_is_not_there_is_refused(answer_mtl: Callable[..., str]) -> None:
-    assert "from 0 to 4" in answer_mtl(f"{HEARD} upstream.layer=99")
+def test_a_layer_that_is_not_there_is_refused(mtl_error_of: Callable[..., str]) -> None:
+    assert "from 0 to 4" in mtl_error_of(f"{FINETUNED} upstream.layer=99")
 
 
 @pytest.fixture
@@ -182,20 +182,20 @@ def test_another_configuration_in_the_same_folder_is_refused_with_each_differenc
     assert "Choose another folder with -n or -p" in str(caught.value)
 
 
-def test_asking_a_joint_run_without_a_task_names_its_tasks(joint: Path, answer: Callable[..., str]) -> None:
+def test_asking_a_joint_run_without_a_task_names_its_tasks(joint: Path, error_of: Callable[..., str]) -> None:
     assert joint.is_dir()
-    said = answer("headwater predict joint tones/00.wav")
-    assert "one task of the run 'joint'" in said
-    assert "Add --task emotion or dsd" in said
-    assert "found 'ks'" in answer("headwater predict joint tones/00.wav --task ks")
+    line_shown = error_of("headwater predict joint tones/00.wav")
+    assert "one task of the run 'joint'" in line_shown
+    assert "Add --task emotion or dsd" in line_shown
+    assert "found 'ks'" in error_of("headwater predict joint tones/00.wav --task ks")
 
 
-def test_a_damaged_single_run_is_named_before_the_joint_run_starts(answer_mtl: Callable[..., str], desk: Path) -> None:
+def test_a_damaged_single_run_is_named_before_the_joint_run_starts(mtl_error_of: Callable[..., str], desk: Path) -> None:
     place = desk / "mine"
     plan = f"{GOOD} single.training.steps=2 single.training.eval_every=2 --scenario all --select gain --quiet"
     run_command(lambda words: mtl.main(words), shlex.split(f"{plan} --only single-emotion,single-dsd"))
     path = place / "single-dsd" / "seed1" / "result.json"
     path.write_text(path.read_text()[:40])
-    said = answer_mtl(plan, trains=True, lines=2)
-    assert f"{os.sep}single-dsd{os.sep}seed1{os.sep}result.json'" in said
-    assert "Remove the file" in said
+    line_shown = mtl_error_of(plan, trains=True, lines=2)
+    assert f"{os.sep}single-dsd{os.sep}seed1{os.sep}result.json'" in line_shown
+    assert "Remove the file" in line_shown

@@ -84,10 +84,10 @@ WORDS = {
 
 
 @pytest.mark.parametrize("mistake", WORDS)
-def test_a_wrong_word_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_wrong_word_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = WORDS[mistake]
-    said = answer(typed, lines=2 if mistake.startswith("two") else 1)
-    assert all(part in said for part in parts), said
+    message = error_of(typed, lines=2 if mistake.startswith("two") else 1)
+    assert all(part in message for part in parts), message
 
 
 RECIPES = {
@@ -110,8 +110,8 @@ def test_a_sweep_over_lists_and_precisions_is_no_mistake(type_in: Callable[[str]
 
 
 @pytest.mark.parametrize("mistake", RECIPES)
-def test_a_wrong_recipe_is_answered_in_one_line(mistake: str, answer: Callable[..., str], desk: Path) -> None:
+def test_a_wrong_recipe_is_reported_in_one_line(mistake: str, error_of: Callable[..., str], desk: Path) -> None:
     content, *parts = RECIPES[mistake]
     (desk / "my.yaml").write_text(content)
-    said = answer(f"{TRAIN} -c my.yaml")
-    assert all(part in said for part in parts), said
+    message = error_of(f"{TRAIN} -c my.yaml")
+    assert all(part in message for part in parts), message

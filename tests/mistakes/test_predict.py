@@ -47,42 +47,42 @@ def plan(desk: Path, two_seeds: Path) -> Path:
 
 
 @pytest.mark.usefixtures("labels")
-def test_rows_of_another_run_are_not_mixed(answer: Callable[..., str], two_seeds: Path) -> None:
+def test_rows_of_another_run_are_not_mixed(error_of: Callable[..., str], two_seeds: Path) -> None:
     before = Path("labels.csv").read_bytes()
-    said = answer(f"headwater predict {two_seeds}/seed1 tones/00.wav --out labels.csv")
-    assert "Expected 'labels.csv' of the same run with the same options, found another (there -> now): run: " in said
-    assert "Choose another --out, or begin anew: rm 'labels.csv' '.labels.csv.rows'" in said
+    message = error_of(f"headwater predict {two_seeds}/seed1 tones/00.wav --out labels.csv")
+    assert "Expected 'labels.csv' of the same run with the same options, found another (there -> now): run: " in message
+    assert "Choose another --out, or begin anew: rm 'labels.csv' '.labels.csv.rows'" in message
     assert Path("labels.csv").read_bytes() == before
 
 
 def test_rows_of_other_options_are_not_mixed(
-    type_in: TypeIn, answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    type_in: TypeIn, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("headwater.inference.waveforms.WINDOW_SECONDS", 15.0)
         assert type_in("headwater predict run tones/00.wav --out labels.csv")[0] == 0
-    assert "window: 15.0 -> 20.0" in answer("headwater predict run tones/00.wav --out labels.csv")
+    assert "window: 15.0 -> 20.0" in error_of("headwater predict run tones/00.wav --out labels.csv")
 
 
-def test_a_csv_that_is_somebody_elses_stays_as_it_is(answer: Callable[..., str]) -> None:
+def test_a_csv_that_is_somebody_elses_stays_as_it_is(error_of: Callable[..., str]) -> None:
     Path("mine.csv").write_text("name,age\nme,40\n")
-    said = answer("headwater predict run tones/00.wav --out mine.csv")
-    assert "in 'mine.csv', found name, age. Choose another --out, or move that file away." in said
+    message = error_of("headwater predict run tones/00.wav --out mine.csv")
+    assert "in 'mine.csv', found name, age. Choose another --out, or move that file away." in message
     assert Path("mine.csv").read_text() == "name,age\nme,40\n"
 
 
-def test_a_csv_that_another_hand_changed_stays_as_it_is(labels: Path, answer: Callable[..., str]) -> None:
+def test_a_csv_that_another_hand_changed_stays_as_it_is(labels: Path, error_of: Callable[..., str]) -> None:
     changed = labels.read_text() + "tones/01.wav,0,1,low,1,0,0,\n"
     labels.write_text(changed)
-    said = answer("headwater predict run tones/00.wav --out labels.csv")
-    assert "Expected 'labels.csv' as `headwater predict` left it, found it changed. Move it away" in said
+    message = error_of("headwater predict run tones/00.wav --out labels.csv")
+    assert "Expected 'labels.csv' as `headwater predict` left it, found it changed. Move it away" in message
     assert labels.read_text() == changed
 
 
-def test_two_commands_do_not_write_one_csv(labels: Path, answer: Callable[..., str]) -> None:
+def test_two_commands_do_not_write_one_csv(labels: Path, error_of: Callable[..., str]) -> None:
     with closing(hold(labels)):
-        said = answer("headwater predict run tones/00.wav --out labels.csv")
-    assert "Expected 'labels.csv' to be free, found that another `headwater predict` is writing to it. Wait for it" in said
+        message = error_of("headwater predict run tones/00.wav --out labels.csv")
+    assert "Expected 'labels.csv' to be free, found that another `headwater predict` is writing to it. Wait for it" in message
 
 
 def test_one_stretch_with_two_texts_has_no_row(tmp_path: Path) -> None:
@@ -96,24 +96,24 @@ def test_one_stretch_with_two_texts_has_no_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plan")
-def test_a_fold_that_is_not_there_is_told_those_that_are(answer: Callable[..., str]) -> None:
-    assert "Expected a fold of 'plan' after --fold, found 3. There are: 1." in answer(
+def test_an_unknown_fold_lists_the_folds_that_exist(error_of: Callable[..., str]) -> None:
+    assert "Expected a fold of 'plan' after --fold, found 3. There are: 1." in error_of(
         "headwater predict plan tones/00.wav --fold 3"
     )
 
 
-def test_a_single_run_has_no_folds_to_choose_from(answer: Callable[..., str]) -> None:
-    said = answer("headwater predict run tones/00.wav --fold 3")
-    assert "a plan of several folds for --fold 3, found the single run 'run' (fold 1). Leave --fold out" in said
+def test_a_single_run_has_no_folds_to_choose_from(error_of: Callable[..., str]) -> None:
+    message = error_of("headwater predict run tones/00.wav --fold 3")
+    assert "a plan of several folds for --fold 3, found the single run 'run' (fold 1). Leave --fold out" in message
 
 
-def test_runs_with_other_classes_have_no_mean(plan: Path, answer: Callable[..., str]) -> None:
+def test_runs_with_other_classes_have_no_mean(plan: Path, error_of: Callable[..., str]) -> None:
     path = plan / "seed2" / "vocabulary.json"
     known = json.loads(path.read_text())
     known["emotion"]["classes"][0] = "other"
     path.write_text(json.dumps(known))
-    said = answer("headwater predict plan tones/00.wav")
-    assert "Expected runs with the same classes in 'plan', found high, low, middle against low, middle, other" in said
+    message = error_of("headwater predict plan tones/00.wav")
+    assert "Expected runs with the same classes in 'plan', found high, low, middle against low, middle, other" in message
 
 
 # the final model
@@ -148,17 +148,17 @@ FINAL = {
 
 @pytest.mark.usefixtures("plan")
 @pytest.mark.parametrize("mistake", FINAL)
-def test_a_final_model_that_cannot_be_is_refused_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
+def test_a_final_model_that_cannot_be_is_refused_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
     typed, *parts = FINAL[mistake]
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
-def test_a_final_model_is_not_tested_on_what_it_learnt_from(plan: Path, type_in: TypeIn, answer: Callable[..., str]) -> None:
+def test_a_final_model_is_not_tested_on_what_it_was_trained_on(plan: Path, type_in: TypeIn, error_of: Callable[..., str]) -> None:
     code, _, err = type_in(f"{TRAIN} split=all steps_from=plan -p final")
     assert code == 0, err
-    said = answer("python run_downstream.py -m evaluate -e final")
-    assert "that 'final' has not learnt from, found 12 of 12: it was trained on all of manifest (split=all)" in said
-    assert "Test it on another corpus: --corpus NAME or --data TABLE." in said
-    again = answer(f"{TRAIN} split=all steps_from=final")
+    message = error_of("python run_downstream.py -m evaluate -e final")
+    assert "that 'final' has not learnt from, found 12 of 12: it was trained on all of manifest (split=all)" in message
+    assert "Test it on another corpus: --corpus NAME or --data TABLE." in message
+    again = error_of(f"{TRAIN} split=all steps_from=final")
     assert f"found the final model '{plan.parent}/final'. Name the run that it took its own from: {plan}" in again

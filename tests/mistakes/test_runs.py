@@ -15,7 +15,7 @@ TypeIn = Callable[[str], tuple[int, str, str]]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones.csv"
 
 # the mistake in words: what is typed, what the answer must say
-ASKED = {
+MISTAKES_OF_FLAGS = {
     "nothing to evaluate": ("python run_downstream.py -m evaluate", "the run to evaluate, found none", "Add `-e RUN`"),
     "evaluating what is no run": ("python run_downstream.py -m evaluate -e tones", "a run folder at 'tones'", "check the path"),
     "going on with what is no run": ("python run_downstream.py -e gone", "a run folder at 'gone'", "check the path"),
@@ -67,43 +67,45 @@ def lists(desk: Path) -> None:
 
 
 @pytest.mark.usefixtures("lists")
-@pytest.mark.parametrize("mistake", ASKED)
-def test_a_wrong_question_is_answered_in_one_line(mistake: str, answer: Callable[..., str]) -> None:
-    typed, *parts = ASKED[mistake]
-    said = answer(typed)
-    assert all(part in said for part in parts), said
+@pytest.mark.parametrize("mistake", MISTAKES_OF_FLAGS)
+def test_a_wrong_question_is_reported_in_one_line(mistake: str, error_of: Callable[..., str]) -> None:
+    typed, *parts = MISTAKES_OF_FLAGS[mistake]
+    message = error_of(typed)
+    assert all(part in message for part in parts), message
 
 
-def test_another_configuration_in_the_same_folder_is_refused_with_each_difference(answer: Callable[..., str], desk: Path) -> None:
+def test_another_configuration_in_the_same_folder_is_refused_with_each_difference(
+    error_of: Callable[..., str], desk: Path
+) -> None:
     own = "training.steps=60 training.batch_size=16 training.eval_every=20 training.patience=null"
     before = (desk / "run" / "config.yaml").read_bytes()
-    said = answer(f"{TRAIN} -p run -o {own} optimizer.lr=1e-3 -l 0", lines=4)
-    assert "another one there (there -> now):\n  optimizer.lr: 0.01 -> 0.001\n  upstream.layer: None -> 0\n" in said
-    assert "Choose another folder with -n or -p" in said
+    message = error_of(f"{TRAIN} -p run -o {own} optimizer.lr=1e-3 -l 0", lines=4)
+    assert "another one there (there -> now):\n  optimizer.lr: 0.01 -> 0.001\n  upstream.layer: None -> 0\n" in message
+    assert "Choose another folder with -n or -p" in message
     assert (desk / "run" / "config.yaml").read_bytes() == before
 
 
-def test_a_folder_in_use_names_its_holder(answer: Callable[..., str], desk: Path) -> None:
-    with RunFolder(desk / "mine").held():
-        said = answer(f"{TRAIN} -p mine")
-    assert "the run folder 'mine' to be free, found that process " in said
-    assert "holds it. Wait for it to end, or choose another folder" in said
+def test_a_folder_in_use_names_its_holder(error_of: Callable[..., str], desk: Path) -> None:
+    with RunFolder(desk / "mine").locked():
+        message = error_of(f"{TRAIN} -p mine")
+    assert "the run folder 'mine' to be free, found that process " in message
+    assert "holds it. Wait for it to end, or choose another folder" in message
     assert not (desk / "mine").exists()
 
 
-def test_another_corpus_without_a_common_label_is_refused(answer: Callable[..., str], desk: Path) -> None:
+def test_another_corpus_without_a_common_label_is_refused(error_of: Callable[..., str], desk: Path) -> None:
     (desk / "theirs.csv").write_text("audio,label\ntones/00.wav,squeak\ntones/01.wav,roar\n")
-    said = answer("python run_downstream.py -m evaluate -e run --data theirs.csv -o corpus.protocol=all_test")
-    assert "among high, low, middle, found roar, squeak" in said
-    assert "-o labels.merge='{THEIRS: ours}'" in said
+    message = error_of("python run_downstream.py -m evaluate -e run --data theirs.csv -o corpus.protocol=all_test")
+    assert "among high, low, middle, found roar, squeak" in message
+    assert "-o labels.merge='{THEIRS: ours}'" in message
 
 
-def test_a_plans_folder_is_answered_with_its_runs(answer: Callable[..., str], desk: Path) -> None:
+def test_a_plans_folder_is_refused_with_its_runs(error_of: Callable[..., str], desk: Path) -> None:
     for seed in (1, 2):
         (desk / "plan" / f"seed{seed}").mkdir(parents=True)
         shutil.copy(desk / "run" / "config.yaml", desk / "plan" / f"seed{seed}")
-    said = answer("headwater predict plan tones/00.wav")
-    assert "found a plan with the runs plan/seed1, plan/seed2: name one of them" in said
+    message = error_of("headwater predict plan tones/00.wav")
+    assert "found a plan with the runs plan/seed1, plan/seed2: name one of them" in message
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_a_plans_folder_is_answered_with_its_runs(answer: Callable[..., str], de
     ],
     ids=["a missing file", "text in place of sound", "an empty file", "a WAV without samples"],
 )
-def test_a_file_that_cannot_be_heard_is_passed_over_and_the_others_answered(
+def test_an_unreadable_file_is_skipped_and_the_others_are_predicted(
     name: str, content: bytes | str | None, words: str, type_in: TypeIn, desk: Path
 ) -> None:
     if content == "samples":
@@ -157,16 +159,16 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_of_a_run_is_named(name: str, answer: Callable[..., str], desk: Path) -> None:
+def test_a_damaged_file_of_a_run_is_named(name: str, error_of: Callable[..., str], desk: Path) -> None:
     content, words = DAMAGE[name]
     damaged(desk / "run", name, content)
-    said = answer("headwater predict mine tones/00.wav")
-    assert words in said
-    assert "Mend the file" in said or "Remove" in said
+    message = error_of("headwater predict mine tones/00.wav")
+    assert words in message
+    assert "Mend the file" in message or "Remove" in message
 
 
 @pytest.mark.parametrize("name", ["identity.json", "vocabulary.json", "result.json", "checkpoints/best.safetensors"])
-def test_what_the_answer_to_damage_advises_mends_the_run(name: str, type_in: TypeIn, desk: Path) -> None:
+def test_the_advice_on_damage_mends_the_run(name: str, type_in: TypeIn, desk: Path) -> None:
     copy = damaged(desk / "run", name, b"")
     (copy / name).unlink()
     code, out, err = type_in(f"python run_downstream.py -c run/config.yaml -p {copy.name}")
@@ -175,31 +177,31 @@ def test_what_the_answer_to_damage_advises_mends_the_run(name: str, type_in: Typ
     assert type_in("headwater predict mine tones/00.wav")[:2] == type_in("headwater predict run tones/00.wav")[:2]
 
 
-def test_a_damaged_result_is_named(answer: Callable[..., str], desk: Path) -> None:
+def test_a_damaged_result_is_named(error_of: Callable[..., str], desk: Path) -> None:
     damaged(desk / "run", "result.json", b'{"scores": {"te')
-    said = answer("python run_downstream.py -c run/config.yaml -p mine")
-    assert "Expected a run's json in 'mine/result.json'" in said
-    assert "Remove the file: the command that trained the run writes it again." in said
+    message = error_of("python run_downstream.py -c run/config.yaml -p mine")
+    assert "Expected a run's json in 'mine/result.json'" in message
+    assert "Remove the file: the command that trained the run writes it again." in message
 
 
-def test_without_its_identity_a_run_is_still_not_taken_for_another(answer: Callable[..., str], desk: Path) -> None:
+def test_without_its_identity_a_run_is_still_not_taken_for_another(error_of: Callable[..., str], desk: Path) -> None:
     (damaged(desk / "run", "identity.json", b"") / "identity.json").unlink()
-    said = answer("python run_downstream.py -c run/config.yaml -p mine -o optimizer.lr=1e-3", lines=3)
-    assert "optimizer.lr: 0.01 -> 0.001" in said
+    message = error_of("python run_downstream.py -c run/config.yaml -p mine -o optimizer.lr=1e-3", lines=3)
+    assert "optimizer.lr: 0.01 -> 0.001" in message
 
 
-def test_a_run_that_was_never_trained_says_so(answer: Callable[..., str], desk: Path) -> None:
+def test_a_run_that_was_never_trained_says_so(error_of: Callable[..., str], desk: Path) -> None:
     shutil.rmtree(damaged(desk / "run", "result.json", b"") / "checkpoints")
-    said = answer("python run_downstream.py -m evaluate -e mine")
-    assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none. Train the run first" in said
+    message = error_of("python run_downstream.py -m evaluate -e mine")
+    assert "a checkpoint at 'mine/checkpoints/best.safetensors', found none. Train the run first" in message
 
 
 @pytest.mark.parametrize("flags", ["--jobs 2", ""], ids=["a plan in two processes", "a plan in one process"])
-def test_a_plan_names_the_part_that_fails(flags: str, answer: Callable[..., str], desk: Path) -> None:
+def test_a_plan_names_the_part_that_fails(flags: str, error_of: Callable[..., str], desk: Path) -> None:
     (desk / "gone.csv").write_text(
         "audio,label,split\n"
         + "".join(f"{n}.wav,{'ab'[n % 2]},{s}\n" for n, s in enumerate(["train", "train", "dev", "dev", "test", "test"]))
     )
-    said = answer(f"{TRAIN.replace('tones/tones.csv', 'gone.csv')} --seeds 1,2 {flags}", lines=10)
-    assert "6 broken" in said
-    assert "Run 'seed" in said or not flags
+    message = error_of(f"{TRAIN.replace('tones/tones.csv', 'gone.csv')} --seeds 1,2 {flags}", lines=10)
+    assert "6 broken" in message
+    assert "Run 'seed" in message or not flags

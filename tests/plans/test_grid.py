@@ -17,7 +17,7 @@ import yaml
 
 from headwater.core import process as children
 from headwater.core.errors import UserError
-from headwater.core.run_folder import Held, RunFolder
+from headwater.core.run_folder import FolderInUse, RunFolder
 from headwater.core.trust import CHECKPOINTS
 from headwater.downstream.answer import OneClass
 from headwater.inference.evaluate import evaluate_run
@@ -113,7 +113,7 @@ def test_a_finished_run_is_evaluated_on_another_corpus(finished: Path, tones: Pa
     assert len(list((finished / "evaluations").glob("manifest-all_test-test-*/predictions-test.csv"))) == 1
 
 
-def test_what_a_run_has_learnt_from_is_no_test(finished: Path) -> None:
+def test_what_a_run_was_trained_on_is_no_test(finished: Path) -> None:
     mapping = yaml.safe_load((finished / "config.yaml").read_text())
     config = resolve([mapping, {"corpus": {"protocol": "speaker5", "fold": 2}}])
     with pytest.raises(UserError, match=r"has not learnt from, found \d+ of \d+ in split 'test'"):
@@ -177,7 +177,7 @@ def test_finished_stages_are_known_again_wherever_their_folder_lies(staged: RunC
     assert not (tmp_path / "here").exists()
 
 
-def test_wrong_stages_are_told_together(staged: RunConfig) -> None:
+def test_wrong_stages_are_reported_together(staged: RunConfig) -> None:
     stages = {"ft": {"training": {"stepz": 1}}, "frz": {"upstream": {"name": "stage:fr"}}}
     with pytest.raises(UserError) as caught:
         expand(replace(staged, stages=stages), [1], [1], [])
@@ -237,7 +237,7 @@ def test_a_part_that_another_machine_holds_is_passed_by_until_it_is_free(
     def start(part: Part) -> dict:
         tried.append(part.name)
         if part.name == "seed1/ft" and tried.count(part.name) < 3:
-            raise Held("Expected the run folder to be free.")
+            raise FolderInUse("Expected the run folder to be free.")
         return {"name": part.name}
 
     monkeypatch.setattr("headwater.plans.execute.starter", lambda *_: start)
@@ -247,7 +247,7 @@ def test_a_part_that_another_machine_holds_is_passed_by_until_it_is_free(
     assert tried.count("seed1/ft") == 3
 
 
-def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs(
+def test_a_part_that_is_held_is_not_requested_again_and_again_while_another_runs(
     staged: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tried: list[str] = []
@@ -255,7 +255,7 @@ def test_a_part_that_is_held_is_not_asked_for_again_and_again_while_another_runs
     def start(part: Part) -> dict:
         tried.append(part.name)
         if part.name == "seed1/ft" and "seed2/frz" not in tried:
-            raise Held("Expected the run folder to be free.")
+            raise FolderInUse("Expected the run folder to be free.")
         time.sleep(0.3 if part.name == "seed2/ft" else 0.0)
         return {"name": part.name}
 
@@ -286,14 +286,14 @@ def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_type
         assert flags_of_typed_files(named) == ["-k", file]
 
 
-def test_a_folder_is_told_to_be_held_without_being_touched(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "none").refuse_held()
-    with RunFolder(tmp_path / "run").held():
+def test_a_folder_is_found_in_use_without_being_touched(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "none").refuse_in_use()
+    with RunFolder(tmp_path / "run").locked():
         before = (tmp_path / "run" / ".lock").read_bytes()
-        with pytest.raises(Held, match="found that process"):
-            RunFolder(tmp_path / "run").refuse_held()
+        with pytest.raises(FolderInUse, match="found that process"):
+            RunFolder(tmp_path / "run").refuse_in_use()
         assert (tmp_path / "run" / ".lock").read_bytes() == before
-    RunFolder(tmp_path / "run").refuse_held()
+    RunFolder(tmp_path / "run").refuse_in_use()
 
 
 def test_every_split_that_was_evaluated_is_summed_up(config: RunConfig, tmp_path: Path) -> None:

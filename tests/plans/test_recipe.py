@@ -19,7 +19,7 @@ from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import save_tensors
 from headwater.plans.execute import why_stopped
 from headwater.plans.forecast import FIRST_STEPS, count_weights, missing_transcripts, missing_weights, outlook
-from headwater.plans.paper import Given, PaperPlan, plan_recipe
+from headwater.plans.paper import CommandOptions, PaperPlan, plan_recipe
 from headwater.plans.recipe import read_recipe
 from headwater.runs.config.recipes import find_recipe
 from headwater.upstream.base import UpstreamConfig
@@ -44,7 +44,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return merge(whole, changes)
 
 
-def refusal(mapping: dict[str, Any], given: Given | None = None) -> str:
+def refusal(mapping: dict[str, Any], given: CommandOptions | None = None) -> str:
     """What is said of a recipe that cannot be run."""
     with pytest.raises(UserError) as caught:
         plan_recipe(mapping, given)
@@ -78,14 +78,14 @@ def test_a_part_has_folds_and_seeds_of_its_own() -> None:
     assert dict(apart.runs["frozen"][0].needs) == {"part:tuned": "tuned/fold1/seed7"}  # it has no other seed
 
 
-def test_a_part_never_starts_from_a_run_that_has_heard_its_test() -> None:
+def test_a_part_never_starts_from_a_run_trained_on_its_test() -> None:
     message = refusal(recipe(parts={"tuned": {"plan": {"folds": [1]}}, "frozen": {"plan": {"folds": [1, 2]}}}))
     assert message == (
         "Expected the run of 'part:tuned' for 'frozen/fold2/seed1', found fold1/seed1. Give both the same folds and seeds."
     )
 
 
-def test_all_mistakes_of_a_recipe_are_told_together_and_those_of_its_base_once() -> None:
+def test_all_mistakes_of_a_recipe_are_reported_together_and_those_of_its_base_once() -> None:
     mapping = recipe(base={"trainig": {}}, parts={"late": {"emotion": {"dropuot": 1}}})
     mapping["tables"]["table1"] = {
         "columns": [{"header": "WA", "metric": "war"}, {"header": "WA"}],
@@ -139,14 +139,14 @@ def test_a_part_without_an_upstream_is_refused() -> None:
     assert "Expected an upstream, found none." in refusal({"base": {"task": "emotion"}, "parts": {"a": {}}})
 
 
-def test_a_corpus_that_no_part_hears_is_refused() -> None:
-    message = refusal(recipe(), Given({"iemocp": "x"}))
+def test_a_corpus_that_no_part_uses_is_refused() -> None:
+    message = refusal(recipe(), CommandOptions({"iemocp": "x"}))
     assert message == "Expected --data for a corpus of the recipe (iemocap), found 'iemocp'. Did you mean 'iemocap'?"
 
 
-def test_data_go_to_the_parts_that_hear_them() -> None:
+def test_data_go_to_the_parts_that_use_them() -> None:
     parts = {"own": {"corpus": {"name": "manifest"}, "plan": {"data": "rej"}}}
-    plan = plan_recipe(recipe(parts=parts), Given({"rej": "/somewhere/clips.csv"}))
+    plan = plan_recipe(recipe(parts=parts), CommandOptions({"rej": "/somewhere/clips.csv"}))
     assert plan.configs["own"].only.corpus.data == "/somewhere/clips.csv"
     assert plan.configs["tuned"].only.corpus.data is None
 
@@ -254,7 +254,9 @@ def test_a_plan_calls_no_run_done_that_has_other_options(paper: Path, tmp_path: 
 
 def test_an_option_may_be_for_some_parts() -> None:
     whole = recipe(parts={"other": {}, "tuned-more": {}})
-    plan = plan_recipe(whole, Given(overrides=[{"tuned*": {"corpus": {"protocol": "random10"}}}, {"other": {"seed": 7}}]))
+    plan = plan_recipe(
+        whole, CommandOptions(overrides=[{"tuned*": {"corpus": {"protocol": "random10"}}}, {"other": {"seed": 7}}])
+    )
     assert {name: config.only.corpus.protocol for name, config in plan.configs.items()} == {
         "tuned": "random10",
         "tuned-more": "random10",
@@ -279,36 +281,36 @@ def test_an_option_may_be_for_some_parts() -> None:
     ],
 )
 def test_an_option_for_no_part_is_refused(override: dict[str, Any], message: str) -> None:
-    assert message in refusal(recipe(), Given(overrides=[override]))
+    assert message in refusal(recipe(), CommandOptions(overrides=[override]))
 
 
 def test_a_caption_says_what_is_run() -> None:
     whole = recipe(tables={"table1": {"caption": "by {tuned.corpus.protocol}, all: {*.corpus.protocol}"}})
-    plan = plan_recipe(whole, Given(overrides=[{"tuned": {"corpus": {"protocol": "random10"}}}]))
-    assert plan.told(plan.recipe.tables["table1"].caption) == "by random10, all: session5 and random10"
+    plan = plan_recipe(whole, CommandOptions(overrides=[{"tuned": {"corpus": {"protocol": "random10"}}}]))
+    assert plan.filled(plan.recipe.tables["table1"].caption) == "by random10, all: session5 and random10"
     wrong = recipe(tables={"table1": {"caption": "by {tuned.corpus.protcol}"}})
     assert "Expected an option of a part in the caption of tables.table1, found '{tuned.corpus.protcol}'." in refusal(wrong)
 
 
 def test_turbos_other_reading_of_its_folds_can_be_run() -> None:
     mapping = read_recipe(find_recipe("turbo/paper"))
-    plan = plan_recipe(mapping, Given(overrides=[parse_override("iemocap-*.corpus.protocol=random10")]))
-    assert "IEMOCAP by protocol random10 (" in plan.told(plan.recipe.tables["table1"].caption)
-    assert "protocol speaker10 (" in plan_recipe(mapping).told(plan.recipe.tables["table1"].caption)
+    plan = plan_recipe(mapping, CommandOptions(overrides=[parse_override("iemocap-*.corpus.protocol=random10")]))
+    assert "IEMOCAP by protocol random10 (" in plan.filled(plan.recipe.tables["table1"].caption)
+    assert "protocol speaker10 (" in plan_recipe(mapping).filled(plan.recipe.tables["table1"].caption)
 
 
 def test_weights_go_to_every_part_that_names_them(tmp_path: Path) -> None:
     whole = recipe(base={"upstream": {"name": "distilhubert"}}, parts={"own": {"upstream": {"name": "hubert_base"}}})
-    plan = plan_recipe(whole, Given(weights={"distilhubert": str(tmp_path)}))
+    plan = plan_recipe(whole, CommandOptions(weights={"distilhubert": str(tmp_path)}))
     assert plan.configs["tuned"].upstream.path == str(tmp_path)
     assert plan.configs["own"].upstream.path is None
     assert plan.configs["frozen"].upstream.path is None
-    message = refusal(whole, Given(weights={"distilhubrt": str(tmp_path), "hubert_base": "/nowhere"}))
+    message = refusal(whole, CommandOptions(weights={"distilhubrt": str(tmp_path), "hubert_base": "/nowhere"}))
     assert "--weights for an upstream of the recipe (distilhubert, hubert_base), found 'distilhubrt'. Did you mean" in message
     assert "Expected a folder with weights after --weights hubert_base=, found none at '/nowhere'." in message
 
 
-def test_what_is_not_on_this_machine_is_told_before(
+def test_what_is_not_on_this_machine_is_reported_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -318,16 +320,16 @@ def test_what_is_not_on_this_machine_is_told_before(
     whole["base"]["corpus"]["transcripts"] = "whisper_tiny:de"
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(whole))
     assert command.main([str(tmp_path / "recipe.yaml"), "--plan", "-p", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert "weights of distilhubert (ntu-spml/distilhubert) are not here" in told
-    assert "then --weights distilhubert=DIR" in told
-    assert "`headwater corpus transcribe iemocap --demo --model whisper_tiny --language de`" in told
+    report = capsys.readouterr().out
+    assert "weights of distilhubert (ntu-spml/distilhubert) are not here" in report
+    assert "then --weights distilhubert=DIR" in report
+    assert "`headwater corpus transcribe iemocap --demo --model whisper_tiny --language de`" in report
 
 
 def test_weights_and_transcripts_that_are_here_are_not_missed(tmp_path: Path, cache_folder: Path) -> None:
     whole = recipe(base={"upstream": {"name": "distilhubert"}, "corpus": {"transcripts": "some_whisper"}})
     whole["base"]["text_upstream"] = {"name": "hashed_words"}
-    plan = plan_recipe(whole, Given(weights={"distilhubert": str(tmp_path)}))
+    plan = plan_recipe(whole, CommandOptions(weights={"distilhubert": str(tmp_path)}))
     assert missing_weights(plan.runs["tuned"][0]) == {}
     assert missing_transcripts(plan.configs["tuned"])
     (cache_folder / "transcripts").mkdir(exist_ok=True)
@@ -364,20 +366,20 @@ def test_a_part_that_fails_says_why_in_one_line(
     assert "passed over: " in capsys.readouterr().err
 
 
-def test_a_crash_is_told_by_its_last_line_and_kept_whole(tmp_path: Path) -> None:
-    told = "Traceback (most recent call last):\n  File x\nMemoryError: too large\n"
-    assert why_stopped("a/seed1", told, tmp_path) == (
-        f"Run 'a/seed1' stopped: MemoryError: too large (all that it told: {tmp_path / 'stopped.txt'})"
+def test_a_crash_is_reported_by_its_last_line_and_kept_whole(tmp_path: Path) -> None:
+    report = "Traceback (most recent call last):\n  File x\nMemoryError: too large\n"
+    assert why_stopped("a/seed1", report, tmp_path) == (
+        f"Run 'a/seed1' stopped: MemoryError: too large (its whole output: {tmp_path / 'stopped.txt'})"
     )
-    assert (tmp_path / "stopped.txt").read_text() == told
+    assert (tmp_path / "stopped.txt").read_text() == report
 
 
 def test_a_demo_takes_no_data() -> None:
-    message = refusal(recipe(base={"corpus": {"demo": True}}), Given({"iemocap": "/nowhere"}))
-    assert message == "Expected no --data for 'iemocap' (a miniature is heard), found '/nowhere'. Leave it out."
+    message = refusal(recipe(base={"corpus": {"demo": True}}), CommandOptions({"iemocap": "/nowhere"}))
+    assert message == "Expected no --data for 'iemocap' (the part uses a miniature), found '/nowhere'. Leave it out."
 
 
-def test_a_runs_recipe_is_answered_with_its_command() -> None:
+def test_a_runs_recipe_is_refused_with_its_command() -> None:
     with pytest.raises(UserError, match="Run it: headwater downstream -c superb/emotion"):
         command.main(["superb/emotion"])
 
@@ -391,7 +393,7 @@ def test_without_a_name_the_command_that_lists_recipes_is_named() -> None:
     ("arguments", "message"),
     [(["--jobs", "0"], "Expected --jobs of 1 or more, found 0"), (["--data", "iemocap=/nowhere"], "found nothing there")],
 )
-def test_a_wrong_flag_is_told_before_anything_runs(arguments: list[str], message: str, paper: Path) -> None:
+def test_a_wrong_flag_is_reported_before_anything_runs(arguments: list[str], message: str, paper: Path) -> None:
     with pytest.raises(UserError, match=message):
         command.main([str(paper), *arguments])
 
@@ -443,5 +445,5 @@ def test_hours_are_known_once_a_run_has_saved_its_pace(tmp_path: Path) -> None:
 def test_a_mapping_is_left_as_it_was() -> None:
     mapping = recipe()
     before = deepcopy(mapping)
-    plan_recipe(mapping, Given({"iemocap": "/x"}, [{"seed": 3}]))
+    plan_recipe(mapping, CommandOptions({"iemocap": "/x"}, [{"seed": 3}]))
     assert mapping == before

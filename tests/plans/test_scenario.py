@@ -103,7 +103,7 @@ def test_seeds_add_runs_and_change_none(rated: Path, plan: Scenario) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         (["transfer-dsd"], ["single-emotion", "without-dsd", "transfer-dsd"]),
         (["dsd"], ["single-emotion", "single-dsd", "without-dsd", "transfer-dsd"]),
@@ -113,8 +113,8 @@ def test_seeds_add_runs_and_change_none(rated: Path, plan: Scenario) -> None:
     ],
     ids=["a part", "a task", "the joint run", "two parts", "nothing"],
 )
-def test_only_takes_a_part_and_what_it_starts_from(asked: list[str], expected: list[str], plan: Scenario) -> None:
-    assert names(plan.only(asked)) == [f"{name}/seed1" for name in expected]
+def test_only_takes_a_part_and_what_it_starts_from(requested: list[str], expected: list[str], plan: Scenario) -> None:
+    assert names(plan.only(requested)) == [f"{name}/seed1" for name in expected]
 
 
 def test_only_nonsense_is_refused_with_the_nearest_part(plan: Scenario) -> None:
@@ -185,20 +185,20 @@ def test_the_same_command_runs_nothing_twice(done: Path) -> None:
     assert (done / "plan" / "table1.csv").read_bytes() == table
 
 
-def test_a_transfer_hears_through_the_very_weights_of_the_joint_run(done: Path) -> None:
+def test_a_transfer_uses_the_very_weights_of_the_joint_run(done: Path) -> None:
     joint = done / "plan" / "without-dsd" / "seed1"
     weights, _ = load_tensors(RunFolder(joint).best)
-    heard = load_upstream(UpstreamConfig(name=str(joint)), "audio").state_dict()
-    learnt = {key.removeprefix("upstreams.audio."): value for key, value in weights.items() if key.startswith("upstreams.")}
-    assert learnt
-    assert all(torch.equal(heard[key], value) for key, value in learnt.items())
+    result = load_upstream(UpstreamConfig(name=str(joint)), "audio").state_dict()
+    learned = {key.removeprefix("upstreams.audio."): value for key, value in weights.items() if key.startswith("upstreams.")}
+    assert learned
+    assert all(torch.equal(result[key], value) for key, value in learned.items())
     begun = json.loads((done / "plan" / "transfer-dsd" / "seed1" / "identity.json").read_text())["upstreams"]["audio"]
     assert begun == load_upstream(UpstreamConfig(name=str(joint)), "audio").weights_hash()
     fresh = load_upstream(UpstreamConfig(name="test_hubert"), "audio").state_dict()
-    assert any(not torch.equal(fresh[key], value) for key, value in learnt.items())
+    assert any(not torch.equal(fresh[key], value) for key, value in learned.items())
 
 
-def test_heads_asked_from_the_single_runs_start_with_their_weights(done: Path) -> None:
+def test_heads_from_the_single_runs_start_with_their_weights(done: Path) -> None:
     from headwater.runs.prepare import prepare
 
     values = yaml.safe_load((done / "recipe.yaml").read_text())

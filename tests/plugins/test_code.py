@@ -178,7 +178,7 @@ def test_an_own_task_takes_the_labels_of_one_of_our_corpora() -> None:
     assert (config.only.corpus.protocol, config.only.select_by) == ("session5", "ua")
 
 
-def test_runs_in_other_processes_are_told_the_path(desk: Path, tones: Path) -> None:
+def test_runs_in_other_processes_get_the_path(desk: Path, tones: Path) -> None:
     command = [
         "-d",
         "./my_task",

@@ -73,7 +73,7 @@ def test_a_module_with_a_task_and_its_defaults_serve_too(install: Install) -> No
     assert task_default("my_task") == {"my_task": {"hidden_dim": 5}}
 
 
-def test_nothing_is_loaded_before_it_is_asked_for(install: Install) -> None:
+def test_nothing_is_loaded_before_it_is_requested(install: Install) -> None:
     install("theirs", "tasks my_task = theirs.my_task.expert:TASK", "upstreams my_upstream = theirs.my_upstream")
     assert "my_task" in list_tasks()
     load_task("emotion")
@@ -115,7 +115,7 @@ def test_what_is_installed_is_listed_with_where_it_comes_from(install: Install, 
 
 
 @pytest.mark.parametrize(
-    ("point", "told"),
+    ("point", "report"),
     [
         ("upstreams fbank = theirs.my_upstream", "Expected another name than 'fbank' for the upstream of the package theirs 1.2"),
         (
@@ -125,14 +125,14 @@ def test_what_is_installed_is_listed_with_where_it_comes_from(install: Install, 
         ("corpora iemocap = theirs.my_corpus", "Expected another name than 'iemocap' for the corpus of the package theirs 1.2"),
     ],
 )
-def test_a_name_of_ours_stays_ours(install: Install, point: str, told: str) -> None:
+def test_a_name_of_ours_stays_ours(install: Install, point: str, report: str) -> None:
     install("theirs", point)
     assert load_upstream("fbank").source == "built in"
     assert load_task("emotion").question(None).name == "emotion"
     assert get_reader("iemocap").read.__module__ == "headwater.corpus.readers.iemocap"
     found = [*UPSTREAMS.broken(), *TASKS.broken(), *CORPORA.broken()]
     assert len(found) == 1
-    assert told in found[0]
+    assert report in found[0]
 
 
 def test_two_packages_with_one_name_are_both_named(install: Install) -> None:

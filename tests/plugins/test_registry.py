@@ -13,7 +13,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.plugins import code, registry
-from headwater.plugins.code import known_as, use, used
+from headwater.plugins.code import name_behind, use, used
 from headwater.plugins.registry import BUILT_IN, REGISTRIES, SESSION, Origin, Registry, adding, undone_on_mistake
 
 HOMES = {  # as upstream/base.py, downstream/base.py and their catalogues, in miniature
@@ -172,11 +172,11 @@ def test_a_recipe_may_name_only_a_path_that_was_typed(typed: Callable[..., Any])
     with pytest.raises(
         UserError, match=r"^Expected the name of an upstream, found the path 'mine.py': only a path that you type"
     ):
-        known_as("mine.py", "upstream")
+        name_behind("mine.py", "upstream")
     typed(BANDS)
-    assert known_as("mine.py", "upstream") == "bands"
+    assert name_behind("mine.py", "upstream") == "bands"
     with pytest.raises(UserError, match=r"^Expected the name of a corpus"):
-        known_as("mine.py", "corpus")
+        name_behind("mine.py", "corpus")
 
 
 @pytest.mark.parametrize("mistake", ["raise RuntimeError('broken')", "register('fbank')", "register('another')", "1 +"])
@@ -225,7 +225,7 @@ def test_a_name_is_taken_over_by_nobody_but_by_the_module_that_may_replace_it() 
     assert corpora.origin("mine") is SESSION
 
 
-def test_a_name_of_ours_is_refused_to_a_session_that_asked_for_none_of_them_yet() -> None:
+def test_a_name_of_ours_is_refused_to_a_session_that_requested_none_of_them_yet() -> None:
     from house.upstreams import register
 
     with pytest.raises(UserError, match=r"'fbank', found it in house.upstreams and in house.upstreams"):

@@ -31,7 +31,7 @@ SIZES = {"projector_dim": 16, "hidden_dim": 16, "layers": 1, "dropout": 0.0, "do
 
 
 @pytest.fixture(scope="module")
-def spoken(tones: Path) -> Path:
+def tone_table(tones: Path) -> Path:
     """The tones as a table of audio and text: each says its name."""
     with tones.open() as file:
         rows = list(csv.DictReader(file))
@@ -49,14 +49,14 @@ def config_of(table: Path, over: dict[str, Any] | None = None) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def trained(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tone_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over the tones' names; tests only read it."""
     folder = tmp_path_factory.mktemp("asr") / "run"
-    run(config_of(spoken), folder, Runtime("cpu", quiet=True))
+    run(config_of(tone_table), folder, Runtime("cpu", quiet=True))
     return folder
 
 
-def test_a_table_of_audio_and_text_is_learnt_from(trained: Path) -> None:
+def test_a_table_of_audio_and_text_trains(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     assert result["metrics"] == {"wer": "lower", "cer": "lower"}
     assert {*result["scores"]} == {"dev", "test"}
@@ -71,17 +71,17 @@ def test_predictions_are_written_and_read_as_texts(trained: Path) -> None:
     assert not (trained / "outcome-test.safetensors").exists()
 
 
-def test_a_finished_run_writes_what_it_hears_in_a_file(trained: Path, tones: Path) -> None:
+def test_a_finished_run_transcribes_a_file(trained: Path, tones: Path) -> None:
     outcome, _ = read_predictions(trained / "predictions-test.csv", Text())
-    for name, answer in zip(outcome.ids, outcome.predictions, strict=True):
+    for name, label in zip(outcome.ids, outcome.predictions, strict=True):
         prediction = load_run(trained).predict(str(tones.with_name(name)))
-        assert (prediction.label, prediction.scores) == (answer, None)
+        assert (prediction.label, prediction.scores) == (label, None)
 
 
 def test_a_long_file_is_written_window_by_window(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, heard = load_run(trained), iter(["FIRST", "", "LAST"])
-    monkeypatch.setattr(asked.expert, "decode", lambda _: (next(heard),))
-    prediction = asked.predict(np.zeros(int(2.5 * WINDOW_SECONDS * 16_000), np.float32))
+    requested, texts = load_run(trained), iter(["FIRST", "", "LAST"])
+    monkeypatch.setattr(requested.expert, "decode", lambda _: (next(texts),))
+    prediction = requested.predict(np.zeros(int(2.5 * WINDOW_SECONDS * 16_000), np.float32))
     assert prediction.label == "FIRST LAST"
     assert prediction.seconds == 2.5 * WINDOW_SECONDS
 
@@ -99,7 +99,7 @@ def test_predict_prints_the_text_as_label_and_passes_broken_files_over(
     assert done.returncode == 3
 
 
-def test_columns_follow_from_what_a_run_answers() -> None:
+def test_columns_follow_from_what_a_run_predicts() -> None:
     assert plain_lines(Text(("A",))).header == ["file", "start", "end", "label", "error"]
     assert plain_lines(OneClass(("a", "b"))).header == ["file", "start", "end", "label", "score_a", "score_b", "error"]
     assert plain_lines(Ratings(("valence",))).header == ["file", "start", "end", "score_valence", "error"]
@@ -111,13 +111,13 @@ def test_columns_follow_from_what_a_run_answers() -> None:
 
 
 @pytest.fixture
-def lacking(spoken: Path) -> Path:
+def lacking(tone_table: Path) -> Path:
     """The table with three cells of text left empty, one of them in test."""
-    lines = spoken.read_text().splitlines()
+    lines = tone_table.read_text().splitlines()
     for number in (1, 2, 72):
         cells = lines[number].split(",")
         lines[number] = ",".join([cells[0], "", *cells[2:]])
-    path = spoken.with_name("lacking.csv")
+    path = tone_table.with_name("lacking.csv")
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -137,28 +137,28 @@ def test_an_utterance_without_a_transcript_is_left_out_or_silent_as_the_run_says
     assert identity_of(dropped.config) != identity_of(silent.config)
 
 
-def test_training_utterances_too_short_for_their_text_are_told(spoken: Path) -> None:
-    lines = spoken.read_text().splitlines()
+def test_training_utterances_too_short_for_their_text_are_reported(tone_table: Path) -> None:
+    lines = tone_table.read_text().splitlines()
     lines[1] = lines[1].replace("l!", "l" * 60)
-    path = spoken.with_name("long.csv")
+    path = tone_table.with_name("long.csv")
     path.write_text("\n".join(lines) + "\n")
-    prepared = prepare(config_of(path))
-    assert len(prepared.tasks["asr"].splits["train"]) == 47
-    expected = "1 of 48 training utterances left out: too short for what is to be learnt of them (the first: 00.wav)"
-    assert expected in prepared.notes
+    setup = prepare(config_of(path))
+    assert len(setup.tasks["asr"].splits["train"]) == 47
+    expected = "1 of 48 training utterances left out: too short for their targets (the first: 00.wav)"
+    assert expected in setup.notes
 
 
 # mistakes
 
 
-def test_a_table_without_texts_is_answered_with_the_column_that_would_serve(tones: Path) -> None:
+def test_a_table_without_texts_is_refused_with_the_column_that_would_serve(tones: Path) -> None:
     with pytest.raises(UserError, match=r"Expected transcripts in manifest, since asr learns to write them, found none"):
         prepare(config_of(tones))
 
 
-def test_a_column_of_texts_by_another_name_is_named(spoken: Path) -> None:
-    path = spoken.with_name("other.csv")
-    path.write_text(spoken.read_text().replace("audio,text", "audio,transcript"))
+def test_a_column_of_texts_by_another_name_is_named(tone_table: Path) -> None:
+    path = tone_table.with_name("other.csv")
+    path.write_text(tone_table.read_text().replace("audio,text", "audio,transcript"))
     with pytest.raises(UserError, match=r"corpus.options.columns.text=transcript"):
         prepare(config_of(path))
     found = prepare(config_of(path, {"corpus": {"options": {"columns": {"text": "transcript"}}}}))

@@ -137,7 +137,7 @@ def test_the_layer_weights_of_before_are_read() -> None:
     ]
 
 
-def test_a_report_tells_of_the_runs_of_before(tmp_path: Path) -> None:
+def test_a_report_shows_the_runs_of_before(tmp_path: Path) -> None:
     assert "3 runs" in report([BEFORE], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "left out, not finished: half, half_joint" in page

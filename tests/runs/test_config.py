@@ -151,8 +151,8 @@ def test_published_values_stand_beside_their_own_experiment_only() -> None:
 @pytest.mark.parametrize("option", ["layer: 1", "normalize_layers: true", "path: /nowhere", "trainable: true"])
 def test_an_option_of_an_upstream_that_is_not_there_is_refused(option: str) -> None:
     key, _, value = option.partition(": ")
-    told = {"upstream": {key: yaml.safe_load(value)}, "text_upstream": {"name": "hashed_words"}}
+    report = {"upstream": {key: yaml.safe_load(value)}, "text_upstream": {"name": "hashed_words"}}
     with pytest.raises(UserError) as caught:
-        resolve([{**TASK, "upstream": {}}, told])
+        resolve([{**TASK, "upstream": {}}, report])
     assert f"Expected -u beside 'upstream.{key}'" in str(caught.value)
     assert f"-o text_upstream.{key}=" in str(caught.value)

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 
 from headwater.downstream.base import Outcome
 from headwater.runs.config.resolve import resolve
-from headwater.runs.prepare import Prepared, prepare
+from headwater.runs.prepare import RunSetup, prepare
 from headwater.training.loop import evaluate
 
 
 @pytest.fixture(scope="module")
-def prepared(tones: Path) -> Prepared:
+def setup(tones: Path) -> RunSetup:
     mapping = {
         "task": "emotion",
         "upstream": {"name": "test_hubert", "padding": "s3prl"},
@@ -25,23 +25,23 @@ def prepared(tones: Path) -> Prepared:
     return prepare(resolve([mapping]))
 
 
-def scores(prepared: Prepared, backwards: bool = False, **training: int) -> Outcome:
-    task = prepared.tasks["emotion"]
+def scores(setup: RunSetup, backwards: bool = False, **training: int) -> Outcome:
+    task = setup.tasks["emotion"]
     rows = task.splits["test"][::-1] if backwards else task.splits["test"]
-    config = replace(prepared.config.training, **training)
-    outcome = evaluate(prepared.model, replace(task, splits={"test": rows}), "test", Accelerator(cpu=True), config)
+    config = replace(setup.config.training, **training)
+    outcome = evaluate(setup.model, replace(task, splits={"test": rows}), "test", Accelerator(cpu=True), config)
     return outcome.take(range(len(rows))[::-1]) if backwards else outcome
 
 
-def test_one_by_one_a_score_does_not_depend_on_the_order_of_the_list(prepared: Prepared) -> None:
-    forwards, backwards = (scores(prepared, order, eval_piece_size=1).scores for order in (False, True))
+def test_one_by_one_a_score_does_not_depend_on_the_order_of_the_list(setup: RunSetup) -> None:
+    forwards, backwards = (scores(setup, order, eval_piece_size=1).scores for order in (False, True))
     assert forwards is not None
     assert backwards is not None
     assert forwards.equal(backwards)
 
 
-def test_in_eights_that_are_padded_together_it_does(prepared: Prepared) -> None:
-    forwards, backwards = (scores(prepared, order).scores for order in (False, True))
+def test_in_eights_that_are_padded_together_it_does(setup: RunSetup) -> None:
+    forwards, backwards = (scores(setup, order).scores for order in (False, True))
     assert forwards is not None
     assert backwards is not None
     assert not forwards.allclose(backwards, atol=1e-5)

@@ -27,9 +27,9 @@ from headwater.runs.features import with_store
 from headwater.runs.prepare import prepare
 from headwater.runs.results import read_predictions
 from headwater.runs.run import run
-from headwater.runs.runtime import Runtime, make_accelerator, say
+from headwater.runs.runtime import Runtime, make_accelerator, print_progress
 from headwater.training.source import Source
-from headwater.training.step import heard as drawn_of
+from headwater.training.step import training_example as drawn_of
 from headwater.upstream.families.tiny import tiny_model
 from headwater.upstream.store import store as store_module
 from headwater.upstream.store.maintenance import StoredSpace, list_spaces
@@ -74,23 +74,25 @@ def configured(data: Path, *changes: dict[str, Any], upstream: str = "fbank_no_c
     return resolve([mapping])
 
 
-def hear(config: RunConfig, folder: Path, mode: str = "on", runtime: Runtime = CPU, **store: str) -> dict[str, Any]:
+def run_with_store(config: RunConfig, folder: Path, mode: str = "on", runtime: Runtime = CPU, **store: str) -> dict[str, Any]:
     """Run with a way to use the store."""
     return run(replace(config, store=replace(config.store, mode=mode, **store)), folder, runtime)
 
 
-def listen(config: RunConfig, mode: Path | str = "on", *, share_layers: bool = False, **store: str) -> Source:
+def fill_store(config: RunConfig, mode: Path | str = "on", *, share_layers: bool = False, **store: str) -> Source:
     """Prepare a run and fill its store; nothing is trained."""
     config = replace(config, store=replace(config.store, mode=str(mode), **store))
     accelerator = make_accelerator(config, CPU)
-    return with_store(prepare(config), accelerator, partial(say, CPU), share_layers=share_layers).tasks["emotion"].source
+    return (
+        with_store(prepare(config), accelerator, partial(print_progress, CPU), share_layers=share_layers).tasks["emotion"].source
+    )
 
 
-def heard(config: RunConfig, mode: Path | str) -> np.ndarray:
+def head_inputs(config: RunConfig, mode: Path | str) -> np.ndarray:
     """What a run's head hears of its train utterances: (layer, batch, frame, dim)."""
     config = replace(config, store=replace(config.store, mode=str(mode)))
-    prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
-    task = prepared.tasks["emotion"]
+    setup = with_store(prepare(config), make_accelerator(config, CPU), partial(print_progress, CPU))
+    task = setup.tasks["emotion"]
     batch = task.source.batch(task.splits["train"])
     return np.stack([value.numpy() for value in batch.stored["audio"].values])
 
@@ -138,8 +140,8 @@ def all_values(root: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("normalize", [False, True])
 def test_training_from_means_is_training_on_the_full_computation(voices: Path, tmp_path: Path, normalize: bool) -> None:
     config = configured(voices, {"upstream": {"normalize_layers": normalize}}, upstream=MODEL[normalize], steps=60)
-    hear(config, tmp_path / "full", "off")
-    hear(config, tmp_path / "means")
+    run_with_store(config, tmp_path / "full", "off")
+    run_with_store(config, tmp_path / "means")
     assert (features_of(tmp_path / "full"), features_of(tmp_path / "means")) == ("computed", "means, float32")
     assert len(losses(tmp_path / "full")) == 62
     assert np.abs(losses(tmp_path / "full") - losses(tmp_path / "means")).max() <= 1e-5
@@ -158,8 +160,8 @@ def test_training_from_float16_frames_predicts_what_the_full_computation_does(
 ) -> None:
     changes = {"upstream": {"normalize_layers": normalize}, "emotion": {"pooling": "avgmax"}}
     config = configured(voices, changes, upstream=MODEL[normalize], steps=60)
-    hear(config, tmp_path / "full", "off")
-    hear(config, tmp_path / "frames")
+    run_with_store(config, tmp_path / "full", "off")
+    run_with_store(config, tmp_path / "frames")
     assert features_of(tmp_path / "frames") == "frames, float32"
     assert np.abs(losses(tmp_path / "full") - losses(tmp_path / "frames")).max() <= 1e-3
     assert predictions(tmp_path / "full")[0] == predictions(tmp_path / "frames")[0]
@@ -167,23 +169,23 @@ def test_training_from_float16_frames_predicts_what_the_full_computation_does(
 
 @pytest.mark.parametrize("head", [{"pooling": "avgmax"}, {"pooling": "attentive"}, {"activation": "relu"}, {"dropout": 0.1}])
 def test_a_head_with_more_than_a_mean_gets_frames(voices: Path, tmp_path: Path, head: dict[str, Any]) -> None:
-    assert listen(configured(voices, {"emotion": head}), tmp_path / "store").kind == "frames, float32"
+    assert fill_store(configured(voices, {"emotion": head}), tmp_path / "store").kind == "frames, float32"
     assert only_space(tmp_path / "store").holds == "frames"
 
 
 def test_means_beyond_the_memory_are_read_from_their_shards(voices: Path, tmp_path: Path) -> None:
     config = configured(voices, upstream="test_hubert", steps=8)
-    hear(config, tmp_path / "memory")
-    hear(config, tmp_path / "disk", memory="1KB")
+    run_with_store(config, tmp_path / "memory")
+    run_with_store(config, tmp_path / "disk", memory="1KB")
     assert losses(tmp_path / "memory").tolist() == losses(tmp_path / "disk").tolist()
 
 
 def test_a_second_run_reads_no_audio(tmp_path: Path, tones: Path) -> None:
     data = copied(tones, tmp_path)
-    first = hear(configured(data), tmp_path / "first", str(tmp_path / "store"))
+    first = run_with_store(configured(data), tmp_path / "first", str(tmp_path / "store"))
     for path in data.parent.glob("*.wav"):  # nothing could be heard any more, and nothing shows it
         overwrite(path, b"\0" * path.stat().st_size)
-    second = hear(configured(data), tmp_path / "second", str(tmp_path / "store"))
+    second = run_with_store(configured(data), tmp_path / "second", str(tmp_path / "store"))
     assert second["scores"] == first["scores"]
     assert losses(tmp_path / "first").tolist() == losses(tmp_path / "second").tolist()
 
@@ -204,23 +206,23 @@ def overwrite(path: Path, content: bytes) -> None:
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-def test_a_changed_file_is_heard_anew(tmp_path: Path, tones: Path) -> None:
+def test_a_changed_file_is_read_anew(tmp_path: Path, tones: Path) -> None:
     data = copied(tones, tmp_path)
-    hear(configured(data), tmp_path / "before", str(tmp_path / "store"))
+    run_with_store(configured(data), tmp_path / "before", str(tmp_path / "store"))
     soundfile.write(data.parent / "50.wav", np.random.default_rng(0).normal(0, 0.1, 5000), 16_000)
-    hear(configured(data), tmp_path / "after", str(tmp_path / "store"))
-    hear(configured(data), tmp_path / "plain", "off")
+    run_with_store(configured(data), tmp_path / "after", str(tmp_path / "store"))
+    run_with_store(configured(data), tmp_path / "plain", "off")
     assert only_space(tmp_path / "store").rows == 73
     np.testing.assert_allclose(losses(tmp_path / "after"), losses(tmp_path / "plain"), atol=1e-5)
     assert np.abs(losses(tmp_path / "after") - losses(tmp_path / "before")).max() > 1e-4
 
 
-def test_another_cut_of_a_file_is_heard_anew(tmp_path: Path, tones: Path) -> None:
+def test_another_cut_of_a_file_is_read_anew(tmp_path: Path, tones: Path) -> None:
     rows, found = tones.read_text().splitlines(), []
     for name, end in (("a", 0.15), ("b", 0.2)):
         cut = [f"{rows[0]},start,end", *(f"{tones.parent}/{row},0.05,{end}" for row in rows[1:])]
         (tmp_path / f"{name}.csv").write_text("\n".join(cut) + "\n")
-        found.append(heard(configured(tmp_path / f"{name}.csv"), tmp_path / "store"))
+        found.append(head_inputs(configured(tmp_path / f"{name}.csv"), tmp_path / "store"))
     assert only_space(tmp_path / "store").rows == 144
     assert (found[0] != found[1]).any(axis=(0, 2, 3)).all()
 
@@ -228,7 +230,7 @@ def test_another_cut_of_a_file_is_heard_anew(tmp_path: Path, tones: Path) -> Non
 def test_the_same_model_from_another_folder_is_not_run_again(voices: Path, tmp_path: Path) -> None:
     for name in ("here", "there"):
         tiny_model("test_hubert").save_pretrained(tmp_path / name)
-        listen(configured(voices, upstream=str(tmp_path / name)), tmp_path / "store")
+        fill_store(configured(voices, upstream=str(tmp_path / name)), tmp_path / "store")
     assert only_space(tmp_path / "store").rows == 64
 
 
@@ -246,7 +248,7 @@ OPTIONS = {
 def plain_store(voices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with all layers' means; tests add spaces of their own."""
     root = tmp_path_factory.mktemp("plain")
-    listen(configured(voices, upstream="test_hubert"), root)
+    fill_store(configured(voices, upstream="test_hubert"), root)
     return root
 
 
@@ -255,16 +257,16 @@ def test_another_option_never_finds_the_features_of_this_one(
     voices: Path, plain_store: Path, tmp_path: Path, option: str
 ) -> None:
     config = configured(voices, OPTIONS[option], upstream="test_hubert")
-    after, alone = heard(config, plain_store), heard(config, tmp_path / "own")
-    plain = heard(configured(voices, upstream="test_hubert"), plain_store)
+    after, alone = head_inputs(config, plain_store), head_inputs(config, tmp_path / "own")
+    plain = head_inputs(configured(voices, upstream="test_hubert"), plain_store)
     np.testing.assert_array_equal(after, alone)
     assert after.shape != plain.shape or (after != plain).any(axis=(0, 2, 3)).all()
 
 
 def test_one_layer_is_stored_alone(voices: Path, plain_store: Path, tmp_path: Path) -> None:
-    one = heard(configured(voices, {"upstream": {"layer": 3}}, upstream="test_hubert"), tmp_path / "store")
+    one = head_inputs(configured(voices, {"upstream": {"layer": 3}}, upstream="test_hubert"), tmp_path / "store")
     assert only_space(tmp_path / "store").described["layers"] == [3]
-    everything = heard(configured(voices, upstream="test_hubert"), plain_store)
+    everything = head_inputs(configured(voices, upstream="test_hubert"), plain_store)
     np.testing.assert_allclose(one[0], everything[3], atol=1e-6)
 
 
@@ -273,13 +275,13 @@ def test_one_layer_is_taken_from_all_where_they_are_there(voices: Path, plain_st
     before = len(list_spaces(plain_store))
     one = configured(voices, {"upstream": {"layer": -2}, "store": {"memory": memory}}, upstream="test_hubert")
     everything = configured(voices, upstream="test_hubert")
-    np.testing.assert_array_equal(heard(one, plain_store)[0], heard(everything, plain_store)[3])
+    np.testing.assert_array_equal(head_inputs(one, plain_store)[0], head_inputs(everything, plain_store)[3])
     assert len(list_spaces(plain_store)) == before
 
 
 def test_runs_that_share_layers_store_all_of_them(voices: Path, tmp_path: Path) -> None:
     one = configured(voices, {"upstream": {"layer": 1}}, upstream="test_hubert")
-    listen(one, tmp_path / "store", share_layers=True)
+    fill_store(one, tmp_path / "store", share_layers=True)
     assert only_space(tmp_path / "store").described["layers"] == [0, 1, 2, 3, 4]
 
 
@@ -287,7 +289,7 @@ def test_what_would_exceed_the_limit_is_not_stored_and_one_line_names_the_ways_o
     voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
-    assert listen(configured(voices), "auto", limit="1KB").kind == "computed"
+    assert fill_store(configured(voices), "auto", limit="1KB").kind == "computed"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("store")]
     assert line.startswith("store     not used: 61.4 kB of means for 64 utterances, more than the limit of 1.0 kB.")
     assert all(way in line for way in ("-o store.limit=1GB", "(-l)", "a head that pools by the mean"))
@@ -295,9 +297,9 @@ def test_what_would_exceed_the_limit_is_not_stored_and_one_line_names_the_ways_o
 
 
 @pytest.mark.parametrize("mode", ["on", "check", "DIR"])
-def test_a_store_that_was_asked_for_and_is_too_small_is_an_error(voices: Path, tmp_path: Path, mode: str) -> None:
+def test_a_store_that_was_requested_and_is_too_small_is_an_error(voices: Path, tmp_path: Path, mode: str) -> None:
     with pytest.raises(UserError, match=r"Expected features that fit into the store, found .* Raise it \(-o store.limit=1GB\)"):
-        listen(configured(voices, upstream="test_wavlm"), mode.replace("DIR", str(tmp_path)), limit="1KB")
+        fill_store(configured(voices, upstream="test_wavlm"), mode.replace("DIR", str(tmp_path)), limit="1KB")
 
 
 def test_the_default_limit_is_used_where_none_is_given(
@@ -305,7 +307,7 @@ def test_the_default_limit_is_used_where_none_is_given(
 ) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(stored, "default_limit", lambda _: 1000)
-    listen(configured(voices), "auto")
+    fill_store(configured(voices), "auto")
     assert "more than the limit of 1.0 kB" in capsys.readouterr().err
 
 
@@ -319,28 +321,30 @@ def test_the_default_limit_is_used_where_none_is_given(
 def test_what_cannot_be_stored_is_refused_with_the_reason(voices: Path, changes: dict[str, Any], reason: str) -> None:
     config = configured(voices, {"upstream": changes}, upstream="test_hubert", steps=1)
     with pytest.raises(UserError) as refused:
-        listen(config)
+        fill_store(config)
     assert f"found {reason}" in str(refused.value)
     assert str(refused.value).endswith("Use --store off.")
-    assert listen(config, "auto").kind == "computed"
+    assert fill_store(config, "auto").kind == "computed"
 
 
 def test_the_padding_of_a_run_folders_upstream_counts(voices: Path, tmp_path: Path) -> None:
-    hear(configured(voices, {"upstream": {"padding": "s3prl"}}, upstream="test_hubert", steps=1), tmp_path / "run", "off")
+    run_with_store(
+        configured(voices, {"upstream": {"padding": "s3prl"}}, upstream="test_hubert", steps=1), tmp_path / "run", "off"
+    )
     with pytest.raises(UserError, match="found padding s3prl"):
-        listen(configured(voices, upstream=str(tmp_path / "run")))
+        fill_store(configured(voices, upstream=str(tmp_path / "run")))
 
 
 def test_a_run_says_what_it_will_take_and_then_that_all_is_there(
     voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = []
+    message = []
     for _ in range(2):
-        listen(configured(voices), tmp_path / "store")
-        said.append([line for line in capsys.readouterr().err.splitlines() if line.startswith("store")])
-    assert said[0][0].startswith("store     64 utterances (0.01 h) to compute once: 61.4 kB of means, in ")
-    assert said[1][0].startswith("store     64 utterances are there already (means): no audio is read, in ")
-    assert [len(lines) for lines in said] == [1, 1]
+        fill_store(configured(voices), tmp_path / "store")
+        message.append([line for line in capsys.readouterr().err.splitlines() if line.startswith("store")])
+    assert message[0][0].startswith("store     64 utterances (0.01 h) to compute once: 61.4 kB of means, in ")
+    assert message[1][0].startswith("store     64 utterances are there already (means): no audio is read, in ")
+    assert [len(lines) for lines in message] == [1, 1]
 
 
 def falsify(root: Path) -> None:
@@ -363,11 +367,11 @@ def test_check_passes_on_what_is_right_and_stops_at_what_is_not(
 ) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     config = configured(voices, {"emotion": {"pooling": pooling}}, upstream="test_hubert")
-    listen(config, "check")
+    fill_store(config, "check")
     assert "store     checked on 8 utterances: " in capsys.readouterr().err
     falsify(tmp_path / "cache" / "store")
     with pytest.raises(UserError, match=r"Expected the store's answers within .* of the full computation, found .*prune --all"):
-        listen(config, "check")
+        fill_store(config, "check")
 
 
 def test_a_cache_that_cannot_be_written_costs_the_store_and_not_the_run(
@@ -376,13 +380,13 @@ def test_a_cache_that_cannot_be_written_costs_the_store_and_not_the_run(
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "store").write_text("a file in the way")
-    hear(configured(voices), tmp_path / "auto", "auto")
+    run_with_store(configured(voices), tmp_path / "auto", "auto")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("store")]
     assert line.startswith("store     not used, so that features are computed in every step: Expected to write")
     assert "a file stands in the way" in line
     assert "--store off goes without, --store DIR keeps features elsewhere" in line
     with pytest.raises(UserError, match=r"Expected to write .*, found that a file stands in the way"):
-        listen(configured(voices))
+        fill_store(configured(voices))
 
 
 def test_a_disk_that_fills_up_costs_the_store_and_nothing_half_written_stays(
@@ -398,22 +402,22 @@ def test_a_disk_that_fills_up_costs_the_store_and_nothing_half_written_stays(
 
     monkeypatch.setattr(ShardWriter, "append", fill_up)
     with pytest.raises(UserError, match=r"found that the disk is full\. Make room"):
-        listen(configured(voices))
-    assert listen(configured(voices), "auto").kind == "computed"
+        fill_store(configured(voices))
+    assert fill_store(configured(voices), "auto").kind == "computed"
     assert "store     not used, so that features are computed in every step" in capsys.readouterr().err
     assert only_space(tmp_path / "cache" / "store").rows == 20
     monkeypatch.undo()
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
-    later = heard(configured(voices), "on")
-    np.testing.assert_array_equal(later, heard(configured(voices), tmp_path / "own"))
+    later = head_inputs(configured(voices), "on")
+    np.testing.assert_array_equal(later, head_inputs(configured(voices), tmp_path / "own"))
 
 
 def test_a_run_is_not_gone_on_with_from_other_features(voices: Path, tmp_path: Path) -> None:
     config = configured(voices, steps=6)
-    hear(config, tmp_path / "run")
+    run_with_store(config, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()  # as if it had been killed at its end
     with pytest.raises(UserError, match="features: means, float32 -> computed"):
-        hear(config, tmp_path / "run", "off")
+        run_with_store(config, tmp_path / "run", "off")
 
 
 def test_a_run_holds_its_space_as_long_as_it_reads_from_it(voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +430,7 @@ def test_a_run_holds_its_space_as_long_as_it_reads_from_it(voices: Path, tmp_pat
         return backward(*arguments)
 
     monkeypatch.setattr("headwater.runs.run.train", train)
-    hear(configured(voices, {"emotion": {"pooling": "avgmax"}}), tmp_path / "run", str(tmp_path / "store"))
+    run_with_store(configured(voices, {"emotion": {"pooling": "avgmax"}}), tmp_path / "run", str(tmp_path / "store"))
     assert tried == [False]
     assert store_module.remove(only_space(tmp_path / "store").folder)
 
@@ -440,7 +444,7 @@ def recipe_of(config: RunConfig, folder: Path, store: Path) -> Path:
 
 def test_all_processes_of_a_launch_fill_together(voices: Path, tmp_path: Path) -> None:
     config = configured(voices, upstream="test_hubert", steps=6)
-    hear(config, tmp_path / "one", str(tmp_path / "alone"))
+    run_with_store(config, tmp_path / "one", str(tmp_path / "alone"))
     script = Path(__file__).with_name("filling.py")
     start(script, recipe_of(config, tmp_path, tmp_path / "together"), tmp_path / "two", processes=2).finish()
     counts = [int(path.read_text()) for path in sorted(tmp_path.glob("two.rank*"))]
@@ -466,14 +470,14 @@ def test_ctrl_c_while_filling_keeps_what_was_computed(voices: Path, tmp_path: Pa
     assert not [*(tmp_path / "store").glob("*/*.part")]
     there = all_values(tmp_path / "store")
     assert 0 < len(there) < 64
-    listen(config, tmp_path / "store")
-    listen(config, tmp_path / "own")
+    fill_store(config, tmp_path / "store")
+    fill_store(config, tmp_path / "own")
     assert all_values(tmp_path / "store") == all_values(tmp_path / "own")
     assert there.items() <= all_values(tmp_path / "own").items()
 
 
 def test_the_store_is_the_one_class_that_opens_a_space(voices: Path, tmp_path: Path) -> None:
-    listen(configured(voices), tmp_path / "store")
+    fill_store(configured(voices), tmp_path / "store")
     space = only_space(tmp_path / "store")
     described = {
         key: tuple(value) if isinstance(value, list) else value for key, value in space.described.items() if key != "name"
@@ -482,16 +486,16 @@ def test_the_store_is_the_one_class_that_opens_a_space(voices: Path, tmp_path: P
     assert len(Store(tmp_path / "store", store_module.Space(**described), "fbank_no_cmvn").index) == 64
 
 
-def test_a_task_that_draws_crops_hears_as_many_fixed_ones_as_the_store_keeps(tones: Path, tmp_path: Path) -> None:
+def test_a_task_that_draws_crops_gets_as_many_fixed_ones_as_the_store_keeps(tones: Path, tmp_path: Path) -> None:
     mapping = {"task": "sid", "upstream": {"name": "fbank_no_cmvn"}, "corpus": {"data": str(tones), "protocol": "random5"}}
     over = {"sid": {"crop_seconds": 0.2}, "store": {"mode": str(tmp_path / "store"), "crops": 3}}
     config = resolve([{**mapping, **over}])
-    prepared = with_store(prepare(config), make_accelerator(config, CPU), partial(say, CPU))
-    task = prepared.tasks["sid"]
+    setup = with_store(prepare(config), make_accelerator(config, CPU), partial(print_progress, CPU))
+    task = setup.tasks["sid"]
     train = task.splits["train"]
     assert {len(cuts) for cuts in task.crops.values()} == {3}
     drawn = {drawn_of(task, train[0], place, 1, 0).utterance.id for place in range(40)}
     assert drawn == {f"{train[0].utterance.id}#{number}" for number in range(3)}
-    assert any("3 fixed stretches" in note for note in prepared.notes)
+    assert any("3 fixed stretches" in note for note in setup.notes)
     open_ended = replace(task, crops={})
     assert len({drawn_of(open_ended, train[0], place, 1, 0).utterance.start for place in range(40)}) > 30

@@ -35,8 +35,8 @@ TRAINING = {"steps": 20, "batch_size": 8, "eval_every": 5, "save_every": 1, "log
 def mapping_of(table: Path, **over: Any) -> dict[str, Any]:
     """A recipe over the rated tones."""
     corpus = {"data": str(table), "options": {"columns": {"label": "directed"}}}
-    told = {"task": "dsd", "upstream": {"name": "fbank_no_cmvn"}, "corpus": corpus, "training": TRAINING}
-    return merge(told, {"optimizer": {"schedule": "linear"}, **over})
+    report = {"task": "dsd", "upstream": {"name": "fbank_no_cmvn"}, "corpus": corpus, "training": TRAINING}
+    return merge(report, {"optimizer": {"schedule": "linear"}, **over})
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def earlier(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that found its best step to be the tenth."""
     folder = tmp_path_factory.mktemp("final") / "earlier"
     run(resolve([mapping_of(rated)]), folder, QUIET)
-    told = read_json(folder / "result.json")
-    (folder / "result.json").write_text(json.dumps({**told, "best_step": 10}))
+    report = read_json(folder / "result.json")
+    (folder / "result.json").write_text(json.dumps({**report, "best_step": 10}))
     return folder
 
 
@@ -61,10 +61,10 @@ def final(rated: Path, earlier: Path) -> Path:
     return earlier.with_name("final")
 
 
-def test_it_learns_from_every_split_for_the_steps_of_the_earlier_run(final: Path, earlier: Path) -> None:
-    told = read_json(final / "result.json")
-    assert (told["steps"], told["best_step"], told["trained_on_all"]) == (10, 10, 72)
-    assert told["steps_from"] == {"run": str(earlier), "best_steps": [10]}
+def test_it_trains_on_every_split_for_the_steps_of_the_earlier_run(final: Path, earlier: Path) -> None:
+    report = read_json(final / "result.json")
+    assert (report["steps"], report["best_step"], report["trained_on_all"]) == (10, 10, 72)
+    assert report["steps_from"] == {"run": str(earlier), "best_steps": [10]}
     assert len({*read_json(final / "trained_on.json")["heard"]}) == 72
     assert sum(read_json(final / "vocabulary.json")["dsd"]["counts"].values()) == 72
     lines = [json.loads(line) for line in (final / "metrics.jsonl").read_text().splitlines()]
@@ -84,9 +84,9 @@ def test_a_constant_rate_has_no_end_and_an_end_of_its_own_is_kept(rated: Path, t
 
 
 def test_it_has_no_score_and_says_so(final: Path) -> None:
-    told = read_json(final / "result.json")
-    assert (told["scores"], [*final.glob("predictions-*.csv")]) == ({}, [])
-    heading, line = result_table(told).splitlines()
+    report = read_json(final / "result.json")
+    assert (report["scores"], [*final.glob("predictions-*.csv")]) == ({}, [])
+    heading, line = result_table(report).splitlines()
     assert "step 10 (the last)" in heading
     assert line.startswith("trained on all 72 utterances for 10 steps, as ")
     assert "no score: nothing was held out" in line
@@ -101,7 +101,7 @@ def test_the_threshold_is_the_one_that_dev_placed_in_the_earlier_run(final: Path
     assert load_run(final).vocabulary["threshold"] == placed
 
 
-def test_an_expert_that_asks_by_composition_takes_the_threshold_too(rated: Path, tmp_path: Path) -> None:
+def test_an_expert_with_another_tasks_question_takes_the_threshold_too(rated: Path, tmp_path: Path) -> None:
     turbo = {"task": "dsd", "joint_dim": 8}
     over = {"task": "turbo", "turbo": turbo, "text_upstream": {"name": "hashed_words"}, "training": {"steps": 5}}
     run(resolve([mapping_of(rated, **over)]), tmp_path / "earlier", QUIET)
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_finished_one_is_answered_when_the_earlier_run_is_gone(final: Path, tmp_path: Path) -> None:
+def test_a_finished_one_prints_its_table_when_the_earlier_run_is_gone(final: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(final, tmp_path / "run")
     config = resolve([json.loads(json.dumps(read_config(folder)))])
     assert run(config, folder, Runtime("cpu", quiet=True, named=True))["steps"] == 10
@@ -154,15 +154,15 @@ def test_it_is_tested_on_another_corpus_only(final: Path, rated: Path, tmp_path:
         evaluate_run(final, config.only.corpus, config.only.labels, "test", QUIET)
     shutil.copytree(rated.parent, tmp_path / "other")
     other = resolve([mapping_of(tmp_path / "other" / "rated.csv")])
-    told = evaluate_run(final, other.only.corpus, other.only.labels, "test", QUIET)
-    assert 0 <= told["scores"]["test"]["auc"] <= 1
-    assert "step 10 (the last)" in result_table(told)
+    report = evaluate_run(final, other.only.corpus, other.only.labels, "test", QUIET)
+    assert 0 <= report["scores"]["test"]["auc"] <= 1
+    assert "step 10 (the last)" in result_table(report)
 
 
 def test_other_weights_under_the_same_name_are_refused(rated: Path, earlier: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(earlier, tmp_path / "earlier")
-    told = read_json(folder / "identity.json")
-    (folder / "identity.json").write_text(json.dumps({**told, "upstreams": {"audio": "other"}}))
+    report = read_json(folder / "identity.json")
+    (folder / "identity.json").write_text(json.dumps({**report, "upstreams": {"audio": "other"}}))
     with pytest.raises(UserError, match=r"which the steps come from, found other weights \(audio\)\. Name the same ones"):
         run(resolve([final_of(rated, folder)]), tmp_path / "run", QUIET)
 

@@ -44,8 +44,8 @@ def scores(folder: Path) -> torch.Tensor:
 
 def test_gradient_checkpointing_trains_to_the_same_weights(finetuned: RunConfig, tmp_path: Path) -> None:
     less = replace(finetuned, training=replace(finetuned.training, gradient_checkpointing=True))
-    for name, asked in (("plain", finetuned), ("less", less)):
-        run(asked, tmp_path / name, QUIET)
+    for name, requested in (("plain", finetuned), ("less", less)):
+        run(requested, tmp_path / name, QUIET)
     expected, found = weights(tmp_path / "plain"), weights(tmp_path / "less")
     assert any(key.startswith("upstreams.") for key in expected)
     for key, value in expected.items():
@@ -62,8 +62,8 @@ def test_gradient_checkpointing_of_a_frozen_upstream_is_refused(finetuned: RunCo
 
 def test_bf16_finetunes_near_float32_with_finite_gradients_and_float32_weights(finetuned: RunConfig, tmp_path: Path) -> None:
     half = replace(finetuned, training=replace(finetuned.training, precision="bf16"))
-    for name, asked in (("float32", finetuned), ("bf16", half)):
-        run(asked, tmp_path / name, QUIET)
+    for name, requested in (("float32", finetuned), ("bf16", half)):
+        run(requested, tmp_path / name, QUIET)
     lines = [json.loads(line) for line in (tmp_path / "bf16" / "metrics.jsonl").read_text().splitlines()]
     norms = [line["gradient_norm"] for line in lines if line["split"] == "train"]
     assert len(norms) == 4
@@ -77,8 +77,8 @@ def test_features_computed_in_bf16_have_a_space_of_their_own(config: RunConfig, 
     store = replace(config.store, mode=str(tmp_path / "store"))
     for precision in ("float32", "bf16"):
         training = replace(config.training, precision=precision, steps=4)
-        asked = replace(config, upstream=UpstreamConfig("test_hubert"), training=training, store=store)
-        run(asked, tmp_path / precision, QUIET)
+        requested = replace(config, upstream=UpstreamConfig("test_hubert"), training=training, store=store)
+        run(requested, tmp_path / precision, QUIET)
     spaces = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("*/space.json")]
     assert sorted(space["precision"] for space in spaces) == ["bf16", "float32"]
     difference = (scores(tmp_path / "bf16") - scores(tmp_path / "float32")).abs().max()

@@ -26,8 +26,8 @@ from headwater.core.tensors import load_tensors
 from headwater.inference.load import load_run
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import to_mapping
-from headwater.runs.evaluation import Evaluation, keep_own
-from headwater.runs.prepare import Prepared, prepare
+from headwater.runs.evaluation import Evaluation, keep_own_best
+from headwater.runs.prepare import RunSetup, prepare
 from headwater.runs.run import refuse_tiny_steps, refuse_uneven_steps, run
 from headwater.runs.runtime import Runtime, make_accelerator
 from headwater.training.step import Plan, TaskData, step_batches, take_step
@@ -78,14 +78,14 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def gradients(prepared: Prepared, *, names: list[str] | None = None, summed: bool = False) -> dict[str, torch.Tensor]:
+def gradients(setup: RunSetup, *, names: list[str] | None = None, summed: bool = False) -> dict[str, torch.Tensor]:
     """Return the gradient of step 0: task by task, or of the losses' sum in one backward pass."""
-    config, model = prepared.config, prepared.model
+    config, model = setup.config, setup.model
     accelerator = make_accelerator(config, QUIET)
     model.train()
     model.zero_grad()
-    plan = Plan(config.training, config.optimizer, config.seed, prepared.balancer, cosines_every=config.balance.cosines_every)
-    batches = step_batches(prepared.tasks, plan, accelerator, dict.fromkeys(names or prepared.tasks, 0))
+    plan = Plan(config.training, config.optimizer, config.seed, setup.balancer, cosines_every=config.balance.cosines_every)
+    batches = step_batches(setup.tasks, plan, accelerator, dict.fromkeys(names or setup.tasks, 0))
     if summed:
         total = sum(
             (model(name, batch)[0] * share for name, pieces in batches.items() for batch, share in pieces), torch.zeros(())
@@ -106,11 +106,11 @@ def alike(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) ->
 @pytest.mark.parametrize("shared", [False, True], ids=["sums apart", "one sum"])
 def test_backward_task_by_task_gives_the_gradient_of_the_summed_loss(rated: Path, pieces: int | None, shared: bool) -> None:
     values = three_tasks(rated, {"training": {"piece_size": pieces, "piece_overhead": 100.0}, "shared_weights": shared})
-    prepared = prepare(resolve([values]))
-    found = gradients(prepared)
+    setup = prepare(resolve([values]))
+    found = gradients(setup)
     assert any(name.startswith("upstreams.") for name in found)
-    assert all(any(name.startswith(f"experts.{task}.") for name in found) for task in prepared.tasks)
-    assert alike(found, gradients(prepared, summed=True)) <= 1e-6
+    assert all(any(name.startswith(f"experts.{task}.") for name in found) for task in setup.tasks)
+    assert alike(found, gradients(setup, summed=True)) <= 1e-6
 
 
 def test_apart_for_cosines_and_together_the_gradient_is_the_same(rated: Path) -> None:
@@ -158,19 +158,19 @@ class Live(TorchDispatchMode):
 def test_a_step_of_several_tasks_holds_little_more_than_the_largest_of_them(balance: str, rated: Path) -> None:
     sizes = {"tasks": {name: {"batch_size": size} for name, size in (("emotion", 16), ("avd", 12), ("dsd", 8))}}
     layers = (sizes, {"balance": {"method": balance}, "training": {"piece_overhead": 100.0}})
-    prepared = prepare(resolve([three_tasks(rated, *layers)]))
+    setup = prepare(resolve([three_tasks(rated, *layers)]))
     peaks = {}
-    for names in ([*prepared.tasks], *([name] for name in prepared.tasks)):
+    for names in ([*setup.tasks], *([name] for name in setup.tasks)):
         gc.collect()
         with Live() as live:
-            found = gradients(prepared, names=names)
+            found = gradients(setup, names=names)
         peaks[len(names), names[0]] = live.peak
         del found
     largest = max(peak for (count, _), peak in peaks.items() if count == 1)
     assert largest > 2e6  # activations, not only weights
     assert peaks[3, "emotion"] <= 1.2 * largest, peaks
     with Live() as live:
-        gradients(prepared, summed=True)
+        gradients(setup, summed=True)
     assert live.peak > 1.2 * largest  # one graph over all of them would not fit there
 
 
@@ -178,12 +178,12 @@ def test_a_step_of_all_six_tasks_holds_little_more_than_the_largest_of_them() ->
     pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
     corpus = {"demo": True, "demo_scale": 0.05, "missing_text": "drop"}
     tasks: dict[str, Any] = {name: {"batch_size": 4, "corpus": corpus} for name in ("emotion", "avd", "dsd", "ks", "sid", "asr")}
-    prepared = prepare(resolve([{"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks}]))
+    setup = prepare(resolve([{"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks}]))
     peaks = []
     for names in ([*tasks], *([name] for name in tasks)):
         gc.collect()
         with Live() as live:
-            found = gradients(prepared, names=names)
+            found = gradients(setup, names=names)
         peaks.append(live.peak)
         del found
     assert peaks[0] <= 1.2 * max(peaks[1:]), peaks
@@ -221,8 +221,8 @@ def test_two_processes_compute_what_one_does(case: str, rated: Path, single_proc
     weights, others = (load_tensors(RunFolder(place).last)[0] for place in (single_process / case, tmp_path / "two"))
     assert weights.keys() == others.keys()
     # softmax cancels a key's bias: its gradient is rounding noise, which Adam makes as large as any other
-    learnt = [key for key in weights if not key.startswith("optimizer.") and not key.endswith("k_proj.bias")]
-    assert max(float((weights[key] - others[key]).abs().max()) for key in learnt) <= 1e-5
+    learned = [key for key in weights if not key.startswith("optimizer.") and not key.endswith("k_proj.bias")]
+    assert max(float((weights[key] - others[key]).abs().max()) for key in learned) <= 1e-5
 
 
 def test_a_head_that_no_step_used_keeps_its_weights_and_the_optimizers_state(rated: Path, tmp_path: Path) -> None:
@@ -301,11 +301,11 @@ def test_what_dev_decides_on_the_way_is_no_part_of_training(rated: Path, tmp_pat
         placed = task.with_vocabulary({**task.expert.vocabulary, "threshold": 0.9})
         return Evaluation(placed, {}, {})
 
-    keep_own(tmp_path, (), evaluate, Accelerator(cpu=True), task)
+    keep_own_best(tmp_path, (), evaluate, Accelerator(cpu=True), task)
     assert task.expert.vocabulary["threshold"] == 0.5
 
 
-def test_one_task_of_a_joint_run_is_asked_by_its_name(rated: Path, tmp_path: Path) -> None:
+def test_one_task_of_a_joint_run_predicts_by_its_name(rated: Path, tmp_path: Path) -> None:
     small = {"upstream": {"name": "fbank_no_cmvn", "trainable": False}, "training": {"steps": 4, "eval_every": 4}}
     run(resolve([three_tasks(rated, small)]), tmp_path, QUIET)
     sound = str(rated.with_name("00.wav"))
@@ -320,7 +320,7 @@ def test_a_step_that_the_processes_cannot_share_is_refused(rated: Path) -> None:
     with pytest.raises(UserError, match="one utterance of 'emotion' in a step for each of 5 processes, found batch_size=4"):
         refuse_tiny_steps(config, 5)
     refuse_tiny_steps(config, 4)
-    prepared = prepare(config)
+    setup = prepare(config)
     with pytest.raises(UserError, match=r"batch_size of 'avd' that 3 processes share evenly .* -o tasks.avd.batch_size=3"):
-        refuse_uneven_steps(prepared, 3)
-    refuse_uneven_steps(prepared, 2)
+        refuse_uneven_steps(setup, 3)
+    refuse_uneven_steps(setup, 2)

@@ -19,7 +19,7 @@ from headwater.commands import downstream, mtl
 from headwater.core.errors import UserError
 from headwater.core.files import read_json
 from headwater.core.options import merge
-from headwater.core.run_folder import BEST, LAST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.inference.evaluate import evaluate_run
 from headwater.inference.export.export import export_run
@@ -152,14 +152,14 @@ def test_a_joint_run_begun_before_there_was_a_store_goes_on_without(runs: Path, 
 # text
 
 
-def test_a_task_that_listens_alone_has_no_text_beside_tasks_that_read(rated: Path) -> None:
-    prepared = prepare(resolve([mapping_of(rated)]))
-    assert {name: task.source.roles for name, task in prepared.tasks.items()} == {
+def test_a_task_on_audio_alone_has_no_text_beside_tasks_with_text(rated: Path) -> None:
+    setup = prepare(resolve([mapping_of(rated)]))
+    assert {name: task.source.roles for name, task in setup.tasks.items()} == {
         "emotion": ("audio", "text"),
         "dsd": ("audio", "text"),
         "avd": ("audio",),
     }
-    sums = {key.removeprefix("sums.").split(".weights")[0] for key in prepared.model.state_dict() if key.startswith("sums.")}
+    sums = {key.removeprefix("sums.").split(".weights")[0] for key in setup.model.state_dict() if key.startswith("sums.")}
     assert {name.rsplit(".", 1)[0] for name in sums} == {"emotion.audio", "emotion.text", "dsd.audio", "dsd.text", "avd.audio"}
 
 
@@ -172,8 +172,8 @@ def test_a_task_without_text_needs_no_transcripts(rated: Path, tmp_path: Path) -
         for number, line in enumerate(lines)
     ]
     silent.write_text("\n".join(rows) + "\n")
-    prepared = prepare(resolve([mapping_of(rated, {"tasks": {"avd": {"corpus": {"data": str(silent)}}}})]))
-    assert len(prepared.tasks["avd"].splits["train"]) == len(prepared.tasks["emotion"].splits["train"])
+    setup = prepare(resolve([mapping_of(rated, {"tasks": {"avd": {"corpus": {"data": str(silent)}}}})]))
+    assert len(setup.tasks["avd"].splits["train"]) == len(setup.tasks["emotion"].splits["train"])
     with pytest.raises(UserError, match="emotion: Expected a transcript"):
         prepare(resolve([mapping_of(rated, {"tasks": {"emotion": {"corpus": {"data": str(silent)}}}})]))
 
@@ -201,7 +201,7 @@ def test_roles_are_part_of_what_a_run_is_where_they_are_named(rated: Path) -> No
         ({"select": "metric"}, "Expected 'select' to be one of last, gain, found 'metric'"),
     ],
 )
-def test_wrong_options_of_several_tasks_are_answered(over: dict[str, Any], expected: str, rated: Path) -> None:
+def test_wrong_options_of_several_tasks_are_reported(over: dict[str, Any], expected: str, rated: Path) -> None:
     with pytest.raises(UserError, match=expected):
         resolve([mapping_of(rated, over)])
 
@@ -233,7 +233,7 @@ def test_of_a_joint_run_with_one_task_it_is_plain_which(rated: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("task", ["emotion", "avd"])
-def test_an_exported_task_answers_as_it_does_in_the_joint_run(task: str, runs: Path, rated: Path, tmp_path: Path) -> None:
+def test_an_exported_task_computes_as_it_does_in_the_joint_run(task: str, runs: Path, rated: Path, tmp_path: Path) -> None:
     export_run(runs / "computed", tmp_path / "exported", task=task)
     sound, text = rated.with_name("03.wav"), None if task == "avd" else "sad computer please"
     scores = [run.predict(sound, text).scores for run in (loaded(runs / "computed", task), loaded(tmp_path / "exported"))]
@@ -263,7 +263,7 @@ def test_a_task_is_tested_on_another_corpus(runs: Path, rated: Path, tmp_path: P
 def test_a_head_of_a_joint_run_is_the_start_of_a_single_one(runs: Path, rated: Path) -> None:
     over = {"tasks": {"dsd": {"init_head": str(runs / "computed")}}}
     model = prepare(alone(resolve([mapping_of(rated, over)]), "dsd")).model
-    weights, _ = load_tensors(runs / "computed" / BEST)
+    weights, _ = load_tensors(RunFolder(runs / "computed").best)
     own = {key: value for key, value in weights.items() if ".dsd." in key}
     state = model.trained_state()
     assert own.keys() == state.keys()
@@ -301,7 +301,7 @@ def test_groups_of_each_task_are_scored_apart(typed: Callable[..., str], tmp_pat
         assert sum(row["num_utterances"] for row in groups.values()) == 12
 
 
-def test_groups_of_a_finished_joint_run_are_asked_of_a_task(typed: Callable[..., str], tmp_path: Path) -> None:
+def test_groups_of_a_finished_joint_run_belong_to_a_task(typed: Callable[..., str], tmp_path: Path) -> None:
     typed()
     with pytest.raises(UserError, match=r"Now: -m evaluate -e .*plan -d TASK --by speaker"):
         typed("--by speaker")
@@ -342,7 +342,7 @@ def test_a_sweep_of_several_tasks_is_chosen_by_gain_or_refused(typed: Callable[.
 def test_stages_of_a_joint_run_start_from_one_another(typed: Callable[..., str], tmp_path: Path) -> None:
     heads = {"tasks": {name: {"init_head": "stage:first"} for name in ("emotion", "dsd")}}
     typed(stages={"first": {}, "second": {"optimizer": {"lr": 1e-30}, **heads}})
-    first, second = (load_tensors(tmp_path / "plan" / name / BEST)[0] for name in ("first", "second"))
+    first, second = (load_tensors(RunFolder(tmp_path / "plan" / name).best)[0] for name in ("first", "second"))
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[key], second[key]) for key in first)
     assert read_json(tmp_path / "plan" / "second" / "identity.json")["init_heads"].keys() == {"emotion", "dsd"}
@@ -385,7 +385,7 @@ def final(runs: Path, rated: Path) -> Path:
     return runs / "final"
 
 
-def test_a_final_joint_model_learns_from_every_split_for_the_steps_of_the_earlier_run(final: Path) -> None:
+def test_a_final_joint_model_trains_on_every_split_for_the_steps_of_the_earlier_run(final: Path) -> None:
     result = read_json(final / "result.json")
     assert (result["steps"], result["best_step"]) == (6, 6)
     assert result["trained_on_all"] == {"emotion": 72, "dsd": 72, "avd": 72}
@@ -454,4 +454,4 @@ def test_stages_beside_a_scenario_are_refused(rated: Path, tmp_path: Path) -> No
 
 
 def test_the_last_weights_are_kept_beside_the_best(runs: Path) -> None:
-    assert all((runs / "computed" / name).is_file() for name in (LAST, BEST))
+    assert all(path.is_file() for path in (RunFolder(runs / "computed").last, RunFolder(runs / "computed").best))

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Folder:
     return make
 
 
-def heard(*ids: str, corpus: str = "emodb") -> dict[str, Any]:
+def trained_on_json(*ids: str, corpus: str = "emodb") -> dict[str, Any]:
     """What a run of one task was trained on."""
     return {"corpus": corpus, "heard": [*ids]}
 
@@ -54,58 +54,62 @@ FINETUNED = {"upstream": {"name": "hubert", "trainable": True}}
 FROZEN = {"upstream": {"name": "hubert", "trainable": False}}
 
 
-def told(place: Path, corpus: Corpus = CORPUS) -> tuple[str, ...]:
+def notes_of(place: Path, corpus: Corpus = CORPUS) -> tuple[str, ...]:
     """What is said of a run that hears through an upstream."""
     return leakage_notes(RunConfig(upstream=UpstreamConfig(str(place))), TaskConfig("emotion"), corpus, SPLITS)
 
 
-def test_a_finetuned_upstream_that_has_heard_dev_and_test_is_told_of(folder: Folder) -> None:
-    place = folder("run", heard("a", "d", "f", "g"), **FINETUNED)
-    (note,) = told(place)
+def test_a_finetuned_upstream_trained_on_dev_and_test_gives_a_note(folder: Folder) -> None:
+    place = folder("run", trained_on_json("a", "d", "f", "g"), **FINETUNED)
+    (note,) = notes_of(place)
     counts = "1 of the 2 dev utterances and 2 of the 3 test utterances"
-    assert note == f"the upstream '{place}' has learnt from {counts}: their scores say little"
+    assert note == f"the upstream '{place}' was trained on {counts}: their scores say little"
 
 
 def test_so_is_one_of_several_tasks_and_one_below_a_frozen_or_an_exported_one(folder: Folder) -> None:
-    first = folder("first", {"er": heard("f"), "sid": heard("g", corpus="voxceleb1"), "dsd": heard("h")}, **FINETUNED)
-    second = folder("second", heard("a"), upstream={"name": str(first), "trainable": False})
+    first = folder(
+        "first",
+        {"er": trained_on_json("f"), "sid": trained_on_json("g", corpus="voxceleb1"), "dsd": trained_on_json("h")},
+        **FINETUNED,
+    )
+    second = folder("second", trained_on_json("a"), upstream={"name": str(first), "trainable": False})
     third = folder("third", None, upstream={"name": "hubert", "path": str(second), "trainable": True})
-    assert "2 of the 3 test" in told(first)[0]
-    assert "2 of the 3 test" in told(third)[0]
+    assert "2 of the 3 test" in notes_of(first)[0]
+    assert "2 of the 3 test" in notes_of(third)[0]
 
 
 def test_so_are_whole_sessions(folder: Folder) -> None:
-    trained = {**heard(), "sessions": ["s_f", "s_h"]}
-    assert "2 of the 3 test" in told(folder("run", trained, **FINETUNED))[0]
+    trained = {**trained_on_json(), "sessions": ["s_f", "s_h"]}
+    assert "2 of the 3 test" in notes_of(folder("run", trained, **FINETUNED))[0]
 
 
-def test_a_head_is_told_of_though_its_upstream_was_frozen(folder: Folder) -> None:
-    place = folder("run", heard("f"), **FROZEN, init_head=str(folder("first", heard("g"), **FROZEN)))
+def test_a_head_gives_a_note_though_its_upstream_was_frozen(folder: Folder) -> None:
+    place = folder("run", trained_on_json("f"), **FROZEN, init_head=str(folder("first", trained_on_json("g"), **FROZEN)))
     config, task = RunConfig(upstream=UpstreamConfig("hubert")), TaskConfig("emotion", init_head=str(place))
     assert leakage_notes(config, task, CORPUS, SPLITS) == (
         f"the head of '{place}' has learnt from 2 of the 3 test utterances: their scores say little",
     )
 
 
-def test_what_heard_nothing_that_is_scored_is_not_told_of(folder: Folder) -> None:
-    assert told(folder("frozen", heard("f"), **FROZEN)) == ()
-    assert told(folder("train", heard("a", "b"), **FINETUNED)) == ()
-    assert told(folder("corpus", heard("f", corpus="iemocap"), **FINETUNED)) == ()
-    assert told(folder("exported", None, **FINETUNED)) == ()
-    demo = folder("demo", heard("f"), marks=["DEMO"], **FINETUNED)  # whose ids are those of real utterances
-    assert told(demo) == ()
-    assert len(told(demo, replace(CORPUS, demo=True))) == 1
-    circle = folder("circle", heard(), upstream={"name": "circle", "trainable": False})
-    assert told(circle) == ()
+def test_what_was_trained_on_nothing_that_is_scored_gives_no_note(folder: Folder) -> None:
+    assert notes_of(folder("frozen", trained_on_json("f"), **FROZEN)) == ()
+    assert notes_of(folder("train", trained_on_json("a", "b"), **FINETUNED)) == ()
+    assert notes_of(folder("corpus", trained_on_json("f", corpus="iemocap"), **FINETUNED)) == ()
+    assert notes_of(folder("exported", None, **FINETUNED)) == ()
+    demo = folder("demo", trained_on_json("f"), marks=["DEMO"], **FINETUNED)  # whose ids are those of real utterances
+    assert notes_of(demo) == ()
+    assert len(notes_of(demo, replace(CORPUS, demo=True))) == 1
+    circle = folder("circle", trained_on_json(), upstream={"name": "circle", "trainable": False})
+    assert notes_of(circle) == ()
 
 
 @pytest.fixture
 def leaking(finished: Path, tones: Path, tmp_path: Path) -> Path:
     """A run over the tones that has heard the test split."""
     place = shutil.copytree(finished, tmp_path / "leaking")
-    told = read_json(place / "trained_on.json")
+    notes_of = read_json(place / "trained_on.json")
     seen = [f"{tones.parent}/{number:02d}.wav 0" for number in range(60, 72)]
-    (place / "trained_on.json").write_text(json.dumps({**told, "heard": seen}))
+    (place / "trained_on.json").write_text(json.dumps({**notes_of, "heard": seen}))
     return place
 
 

@@ -73,7 +73,7 @@ def test_a_run_says_of_each_role_where_its_features_came_from(stored_and_compute
     assert kinds == ["audio means, float32; text means, float32", "audio computed; text computed"]
 
 
-def test_a_stored_run_goes_on_as_it_heard(stored_and_computed: dict[str, Path], rated: Path, tmp_path: Path) -> None:
+def test_a_stored_run_resumes_from_the_same_features(stored_and_computed: dict[str, Path], rated: Path, tmp_path: Path) -> None:
     shutil.copytree(stored_and_computed["stored"], tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(UserError, match=r"features: audio means, float32; text means, float32 -> audio computed; text computed"):
@@ -91,7 +91,7 @@ def test_the_check_compares_both_roles_with_the_full_computation(
 
 
 @pytest.fixture
-def unheard(rated: Path, tmp_path: Path) -> Path:
+def table_alone(rated: Path, tmp_path: Path) -> Path:
     """The table alone: none of its audio files is there."""
     path = tmp_path / "unheard.csv"
     path.write_text(rated.read_text())
@@ -99,31 +99,31 @@ def unheard(rated: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_a_run_that_only_reads_opens_no_audio(unheard: Path, tmp_path: Path, mode: str) -> None:
+def test_a_run_that_only_reads_opens_no_audio(table_alone: Path, tmp_path: Path, mode: str) -> None:
     over = {"text_upstream": {"name": "hashed_words"}, "corpus": {"options": {"columns": {"label": "directed"}}}}
-    run(resolve([mapping_of(unheard, {**over, "task": "dsd", "store": {"mode": mode}})]), tmp_path / "run", QUIET)
+    run(resolve([mapping_of(table_alone, {**over, "task": "dsd", "store": {"mode": mode}})]), tmp_path / "run", QUIET)
     assert result(tmp_path / "run")["num_utterances"]["test"] == 12
-    answer = load_run(tmp_path / "run").predict("nowhere.wav", "so computer please")
-    assert answer.scores is not None
-    assert sum(answer.scores.values()) == pytest.approx(1)
+    prediction = load_run(tmp_path / "run").predict("nowhere.wav", "so computer please")
+    assert prediction.scores is not None
+    assert sum(prediction.scores.values()) == pytest.approx(1)
 
 
-def test_a_run_that_hears_finds_the_missing_audio(unheard: Path, tmp_path: Path) -> None:
+def test_a_run_with_audio_finds_the_missing_files(table_alone: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Expected readable audio for all 72 utterances, found 72 broken"):
-        run(resolve([mapping_of(unheard, BOTH)]), tmp_path / "run", QUIET)
+        run(resolve([mapping_of(table_alone, BOTH)]), tmp_path / "run", QUIET)
 
 
 # what a run is
 
 
-def test_a_changed_transcript_makes_another_run(unheard: Path, tmp_path: Path) -> None:
+def test_a_changed_transcript_makes_another_run(table_alone: Path, tmp_path: Path) -> None:
     text_only = {"text_upstream": {"name": "hashed_words"}}
-    run(resolve([mapping_of(unheard, text_only)]), tmp_path / "run", QUIET)
-    lines = unheard.read_text().splitlines()
+    run(resolve([mapping_of(table_alone, text_only)]), tmp_path / "run", QUIET)
+    lines = table_alone.read_text().splitlines()
     lines[5] = lines[5].replace("they say", "they said").replace("please", "pleases")
-    unheard.write_text("\n".join(lines) + "\n")
+    table_alone.write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"corpus: \w+ -> \w+"):
-        run(resolve([mapping_of(unheard, text_only)]), tmp_path / "run", QUIET)
+        run(resolve([mapping_of(table_alone, text_only)]), tmp_path / "run", QUIET)
 
 
 def test_a_run_that_does_not_read_does_not_mind_a_transcript(rated: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def directed(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_dev_places_the_threshold_that_is_kept_and_told_with_its_errors(directed: Path) -> None:
+def test_dev_places_the_threshold_that_is_kept_and_printed_with_its_errors(directed: Path) -> None:
     threshold = json.loads((directed / "vocabulary.json").read_text())["dsd"]["threshold"]
     found = result(directed)
     assert threshold != 0.5
@@ -168,7 +168,7 @@ def test_dev_places_the_threshold_that_is_kept_and_told_with_its_errors(directed
         assert (directed / "plots" / f"det-{split}.png").is_file()
 
 
-def test_predict_answers_by_the_runs_own_threshold(directed: Path, rated: Path, tmp_path: Path) -> None:
+def test_predict_decides_by_the_runs_own_threshold(directed: Path, rated: Path, tmp_path: Path) -> None:
     shutil.copytree(directed, tmp_path / "run")
     path = tmp_path / "run" / "vocabulary.json"
     vocabulary, labels = json.loads(path.read_text()), []
@@ -220,9 +220,9 @@ def test_two_views_are_one_pass_doubled_where_an_upstream_is_trained_and_none_mo
     trainable: bool, heard_twice: int, rated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = {**BOTH, "task": "turbo", "turbo": {"joint_dim": 16}, "text_upstream": {"name": "test_bert", "trainable": trainable}}
-    prepared = prepare(resolve([mapping_of(rated, over)]))
-    model, passes = prepared.model, []
-    for role, upstream in prepared.upstreams.items():
+    setup = prepare(resolve([mapping_of(rated, over)]))
+    model, passes = setup.model, []
+    for role, upstream in setup.upstreams.items():
 
         def noted(*given: Any, role: str = role, forward: Any = upstream.forward, **options: Any) -> Any:
             """Note how many rows come back."""
@@ -231,7 +231,7 @@ def test_two_views_are_one_pass_doubled_where_an_upstream_is_trained_and_none_mo
             return layers
 
         monkeypatch.setattr(upstream, "forward", noted)
-    task = prepared.tasks["turbo"]
+    task = setup.tasks["turbo"]
     batch = task.source.batch(task.splits["train"][:4])
     _, output = model.train()("turbo", batch)
     assert passes == [("audio", 4), ("text", heard_twice)]
@@ -292,9 +292,9 @@ def test_a_finetuned_reader_is_loaded_as_it_was_trained(turbo: Path, rated: Path
     table = [line.split(",") for line in rated.read_text().splitlines() if ",test," in line]
     expected = scores(turbo / "run")
     for row, values in list(zip(table, expected, strict=True))[:3]:
-        answer = loaded.predict(rated.parent / row[0], row[4])
-        assert answer.scores is not None
-        assert [*answer.scores.values()] == pytest.approx(values.tolist(), abs=1e-5)
+        prediction = loaded.predict(rated.parent / row[0], row[4])
+        assert prediction.scores is not None
+        assert [*prediction.scores.values()] == pytest.approx(values.tolist(), abs=1e-5)
     fresh = load_run(turbo / "run").predict(rated.parent / table[0][0], "something else altogether")
     assert fresh.scores != loaded.predict(rated.parent / table[0][0], table[0][4]).scores
 
@@ -326,7 +326,7 @@ def test_modality_dropout_withholds_the_text_of_its_share_in_training_alone() ->
 
 
 @pytest.mark.parametrize("task", ["emotion", "avd"])
-def test_modality_dropout_lets_a_run_answer_without_text(task: str, rated: Path, tmp_path: Path) -> None:
+def test_modality_dropout_lets_a_run_predict_without_text(task: str, rated: Path, tmp_path: Path) -> None:
     run(resolve([mapping_of(rated, dropping(0.5, task))]), tmp_path, QUIET)
     whole = load_run(tmp_path)
     deaf = whole.without_text()
@@ -338,7 +338,7 @@ def test_modality_dropout_lets_a_run_answer_without_text(task: str, rated: Path,
         whole.predict(audio)
 
 
-def test_what_was_learnt_without_text_is_right_without_it(rated: Path, tmp_path: Path) -> None:
+def test_what_was_trained_without_text_is_right_without_it(rated: Path, tmp_path: Path) -> None:
     run(resolve([mapping_of(rated, dropping(0.5, "emotion"))]), tmp_path, QUIET)
     deaf = load_run(tmp_path).without_text()
     rows = [line.split(",") for line in rated.read_text().splitlines() if ",test," in line]

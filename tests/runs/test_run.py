@@ -60,7 +60,7 @@ def test_a_run_folder_is_whole(finished: Path) -> None:
     assert not list(finished.rglob("*.tmp"))
 
 
-def test_tones_are_learnt(finished: Path) -> None:
+def test_tones_can_be_trained(finished: Path) -> None:
     assert numbers(finished)["scores"]["test"]["ua"] >= 0.75
 
 
@@ -95,8 +95,8 @@ def test_a_changed_corpus_in_the_same_folder_is_refused(config: RunConfig, tmp_p
         run(other, tmp_path, QUIET)
 
 
-def test_a_second_process_is_told_who_holds_the_folder(config: RunConfig, tmp_path: Path) -> None:
-    with RunFolder(tmp_path).held():
+def test_a_second_process_gets_the_name_of_the_holder(config: RunConfig, tmp_path: Path) -> None:
+    with RunFolder(tmp_path).locked():
         script = "from pathlib import Path; from headwater.core.run_folder import RunFolder as R\nwith R(Path('.')).held(): pass"
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "holds it" in done.stderr
@@ -232,7 +232,7 @@ def test_the_command_and_the_library_agree(finished: Path, headwater: Callable[.
     assert "emotion" in done.stdout
 
 
-def test_a_finished_run_is_not_answered_for_other_labels(config: RunConfig, tmp_path: Path, tones: Path) -> None:
+def test_a_finished_run_prints_no_table_for_other_labels(config: RunConfig, tmp_path: Path, tones: Path) -> None:
     table = tones.with_name("edited.csv")
     table.write_text(tones.read_text())
     edited = config.with_only(replace(config.only, corpus=replace(config.only.corpus, data=str(table))))

@@ -26,7 +26,7 @@ TELLING = 5  # the layer that holds the label
 class OneTellingLayer(Upstream):
     """Noise in every layer, of the same norm; layer 5 also says how high the tone is. It counts what it hears."""
 
-    heard = 0
+    result = 0
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def peak(values: np.ndarray) -> int:
     return int(values[0].argmax())
 
 
-def test_all_heads_of_a_probe_hear_each_utterance_once(folder: Path) -> None:
+def test_all_heads_of_a_probe_share_one_pass_over_each_utterance(folder: Path) -> None:
     assert folder.is_dir()
     assert OneTellingLayer.heard == 2 * 72
 

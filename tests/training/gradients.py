@@ -23,14 +23,14 @@ def main(recipe: str, out: str, piece_size: str) -> None:
     config = resolve([read_yaml(recipe)])
     config = replace(config, training=replace(config.training, piece_size=int(piece_size) or None))
     accelerator = make_accelerator(config, Runtime("cpu", quiet=True))
-    prepared = prepare(config)
-    model, _ = accelerator.prepare(prepared.model, make_optimizer(prepared.model, config, prepared.balancer))
+    setup = prepare(config)
+    model, _ = accelerator.prepare(setup.model, make_optimizer(setup.model, config, setup.balancer))
     model.train()
-    plan = Plan(config.training, config.optimizer, config.seed, prepared.balancer)
-    batches = step_batches(prepared.tasks, plan, accelerator, {config.only.task: 3})
+    plan = Plan(config.training, config.optimizer, config.seed, setup.balancer)
+    batches = step_batches(setup.tasks, plan, accelerator, {config.only.task: 3})
     [loss] = take_step(model, batches, accelerator, plan, 3).losses.values()
     [pieces] = batches.values()
-    gradients = {name: value.grad for name, value in prepared.model.named_parameters() if value.grad is not None}
+    gradients = {name: value.grad for name, value in setup.model.named_parameters() if value.grad is not None}
     if accelerator.is_main_process:
         torch.save({"gradients": gradients, "pieces": len(pieces), "loss": loss}, out)
 

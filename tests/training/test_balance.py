@@ -182,7 +182,7 @@ def test_cagrad_and_nash_mtl_run_where_their_solvers_are() -> None:
     assert torch.equal(nash.combine(rows), first)  # a function of the step alone: a resumed run goes on alike
 
 
-def test_an_uncertain_task_weighs_less_and_its_variance_is_learnt() -> None:
+def test_an_uncertain_task_weighs_less_and_its_variance_is_trained() -> None:
     balancer = make_balancer(BalanceConfig("uncertainty"), ["one", "two"])
     hill = Hill({"one": (1, 2), "two": (3, -1)}, steep={"one": 0.0, "two": 9.0})  # at w = 0 the losses are 0 and 9
     step(hill, balancer)
@@ -222,7 +222,7 @@ def test_gradnorm_equalises_gradients_that_differ_a_hundredfold() -> None:
     assert sum(balancer.weights().values()) == pytest.approx(2.0)
 
 
-def test_gradnorm_equalises_two_quadratic_tasks_while_they_are_learnt() -> None:
+def test_gradnorm_equalises_two_quadratic_tasks_while_they_are_trained() -> None:
     tasks = ["steep", "flat"]
     hill = Hill({"steep": (0, 0), "flat": (0, 0)}, steep={"steep": 100.0, "flat": 1.0})
     balancer = make_balancer(BalanceConfig("gradnorm", alpha=0.0), tasks)

@@ -207,7 +207,7 @@ class Mirror(BaseHTTPRequestHandler):
     """A hub of one folder, enough of it for the hub's library to fetch the files by name."""
 
     folder: Path
-    asked: list[str]
+    requested: list[str]
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
@@ -247,7 +247,7 @@ class Mirror(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
-def test_a_mirror_is_asked_for_the_files_needed_and_no_others(weights: str, tmp_path: Path) -> None:
+def test_a_mirror_gets_requests_for_the_files_needed_and_no_others(weights: str, tmp_path: Path) -> None:
     Mirror.folder, Mirror.asked = save(tmp_path / "model"), []
     expected = load_upstream("test_hubert").weights_hash()
     torch.save(tiny_model("test_hubert").state_dict(), Mirror.folder / "pytorch_model.bin")
@@ -314,11 +314,11 @@ UNREADABLE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_file_that_is_not_read_is_told_by_what_is_in_it(what: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    make, said = UNREADABLE[what]
+def test_a_file_that_is_not_read_is_known_by_its_content(what: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    make, fragments = UNREADABLE[what]
     make(tmp_path / "odd.pt")
     recwarn.clear()
-    with pytest.raises(UserError, match=said) as refused:
+    with pytest.raises(UserError, match=fragments) as refused:
         read_torch_file(tmp_path / "odd.pt")
     assert "weights_only" not in str(refused.value), "torch's advice is to run the file's code"
     assert not recwarn.list

@@ -45,7 +45,7 @@ def save_finetuned(folder: Path, upstreams: dict[str, Upstream]) -> None:
         RunFolder(folder).architecture(role).write_text(json.dumps(one.architecture()), encoding="utf-8")
 
 
-def test_of_two_finetuned_upstreams_the_one_that_is_asked_for_comes_back(tmp_path: Path, speechlike: Any) -> None:
+def test_of_two_finetuned_upstreams_the_one_that_is_requested_comes_back(tmp_path: Path, speechlike: Any) -> None:
     # neither name could be loaded here: the run folder is all that is needed
     folder = run_of(tmp_path, {"name": "hubert", "trainable": True}, {"name": "gpt2", "trainable": True})
     upstreams = {"audio": moved("test_hubert"), "text": moved("test_gpt2")}
@@ -69,7 +69,7 @@ def test_a_finetuned_reader_can_be_pruned(tmp_path: Path) -> None:
         assert torch.equal(cut(TEXTS).values[1], whole(TEXTS).values[1])
 
 
-def test_a_run_that_only_reads_is_no_listener(tmp_path: Path) -> None:
+def test_a_run_on_text_only_is_no_audio_upstream(tmp_path: Path) -> None:
     folder = run_of(tmp_path, {}, {"name": "test_bert"})
     assert load_upstream(str(folder)).spec.modality == "text"
     with pytest.raises(UserError, match=r"Expected a run with an upstream for audio in .*, found one for text only"):

@@ -21,7 +21,7 @@ def random_layers(
     return [value.to(dtype).requires_grad_(requires_grad) for value in values]
 
 
-def learnt_sum(normalize: bool = False, dtype: torch.dtype = torch.float64) -> WeightedSum:
+def learned_sum(normalize: bool = False, dtype: torch.dtype = torch.float64) -> WeightedSum:
     weighted_sum = WeightedSum(NUM_LAYERS, normalize)
     weighted_sum.logits.data.copy_(torch.linspace(-1, 1, NUM_LAYERS))
     return weighted_sum.to(dtype)
@@ -36,7 +36,7 @@ def stacked(logits: Tensor, values: list[Tensor], normalize: bool) -> Tensor:
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_values_and_gradients_equal_stack_and_einsum(normalize: bool, requires_grad: bool) -> None:
-    weighted_sum, values = learnt_sum(normalize), random_layers(requires_grad=requires_grad)
+    weighted_sum, values = learned_sum(normalize), random_layers(requires_grad=requires_grad)
     wanted = [weighted_sum.logits, *values] if requires_grad else [weighted_sum.logits]
     direction = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     ours = weighted_sum(Layers(values, (3, 2))).values
@@ -51,7 +51,7 @@ def test_values_and_gradients_equal_stack_and_einsum(normalize: bool, requires_g
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_gradients_equal_finite_differences(normalize: bool, requires_grad: bool) -> None:
-    weighted_sum, values = learnt_sum(normalize), random_layers(requires_grad=requires_grad)
+    weighted_sum, values = learned_sum(normalize), random_layers(requires_grad=requires_grad)
 
     def mixed(logits: Tensor, *layers: Tensor) -> Tensor:
         frames = torch.func.functional_call(weighted_sum, {"logits": logits}, (Layers(layers, (3, 2)),))
@@ -64,16 +64,16 @@ def test_gradients_equal_finite_differences(normalize: bool, requires_grad: bool
 def test_weights_start_uniform_and_stay_a_mixture() -> None:
     weighted_sum = WeightedSum(NUM_LAYERS)
     assert weighted_sum.weights.tolist() == pytest.approx([1 / NUM_LAYERS] * NUM_LAYERS)
-    learnt = learnt_sum().weights
-    assert not learnt.requires_grad
-    assert learnt.sum().item() == pytest.approx(1.0)
-    assert learnt[-1] > learnt[0] > 0
+    learned = learned_sum().weights
+    assert not learned.requires_grad
+    assert learned.sum().item() == pytest.approx(1.0)
+    assert learned[-1] > learned[0] > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_half_precision_layers_are_summed_in_float32_and_kept_as_they_are(dtype: torch.dtype, normalize: bool) -> None:
-    weighted_sum, values = learnt_sum(normalize, torch.float32), random_layers(dtype, shape=(2, 50, 64))
+    weighted_sum, values = learned_sum(normalize, torch.float32), random_layers(dtype, shape=(2, 50, 64))
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def test_rows_that_are_converted_some_at_a_time_make_the_same_sum(monkeypatch: p
     found = []
     for cached in (10**6, 2 * 3 * 4):  # all rows, or two of the five
         monkeypatch.setattr("headwater.upstream.weighted_sum.CACHED", cached)
-        weighted_sum = learnt_sum(dtype=torch.float32)
+        weighted_sum = learned_sum(dtype=torch.float32)
         mixed = weighted_sum(Layers(values, (3,) * 5)).values
         found.append((mixed.detach(), *torch.autograd.grad(mixed, weighted_sum.logits, direction)))
     torch.testing.assert_close(found[1], found[0])
@@ -105,17 +105,17 @@ def test_rows_that_are_converted_some_at_a_time_make_the_same_sum(monkeypatch: p
 
 def test_layers_of_mixed_precision_are_summed() -> None:
     values = [value.half() if index % 2 else value.float() for index, value in enumerate(random_layers())]
-    ours = learnt_sum(dtype=torch.float32)(Layers(values, (3, 2))).values
-    torch.testing.assert_close(ours, stacked(learnt_sum(dtype=torch.float32).logits, [value.float() for value in values], False))
+    ours = learned_sum(dtype=torch.float32)(Layers(values, (3, 2))).values
+    torch.testing.assert_close(ours, stacked(learned_sum(dtype=torch.float32).logits, [value.float() for value in values], False))
 
 
 def test_a_module_in_half_precision_still_sums_in_float32() -> None:
     values = random_layers(torch.bfloat16)
-    assert learnt_sum(dtype=torch.bfloat16)(Layers(values, (3, 2))).values.dtype == torch.float32
+    assert learned_sum(dtype=torch.bfloat16)(Layers(values, (3, 2))).values.dtype == torch.float32
 
 
 def test_autocast_changes_neither_values_nor_gradients() -> None:
-    weighted_sum, values = learnt_sum(dtype=torch.float32), random_layers(torch.float32)
+    weighted_sum, values = learned_sum(dtype=torch.float32), random_layers(torch.float32)
     plain = weighted_sum(Layers(values, (3, 2))).values
     with torch.autocast("cpu", torch.bfloat16):
         cast = weighted_sum(Layers(values, (3, 2))).values
@@ -126,15 +126,15 @@ def test_autocast_changes_neither_values_nor_gradients() -> None:
 
 def test_pooled_layers_are_not_normalised_a_second_time() -> None:
     values = random_layers(shape=(2, 1, 4))
-    pooled = learnt_sum(normalize=True)(Layers(values, (1, 1), pooled=True))
+    pooled = learned_sum(normalize=True)(Layers(values, (1, 1), pooled=True))
     assert pooled.pooled
-    torch.testing.assert_close(pooled.values, stacked(learnt_sum().logits, values, normalize=False))
+    torch.testing.assert_close(pooled.values, stacked(learned_sum().logits, values, normalize=False))
 
 
 def test_the_mean_of_the_sum_is_the_sum_of_the_means() -> None:
     values = random_layers(torch.float32, shape=(1, 20, 8))
     normalised = [F.layer_norm(value, value.shape[-1:]).mean(dim=1, keepdim=True) for value in values]
-    weighted_sum = learnt_sum(normalize=True, dtype=torch.float32)
+    weighted_sum = learned_sum(normalize=True, dtype=torch.float32)
     whole = weighted_sum(Layers(values, (20,))).values.mean(dim=1, keepdim=True)
     torch.testing.assert_close(weighted_sum(Layers(normalised, (1,), pooled=True)).values, whole, rtol=1e-5, atol=1e-6)
 
@@ -142,7 +142,7 @@ def test_the_mean_of_the_sum_is_the_sum_of_the_means() -> None:
 def test_stored_layers_come_as_views_of_one_tensor() -> None:
     values = random_layers(torch.float32)
     views = torch.stack(values, dim=2).unbind(dim=2)  # (batch, frame, layer, dim) as a store keeps them
-    weighted_sum = learnt_sum(dtype=torch.float32)
+    weighted_sum = learned_sum(dtype=torch.float32)
     torch.testing.assert_close(weighted_sum(Layers(views, (3, 2))).values, weighted_sum(Layers(values, (3, 2))).values)
 
 

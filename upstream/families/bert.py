@@ -142,5 +142,5 @@ def texts_of(batch: Batch | Sequence[Tensor | np.ndarray | str]) -> tuple[str, .
 
 
 def no_samples(num_samples: int) -> int:
-    """Refuse to tell a text's frames from the samples of its audio."""
+    """Refuse to compute a text's frames from the samples of its audio."""
     raise ValueError(f"Expected a text, whose frames are its tokens, found {num_samples} samples. Ask `num_tokens(text)`.")

@@ -95,9 +95,9 @@ class HubertFamily(Upstream):
         return [self.model.feature_extractor]
 
     def architecture(self) -> dict[str, Any]:
-        """Return the model's config, and how its waveforms go in: another run may have said so."""
-        heard = {"normalize": self.spec.normalize, "padding": "exact" if self.exact else "s3prl"}
-        return {"model": self.config.to_dict(), "heard": heard}
+        """Return the model's config, and how its waveforms are prepared: another run may have decided it."""
+        input_options = {"normalize": self.spec.normalize, "padding": "exact" if self.exact else "s3prl"}
+        return {"model": self.config.to_dict(), "heard": input_options}
 
     def blocks(self) -> list[nn.Module]:
         """Return the transformer blocks in order."""

@@ -1,4 +1,4 @@
-"""Models of the hub: HuBERT and its relatives and Whisper's encoder, which listen; BERT's relatives and GPT-2, which read."""
+"""Models of the hub: HuBERT and its relatives and Whisper's encoder, for audio; BERT's relatives and GPT-2, for text."""
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ def options_of(model_type: str) -> frozenset[str]:
 
 
 def modality_of(model_type: str) -> Modality:
-    """Return whether a family listens or reads."""
+    """Return whether a family is of audio or of text."""
     return "text" if model_type in BLOCKS else "audio"
 
 
 def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str | None = None) -> Upstream:
     """Return the model of a registered name, of any hub id, or of a local folder."""
     source = config.path or hub_id or config.name
-    folder = model_folder(source, on_hub=config.path is None, reads=model_type in BLOCKS)
+    folder = model_folder(source, on_hub=config.path is None, is_text=model_type in BLOCKS)
     described = read_config(folder)
     found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
     if not isinstance(found, str) or found not in _CLASSES or model_type not in (None, found):
@@ -251,7 +251,7 @@ def class_of(model_type: str) -> Any:
 
 
 def configure(settings: Any, config: UpstreamConfig) -> Any:
-    """Return transformers' config with nothing random but the dropout that was asked for."""
+    """Return transformers' config with nothing random but the requested dropout."""
     for name in _LAYERDROPS:
         if hasattr(settings, name):  # transformers leaves a skipped block out of its list of layers: ours keeps the count
             setattr(settings, name, 0.0)
@@ -285,19 +285,21 @@ def wrap(
 ) -> Upstream:
     """Return a transformers model as an upstream, pruned and padded as the config says."""
     settings, described = model.config, architecture or {}  # what prepares a model's input is described, or in the folder
-    heard = described.get("heard", {})  # of a run above another the config does not say what the one below was told
+    input_options = described.get(
+        "heard", {}
+    )  # of a run above another the config does not say how the one below prepares its input
     _keep_layers(model, config.keep_layers)
     if modality_of(settings.model_type) == "text":
         return TextEncoder(model, described["tokenizer"])
     if settings.model_type == "whisper":
         extractor = feature_extractor(settings, folder, described.get("extractor"))
-        return WhisperEncoder(model, extractor, attend=heard.get("attend", config.attend))
-    # as in training: models with layer norms in the convolutions heard normalised waveforms, the others raw ones
+        return WhisperEncoder(model, extractor, attend=input_options.get("attend", config.attend))
+    # as in training: models with layer norms in the convolutions got normalised waveforms, the others raw ones
     # (the hub's preprocessor_config.json says do_normalize for those too, which is wrong)
     trained = settings.model_type == "data2vec-audio" or settings.feat_extract_norm == "layer"
     trained = getattr(settings, "normalize_waveform", trained)  # said where a file of s3prl's departs from that
     normalize = {"auto": trained, "yes": True, "no": False}[config.normalize_waveform]
-    normalize, padding = heard.get("normalize", normalize), heard.get("padding", config.padding)
+    normalize, padding = input_options.get("normalize", normalize), input_options.get("padding", config.padding)
     return HubertFamily(
         model,
         normalize=normalize,

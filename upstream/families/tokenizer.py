@@ -128,13 +128,13 @@ def _tokenizer_of_bert(source: str) -> Path:
             f"neither here nor on the hub. Copy its vocab.txt into the model's folder."
         ) from error
     assert folder is not None, f"{_BERT} is a hub id"
-    _say(f"note      '{source}' has no tokenizer of its own: it reads with that of {_BERT}, as TinyBERT was trained")
+    _print_once(f"note      '{source}' has no tokenizer of its own: it reads with that of {_BERT}, as TinyBERT was trained")
     return folder
 
 
 @functools.cache  # once in a process
-def _say(words: str) -> None:
-    print(words, file=sys.stderr)
+def _print_once(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 def _read(folder: Path, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The s3prl bridge: any of its upstreams by its s3prl name, importing only the family that was asked for."""
+"""The s3prl bridge: any of its upstreams by its s3prl name, importing only the family of that name."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _described(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _named_failure(family: str) -> Iterator[None]:
-    """Turn whatever s3prl's code raises into one line: family, cause, and the command that mends it."""
+    """Turn whatever s3prl's code raises into one line: family, cause, and the command that fixes it."""
     try:
         yield
     except UserError:

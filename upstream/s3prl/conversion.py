@@ -238,7 +238,7 @@ def shapes_of(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def unlike(model: Checkpoint, options: str, weights: str) -> UserError:
-    """Return what is said of a file whose options are not those of its weights."""
+    """Return the error about a file whose options are not those of its weights."""
     return UserError(
         f"Expected {options} in '{model.path}', as its options have it, found {weights}. Its options and weights are not of one "
         "model: convert it again, or fetch it again."
@@ -246,7 +246,7 @@ def unlike(model: Checkpoint, options: str, weights: str) -> UserError:
 
 
 def not_expressed(model: Checkpoint, found: str) -> UserError:
-    """Return what is said of a model that transformers' classes cannot be."""
+    """Return the error about a model that transformers' classes cannot be."""
     name = stem_of(model.family.model_type)
     return UserError(
         f"Expected a {model.family.title} that transformers has a class for in '{model.path}', found {found}. "
@@ -255,7 +255,7 @@ def not_expressed(model: Checkpoint, found: str) -> UserError:
 
 
 def no_option(model: Checkpoint, found: str) -> UserError:
-    """Return what is said of an option that no model is built by; s3prl's code, which would run it, is not advised."""
+    """Return the error about an option that no model is built by; s3prl's code, which would run it, is not advised."""
     return UserError(f"Expected options of a {model.family.title} in '{model.path}', found {found}. Fetch the file again.")
 
 

@@ -17,7 +17,7 @@ class TorchaudioNeeded(ImportError):
 
 
 class _Absent(type):
-    """The class of every name that the stand-in answers with: importable, inheritable, not usable."""
+    """The class of every name in the stand-in: importable, inheritable, not usable."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -51,7 +51,7 @@ class _Finder(MetaPathFinder, Loader):
         return _StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module empty: its attributes are made when asked for."""
+        """Leave the module empty: its attributes are made when they are used."""
 
 
 def _loads() -> bool:

@@ -1,4 +1,4 @@
-"""Upkeep of the store: what lies in it, which of it goes first, and whether it is still what was heard and written."""
+"""Upkeep of the store: what lies in it, which of it goes first, and whether it is still what was computed and written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...core.file_cache import FileKey, file_key
 from ...corpus.audio import checked_audio
 from ...corpus.fingerprints import hashed, hashes
 from .shards import open_shard
-from .store import LOCKS, USED, alone, remove, sound_shards
+from .store import LOCKS, USED, locked_alone, remove, sound_shards
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def prune(
 
 def is_free(folder: Path) -> bool:
     """Return whether no process holds a space."""
-    with alone(folder) as free:
+    with locked_alone(folder) as free:
         return free
 
 

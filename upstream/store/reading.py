@@ -16,7 +16,7 @@ from ..base import Layers
 from .store import Place, Store
 
 
-class Stored(Protocol):
+class StoredLayers(Protocol):
     """One role's layers, kept by a store."""
 
     @property
@@ -49,7 +49,7 @@ class ShardLayers:
 
     store: Store  # held: nobody prunes it while the run goes
     places: Mapping[str, Place]  # utterance id -> its row
-    columns: Sequence[int]  # of the store's layers, those that the run asked for
+    columns: Sequence[int]  # of the store's layers, those that the run uses
     kind: str
     slow: bool = True
 

@@ -107,7 +107,7 @@ def _class_of(upstream: Upstream) -> list[str]:
 
 
 def _options(upstream: Upstream) -> dict[str, Any]:
-    """Return what the upstream was told when it was built, which a run folder's upstream has from its own recipe."""
+    """Return the options that the upstream was built with, which a run folder's upstream has from its own recipe."""
     passing = {"name", "source", "untrained", "training"}
     plain = (bool, int, float, str, tuple, type(None))
     return {
@@ -185,7 +185,7 @@ class Store:
         compute: Compute,
         advance: Callable[[Any], None],
         first_bucket: int = 0,
-        say: Callable[[str], None] = print,
+        show: Callable[[str], None] = print,
     ) -> int:
         """Compute what is missing of `wanted` (row key -> item) and return how many rows this process computed.
 
@@ -199,7 +199,7 @@ class Store:
         while pending:
             left = []
             for bucket in pending:
-                with self._claimed(bucket, wait, say) as claimed:
+                with self._claimed(bucket, wait, show) as claimed:
                     if claimed:
                         count += self._fill_bucket(bucket, {key: wanted[key] for key in buckets[bucket]}, compute, advance)
                     else:
@@ -210,7 +210,7 @@ class Store:
         return count
 
     @contextmanager
-    def _claimed(self, bucket: int, wait: bool, say: Callable[[str], None]) -> Iterator[bool]:
+    def _claimed(self, bucket: int, wait: bool, show: Callable[[str], None]) -> Iterator[bool]:
         path = self.folder / LOCKS / f"{bucket:02d}"
         with path.open("a+", encoding="utf-8") as file:
             try:
@@ -219,7 +219,7 @@ class Store:
                 if not wait:
                     yield False
                     return
-                say(f"store     waiting for {_holder(file)}, which computes the same features")
+                show(f"store     waiting for {_holder(file)}, which computes the same features")
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -278,7 +278,7 @@ class Store:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def locked_alone(folder: Path) -> Iterator[bool]:
     """Give whether no process holds a space; while the block lasts, none can."""
     try:
         file = (folder / LOCKS / HELD).open("a+", encoding="utf-8")
@@ -307,7 +307,7 @@ def remove(folder: Path) -> bool:
     """Remove a space and return True; False where a process holds it, and where the user linked it from elsewhere."""
     if folder.is_symlink():
         return False
-    with alone(folder) as free:
+    with locked_alone(folder) as free:
         if free:
             gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")
             os.replace(folder, gone)  # at once: whoever opens the space now makes a new one

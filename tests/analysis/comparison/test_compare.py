@@ -34,7 +34,7 @@ def write_predictions(place: Path, right: Mapping[str, bool], speakers: int) -> 
     (place / "predictions-test.csv").write_text("\n".join(lines) + "\n")
 
 
-def run_of(folder: Path, right: Mapping[str, bool], *, speakers: int = 10, seed: int = 1, **said: Any) -> Path:
+def run_of(folder: Path, right: Mapping[str, bool], *, speakers: int = 10, seed: int = 1, **message: Any) -> Path:
     """A finished run's files, as far as a comparison reads them."""
     write_predictions(folder, right, speakers)
     (folder / "config.yaml").write_text(CONFIG)
@@ -42,27 +42,27 @@ def run_of(folder: Path, right: Mapping[str, bool], *, speakers: int = 10, seed:
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary))
     result = {"task": "emotion", "corpus": "iemocap", "protocol": "superb", "seed": seed, "upstream": "fbank", "marks": []}
     scores = {"scores": {split: {"ua": 0.5} for split in ("dev", "test")}}
-    (folder / "result.json").write_text(json.dumps({**result, **scores, **said}))
+    (folder / "result.json").write_text(json.dumps({**result, **scores, **message}))
     return folder
 
 
-def plan_of(folder: Path, parts: Mapping[tuple[int, int], Mapping[str, bool]], **said: Any) -> Path:
+def plan_of(folder: Path, parts: Mapping[tuple[int, int], Mapping[str, bool]], **message: Any) -> Path:
     """A finished plan: (seed, fold) -> who was answered rightly."""
     runs = []
     for (seed, fold), right in parts.items():
         run_of(folder / f"seed{seed}" / f"fold{fold}", right, seed=seed)
         runs.append({"name": f"seed{seed}/fold{fold}", "setting": "", "seed": seed, "fold": fold, "scores": {}})
-    (folder / "result.json").write_text(json.dumps({"task": "emotion", "marks": [], "runs": runs, **said}))
+    (folder / "result.json").write_text(json.dumps({"task": "emotion", "marks": [], "runs": runs, **message}))
     return folder
 
 
-def answers(share: float, draw: int = 0, count: int = 400) -> dict[str, bool]:
+def predictions_with(share: float, draw: int = 0, count: int = 400) -> dict[str, bool]:
     draws = np.random.default_rng(draw).random(count)
     return {f"u{number}": bool(draw < share) for number, draw in enumerate(draws)}
 
 
 def test_a_run_against_itself_is_0_with_p_1_and_is_not_better(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "one", answers(0.7))
+    run = run_of(tmp_path / "one", predictions_with(0.7))
     compared = compare([run, run])
     (comparison,) = compared.comparisons
     for found in comparison.differences.values():
@@ -71,22 +71,22 @@ def test_a_run_against_itself_is_0_with_p_1_and_is_not_better(tmp_path: Path) ->
     assert (comparison.discordant.first, comparison.discordant.second, comparison.discordant.p) == (0, 0, 1.0)
     text = compared_text(compared)
     assert "McNemar's exact p = 1.000" in text
-    assert text.splitlines()[-1] == "one and one (2) cannot be told apart in UA: they score alike, whoever speaks"
+    assert text.splitlines()[-1] == "one and one (2) cannot be told apart in UA: they score alike for every speaker"
 
 
 def test_a_planted_difference_is_found_in_either_order(tmp_path: Path) -> None:
-    worse, better = run_of(tmp_path / "worse", answers(0.6)), run_of(tmp_path / "better", answers(0.8, draw=1))
-    said = [compared_text(compare(runs)).splitlines()[-1] for runs in ([worse, better], [better, worse])]
-    assert said[0].startswith("better is better than worse by ")
-    assert said[0] == said[1]
-    points, low, high = map(float, re.findall(r"[\d.]+", said[0]))
-    shares = [sum(answers(share, draw).values()) / 400 for share, draw in ((0.6, 0), (0.8, 1))]
+    worse, better = run_of(tmp_path / "worse", predictions_with(0.6)), run_of(tmp_path / "better", predictions_with(0.8, draw=1))
+    message = [compared_text(compare(runs)).splitlines()[-1] for runs in ([worse, better], [better, worse])]
+    assert message[0].startswith("better is better than worse by ")
+    assert message[0] == message[1]
+    points, low, high = map(float, re.findall(r"[\d.]+", message[0]))
+    shares = [sum(predictions_with(share, draw).values()) / 400 for share, draw in ((0.6, 0), (0.8, 1))]
     assert points == pytest.approx(100 * (shares[1] - shares[0]), abs=1)  # UA of even classes is nearly WA
     assert 0 < low < points < high
 
 
 def test_a_small_difference_says_what_the_speakers_resolve(tmp_path: Path) -> None:
-    one, other = run_of(tmp_path / "one", answers(0.70)), run_of(tmp_path / "other", answers(0.70, draw=2))
+    one, other = run_of(tmp_path / "one", predictions_with(0.70)), run_of(tmp_path / "other", predictions_with(0.70, draw=2))
     compared = compare([one, other], metric="wa")
     (low, high) = compared.comparisons[0].differences["wa"].interval or (0, 0)
     about = f"{100 * (high - low) / 2:.0f}"
@@ -96,7 +96,7 @@ def test_a_small_difference_says_what_the_speakers_resolve(tmp_path: Path) -> No
 
 
 def test_folds_are_pooled_in_whatever_order_they_come(tmp_path: Path) -> None:
-    right = answers(0.7)
+    right = predictions_with(0.7)
     halves = [dict(list(right.items())[:150]), dict(list(right.items())[150:])]
     whole = run_of(tmp_path / "whole", right)
     folds = plan_of(tmp_path / "folds", {(1, 1): halves[1], (1, 2): halves[0]})
@@ -108,7 +108,7 @@ def test_folds_are_pooled_in_whatever_order_they_come(tmp_path: Path) -> None:
 
 
 def test_seeds_are_paired_in_order_and_averaged(tmp_path: Path) -> None:
-    seeds = {seed: (answers(0.6, draw=seed), answers(0.65, draw=10 + seed)) for seed in (1, 2, 3)}
+    seeds = {seed: (predictions_with(0.6, draw=seed), predictions_with(0.65, draw=10 + seed)) for seed in (1, 2, 3)}
     one, other = (
         plan_of(tmp_path / name, {(seed, 1): pair[place] for seed, pair in seeds.items()})
         for place, name in enumerate(("one", "other"))
@@ -128,13 +128,13 @@ def test_a_row_of_joint_runs_is_compared_in_one_task(tmp_path: Path) -> None:
     folders = []
     for name, share in (("all", 0.8), ("without-ks", 0.6)):
         for seed in (1, 2):
-            place = run_of(tmp_path / name / f"seed{seed}", answers(share, draw=seed))
+            place = run_of(tmp_path / name / f"seed{seed}", predictions_with(share, draw=seed))
             (place / "config.yaml").write_text(
                 "upstream: {name: fbank}\ntasks:\n  mood: {task: emotion, corpus: {name: iemocap}}\n  sid: {}\n"
             )
             (place / "vocabulary.json").write_text(json.dumps({"mood": {"classes": CLASSES}}))
             for kept in ("best", "last", "own"):
-                write_predictions(place / "tasks" / kept / "mood", answers(share - 0.3 * (kept == "own"), draw=seed), 10)
+                write_predictions(place / "tasks" / kept / "mood", predictions_with(share - 0.3 * (kept == "own"), draw=seed), 10)
             scored = {"scores": {"test": {}}}
             mood = {"task": "emotion", "corpus": "iemocap", "protocol": "superb", "best": scored, "last": scored, "own": scored}
             (place / "result.json").write_text(
@@ -142,7 +142,7 @@ def test_a_row_of_joint_runs_is_compared_in_one_task(tmp_path: Path) -> None:
             )
         folders.append(tmp_path / name)
     best, own = (compare(folders, task="mood", weights=weights).comparisons[0].differences["wa"] for weights in (None, "own"))
-    expected = np.mean([sum(answers(0.8, draw=seed).values()) / 400 for seed in (1, 2)])
+    expected = np.mean([sum(predictions_with(0.8, draw=seed).values()) / 400 for seed in (1, 2)])
     assert best.first == pytest.approx(expected)
     assert own.first < best.first - 0.2
     assert best.spread is not None
@@ -151,12 +151,12 @@ def test_a_row_of_joint_runs_is_compared_in_one_task(tmp_path: Path) -> None:
 
 
 def test_a_sweep_counts_by_the_setting_that_dev_chose(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path / "plan", {(1, 1): answers(0.5), (2, 1): answers(0.9)})
+    plan = plan_of(tmp_path / "plan", {(1, 1): predictions_with(0.5), (2, 1): predictions_with(0.9)})
     summary = json.loads((plan / "result.json").read_text())
     for run, setting in zip(summary["runs"], ("lr=1", "lr=2"), strict=True):
         run["setting"] = setting
     (plan / "result.json").write_text(json.dumps({**summary, "chosen": "lr=2"}))
-    run = run_of(tmp_path / "run", answers(0.9))
+    run = run_of(tmp_path / "run", predictions_with(0.9))
     assert compare([run, plan]).comparisons[0].differences["wa"].value == 0.0
     (plan / "result.json").write_text(json.dumps(summary))
     with pytest.raises(UserError, match=r"Expected one setting of the sweep .* found 2, none chosen \(lr=1, lr=2\)"):
@@ -166,8 +166,8 @@ def test_a_sweep_counts_by_the_setting_that_dev_chose(tmp_path: Path) -> None:
 def test_an_evaluation_on_another_corpus_is_compared_by_its_own_folder(tmp_path: Path) -> None:
     places = []
     for name, below in (("one", "emodb-test"), ("other", "emodb-test"), ("one", "emodb-test-9f")):
-        run = tmp_path / name if (tmp_path / name).is_dir() else run_of(tmp_path / name, answers(0.9))
-        place = run_of(run / "evaluations" / below, answers(0.6), corpus="emodb", trained_on="iemocap")
+        run = tmp_path / name if (tmp_path / name).is_dir() else run_of(tmp_path / name, predictions_with(0.9))
+        place = run_of(run / "evaluations" / below, predictions_with(0.6), corpus="emodb", trained_on="iemocap")
         for path in ("config.yaml", "vocabulary.json"):
             (place / path).unlink()
         places.append(place)
@@ -177,12 +177,12 @@ def test_an_evaluation_on_another_corpus_is_compared_by_its_own_folder(tmp_path:
     assert compare(places).names == ("one/emodb-test", "other", "one/emodb-test-9f")
     assert compare([places[0], places[0]]).names == ("one", "one (2)")
     assert compared.sides[0].corpus == "emodb"
-    assert compared.comparisons[0].differences["wa"].first == pytest.approx(sum(answers(0.6).values()) / 400)
+    assert compared.comparisons[0].differences["wa"].first == pytest.approx(sum(predictions_with(0.6).values()) / 400)
 
 
 def test_several_runs_stand_against_the_first_with_holms_correction(tmp_path: Path) -> None:
     runs = [
-        run_of(tmp_path / name, answers(share, draw))
+        run_of(tmp_path / name, predictions_with(share, draw))
         for draw, (name, share) in enumerate(zip("abc", (0.6, 0.68, 0.8), strict=True))
     ]
     compared = compare(runs)
@@ -197,14 +197,14 @@ def test_several_runs_stand_against_the_first_with_holms_correction(tmp_path: Pa
 
 
 def test_two_speakers_have_no_interval_and_nothing_is_better(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path / name, answers(share), speakers=2) for name, share in (("one", 0.1), ("other", 0.95))]
+    runs = [run_of(tmp_path / name, predictions_with(share), speakers=2) for name, share in (("one", 0.1), ("other", 0.95))]
     text = compared_text(compare(runs))
     assert "interval: none, it takes 8 speakers; p: sides swapped speaker by speaker in all 4 ways" in text
     assert text.splitlines()[-1] == ("one and other cannot be told apart in UA: 2 speakers say too little, an interval takes 8")
 
 
-def test_without_speakers_utterances_are_swapped_and_it_is_said(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path / name, answers(share), speakers=0) for name, share in (("one", 0.1), ("other", 0.95))]
+def test_without_speakers_utterances_are_swapped_and_it_is_reported(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, predictions_with(share), speakers=0) for name, share in (("one", 0.1), ("other", 0.95))]
     text = compared_text(compare(runs))
     assert "interval: none, speakers are not known; p: sides swapped utterance by utterance in 10,000 random ways" in text
     assert "bootstrap" not in text
@@ -212,7 +212,7 @@ def test_without_speakers_utterances_are_swapped_and_it_is_said(tmp_path: Path) 
 
 
 def test_marks_stand_in_every_output(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path / name, answers(share), marks=["DEMO"]) for name, share in (("one", 0.6), ("other", 0.95))]
+    runs = [run_of(tmp_path / name, predictions_with(share), marks=["DEMO"]) for name, share in (("one", 0.6), ("other", 0.95))]
     compared = compare(runs)
     text = compared_text(compared)
     assert text.splitlines()[0] == "DEMO"
@@ -223,8 +223,8 @@ def test_marks_stand_in_every_output(tmp_path: Path) -> None:
 
 
 def test_random_weights_stand_beside_trained_ones_and_every_output_says_so(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path / "trained", answers(0.95), marks=["DEMO"])]
-    runs.append(run_of(tmp_path / "random", answers(0.6), marks=["DEMO", "UNTRAINED"]))
+    runs = [run_of(tmp_path / "trained", predictions_with(0.95), marks=["DEMO"])]
+    runs.append(run_of(tmp_path / "random", predictions_with(0.6), marks=["DEMO", "UNTRAINED"]))
     for order in (runs, runs[::-1]):
         compared = compare(order)
         text, written = compared_text(compared), as_json(compared)
@@ -235,30 +235,36 @@ def test_random_weights_stand_beside_trained_ones_and_every_output_says_so(tmp_p
 
 
 def test_json_holds_every_metric_unrounded_and_who_is_better(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path / name, answers(share, draw)) for draw, (name, share) in enumerate((("one", 0.6), ("other", 0.9)))]
+    runs = [
+        run_of(tmp_path / name, predictions_with(share, draw))
+        for draw, (name, share) in enumerate((("one", 0.6), ("other", 0.9)))
+    ]
     written = json.loads(json.dumps(as_json(compare(runs))))
     found = written["comparisons"][0]["metrics"]
     assert [*found] == ["wa", "ua", "macro_f1"]
     scores = [run["scores"]["wa"] for run in written["runs"]]
-    assert scores == [sum(answers(share, draw).values()) / 400 for draw, share in enumerate((0.6, 0.9))]
+    assert scores == [sum(predictions_with(share, draw).values()) / 400 for draw, share in enumerate((0.6, 0.9))]
     assert found["wa"]["difference"] == pytest.approx(scores[1] - scores[0])
     assert {entry["better"] for entry in found.values()} == {"other"}
     assert written["comparisons"][0]["mcnemar"]["p"] < 1e-6
 
 
-def test_mcnemar_names_the_metric_that_counts_the_same_answers(tmp_path: Path) -> None:
-    compared = compare([run_of(tmp_path / name, answers(share)) for name, share in (("one", 0.6), ("other", 0.8))])
+def test_mcnemar_names_the_metric_that_counts_the_same_predictions(tmp_path: Path) -> None:
+    compared = compare([run_of(tmp_path / name, predictions_with(share)) for name, share in (("one", 0.6), ("other", 0.8))])
     assert " for wa: " in compared_text(compared)
     assert as_json(compared)["comparisons"][0]["mcnemar"]["metric"] == "wa"
 
 
 def test_a_note_says_where_the_training_differs(tmp_path: Path) -> None:
-    one, other = run_of(tmp_path / "one", answers(0.6)), run_of(tmp_path / "other", answers(0.6), protocol="default")
+    one, other = (
+        run_of(tmp_path / "one", predictions_with(0.6)),
+        run_of(tmp_path / "other", predictions_with(0.6), protocol="default"),
+    )
     assert "note: protocols superb, default: the same test, but other training data" in compared_text(compare([one, other]))
 
 
-def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    runs = [run_of(tmp_path / name / "fold1", answers(0.6)) for name in ("one", "other")]
+def test_runs_of_the_same_name_are_distinguished(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name / "fold1", predictions_with(0.6)) for name in ("one", "other")]
     assert compare([*runs, runs[0]]).names == ("one/fold1", "other/fold1", "one/fold1 (2)")
 
 
@@ -281,19 +287,19 @@ def test_the_sentence_the_winner_and_the_numbers_shown_never_contradict_each_oth
     ):
         found = Difference(0.5, 0.5 + (low + high) / 2, None, (low, high), p)
         compared = compared_by(metric, direction, found, p, 10, several=False)
-        said = sentence(compared, compared.comparisons[0])
+        message = sentence(compared, compared.comparisons[0])
         leaves_out_0 = low > 1e-9 or high < -1e-9
-        assert (" is better than " in said) == (leaves_out_0 and p < ALPHA), said
+        assert (" is better than " in message) == (leaves_out_0 and p < ALPHA), message
         if leaves_out_0 and p < ALPHA:
             new_wins = (low > 0) == (direction == "higher")
-            assert said.startswith("new is better than old" if new_wins else "old is better than new")
-            numbers = [float(text) for text in re.findall(r"(?<![\w])\d+\.\d+", said)]
+            assert message.startswith("new is better than old" if new_wins else "old is better than new")
+            numbers = [float(text) for text in re.findall(r"(?<![\w])\d+\.\d+", message)]
             assert len(numbers) == 3
-            assert all(numbers), said  # no end is rounded to 0
+            assert all(numbers), message  # no end is rounded to 0
             assert numbers[1] <= numbers[0] <= numbers[2]
         else:
-            assert said.startswith("old and new cannot be told apart")
-            assert (f"p is {chance(p)}" in said) == (high - low > 2e-9 and leaves_out_0 != (p < ALPHA)), said
+            assert message.startswith("old and new cannot be told apart")
+            assert (f"p is {chance(p)}" in message) == (high - low > 2e-9 and leaves_out_0 != (p < ALPHA)), message
         checked += 1
     assert checked > 500
 
@@ -306,22 +312,22 @@ def test_numbers_keep_enough_digits_for_their_side_of_the_line() -> None:
     assert title_of("wer") == "WER"
 
 
-def test_every_share_of_a_task_is_told_in_points() -> None:
+def test_every_share_of_a_task_is_reported_in_points() -> None:
     from headwater.downstream.load import list_tasks, load_question
 
-    told = {name for task in list_tasks() if task != "turbo" for name in load_question(task).metrics}
-    own_unit = {name for name in told if name.startswith(("ccc", "pearson", "rmse"))}
-    assert told - own_unit <= SHARES
+    report = {name for task in list_tasks() if task != "turbo" for name in load_question(task).metrics}
+    own_unit = {name for name in report if name.startswith(("ccc", "pearson", "rmse"))}
+    assert report - own_unit <= SHARES
 
 
 def test_the_command_prints_a_table_or_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from headwater.commands import compare as command
 
-    runs = [str(run_of(tmp_path / name, answers(0.6))) for name in ("one", "other")]
+    runs = [str(run_of(tmp_path / name, predictions_with(0.6))) for name in ("one", "other")]
     assert command.main([*runs, "--json", str(tmp_path / "out.json"), "--markdown"]) == 0
-    said = capsys.readouterr()
-    assert "| ua ↑" in said.out
-    assert said.err == f"written to {tmp_path / 'out.json'}\n"
+    message = capsys.readouterr()
+    assert "| ua ↑" in message.out
+    assert message.err == f"written to {tmp_path / 'out.json'}\n"
     assert command.main([*runs, "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "out.json").read_text())
 

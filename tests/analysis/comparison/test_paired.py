@@ -44,28 +44,28 @@ QUESTIONS: dict[str, tuple[Question, Mapping[str, Any]]] = {
 }
 
 
-def answers(task: str, seed: int, count: int = 240) -> Outcome:
+def outcome_of(task: str, seed: int, count: int = 240) -> Outcome:
     """Return a system's answers to one test; the references are those of every seed."""
     truth, generator = np.random.default_rng(0), np.random.default_rng(seed + 1)
     ids = tuple(f"u{row}" for row in range(count))
     if task == "avd":
         rated = truth.uniform(1, 7, (count, 3))
-        answered = rated + generator.normal(0.5, 1.5, (count, 3))
-        return Outcome(ids, tuple(map(tuple, answered.tolist())), tuple(map(tuple, rated.tolist())))
+        predicted = rated + generator.normal(0.5, 1.5, (count, 3))
+        return Outcome(ids, tuple(map(tuple, predicted.tolist())), tuple(map(tuple, rated.tolist())))
     if task == "asr":
-        said = [" ".join(truth.choice(["UP", "DOWN", "LEFT"], size=truth.integers(1, 6))) for _ in ids]
-        heard = [" ".join(word for word in text.split() if generator.random() < 0.8) for text in said]
-        return Outcome(ids, tuple(heard), tuple(said))
+        message = [" ".join(truth.choice(["UP", "DOWN", "LEFT"], size=truth.integers(1, 6))) for _ in ids]
+        result = [" ".join(word for word in text.split() if generator.random() < 0.8) for text in message]
+        return Outcome(ids, tuple(result), tuple(message))
     if task == "dsd":
         directed = truth.random(count) < 0.4
         scores = np.clip(np.round(0.4 * directed + generator.random(count) * 0.6, 2), 0, 1)  # with equal ones
         words = np.array(DIRECTED["classes"])
         tensor = torch.tensor(np.stack([1 - scores, scores], axis=1), dtype=torch.float32)
         return Outcome(ids, tuple(words[(scores > 0.45).astype(int)]), tuple(words[directed.astype(int)]), tensor)
-    asked = truth.integers(3, size=count)
+    requested = truth.integers(3, size=count)
     right = generator.random(count) < 0.6
-    given = np.where(right, asked, generator.integers(3, size=count))
-    return Outcome(ids, tuple("abc"[place] for place in given), tuple("abc"[place] for place in asked))
+    given = np.where(right, requested, generator.integers(3, size=count))
+    return Outcome(ids, tuple("abc"[place] for place in given), tuple("abc"[place] for place in requested))
 
 
 def speakers_of(count: int, speakers: int) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def speakers_of(count: int, speakers: int) -> tuple[str, ...]:
 def test_the_quick_way_gives_what_the_tasks_own_score_gives(task: str) -> None:
     question, vocabulary = QUESTIONS[task]
     kind = question.answer(vocabulary)
-    of_seed = [answers(task, seed).columns(kind) for seed in (1, 2, 3, 4)]
+    of_seed = [outcome_of(task, seed).columns(kind) for seed in (1, 2, 3, 4)]
     sides = (of_seed[:2], of_seed[2:])
     _, units = np.unique(speakers_of(240, 9), return_inverse=True)
     slow = Rescored(sides, units, lambda outcome: question.score(vocabulary, outcome, {}))
@@ -99,14 +99,14 @@ def test_a_metric_that_only_shares_its_name_is_scored_by_its_own_task() -> None:
         EMOTION, metrics={"ua": "higher"}, score=lambda _, outcome, __: {"ua": float(np.sum(outcome.predictions == "a"))}
     )
     kind = strange.answer(CLASSES)
-    sides = ([answers("emotion", 1).columns(kind)], [answers("emotion", 2).columns(kind)])
+    sides = ([outcome_of("emotion", 1).columns(kind)], [outcome_of("emotion", 2).columns(kind)])
     _, units = np.unique(speakers_of(240, 9), return_inverse=True)
     slow = Rescored(sides, units, lambda outcome: strange.score(CLASSES, outcome, {}))
     assert tallies_of("ua")
     assert quick_gap("ua", sides, units, kind, slow) is None
     found = differences(sides, speakers_of(240, 9), strange, CLASSES, {})["ua"]
-    assert found.value == sum(np.equal(answers("emotion", 2).predictions, "a")) - sum(
-        np.equal(answers("emotion", 1).predictions, "a")
+    assert found.value == sum(np.equal(outcome_of("emotion", 2).predictions, "a")) - sum(
+        np.equal(outcome_of("emotion", 1).predictions, "a")
     )
 
 
@@ -114,7 +114,7 @@ def test_a_metric_that_only_shares_its_name_is_scored_by_its_own_task() -> None:
 @pytest.mark.parametrize("speakers", [4, 10, 20])
 def test_a_system_differs_from_itself_by_nothing_with_p_1(task: str, speakers: int) -> None:
     question, vocabulary = QUESTIONS[task]
-    side = [answers(task, 1)]
+    side = [outcome_of(task, 1)]
     for found in differences((side, side), speakers_of(240, speakers), question, vocabulary, {}).values():
         assert (found.value, found.p) == (0.0, 1.0)
         assert found.interval == ((0.0, 0.0) if speakers >= 8 else None)
@@ -123,7 +123,7 @@ def test_a_system_differs_from_itself_by_nothing_with_p_1(task: str, speakers: i
 @pytest.mark.parametrize("task", ["emotion", "dsd", "avd", "asr"])
 def test_changing_the_order_of_the_sides_turns_the_sign_alone(task: str) -> None:
     question, vocabulary = QUESTIONS[task]
-    one, other, speakers = [answers(task, 1)], [answers(task, 2)], speakers_of(240, 9)
+    one, other, speakers = [outcome_of(task, 1)], [outcome_of(task, 2)], speakers_of(240, 9)
     there, back = (differences(sides, speakers, question, vocabulary, {}) for sides in ((one, other), (other, one)))
     for metric, found in there.items():
         assert found.value == pytest.approx(-back[metric].value)
@@ -144,7 +144,7 @@ def test_many_speakers_are_swapped_at_random_and_p_is_never_0() -> None:
 
 def test_the_random_swaps_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     question, vocabulary = QUESTIONS["emotion"]
-    sides = ([answers("emotion", 1)], [answers("emotion", 5)])
+    sides = ([outcome_of("emotion", 1)], [outcome_of("emotion", 5)])
     exact = differences(sides, speakers_of(240, 10), question, vocabulary, {})["ua"].p
     monkeypatch.setattr(paired, "MOST_EXACT", 3)
     drawn = differences(sides, speakers_of(240, 10), question, vocabulary, {})["ua"].p
@@ -154,15 +154,15 @@ def test_the_random_swaps_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch
 
 def test_without_speakers_utterances_change_sides_and_there_is_no_interval() -> None:
     question, vocabulary = QUESTIONS["emotion"]
-    found = differences(([answers("emotion", 1)], [answers("emotion", 2)]), [""] * 240, question, vocabulary, {})["wa"]
+    found = differences(([outcome_of("emotion", 1)], [outcome_of("emotion", 2)]), [""] * 240, question, vocabulary, {})["wa"]
     assert found.interval is None
     assert found.p is not None
     assert 0 < found.p <= 1
 
 
-def test_seeds_are_averaged_and_their_spread_is_told() -> None:
+def test_seeds_are_averaged_and_their_spread_is_reported() -> None:
     question, vocabulary = QUESTIONS["emotion"]
-    ones, others = [answers("emotion", seed) for seed in (1, 2, 3)], [answers("emotion", seed) for seed in (4, 5, 6)]
+    ones, others = [outcome_of("emotion", seed) for seed in (1, 2, 3)], [outcome_of("emotion", seed) for seed in (4, 5, 6)]
     found = differences((ones, others), speakers_of(240, 9), question, vocabulary, {})["wa"]
     gaps = [
         question.score(vocabulary, other, {})["wa"] - question.score(vocabulary, one, {})["wa"]
@@ -180,13 +180,13 @@ def test_mcnemar_counts_what_one_side_alone_has_right() -> None:
     assert (found.first, found.second) == (7, 0)
     assert found.p == pytest.approx(2 * 0.5**7)
     assert discordant(Outcome(ids, one, truth), Outcome(ids, one, truth)).p == 1.0  # type: ignore[union-attr]
-    assert discordant(answers("avd", 1), answers("avd", 2)) is None
+    assert discordant(outcome_of("avd", 1), outcome_of("avd", 2)) is None
 
 
 @pytest.mark.parametrize(("task", "metric"), [("emotion", "wa"), ("dsd", "acc_point"), ("asr", None)])
-def test_the_metric_that_counts_right_answers_is_found(task: str, metric: str | None) -> None:
+def test_the_metric_that_counts_right_predictions_is_found(task: str, metric: str | None) -> None:
     question, vocabulary = QUESTIONS[task]
-    outcome = answers(task, 1)
+    outcome = outcome_of(task, 1)
     assert counted_by(question, vocabulary, outcome, {}) == metric
     assert counted_by(question, vocabulary, replace(outcome, predictions=outcome.references), {}) == metric
 
@@ -198,7 +198,7 @@ def test_holm_multiplies_the_smallest_p_most_and_keeps_the_order() -> None:
 
 def test_five_thousand_utterances_are_compared_in_seconds() -> None:
     question, vocabulary = QUESTIONS["emotion"]
-    sides = ([answers("emotion", 1, 5531)], [answers("emotion", 2, 5531)])
+    sides = ([outcome_of("emotion", 1, 5531)], [outcome_of("emotion", 2, 5531)])
     start = time.process_time()
     differences(sides, speakers_of(5531, 10), question, vocabulary, {})
     assert time.process_time() - start < 5

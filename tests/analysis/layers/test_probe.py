@@ -72,7 +72,7 @@ def test_several_seeds_give_means_and_spreads_and_layers_left_out_stay_empty(tmp
     assert "0.700 ± 0.141" in text
 
 
-def test_another_metric_may_be_asked_for(tmp_path: Path) -> None:
+def test_another_metric_may_be_requested(tmp_path: Path) -> None:
     found = read_probe(write_probe(tmp_path / "probe", ONE), "wa")
     assert (found.metric, found.best_on_dev) == ("wa", 0)
 
@@ -156,7 +156,7 @@ def test_what_is_no_finished_probe_is_named_in_one_line(tmp_path: Path, spoil: A
         (["probe", "--metric", "ua"], "Expected --probe beside --metric ua, found none: weights have no metric. Add --probe."),
     ],
 )
-def test_a_wrong_question_about_a_probe_is_answered(
+def test_a_wrong_question_about_a_probe_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     write_probe(tmp_path / "probe", ONE)

@@ -202,8 +202,8 @@ def test_a_gain_is_relative_to_the_first_part_of_its_group(done: Path) -> None:
 
 
 def test_a_figure_says_which_parts_it_lacks(done: Path, plan: PaperPlan) -> None:
-    told = write_figure(plan, "fig3", find_runs(plan, done), {"real": "no corpus:\n  at all\n  here"})
-    assert told == f"fig3: {done}/fig3.png, without real (no corpus: at all; here)"
+    reason = write_figure(plan, "fig3", find_runs(plan, done), {"real": "no corpus:\n  at all\n  here"})
+    assert reason == f"fig3: {done}/fig3.png, without real (no corpus: at all; here)"
     assert write_figure(plan, "fig4", find_runs(plan, done), {}) == "fig4: - (no runs of real (not run yet))"
     assert not (done / "fig4.png").exists()
 
@@ -233,12 +233,12 @@ def test_a_table_never_mixes_two_corpora_under_one_name(
     assert (
         "Expected 'probe/fold1/seed1' and 'one/fold1/seed1' to be comparable, found two corpora (other utterances, cuts or "
         "labels, under the same name). Remove the one that is wrong, or choose another folder with -p."
-    ) in (told := capsys.readouterr().out)
-    assert "other runs there: 1" in told
-    assert "fig2: - (no runs of probe (Expected" in told
+    ) in (reason := capsys.readouterr().out)
+    assert "other runs there: 1" in reason
+    assert "fig2: - (no runs of probe (Expected" in reason
 
 
-def test_runs_that_listen_and_read_are_tested_on_the_same_utterances(done: Path, plan: PaperPlan, tmp_path: Path) -> None:
+def test_runs_on_audio_and_on_text_are_tested_on_the_same_utterances(done: Path, plan: PaperPlan, tmp_path: Path) -> None:
     shutil.copytree(done, tmp_path / "out")
     place = tmp_path / "out" / "probe" / "fold1" / "seed1" / "predictions-test.csv"
     lines = place.read_text().splitlines()
@@ -300,6 +300,6 @@ def test_nothing_is_gained_over_a_base_of_zero_or_less(base: float, tmp_path: Pa
     figure = Figure(kind="gain", metric="ua", groups=groups)
     done = {"a": finished(base), "b": finished(0.2), "c": finished(0.3)}
     assert gain(figure, done, groups["first"], "with", "test") is None
-    told = draw_gain(figure, done, tmp_path / "fig3")
-    assert told == f"{tmp_path / 'fig3.png'}; no gain for first (test): ua of 'without' is {base:.3f}"
+    reason = draw_gain(figure, done, tmp_path / "fig3")
+    assert reason == f"{tmp_path / 'fig3.png'}; no gain for first (test): ua of 'without' is {base:.3f}"
     assert [row["group"] for row in rows_of(tmp_path / "fig3.csv")] == ["second"]

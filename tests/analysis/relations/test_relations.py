@@ -55,11 +55,11 @@ def by_hand(path: Path) -> dict[tuple[str, str], Fraction]:
 
 
 def test_all_72_pairs_of_the_papers_table_follow_its_rules(paper: Relations) -> None:
-    asked = by_hand(PAPER)
-    assert len(asked) == len(paper.pairs) == 72
+    requested = by_hand(PAPER)
+    assert len(requested) == len(paper.pairs) == 72
     assert not paper.undefined
     helps, hurts = ({(edge.source, edge.target) for edge in edges} for edges in (paper.improvement, paper.hurt))
-    for (source, target), change in asked.items():
+    for (source, target), change in requested.items():
         assert pair(paper, source, target).change == float(change)
         percent = 100 * abs(change)
         width = "thick" if percent >= 8 else "medium" if percent >= 2 else "thin" if percent >= Fraction("0.5") else ""

@@ -137,7 +137,7 @@ def test_scores_settings_and_versions_are_those_of_the_folder(written: Path, fin
     assert re.search(r"seed2 .*seed: 2", found)
 
 
-def test_tables_relations_and_notes_of_a_recipe_are_told(written: Path) -> None:
+def test_tables_relations_and_notes_of_a_recipe_are_reported(written: Path) -> None:
     source = written.read_text(encoding="utf-8")
     assert '<td class="number"><b>6.1</b></td>' in source
     assert '<td class="number"><u>3.4</u></td>' in source
@@ -195,11 +195,11 @@ def test_labels_and_names_of_files_are_words_not_html(finished: Path, tmp_path: 
 
 
 def test_the_same_folders_give_the_same_page(tree: Path, written: Path, tmp_path: Path, finished: Path) -> None:
-    report([tree, finished, tree], tmp_path / "again.html")  # a folder named twice is told once
+    report([tree, finished, tree], tmp_path / "again.html")  # a folder named twice is shown once
     assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
 
 
-def test_several_tasks_of_a_run_are_told_one_by_one(finished: Path, tmp_path: Path) -> None:
+def test_several_tasks_of_a_run_are_reported_one_by_one(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     path = run / "result.json"
@@ -338,8 +338,8 @@ def test_a_browser_shows_every_picture_without_a_word_on_its_console(written: Pa
     assert len(shown) == len(page_of(written).images) > 10
     assert all(shown)
     assert complaints(browser) == []
-    asked = [event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith("data:")] == [written.as_uri()]  # nothing from elsewhere
+    requested = [event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requested if not url.startswith("data:")] == [written.as_uri()]  # nothing from elsewhere
     assert browser.value("document.documentElement.scrollWidth <= window.innerWidth")
 
 
@@ -368,6 +368,6 @@ def test_it_prints_on_pages_that_nothing_overflows(written: Path, browser: Brows
 
 
 def test_the_verb_is_in_the_help(headwater: Callable[..., Any]) -> None:
-    said = headwater("report", "--help")
-    assert said.returncode == 0
-    assert "--out FILE" in said.stdout
+    help_text = headwater("report", "--help")
+    assert help_text.returncode == 0
+    assert "--out FILE" in help_text.stdout

@@ -10,7 +10,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus
-from headwater.corpus.demo.acting import RATE_HEARD
+from headwater.corpus.demo.acting import FILE_RATE
 from headwater.corpus.demo.chatter import chatter, command
 from headwater.corpus.demo.directed import _script
 from headwater.corpus.demo.make import demo_root
@@ -81,7 +81,7 @@ def test_the_miniature_has_devices_and_accents_to_report_by(miniature: Corpus) -
     assert all(row.text for row in rows)
 
 
-def test_some_clips_only_words_tell_and_some_only_sound() -> None:
+def test_some_clips_need_their_words_and_some_their_sound() -> None:
     clips = [*_script(seed=0, scale=1.0)]
     for split in ("train", "dev", "test"):
         kinds = Counter(clip.kind for clip in clips if clip.split == split)
@@ -94,18 +94,18 @@ def test_some_clips_only_words_tell_and_some_only_sound() -> None:
 
 def test_commands_and_chatter_share_words_but_few_sentences() -> None:
     generator = np.random.default_rng(0)
-    said, heard = {command(generator, slip=0) for _ in range(300)}, {chatter(generator, slip=0) for _ in range(300)}
-    assert not said & heard
-    words = [{word for sentence in sentences for word in sentence.split()} for sentences in (said, heard)]
+    message, result = {command(generator, slip=0) for _ in range(300)}, {chatter(generator, slip=0) for _ in range(300)}
+    assert not message & result
+    words = [{word for sentence in sentences for word in sentence.split()} for sentences in (message, result)]
     assert len(words[0] & words[1]) > 20
 
 
 def noise(seconds: float = 1.0) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=int(seconds * RATE_HEARD))
+    return np.random.default_rng(0).normal(size=int(seconds * FILE_RATE))
 
 
 def share_between(wave: np.ndarray, low: float, high: float) -> float:
-    energy, hertz = np.abs(np.fft.rfft(wave)) ** 2, np.fft.rfftfreq(len(wave), 1 / RATE_HEARD)
+    energy, hertz = np.abs(np.fft.rfft(wave)) ** 2, np.fft.rfftfreq(len(wave), 1 / FILE_RATE)
     return float(energy[(hertz >= low) & (hertz < high)].sum() / energy.sum())
 
 
@@ -124,8 +124,8 @@ def test_a_room_goes_on_after_the_voice_and_more_so_far_away() -> None:
     voice = noise(0.5)
 
     def tail(decibels: float) -> float:
-        heard = distant(voice, decibels, 0.4, np.random.default_rng(1))
-        return float(np.mean(heard[len(voice) :] ** 2))
+        result = distant(voice, decibels, 0.4, np.random.default_rng(1))
+        return float(np.mean(result[len(voice) :] ** 2))
 
     assert tail(-6.0) > 2 * tail(0.0) > 4 * tail(9.0) > 0
 
@@ -135,5 +135,5 @@ def test_a_level_is_in_decibels() -> None:
 
 
 def test_music_is_tones() -> None:
-    tones = music(RATE_HEARD, np.random.default_rng(0))
+    tones = music(FILE_RATE, np.random.default_rng(0))
     assert share_between(tones, 100, 1200) > 0.95

@@ -136,7 +136,7 @@ def test_the_folder_above_the_release_is_accepted(release: Path) -> None:
     assert len(rows(iemocap.read(release.parent))) == 80
 
 
-def test_one_session_of_it_is_answered_with_the_folder_above(release: Path) -> None:
+def test_one_session_of_it_is_refused_with_the_folder_above(release: Path) -> None:
     with pytest.raises(UserError, match="found a part of it only") as problem:
         iemocap.read(release / "Session1")
     assert f"--data {release}" in str(problem.value)
@@ -162,16 +162,16 @@ def test_a_missing_session_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("requested", "words"),
     [
         ({"fold": 6}, "fold between 1 and 5"),
         ({"fold": 0}, "fold between 1 and 5"),
         ({"protocol": "session6"}, "Expected a protocol"),
     ],
 )
-def test_a_fold_or_protocol_that_is_not_there_is_refused(release: Path, asked: dict, words: str) -> None:
+def test_a_fold_or_protocol_that_is_not_there_is_refused(release: Path, requested: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        iemocap.read(release, **asked)
+        iemocap.read(release, **requested)
 
 
 def synthetic_ids() -> list[str]:

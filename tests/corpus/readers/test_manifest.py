@@ -111,7 +111,7 @@ def test_a_missing_dev_is_taken_from_whole_training_speakers(tmp_path: Path) -> 
     assert "dev is 4 utterances of 1 of the 4 training speakers" in corpus.notes[0]
 
 
-def test_a_missing_dev_without_speakers_is_drawn_and_said(tmp_path: Path) -> None:
+def test_a_missing_dev_without_speakers_is_drawn_with_a_note(tmp_path: Path) -> None:
     lines = [f"{n}.wav,{'xy'[n % 2]},{'test' if n < 5 else 'train'}" for n in range(25)]
     corpus = manifest.read(table(tmp_path, "audio,label,split", *lines))
     assert {name: len(found) for name, found in corpus.splits.items()} == {"train": 18, "dev": 2, "test": 5}
@@ -157,7 +157,7 @@ def test_labels_may_be_absent_where_none_are_required(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_missing_column_is_answered_with_the_option_filled_in(tmp_path: Path, header: str, option: str) -> None:
+def test_a_missing_column_is_refused_with_the_option_filled_in(tmp_path: Path, header: str, option: str) -> None:
     message = failure(table(tmp_path, header, header.replace("a", "b")))
     assert message.endswith(option)
     assert str(tmp_path / "data.csv") in message
@@ -229,7 +229,7 @@ def test_two_test_sets_are_as_good_as_one(tmp_path: Path) -> None:
         (["audio,label", '"a.wav,x', "b.wav,y"], "Mend its quotes"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_answered_with_the_row(tmp_path: Path, lines: list[str], words: str) -> None:
+def test_a_table_that_cannot_be_used_is_refused_with_the_row(tmp_path: Path, lines: list[str], words: str) -> None:
     message = failure(write(tmp_path / "data.csv", *lines))
     assert words in message
     assert str(tmp_path / "data.csv") in message
@@ -257,7 +257,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("columns", "words"),
     [({"lable": "x"}, "Did you mean 'label'?"), ({"label": "emotoin"}, "Did you mean 'emotion'?")],
 )
-def test_a_mapping_with_a_typo_is_answered_with_the_nearest_name(tmp_path: Path, columns: dict[str, str], words: str) -> None:
+def test_a_mapping_with_a_typo_is_refused_with_the_nearest_name(tmp_path: Path, columns: dict[str, str], words: str) -> None:
     assert words in failure(table(tmp_path, "audio,emotion", "a.wav,x"), columns=columns)
 
 

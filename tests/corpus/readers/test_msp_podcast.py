@@ -197,7 +197,7 @@ def test_a_release_without_transcripts_is_read(tmp_path: Path) -> None:
     assert all(row.text is None for row in rows(msp_podcast.read(root)).values())
 
 
-def test_a_stereo_file_of_44100_hertz_is_heard_as_any_other(tmp_path: Path) -> None:
+def test_a_stereo_file_of_44100_hertz_is_read_as_any_other(tmp_path: Path) -> None:
     root = write_release(tmp_path)
     samples = np.stack([np.sin(np.arange(44_100) / 20), np.zeros(44_100)], axis=1)
     soundfile.write(root / "Audios" / "MSP-PODCAST_0001_0008.wav", 0.5 * samples, 44_100)
@@ -256,7 +256,7 @@ def test_another_folder_is_refused_with_what_lies_there(tmp_path: Path) -> None:
     assert "found holiday" in message
 
 
-def test_a_part_of_the_release_is_answered_with_the_folder_above(tmp_path: Path) -> None:
+def test_a_part_of_the_release_is_refused_with_the_folder_above(tmp_path: Path) -> None:
     root = write_release(tmp_path / "MSP")
     assert f"--data {root}" in failure(root / "Audios")
     assert len(rows(msp_podcast.read(tmp_path))) == len(ROWS)

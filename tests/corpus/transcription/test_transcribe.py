@@ -31,7 +31,7 @@ from headwater.corpus.transcription import transcribe as transcribing
 from headwater.corpus.transcription.recogniser import Recogniser, cut_at_pauses, find_asr
 from headwater.corpus.transcription.transcribe import normalizer_of, transcripts_of, with_transcripts, word_errors
 from headwater.corpus.transcription.transcripts import TranscriptCache
-from headwater.inference.texts import words_by
+from headwater.inference.texts import lookup_transcripts
 
 WORDS = ["<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"]
 WORDS += ["<|nospeech|>", "<|notimestamps|>"]
@@ -137,12 +137,12 @@ def test_a_short_utterance_says_what_transformers_own_pipeline_says(whisper: Pat
 
 
 def test_language_matters_and_may_be_guessed(whisper: Path) -> None:
-    said = {language: Recogniser(find_asr(f"{whisper}:{language}")).text(sound(8_000)) for language in ("en", "de", "auto")}
-    assert said["en"] != said["de"]
-    assert said["auto"] in (said["en"], said["de"])
+    message = {language: Recogniser(find_asr(f"{whisper}:{language}")).text(sound(8_000)) for language in ("en", "de", "auto")}
+    assert message["en"] != message["de"]
+    assert message["auto"] in (message["en"], message["de"])
 
 
-def test_an_english_only_model_is_not_told_the_language(tmp_path: Path) -> None:
+def test_an_english_only_model_gets_no_language(tmp_path: Path) -> None:
     folder = made(tmp_path / "model", languages=())
     asr = find_asr(str(folder), "auto")
     assert (asr.language, asr.is_multilingual) == ("en", False)
@@ -180,7 +180,7 @@ def test_the_command_says_how_much_how_fast_how_well_and_how_to_use_it(whisper: 
     lines = out.splitlines()
     assert code == 0
     assert lines[0].startswith(f"5 utterances (0.00 h) transcribed by {whisper}, language en, ")
-    assert lines[1].startswith("4 heard now, the others remembered; ")  # two of the five are the same sound
+    assert lines[1].startswith("4 transcribed now, the others cached; ")  # two of the five are the same sound
     assert lines[1].endswith(" s for an hour of audio on cpu")
     assert lines[2].startswith("against the corpus' text, Whisper's English normaliser without its table of British spellings on")
     assert {line.split(" in ")[1].split()[0] for line in lines[3:-1]} <= {"train", "dev", "test", "all"}
@@ -194,11 +194,13 @@ def test_the_command_says_how_much_how_fast_how_well_and_how_to_use_it(whisper: 
     assert texts["0.wav"] == Recogniser(find_asr(str(whisper))).text(soundfile.read("0.wav", dtype="float32")[0])
 
 
-def test_a_second_run_hears_nothing_and_says_the_same(whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]) -> None:
+def test_a_second_run_reads_no_audio_and_gives_the_same_texts(
+    whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]
+) -> None:
     type_in(clips, "--model", whisper, "--out", "first.jsonl")
-    heard = len(passes)
+    result = len(passes)
     code, out, _ = type_in(clips, "--model", whisper, "--out", "second.jsonl")
-    assert (code, heard, len(passes)) == (0, 4, 4)
+    assert (code, result, len(passes)) == (0, 4, 4)
     assert out.splitlines()[1] == "all of them remembered"
     assert Path("first.jsonl").read_text() == Path("second.jsonl").read_text()
     moved = shutil.copytree(whisper, "moved")  # the same files elsewhere are the same model
@@ -208,7 +210,7 @@ def test_a_second_run_hears_nothing_and_says_the_same(whisper: Path, clips: Path
     assert len(passes) == 8
 
 
-def test_a_changed_file_is_heard_again(whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]) -> None:
+def test_a_changed_file_is_read_again(whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]) -> None:
     type_in(clips, "--model", whisper)
     soundfile.write("1.wav", sound(5_000), 16_000)
     type_in(clips, "--model", whisper)
@@ -281,7 +283,7 @@ def test_transcripts_that_were_not_made_name_the_command_that_makes_them(whisper
     )
 
 
-def test_an_empty_answer_of_the_recogniser_is_a_transcript(
+def test_an_empty_output_of_the_recogniser_is_a_transcript(
     whisper: Path, clips: Path, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Recogniser, "_recognise", lambda _, windows: [" "] * len(windows))
@@ -293,38 +295,36 @@ def test_an_empty_answer_of_the_recogniser_is_a_transcript(
 def test_predict_transcribes_with_the_same_recogniser(whisper: Path, clips: Path) -> None:
     file = clips.with_name("0.wav")
     expected = Recogniser(find_asr(str(whisper))).text(soundfile.read(file, dtype="float32")[0])
-    assert words_by(str(whisper))(file) == expected
+    assert lookup_transcripts(str(whisper))(file) == expected
 
 
-def test_predict_hears_the_same_bytes_once_and_what_was_transcribed_before_not_again(
-    whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]
-) -> None:
-    words = words_by(str(whisper))
+def test_predict_transcribes_the_same_bytes_once(whisper: Path, clips: Path, type_in: TypeIn, passes: list[int]) -> None:
+    words = lookup_transcripts(str(whisper))
     first = words(clips.with_name("3.wav"))
     assert len(passes) == 1
     assert words(Utterance("a stretch", "4.wav")) == first  # the same sound under another name
-    assert words_by(str(whisper))("3.wav") == first
+    assert lookup_transcripts(str(whisper))("3.wav") == first
     assert len(passes) == 1
     words(Utterance("a stretch", "3.wav", 0.25, 0.25))
     assert passes[1:] == [4_000]
     type_in(clips, "--model", whisper)
-    heard = len(passes)
+    result = len(passes)
     words("0.wav")
-    assert len(passes) == heard
+    assert len(passes) == result
 
 
-def test_predict_refuses_a_recogniser_that_is_none_before_it_hears_anything() -> None:
+def test_predict_refuses_a_recogniser_that_is_none_before_it_reads_audio() -> None:
     with pytest.raises(UserError, match=r"There is no recogniser 'whisper_bsae'\. Did you mean 'whisper_base'"):
-        words_by("whisper_bsae")
+        lookup_transcripts("whisper_bsae")
 
 
 def test_word_errors_are_counted_over_all_utterances_after_the_normaliser(whisper: Path) -> None:
     normalize, called = normalizer_of(find_asr(str(whisper)))
-    heard = ["the cat sat town", "it is late, late.", "anything", "", "Color me 22"]
-    found = word_errors(list(zip(HUMAN, heard, strict=True)), normalize)
+    result = ["the cat sat town", "it is late, late.", "anything", "", "Color me 22"]
+    found = word_errors(list(zip(HUMAN, result, strict=True)), normalize)
     # town for down, one late too many, color for colour; of 4 + 3 + 3 words
     assert found is not None
-    assert (found.errors, found.words, found.left_out, found.rate) == (3, 10, 2, 0.3)
+    assert (found.errors, found.spelling, found.left_out, found.rate) == (3, 10, 2, 0.3)
     assert called == "Whisper's English normaliser without its table of British spellings"
 
 
@@ -370,7 +370,7 @@ def test_a_model_in_the_hubs_cache_needs_no_network(whisper: Path, tmp_path: Pat
     assert found.fingerprint == find_asr("openai/whisper-tiny").fingerprint == find_asr(str(whisper)).fingerprint
 
 
-def test_an_encoder_that_was_fetched_to_listen_is_told_what_it_lacks(
+def test_an_encoder_that_was_fetched_for_audio_gets_a_list_of_what_it_lacks(
     whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cached(whisper, tmp_path, monkeypatch) / "tokenizer.json").unlink()
@@ -402,7 +402,7 @@ def described(folder: Path, **settings: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ("--model", "bare"),
@@ -426,13 +426,13 @@ def described(folder: Path, **settings: object) -> Path:
         (("--device", "tpu"), "tpu"),
     ],
 )
-def test_a_mistake_is_one_line(whisper: Path, clips: Path, type_in: TypeIn, words: tuple[str, ...], said: str) -> None:
+def test_a_mistake_is_one_line(whisper: Path, clips: Path, type_in: TypeIn, words: tuple[str, ...], message: str) -> None:
     without(whisper, Path("bare"), "tokenizer.json")
     without(whisper, Path("mute"), "generation_config.json")
     described(Path("hubert"), model_type="hubert")
     code, out, err = type_in(clips, *(() if "--model" in words else ("--model", whisper)), *words)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert len(err.splitlines()) == 1
 
 

@@ -98,7 +98,7 @@ def test_a_table_gives_texts_by_id_or_by_file(tmp_path: Path, monkeypatch: pytes
     assert texts_of_table(write(Path(name), content), ROWS) == {"u1": "Hello there", "u2": "", "u3": "bye"}
 
 
-def test_a_file_name_that_two_utterances_share_is_told_by_its_path_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_name_that_two_utterances_share_is_known_by_its_path_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = (Utterance("u1", "a/x.wav"), Utterance("u2", "b/x.wav"))
     assert texts_of_table(write(Path("t.csv"), "audio,text\nx.wav,whose?\n"), rows) == {}
@@ -124,7 +124,7 @@ def test_a_header_is_taken_by_its_whole_name(headers: list[str], key: str, found
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "with_notes"),
     [
         (
             "id,words_spoken\nu1,a\n",
@@ -135,18 +135,18 @@ def test_a_header_is_taken_by_its_whole_name(headers: list[str], key: str, found
     ],
 )
 def test_a_table_that_cannot_be_meant_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, with_notes: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as problem:
         texts_of_table(write(Path("t.csv"), content), ROWS)
-    assert said in str(problem.value)
+    assert with_notes in str(problem.value)
 
 
 def test_texts_replace_those_of_the_corpus_and_empty_ones_are_counted() -> None:
-    said = with_texts(CORPUS, {"u1": "one", "u2": "", "u3": "three"}, source="t.csv", make="")
-    assert [row.text for rows in said.splits.values() for row in rows] == ["one", "", "three"]
-    assert said.notes == ("first", "transcripts are those of t.csv, 1 of 3 of them empty")
+    with_notes = with_texts(CORPUS, {"u1": "one", "u2": "", "u3": "three"}, source="t.csv", make="")
+    assert [row.text for rows in with_notes.splits.values() for row in rows] == ["one", "", "three"]
+    assert with_notes.notes == ("first", "transcripts are those of t.csv, 1 of 3 of them empty")
 
 
 def test_texts_of_nobody_are_an_error_that_says_how_to_make_them() -> None:
@@ -158,16 +158,16 @@ def test_texts_of_nobody_are_an_error_that_says_how_to_make_them() -> None:
     )
 
 
-def test_an_utterance_without_a_text_has_none_and_is_told() -> None:
-    said = with_texts(CORPUS, {"u2": "two"}, source="whisper_tiny", make="Make them: `headwater corpus transcribe mine`")
-    assert [row.text for rows in said.splits.values() for row in rows] == [None, "two", None]
-    assert "2 of 3 utterances have no text in whisper_tiny (the first: u1). Make them: `headwater" in said.notes[-1]
+def test_an_utterance_without_a_text_has_none_and_is_reported() -> None:
+    with_notes = with_texts(CORPUS, {"u2": "two"}, source="whisper_tiny", make="Make them: `headwater corpus transcribe mine`")
+    assert [row.text for rows in with_notes.splits.values() for row in rows] == [None, "two", None]
+    assert "2 of 3 utterances have no text in whisper_tiny (the first: u1). Make them: `headwater" in with_notes.notes[-1]
 
 
-def test_what_cannot_be_heard_has_no_transcript_and_is_counted() -> None:
-    said = with_texts(CORPUS, {"u1": "one", "u2": "two"}, source="whisper_tiny", make="", audible={"u1", "u2"})
-    assert [row.text for rows in said.splits.values() for row in rows] == ["one", "two", None]
-    assert said.notes[-1] == "1 utterances with broken audio have no transcript"
+def test_what_cannot_be_read_has_no_transcript_and_is_counted() -> None:
+    with_notes = with_texts(CORPUS, {"u1": "one", "u2": "two"}, source="whisper_tiny", make="", audible={"u1", "u2"})
+    assert [row.text for rows in with_notes.splits.values() for row in rows] == ["one", "two", None]
+    assert with_notes.notes[-1] == "1 utterances with broken audio have no transcript"
 
 
 def test_a_missing_transcript_is_refused_with_three_ways_out() -> None:
@@ -180,7 +180,7 @@ def test_a_missing_transcript_is_refused_with_three_ways_out() -> None:
     assert "\n" not in message
 
 
-def test_missing_transcripts_are_dropped_or_emptied_when_asked_and_noted() -> None:
+def test_missing_transcripts_are_dropped_or_emptied_when_requested_and_noted() -> None:
     dropped, note = require_texts(CORPUS.splits, "drop")
     assert dropped == {"train": ROWS[1:2], "test": ()}
     assert note == "left out for want of a transcript: 1 of 2 in train, 1 of 1 in test"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from headwater.core.errors import UserError
 from headwater.corpus.batch import Batch
-from headwater.upstream.base import Reads, UpstreamConfig
+from headwater.upstream.base import TokenCounter, UpstreamConfig
 from headwater.upstream.families.huggingface import rebuild
 from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
 from headwater.upstream.load import list_upstreams, load_upstream
@@ -103,7 +103,7 @@ def test_gpt2_reads_an_empty_text_as_its_end_of_text() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_tokens_are_counted_without_running(name: str) -> None:
     upstream: Any = load_upstream(name)
-    assert isinstance(upstream, Reads)
+    assert isinstance(upstream, TokenCounter)
     assert tuple(upstream.num_tokens(text) for text in TEXTS) == upstream(TEXTS).lengths
 
 
@@ -308,7 +308,7 @@ def test_an_option_of_audio_is_refused(tmp_path: Path) -> None:
         load_upstream(UpstreamConfig(name=str(folder), keep_layers=9))
 
 
-def test_what_listens_is_refused_where_text_is_read_and_the_other_way_round(tmp_path: Path) -> None:
+def test_an_audio_model_is_refused_for_text_and_a_text_model_for_audio(tmp_path: Path) -> None:
     folder = save("test_bert", tmp_path)
     for name in ("bert", "test_bert", str(folder)):
         with pytest.raises(UserError, match=r"that listens for -u, found .*, which reads\. Give it to --text-upstream"):

@@ -55,11 +55,11 @@ def test_layers_equal_those_of_transformers(name: str, tmp_path: Path, speechlik
     folder = save(name, tmp_path)
     upstream = load_upstream(str(folder))
     (waveform,) = speechlike(9000)
-    heard = waveform
+    result = waveform
     assert upstream.spec.normalize == (name in {"test_hubert_large", "test_data2vec"})
     if upstream.spec.normalize:
-        heard = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-5).sqrt()
-    expected = reference_layers(folder, heard)
+        result = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-5).sqrt()
+    expected = reference_layers(folder, result)
     with torch.no_grad():
         found = upstream([waveform])
     assert len(found.values) == len(expected) == upstream.spec.num_layers
@@ -239,7 +239,7 @@ def test_zero_samples_are_refused_with_the_utterance_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WAVEFORM_MODELS)
-def test_masked_frames_hear_nothing(name: str, speechlike: Any) -> None:
+def test_masked_frames_see_nothing(name: str, speechlike: Any) -> None:
     upstream = load_upstream(name)
     one, other = speechlike(4000, seed=1), speechlike(4000, seed=2)
     masked = torch.ones(1, upstream.spec.num_frames(4000), dtype=torch.bool)
@@ -260,7 +260,7 @@ def test_a_mask_of_another_shape_is_refused(speechlike: Any) -> None:
         load_upstream("test_hubert")(speechlike(4000), masked=torch.ones(1, 13))
 
 
-def test_spec_augment_draws_from_torch_alone_and_only_when_asked(speechlike: Any) -> None:
+def test_spec_augment_draws_from_torch_alone_and_only_when_switched_on(speechlike: Any) -> None:
     plain = load_upstream(UpstreamConfig(name="test_hubert", dropout=0.0)).train()
     augmented = load_upstream(UpstreamConfig(name="test_hubert", dropout=0.0, spec_augment=True))
     waveforms = speechlike(16000, 2000)

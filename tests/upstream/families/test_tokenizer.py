@@ -10,7 +10,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
-from headwater.upstream.families.tokenizer import _say
+from headwater.upstream.families.tokenizer import _print_once
 from headwater.upstream.load import load_upstream
 from headwater.upstream.store.store import fingerprint
 
@@ -74,7 +74,7 @@ def test_a_tokenizer_of_its_own_counts_as_other_weights(tmp_path: Path) -> None:
     assert fingerprint(before) != fingerprint(after)
 
 
-def test_padding_and_cutting_that_a_file_asks_for_are_passed_over(tmp_path: Path) -> None:
+def test_padding_and_cutting_that_a_file_requests_are_passed_over(tmp_path: Path) -> None:
     folder = save("test_bert", tmp_path)
     tokenizer = tiny_tokenizer("test_bert").backend_tokenizer
     tokenizer.enable_truncation(4)
@@ -127,12 +127,12 @@ def test_a_tinybert_without_tokenizer_reads_with_that_of_bert_and_says_so_once(
 ) -> None:
     folder = save("test_bert", tmp_path / "TinyBERT_General_4L_312D", tokenizer=False, **TINYBERT)
     write_vocabulary("test_bert", cache("google-bert/bert-base-uncased", hub))
-    _say.cache_clear()
+    _print_once.cache_clear()
     for _ in range(2):
         upstream: Any = load_upstream(str(folder))
     assert upstream._tokens(TEXT) == tiny_tokenizer("test_bert")(TEXT).input_ids
-    said = capsys.readouterr().err
-    assert said.count("has no tokenizer of its own: it reads with that of google-bert/bert-base-uncased") == 1
+    message = capsys.readouterr().err
+    assert message.count("has no tokenizer of its own: it reads with that of google-bert/bert-base-uncased") == 1
 
 
 def test_a_tinybert_without_any_tokenizer_names_what_to_copy(hub: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def toy_s3prl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.mark.usefixtures("toy_s3prl")
-def test_only_the_family_asked_for_is_imported() -> None:
+def test_only_the_family_requested_is_imported() -> None:
     upstream = load_upstream("s3prl/good")
     assert upstream.spec.num_layers == 2
     assert upstream.spec.dim == 4
@@ -96,7 +96,7 @@ def test_utterances_run_one_at_a_time_unless_padding_is_s3prls(speechlike: Any, 
 
 
 @pytest.mark.usefixtures("toy_s3prl")
-def test_probing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_probing_prints_a_note(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         load_upstream("s3prl/good")
     assert "s3prl/good (family good): probed 2 layers of 4 dims, a frame for every 160 samples" in caplog.text

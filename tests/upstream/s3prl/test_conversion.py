@@ -310,10 +310,10 @@ UNLIKE: dict[str, tuple[str, dict[str, Any], str]] = {  # style, what the option
 def test_options_that_are_not_those_of_the_weights_are_refused_before_a_model_is_built(
     what: str, file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    style, said, told = UNLIKE[what]
-    path = file(style, lambda made: made["cfg" if "cfg" in made else "model_cfg"].update(said))
+    style, message, report = UNLIKE[what]
+    path = file(style, lambda made: made["cfg" if "cfg" in made else "model_cfg"].update(message))
     monkeypatch.setattr("headwater.upstream.s3prl.conversion.renamed", lambda *_: pytest.fail("it was about to be built"))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=report):
         write_folder(recognise(path, read_torch_file(path)), tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
@@ -328,9 +328,9 @@ def test_names_that_are_no_words_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_transformers_cannot_be_is_refused(what: str, file: Any, tmp_path: Path) -> None:
-    style, change, options, said = REFUSED[what]
+    style, change, options, message = REFUSED[what]
     path = file(style, change, **options)
-    with pytest.raises(UserError, match=said) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         write_folder(recognise(path, read_torch_file(path)), tmp_path / "made" / "folder")
     assert ("-u s3prl/" in str(refused.value)) == ("convolutions" not in what), "s3prl evaluates those"
     assert not (tmp_path / "made").exists()
@@ -342,7 +342,7 @@ def test_a_family_is_not_taken_for_another(file: Any) -> None:
         load_upstream(UpstreamConfig(name="wavlm_base", path=str(path)))
 
 
-def test_a_name_for_a_file_asks_for_the_file() -> None:
+def test_a_name_for_a_file_needs_the_file() -> None:
     with pytest.raises(
         UserError, match=r"Expected the weights of 'hubert_local' after -k, found none. Add -k FILE, or name -u hubert"
     ):
@@ -354,10 +354,10 @@ def test_a_file_is_imported_by_the_command_that_says_what_to_do_next(
 ) -> None:
     folder = tmp_path / "made"
     assert dispatch(["import", str(file("data2vec-base")), str(folder)]) == 0
-    said = capsys.readouterr().out
-    assert f"data2vec: written to {folder}" in said
-    assert "left out, since no layer needs it: _ema" in said
-    name, path = re.findall(r"headwater downstream -u (\S+) -k (\S+)", said)[0]
+    message = capsys.readouterr().out
+    assert f"data2vec: written to {folder}" in message
+    assert "left out, since no layer needs it: _ema" in message
+    name, path = re.findall(r"headwater downstream -u (\S+) -k (\S+)", message)[0]
     assert load_upstream(UpstreamConfig(name=name, path=path)).spec.dim == 64
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from headwater.core.errors import UserError
-from headwater.core.files import in_words
+from headwater.core.files import format_bytes
 from headwater.corpus.audio import read_audio
 from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_key, row_keys
@@ -31,9 +31,9 @@ from headwater.upstream.store.store import (
     Computed,
     Space,
     Store,
-    alone,
     default_limit,
     fingerprint,
+    locked_alone,
     parse_size,
     remove,
     space_of,
@@ -89,9 +89,9 @@ def computing(log: Path, seconds: float = 0.0, scale: float = 1.0) -> Callable[[
 
 def fill(root: Path, count: int, log: Path, seconds: float = 0.0, space: Space = SPACE) -> int:
     """Fill a store with so many utterances."""
-    said: list[str] = []
+    message: list[str] = []
     store = Store(root, space, "model")
-    return store.fill({key_of(n): n for n in range(count)}, computing(log, seconds), lambda _: None, say=said.append)
+    return store.fill({key_of(n): n for n in range(count)}, computing(log, seconds), lambda _: None, say=message.append)
 
 
 def stored(root: Path, space: Space = SPACE) -> dict[str, bytes]:
@@ -149,14 +149,14 @@ def test_a_command_that_waits_says_for_whom(tmp_path: Path) -> None:
     other.start()
     while not started(tmp_path / "log"):
         time.sleep(0.01)
-    said: list[str] = []
+    message: list[str] = []
     computed = Store(tmp_path / "store", SPACE, "model").fill(
-        {key_of(0): 0}, computing(tmp_path / "log"), lambda _: None, 0, said.append
+        {key_of(0): 0}, computing(tmp_path / "log"), lambda _: None, 0, message.append
     )
     other.join()
     assert computed == 0
-    assert len(said) == 1
-    assert f"waiting for process {other.pid} on" in said[0]
+    assert len(message) == 1
+    assert f"waiting for process {other.pid} on" in message[0]
 
 
 def test_what_was_there_is_not_computed_again(tmp_path: Path) -> None:
@@ -307,16 +307,16 @@ def test_whatever_a_space_says_separates_it(field: str) -> None:
 def test_a_held_space_is_not_removed(tmp_path: Path) -> None:
     store = Store(tmp_path, SPACE, "model")
     assert not remove(store.folder)
-    store.held.close()
+    store.locked.close()
     assert remove(store.folder)
     assert not [*tmp_path.glob("*/")]
 
 
 def test_a_space_that_is_held_by_two_is_kept_until_both_have_gone(tmp_path: Path) -> None:
     first, second = Store(tmp_path, SPACE, "model"), Store(tmp_path, SPACE, "model")
-    first.held.close()
+    first.locked.close()
     assert not remove(first.folder)
-    second.held.close()
+    second.locked.close()
     assert remove(first.folder)
 
 
@@ -332,7 +332,7 @@ def test_a_space_that_is_removed_while_somebody_waits_for_it_is_made_anew(tmp_pa
     fill(root, 5, log)
     waiting = processes.Process(target=use_later, args=(root, log, tmp_path / "go"))
     waiting.start()
-    with alone(root / SPACE.key) as free:
+    with locked_alone(root / SPACE.key) as free:
         assert free
         (tmp_path / "go").touch()
         time.sleep(0.1)  # it stands at the lock now
@@ -482,8 +482,8 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
         parse_size(text)
 
 
-def test_bytes_are_said_in_words() -> None:
-    assert [in_words(size) for size in (12, 39_936, 3_594_000_000)] == ["12 B", "39.9 kB", "3.6 GB"]
+def test_bytes_are_printed_in_words() -> None:
+    assert [format_bytes(size) for size in (12, 39_936, 3_594_000_000)] == ["12 B", "39.9 kB", "3.6 GB"]
 
 
 def test_the_default_limit_is_the_smaller_of_50_gb_and_a_quarter_of_the_disk(

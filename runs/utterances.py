@@ -1,4 +1,4 @@
-"""Which of a corpus' utterances a run can use: those that can be heard, where it listens, and read, where it reads."""
+"""Which utterances of a corpus a run can use: those with readable audio, and with a transcript, where its roles need them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ..core.files import cache_folder
 from ..corpus.audio import check_files
 from ..corpus.base import Utterance
 from ..corpus.transcription.transcripts import require_texts
-from ..upstream.base import Modality, Reads, Upstream
+from ..upstream.base import Modality, TokenCounter, Upstream
 from .config.schema import CorpusConfig
 
-SECONDS_PER_WORD = 0.4  # of speech: what a text counts for, where nobody listens
+SECONDS_PER_WORD = 0.4  # of speech: what a text counts for, where no audio is opened
 Chosen = Mapping[str, tuple[Utterance, ...]]  # split -> the utterances that have a target
 
 
-def usable(
+def usable_utterances(
     chosen: Chosen, config: CorpusConfig, upstreams: Mapping[Modality, Upstream], *, writes: bool = False
 ) -> tuple[Chosen, dict[str, float], tuple[str, ...]]:
     """Return what a run can use of the utterances, the seconds of each, and what a user should know.
 
-    `writes`: what is said is what the run answers.
+    `writes`: the transcript is what the run predicts.
     """
     seconds: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
@@ -34,11 +34,11 @@ def usable(
     if "text" in upstreams:
         chosen, texts = readable(chosen, config, upstreams["text"])
         notes = (*notes, *texts)
-    return chosen, spoken_seconds(chosen) if seconds is None else seconds, notes
+    return chosen, estimated_seconds(chosen) if seconds is None else seconds, notes
 
 
 def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return seconds by utterance id; broken files stop the run, or are left out where the user said so."""
+    """Return seconds by utterance id; broken files stop the run, or are left out with corpus.skip_broken."""
     utterances = [utterance for rows in chosen.values() for utterance in rows]
     seconds, broken = check_files(utterances, cache_folder())
     if broken and not config.skip_broken:
@@ -55,13 +55,13 @@ def readable(chosen: Chosen, config: CorpusConfig, reader: Upstream) -> tuple[Ch
     """Return the utterances with a text each, as the config says what becomes of those without."""
     chosen, note = require_texts(chosen, config.missing_text)
     notes = [note] if note else []
-    if isinstance(reader, Reads):
+    if isinstance(reader, TokenCounter):
         most = reader.max_tokens
         cut = sum(reader.num_tokens(row.text or "") > most for rows in chosen.values() for row in rows)
         notes += [f"{cut} texts are longer than the {most} tokens that '{reader.name}' reads: their ends are cut"] if cut else []
     return chosen, tuple(notes)
 
 
-def spoken_seconds(chosen: Mapping[str, Sequence[Utterance]]) -> dict[str, float]:
+def estimated_seconds(chosen: Mapping[str, Sequence[Utterance]]) -> dict[str, float]:
     """Return a guess at each utterance's seconds from its text, for a run that opens no audio."""
     return {row.id: max(1.0, SECONDS_PER_WORD * len((row.text or "").split())) for rows in chosen.values() for row in rows}

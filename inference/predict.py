@@ -14,19 +14,19 @@ from ..corpus.base import Utterance
 from ..corpus.batch import Batch, as_batch
 from ..downstream.answer import Answer
 from ..training.loop import ahead
-from .waveforms import SAMPLE_RATE, Heard, name_of, windows_of
+from .waveforms import SAMPLE_RATE, AudioItem, name_of, windows_of
 
-Words = Callable[[Heard], str]  # the transcript of an item, or a UserError that says where one may come from
+TranscriptLookup = Callable[[AudioItem], str]  # an item -> its transcript, or a UserError that says where one may come from
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says of one file."""
+    """The prediction of a run for one file."""
 
     file: str
     start: float = 0.0  # seconds into the file
     seconds: float = 0.0
-    label: Any = None  # the class, the text, or what else is the answer; ratings are scores
+    label: Any = None  # the class, the text, or what else is predicted; ratings are scores
     scores: dict[str, float] | None = None
     error: str = ""  # why there is no label
 
@@ -45,12 +45,12 @@ class Piece:
 
     def batch(self) -> Batch:
         """Return the piece as a batch of one."""
-        heard = Batch(None, (), ids=("0",)) if self.waveform is None else as_batch([self.waveform])
-        return replace(heard, texts=(self.text,))
+        audio = Batch(None, (), ids=("0",)) if self.waveform is None else as_batch([self.waveform])
+        return replace(audio, texts=(self.text,))
 
 
-class Asked(Protocol):
-    """What can be asked about files: one run, or the folds of a plan together."""
+class Predictor(Protocol):
+    """What predicts on files: one run, or the folds of a plan together."""
 
     @property
     def answer(self) -> Answer:
@@ -59,46 +59,48 @@ class Asked(Protocol):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What is asked for of a file: audio, text."""
+        """The inputs that it needs of a file: audio, text."""
         ...
 
     @property
-    def reads(self) -> bool:
+    def uses_text(self) -> bool:
         """Whether a text goes with each file."""
         ...
 
     def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
-        """Return one answer, and its scores if there are any, from the pieces of a file."""
+        """Return one prediction, and its scores if there are any, from the pieces of a file."""
         ...
 
 
-def ask(run: Asked, what: Heard, text: str | None = None) -> Prediction:
+def predict_item(run: Predictor, what: AudioItem, text: str | None = None) -> Prediction:
     """Return the prediction for one item; what cannot be read raises UserError."""
-    words = own_words if text is None else lambda _: text
-    prediction = next(ask_all(run, [what], words))
+    transcripts = utterance_text if text is None else lambda _: text
+    prediction = next(predict_items(run, [what], transcripts))
     if prediction.error:
         raise UserError(prediction.error)
     return prediction
 
 
-def ask_all(run: Asked, items: Iterable[Heard], words: Words) -> Iterator[Prediction]:
+def predict_items(run: Predictor, items: Iterable[AudioItem], transcripts: TranscriptLookup) -> Iterator[Prediction]:
     """Yield a prediction for each item, in order, the audio of the next one read meanwhile."""
     if "audio" not in run.roles:  # a run that only reads opens no audio
-        yield from (_prediction(run, item, [None], words) for item in items)
+        yield from (_prediction(run, item, [None], transcripts) for item in items)
         return
-    # whoever gives items as they come is answered as they come
-    for item, heard in ahead(items, windows_of, threaded=isinstance(items, Sequence)):
-        yield _prediction(run, item, heard, words)
+    # items that come one by one are predicted one by one
+    for item, windows in ahead(items, windows_of, threaded=isinstance(items, Sequence)):
+        yield _prediction(run, item, windows, transcripts)
 
 
-def _prediction(run: Asked, item: Heard, heard: Sequence[np.ndarray | None] | UserError, words: Words) -> Prediction:
+def _prediction(
+    run: Predictor, item: AudioItem, windows: Sequence[np.ndarray | None] | UserError, transcripts: TranscriptLookup
+) -> Prediction:
     try:
-        if isinstance(heard, UserError):
-            raise heard
-        text = words(item) if run.reads else None  # each window has the whole text
+        if isinstance(windows, UserError):
+            raise windows
+        text = transcripts(item) if run.uses_text else None  # each window has the whole text
     except UserError as problem:
         return Prediction(name_of(item), error=str(problem))
-    pieces = [Piece(window, text) for window in heard]
+    pieces = [Piece(window, text) for window in windows]
     kind, (value, scores) = run.answer, run.join(pieces)
     if scores is not None and not scores.isfinite().all():
         return Prediction(name_of(item), error=f"Expected finite scores, found NaN or infinity: {name_of(item)}. {_DAMAGED}")
@@ -111,7 +113,7 @@ def _prediction(run: Asked, item: Heard, heard: Sequence[np.ndarray | None] | Us
 _DAMAGED = "Look for damaged samples in it: values far above 1 are none of speech."
 
 
-def own_words(item: Heard) -> str:
+def utterance_text(item: AudioItem) -> str:
     """Return the text that an utterance brings along."""
     if isinstance(item, Utterance) and item.text is not None:
         return item.text

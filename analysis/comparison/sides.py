@@ -1,4 +1,4 @@
-"""What finished runs answered to a split: a run, a plan's folds and seeds, or one task of a joint run, as one side."""
+"""Read the predictions of finished runs on a split: of a run, of a plan's folds and seeds, or of one task of a joint run."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ KEPT = ("best", "last", "own")  # which weights of a joint run were tested; the 
 
 @dataclass(frozen=True)
 class Part:
-    """One run's place and what it says of itself."""
+    """The place of a run, and its result."""
 
     place: Path  # of its predictions
     home: Path  # of its config
     seed: int
-    said: Mapping[str, Any]
+    content: Mapping[str, Any]
 
     @property
     def splits(self) -> list[str]:
-        """What it was tested on; nothing, where it learnt from all there is."""
-        return list(self.said.get("scores") or ())
+        """The splits that it was tested on; none for a final model."""
+        return list(self.content.get("scores") or ())
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
     return Side(
         folder,
         name,
-        str(first.said["corpus"]),
-        str(first.said["protocol"]),
-        str(first.said.get("upstream", "")),
-        tuple(dict.fromkeys(mark for part in parts for mark in part.said["marks"])),
+        str(first.content["corpus"]),
+        str(first.content["protocol"]),
+        str(first.content.get("upstream", "")),
+        tuple(dict.fromkeys(mark for part in parts for mark in part.content["marks"])),
         tuple(split for split in first.splits if all(split in part.splits for part in parts)),
         seeds,
         load_task(config.only.task).question(config.only.expert),
@@ -79,7 +79,7 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
 
 
 def places_of(folder: Path) -> list[tuple[Path, int | None]]:
-    """Return the finished runs that count as one system, with their seeds where the plan says them."""
+    """Return the finished runs that count as one system, with their seeds where the plan names them."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise UserError(f"Expected the folder of a run or a plan at '{folder}', found {found}. Check the path.")
@@ -114,7 +114,7 @@ def seed_in(folder: Path) -> int:
 
 
 def unfinished(folder: Path) -> UserError:
-    """Return what is said of a run that has no result yet."""
+    """Return the error about a run that has no result yet."""
     return UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
 
 
@@ -126,7 +126,7 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
     result, home = there.read().result("marks"), there.home.path
     if "trained_on_all" in result:
         raise UserError(
-            f"Expected runs with a score, found the final model '{folder}': it learnt from all there is, nothing was held out. "
+            f"Expected runs with a score, found the final model '{folder}': it was trained on all splits, nothing was held out. "
             "Compare the run or plan that chose its steps."
         )
     seed = int(result.get("seed") or 0) if seed is None else seed
@@ -135,17 +135,17 @@ def part_of(folder: Path, seed: int | None, task: str | None, weights: str | Non
             raise UserError(f"Expected runs of several tasks for --weights, found '{folder}' with one. Leave it out.")
         return Part(folder, home, seed, result)
     _, name, _ = config_of(folder, task, only_task=True)
-    said = result["tasks"][name]
-    kept = weights or next(kept for kept in KEPT if kept in said)
-    if kept not in said:
-        known = " and ".join(kept for kept in KEPT if kept in said)
-        raise UserError(f"Expected --weights {kept} to be kept in '{folder}', found {known}. Choose of these.")
+    task_result = result["tasks"][name]
+    step_kind = weights or next(step_kind for step_kind in KEPT if step_kind in task_result)
+    if step_kind not in task_result:
+        known = " and ".join(step_kind for step_kind in KEPT if step_kind in task_result)
+        raise UserError(f"Expected --weights {step_kind} to be kept in '{folder}', found {known}. Choose of these.")
     shared = {key: value for key, value in result.items() if key != "tasks"}
-    return Part(task_place(folder, kept, name), home, seed, {**shared, **said, **said[kept]})
+    return Part(task_place(folder, step_kind, name), home, seed, {**shared, **task_result, **task_result[step_kind]})
 
 
-def read_answers(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
-    """Return the answers of a seed's folds to a split, pooled, and who spoke."""
+def pooled_outcome(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
+    """Return the predictions of a seed's folds on a split, pooled, and the speakers."""
     outcomes, speakers = [], []
     for place in side.seeds[seed]:
         path = RunFolder(place).predictions(split)
