@@ -231,7 +231,7 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
     return given(mapping)
 
 
-OF_ONE = {"name": "--corpus", "data": "--data", "protocol": "--protocol", "options": "--columns"}
+OF_ONE = {"name": "--corpus", "data": "--data"}
 
 
 def flags_of_several(flags: Namespace, recipe: Mapping[str, Any]) -> dict[str, Any]:

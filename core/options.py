@@ -75,10 +75,10 @@ def bind(
     return cls(**bound)
 
 
-def options_of_sections(cls: type) -> dict[str, str]:
-    """Return `lr -> optimizer.lr` for the options of all sections of a config whose names occur once."""
+def options_of_sections(*configs: type) -> dict[str, str]:
+    """Return `lr -> optimizer.lr` for the options of all sections of configs whose names occur once."""
     found: dict[str, list[str]] = {}
-    for section, kind in get_type_hints(cls).items():
+    for section, kind in (pair for config in configs for pair in get_type_hints(config).items()):
         if dataclasses.is_dataclass(kind):
             for field in dataclasses.fields(kind):
                 found.setdefault(field.name, []).append(f"{section}.{field.name}")

@@ -56,6 +56,9 @@ def resolve(layers: Sequence[Mapping[str, Any]], *, reads_corpus: bool = True) -
     return config
 
 
+ELSEWHERE = options_of_sections(RunConfig, TaskConfig)  # where an option is that was typed into another section
+
+
 def bind_one(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool) -> RunConfig:
     """Return the config of a run of one task, whose options stand beside those of the run."""
     if not values.get("task"):
@@ -69,8 +72,10 @@ def bind_one(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool
     known = [field.name for field in dataclasses.fields(RunConfig) if field.name not in SEVERAL_ONLY]
     for key in (key for key in shared if key not in known):
         words = [*own, *known]
-        errors.append(f"Unknown option '{key}'.{nearest(str(key), words)} Known here: {', '.join(words)}.")
-    config = bind(RunConfig, {key: value for key, value in shared.items() if key in known}, "", errors)
+        close = f" Did you mean '{ELSEWHERE[key]}'?" if key in ELSEWHERE else nearest(str(key), words)
+        errors.append(f"Unknown option '{key}'.{close} Known here: {', '.join(words)}.")
+    values = {key: value for key, value in shared.items() if key in known}
+    config = bind(RunConfig, values, "", errors, elsewhere=ELSEWHERE)
     return replace(config, tasks={task.task: task})
 
 
@@ -119,9 +124,9 @@ def bind_task(values: Mapping[str, Any], errors: list[str], *, reads_corpus: boo
     corpus = values.get("corpus")
     if isinstance(corpus, Mapping) and isinstance(corpus.get("name"), str):
         values = {**values, "corpus": {**corpus, "name": name_behind(corpus["name"], "corpus", FLAGS["corpus"])}}
-    config = bind(TaskConfig, values, "", errors, spelled={"expert": task.name})
+    config = bind(TaskConfig, values, "", errors, spelled={"expert": task.name}, elsewhere=ELSEWHERE)
     section = {} if config.expert is None else config.expert
-    options = bind(task.options, section, task.name, errors, elsewhere=options_of_sections(RunConfig))
+    options = bind(task.options, section, task.name, errors, elsewhere=ELSEWHERE)
     config = replace(config, expert=options)
     if reads_corpus or config.corpus.name in CORPORA.loaded():
         return complete_task(config, task, errors)

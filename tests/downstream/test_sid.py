@@ -96,7 +96,7 @@ def test_a_corpus_of_strangers_is_refused() -> None:
 def test_the_superb_recipe_is_s3prls_experiment() -> None:
     config = resolve([read_yaml(find_recipe("superb/sid")), {"upstream": {"name": "hubert"}}])
     training, optimizer = config.training, config.optimizer
-    assert (training.steps, training.batch_size, training.eval_every, training.sort_pieces) == (200_000, 32, 4000, False)
+    assert (training.steps, training.batch_size, training.eval_every, training.sort_pieces) == (200_000, 32, 5000, False)
     expert = config.only.expert
     assert (optimizer.lr, optimizer.clip, expert.projector_dim, expert.activation) == (1e-4, 1.0, 256, "none")
     assert (config.only.corpus.name, config.only.corpus.protocol, config.only.select_by) == ("voxceleb1", "iden", "acc")

@@ -15,6 +15,7 @@ import pytest
 import headwater as library
 from headwater.commands.predict import leakage_note
 from headwater.core.errors import UserError
+from headwater.downstream.answer import Text
 from headwater.inference.folds import Folds, refuse_unlike
 from headwater.inference.load import load_run
 from headwater.plans.grid import expand, run_plan
@@ -140,11 +141,11 @@ def test_of_a_sweep_the_setting_that_dev_chose_predicts(plan: Path, tmp_path: Pa
 
 def test_predictions_without_scores_have_no_mean() -> None:
     def run(fold: int, name: str) -> SimpleNamespace:
-        config = SimpleNamespace(task="asr", corpus=SimpleNamespace(fold=fold))
-        return SimpleNamespace(vocabulary={"characters": ["a"]}, config=config, folder=Path("plan") / name)
+        only = SimpleNamespace(task="asr", corpus=SimpleNamespace(fold=fold))
+        return SimpleNamespace(answer=Text(("a",)), config=SimpleNamespace(only=only), folder=Path("plan") / name)
 
     folds, seeds = [run(1, "fold1"), run(2, "fold2")], [run(1, "seed1"), run(1, "seed2")]
-    found = r"one run of 'plan', since answers of asr have no scores to average, found 2\. "
+    found = r"one run of 'plan', since predictions of asr have no scores to average, found 2\. "
     with pytest.raises(UserError, match=found + "Take one with --fold 1, or name the folder of one: plan/fold1"):
         refuse_unlike(Path("plan"), folds)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=found + "Name the folder of one: plan/seed1"):
@@ -153,8 +154,9 @@ def test_predictions_without_scores_have_no_mean() -> None:
 
 @pytest.mark.parametrize(("requested", "report"), [({}, 1), ({"fold": 1}, 0), ({"corpus": "emodb"}, 0)])
 def test_folds_note_that_they_were_trained_on_the_corpus_to_predict(requested: dict[str, Any], report: int) -> None:
-    result = [SimpleNamespace(config=SimpleNamespace(corpus=SimpleNamespace(name="iemocap", fold=fold))) for fold in (1, 2)]
+    corpora = [SimpleNamespace(corpus=SimpleNamespace(name="iemocap", fold=fold)) for fold in (1, 2)]
+    result = [SimpleNamespace(config=SimpleNamespace(only=only)) for only in corpora]
     flags = Namespace(**{"run": "plan", "corpus": "iemocap", "fold": None, **requested})
     notes = leakage_note(flags, Folds(Path("plan"), tuple(result), {}, ""))  # type: ignore[arg-type]
     assert len(notes) == report
-    assert all("other folds of plan have learnt from this split of iemocap; --fold N" in note for note in notes)
+    assert all("other folds of plan were trained on this split of iemocap; --fold N" in note for note in notes)

@@ -302,7 +302,7 @@ def test_a_task_models_checkpoint_loads(name: str, task_model: str, tmp_path: Pa
 
 def test_an_option_of_audio_is_refused(tmp_path: Path) -> None:
     folder = save("test_bert", tmp_path)
-    with pytest.raises(UserError, match=r"BERT has no option 'padding' \(it has: dropout, keep_layers\)"):
+    with pytest.raises(UserError, match=r"BERT has no option 'padding' \(it has: dropout, dropout_of, keep_layers\)"):
         load_upstream(UpstreamConfig(name=str(folder), padding="s3prl"))
     with pytest.raises(UserError, match=r"Expected keep_layers from 1 to 4 .* found 9.*`-o text_upstream\.keep_layers=4`"):
         load_upstream(UpstreamConfig(name=str(folder), keep_layers=9))
