@@ -59,7 +59,7 @@ class Started:
         """Wait for the end; when one of several fails, the others are ended."""
         deadline = time.monotonic() + seconds
         while self.poll() is None:
-            assert time.monotonic() < deadline, f"still at work after {seconds} s: {self.said()}"
+            assert time.monotonic() < deadline, f"still at work after {seconds} s: {self.message()}"
             time.sleep(0.002)
         for member in self.members:
             if member.is_alive():
@@ -80,8 +80,8 @@ class Started:
 
     def finish(self) -> str:
         """Wait for the end, which must be a good one; return what was written to stderr."""
-        assert self.wait() == 0, self.said()[-3000:]
-        message = self.said()
+        assert self.wait() == 0, self.message()[-3000:]
+        message = self.message()
         self.output.unlink()
         return message
 

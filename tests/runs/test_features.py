@@ -370,7 +370,7 @@ def test_check_passes_on_what_is_right_and_stops_at_what_is_not(
     fill_store(config, "check")
     assert "store     checked on 8 utterances: " in capsys.readouterr().err
     falsify(tmp_path / "cache" / "store")
-    with pytest.raises(UserError, match=r"Expected the store's answers within .* of the full computation, found .*prune --all"):
+    with pytest.raises(UserError, match=r"Expected the outputs from the store within .* of the full computation, found .*prune --all"):
         fill_store(config, "check")
 
 
@@ -461,12 +461,12 @@ def test_ctrl_c_while_filling_keeps_what_was_computed(voices: Path, tmp_path: Pa
     recipe = recipe_of(config, tmp_path, tmp_path / "store")
     process = start(Path(__file__).with_name("filling.py"), recipe, tmp_path / "run", "0.05")
     while sum(path.stat().st_size > 100 for path in (tmp_path / "store").glob("*/*.rows")) < 1:
-        assert process.poll() is None, process.said()
+        assert process.poll() is None, process.message()
         time.sleep(0.01)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130, process.said()
-    assert "interrupted" in process.said()
+    assert process.wait(60) == 130, process.message()
+    assert "interrupted" in process.message()
     assert not [*(tmp_path / "store").glob("*/*.part")]
     there = all_values(tmp_path / "store")
     assert 0 < len(there) < 64
