@@ -19,7 +19,7 @@ from headwater.commands import downstream, mtl
 from headwater.core.errors import UserError
 from headwater.core.files import read_json
 from headwater.core.options import merge
-from headwater.core.run_folder import BEST, LAST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.inference.evaluate import evaluate_run
 from headwater.inference.export.export import export_run
@@ -35,7 +35,7 @@ from headwater.runs.runtime import Runtime
 from headwater.upstream.store.maintenance import list_spaces
 
 QUIET = Runtime("cpu", quiet=True)
-TRAINING = {"steps": 8, "eval_every": 4, "save_every": 2, "log_every": 1, "patience": None}
+TRAINING = {"steps": 8, "eval_every": 8, "save_every": 4, "log_every": 1, "patience": None}
 
 
 def mapping_of(rated: Path, *layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,14 +90,25 @@ def runs(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # the store
 
 
-# means are stored exactly, frames as float16
-@pytest.mark.parametrize(("task", "allowed"), [("emotion", 1e-5), ("dsd", 1e-5), ("avd", 1e-3)])
-def test_a_joint_run_from_the_store_is_the_computed_one(task: str, allowed: float, runs: Path) -> None:
+def test_a_joint_run_that_listens_and_reads_is_the_computed_one_from_the_store(rated: Path, tmp_path: Path) -> None:
+    values = mapping_of(rated, {"upstream": {"name": "test_hubert"}})
+    values["tasks"].pop("avd")
+    for name, mode in (("stored", str(tmp_path / "store")), ("computed", "off")):
+        run(resolve([merge(values, {"store": {"mode": mode}})]), tmp_path / name, QUIET)
+    stored, computed = (read_json(tmp_path / name / "result.json")["tasks"] for name in ("stored", "computed"))
+    for task in ("emotion", "dsd"):
+        one, other = losses(tmp_path / "stored", task), losses(tmp_path / "computed", task)
+        assert len(one) == 8 + 1
+        assert np.abs(one - other).max() <= 1e-5
+        for split in ("dev", "test"):
+            assert stored[task]["best"]["scores"][split] == pytest.approx(computed[task]["best"]["scores"][split], abs=1e-5)
+
+
+# its gradient is clipped with the others', so that all of them differ as much as the frames, which are float16
+@pytest.mark.parametrize("task", ["emotion", "dsd", "avd"])
+def test_beside_a_task_of_frames_a_joint_run_from_the_store_is_nearly_the_computed_one(task: str, runs: Path) -> None:
     stored, computed = losses(runs / "stored", task), losses(runs / "computed", task)
-    assert len(stored) == 8 + 2
-    assert np.abs(stored - computed).max() <= allowed
-    results = [read_json(runs / name / "result.json")["tasks"][task]["best"]["scores"] for name in ("stored", "computed")]
-    assert all(results[0][split] == pytest.approx(results[1][split], abs=allowed) for split in ("dev", "test"))
+    assert np.abs(stored - computed).max() <= 1e-2
 
 
 def test_each_task_says_where_its_features_came_from(runs: Path) -> None:
@@ -124,10 +135,10 @@ def test_means_are_stored_for_a_task_whose_head_allows_them_beside_frames_for_on
 
 def test_a_single_run_finds_what_a_joint_run_has_stored(runs: Path, rated: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "store", tmp_path / "store")
-    before = [space.rows for space in list_spaces(tmp_path / "store")]
+    before = sorted(space.rows for space in list_spaces(tmp_path / "store"))
     own = alone(resolve([mapping_of(rated, {"store": {"mode": str(tmp_path / "store")}})]), "emotion")
     run(own, tmp_path / "run", QUIET)
-    assert [space.rows for space in list_spaces(tmp_path / "store")] == before
+    assert sorted(space.rows for space in list_spaces(tmp_path / "store")) == before
 
 
 def test_a_stored_joint_run_goes_on_as_it_began(runs: Path, rated: Path, tmp_path: Path) -> None:
@@ -263,7 +274,7 @@ def test_a_task_is_tested_on_another_corpus(runs: Path, rated: Path, tmp_path: P
 def test_a_head_of_a_joint_run_is_the_start_of_a_single_one(runs: Path, rated: Path) -> None:
     over = {"tasks": {"dsd": {"init_head": str(runs / "computed")}}}
     model = prepare(alone(resolve([mapping_of(rated, over)]), "dsd")).model
-    weights, _ = load_tensors(runs / "computed" / BEST)
+    weights, _ = load_tensors(RunFolder(runs / "computed").best)
     own = {key: value for key, value in weights.items() if ".dsd." in key}
     state = model.trained_state()
     assert own.keys() == state.keys()
@@ -342,7 +353,7 @@ def test_a_sweep_of_several_tasks_is_chosen_by_gain_or_refused(typed: Callable[.
 def test_stages_of_a_joint_run_start_from_one_another(typed: Callable[..., str], tmp_path: Path) -> None:
     heads = {"tasks": {name: {"init_head": "stage:first"} for name in ("emotion", "dsd")}}
     typed(stages={"first": {}, "second": {"optimizer": {"lr": 1e-30}, **heads}})
-    first, second = (load_tensors(tmp_path / "plan" / name / BEST)[0] for name in ("first", "second"))
+    first, second = (load_tensors(RunFolder(tmp_path / "plan" / name).best)[0] for name in ("first", "second"))
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[key], second[key]) for key in first)
     assert read_json(tmp_path / "plan" / "second" / "identity.json")["init_heads"].keys() == {"emotion", "dsd"}
@@ -451,7 +462,3 @@ def test_stages_beside_a_scenario_are_refused(rated: Path, tmp_path: Path) -> No
     recipe = recipe_of(tmp_path, mapping_of(rated, {"stages": {"first": {}}}))
     with pytest.raises(UserError, match=r"no 'stages' beside a scenario, .* headwater downstream -c RECIPE"):
         mtl.main(["-c", str(recipe), "-p", str(tmp_path / "plan"), "--quiet"])
-
-
-def test_the_last_weights_are_kept_beside_the_best(runs: Path) -> None:
-    assert all((runs / "computed" / name).is_file() for name in (LAST, BEST))
