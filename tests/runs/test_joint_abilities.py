@@ -321,7 +321,8 @@ def test_groups_of_a_finished_joint_run_are_asked_of_a_task(typed: Callable[...,
 
 
 def test_folds_and_seeds_of_a_joint_run_come_into_one_table(typed: Callable[..., str], tmp_path: Path, rated: Path) -> None:
-    several = {"tasks": {"emotion": {"corpus": {"protocol": "speaker5"}}}}
+    protocols = {"emotion": "speaker5", "dsd": "split"}
+    several = {"tasks": {name: {"corpus": {"protocol": protocol}} for name, protocol in protocols.items()}}
     printed = typed("--folds 1,2 --seeds 1,2", **several)
     assert "emotion · " in printed
     assert "dsd · " in printed
@@ -337,9 +338,10 @@ def test_folds_and_seeds_of_a_joint_run_come_into_one_table(typed: Callable[...,
 
 
 def test_folds_that_tasks_do_not_share_are_named(typed: Callable[..., str]) -> None:
-    folds = {"emotion": {"corpus": {"protocol": "speaker5"}}, "dsd": {"corpus": {"protocol": "speaker10"}}}
-    with pytest.raises(UserError, match=r"tasks of as many folds for --folds all, found emotion 5, dsd 10"):
-        typed("--folds all", tasks=folds)
+    folds = {"emotion": {"corpus": {"protocol": "speaker5"}}, "dsd": {"corpus": {"protocol": "split"}}}
+    other = {"other": {"task": "emotion", "corpus": {"name": "emodb"}}}
+    with pytest.raises(UserError, match=r"tasks of as many folds for --folds all, found emotion 5, other 10"):
+        typed("--folds all", tasks={**folds, **other})
 
 
 def test_a_sweep_of_several_tasks_is_chosen_by_gain_or_refused(typed: Callable[..., str], tmp_path: Path) -> None:
