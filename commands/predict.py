@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
+from ..core.text import as_path, printable
 from .common.console import print_note, print_result
 from .common.hints import PREDICTION
 from .common.sections import read_corpus_of, sections_of, text_weights_of
@@ -216,10 +217,11 @@ def plain_lines(answer: Answer) -> Lines:
     def row(prediction: Prediction) -> list[str]:
         """Return a file's fields, its error last."""
         if prediction.error:
-            return [prediction.file, "", "", *([""] * len(answers)), prediction.error]
+            return [as_path(prediction.file), "", "", *([""] * len(answers)), printable(prediction.error)]
         heard = [f"{prediction.start:.3f}", f"{prediction.start + prediction.seconds:.3f}"] if prediction.seconds else ["", ""]
         numbers = [f"{value:.6f}" for value in (prediction.scores or {}).values()]
-        return [prediction.file, *heard, *(answer.write(prediction.label) if named else []), *numbers, ""]
+        answered = map(printable, answer.write(prediction.label) if named else [])
+        return [as_path(prediction.file), *heard, *answered, *numbers, ""]
 
     return Lines(["file", "start", "end", *answers, "error"], row)
 

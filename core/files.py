@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,19 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
 
 
 def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
-    """Refuse the content of a run's json that is no mapping with the keys needed, where they are named."""
-    if needed and not (isinstance(content, dict) and {*needed} <= {*content}):
+    """Refuse the content of a run's json that is no mapping with the keys needed."""
+    if not isinstance(content, dict):
+        raise _damaged_json(path, f"{type(content).__name__} in place of a mapping")
+    if not {*needed} <= {*content}:
         raise _damaged_json(path, f"not all of {', '.join(needed)}")
+
+
+def refuse_other_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Refuse values of other kinds than those that are used without another look."""
+    for key, kind in kinds.items():
+        if key in content and not isinstance(content[key], kind):
+            found = f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'"
+            raise _damaged_json(path, found)
 
 
 def _damaged_json(path: Path, problem: str) -> UserError:

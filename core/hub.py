@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .errors import UserError, first_line
 from .files import NO_FILE, obstacle
 
@@ -144,6 +142,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def load_weights(model_class: Any, config: Any, folder: Path, **options: Any) -> Any:
     """Return a transformers model in float32 with every weight from the folder, or say what its files lack."""
+    import torch
+
     try:
         # fork: a weight that the files lack (the mask embedding may) would be drawn from the caller's generator
         with torch.random.fork_rng(devices=[]), quiet():

@@ -168,7 +168,7 @@ def shared_upstream(
     """Return a run's upstream: one of those loaded, where a frozen one of the same weights and options is among them."""
     if section.trainable:
         return upstream_of(folder, role, section, identity)
-    key = f"{role} {identity['upstreams'][role]} {section}"
+    key = f"{role} {identity['upstreams'].get(role)} {section}"
     if key not in loaded:
         loaded[key] = upstream_of(folder, role, section, identity)
     return loaded[key]
@@ -182,7 +182,7 @@ def upstream_of(folder: Path, role: Modality, section: UpstreamConfig, identity:
             raise UserError(f"Expected no {FLAGS[role]} for '{folder}', which holds its upstream's weights. Leave it out.")
         return finetuned(folder, section, role, load_upstream)
     upstream = load_upstream(section, role)
-    if upstream.weights_hash() != identity["upstreams"][role]:
+    if upstream.weights_hash() != identity["upstreams"].get(role):
         raise UserError(
             f"Expected the very weights of '{section.name}' that '{folder}' was trained on, found others "
             f"({upstream.source}). Name the right ones with {FLAGS[role]}, or train again."

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.errors import UserError, nearest
+from ..core.errors import UserError, first_line, nearest
 from ..core.files import read_json, write_json, write_text
 from ..core.process import commit
 from ..core.run_folder import RunFolder
@@ -63,8 +63,18 @@ def write_predictions(path: Path, outcome: Outcome, examples: Sequence[Example],
 
 def read_predictions(path: Path, answer: Answer) -> tuple[Outcome, list[str]]:
     """Return the outcome and the speakers that `write_predictions` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return _outcome_of(list(csv.DictReader(file)), answer)
+    except (ValueError, TypeError, KeyError, csv.Error) as problem:
+        result = RunFolder(path.parent).result.name
+        mend = f"Remove the file and {result} beside it: the command that trained the run writes both again."
+        raise UserError(
+            f"Expected a run's predictions in '{path}', found a damaged file ({first_line(problem)}). {mend}"
+        ) from None
+
+
+def _outcome_of(rows: Sequence[Mapping[str, str]], answer: Answer) -> tuple[Outcome, list[str]]:
     # columns of scores without a score stand in files of earlier versions
     scores = [[float(value) for key, value in row.items() if key.startswith("score_") and value] for row in rows]
     outcome = Outcome(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import soundfile
+
 from headwater.core.errors import UserError
 from headwater.corpus.load import get_reader
 from headwater.corpus.locate import MARKER
@@ -25,3 +27,8 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     except (UserError, OSError) as error:
         sys.exit(str(error))
+    except soundfile.LibsndfileError as error:  # it does not say what the disk refused
+        sys.exit(
+            f"Expected to write the miniature into '{sys.argv[2]}', found that the disk refuses it ({error}). Make room, or "
+            "choose another folder: HEADWATER_CACHE=FOLDER"
+        )

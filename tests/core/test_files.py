@@ -10,6 +10,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.core.files import clear_asides, hash_file, obstacle, read_json
+from headwater.core.run_folder import RunFolder
 
 
 def test_an_ordinary_file_is_no_obstacle(tmp_path: Path) -> None:
@@ -23,6 +24,22 @@ def test_json_that_a_run_did_not_write_is_one_line(tmp_path: Path, content: str)
     with pytest.raises(UserError, match=r"^Expected a run's json in '.*identity\.json', found: .*Remove the file") as problem:
         read_json(tmp_path / "identity.json", ("marks",))
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("identity.json", '{"marks": 1}', "int in place of a list at 'marks'"),
+        ("identity.json", '{"upstreams": null}', "NoneType in place of a dict at 'upstreams'"),
+        ("result.json", '{"seed": "x"}', "str in place of an int at 'seed'"),
+        ("vocabulary.json", '{"emotion": []}', "list in place of a dict at 'emotion'"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    stored = RunFolder(tmp_path).read()
+    with pytest.raises(UserError, match=f"found: {words}. Remove the file"):
+        {"identity.json": stored.identity, "result.json": stored.result, "vocabulary.json": stored.vocabulary}[name]()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

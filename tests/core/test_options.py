@@ -11,7 +11,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.core.options import bind, parse_override, read_yaml
-from headwater.core.trust import is_typed_file, suspect_paths
+from headwater.core.trust import Trust
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
 
@@ -59,9 +59,10 @@ def test_an_override_that_stands_for_too_much_is_refused(value: str) -> None:
 def test_paths_are_suspected_wherever_they_stand(tmp_path: Path) -> None:
     held: dict = {"deep": [{"path": str(tmp_path / "a.pt")}]}
     held["itself"] = held
-    suspect_paths(held)
-    assert not is_typed_file(tmp_path / "a.pt")
-    assert is_typed_file("a\0b.pt")  # nobody named it, and nothing lies there
+    trust = Trust()
+    trust.suspect(held)
+    assert not trust.allows(tmp_path / "a.pt")
+    assert trust.allows("a\0b.pt")  # nobody named it, and nothing lies there
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,6 +101,17 @@ def test_a_miniature_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch:
     assert digest(demo_root(get_reader("ravdess"), scale=TINY)) == whole
 
 
+def test_a_disk_that_is_full_is_named_with_another_folder(tmp_path: Path) -> None:
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+    script = f"{full}; import runpy; runpy.run_module('headwater.corpus.demo', run_name='__main__', alter_sys=False)"
+    words = ["ravdess", str(tmp_path), "0", str(TINY)]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "found that the disk refuses it (" in done.stderr
+    assert "Make room, or choose another folder: HEADWATER_CACHE=FOLDER" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_what_a_kill_left_of_a_miniature_goes_when_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path))
     root = demo_root(get_reader("ravdess"), scale=TINY)

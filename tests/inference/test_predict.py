@@ -149,6 +149,21 @@ def test_a_row_that_cannot_be_read_is_passed_over_and_the_others_are_predicted(
         assert len(again) == len(rows) - 1  # NaN and infinity are the same stretch, of which nothing is there
 
 
+def test_a_files_name_is_no_formula_and_no_command_of_a_terminal(
+    finished: Path, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.wav", "a\x1b[2J.wav", "@none\x07.wav"]
+    for name in names[:2]:
+        shutil.copy(tones.parent / "03.wav", tmp_path / name)
+    assert run_command(dispatch, ["predict", str(finished), *names]) == 3
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["file"] for row in rows] == ["./=1+1.wav", r"a\x1b[2J.wav", r"./@none\x07.wav"]
+    assert [bool(row["error"]) for row in rows] == [False, False, True]
+    assert not {"\x1b", "\x07"} & {*out, *err}
+
+
 def test_a_folder_with_a_link_to_itself_is_predicted(finished: Path, tones: Path, tmp_path: Path) -> None:
     hostile_names(tmp_path)
     shutil.copy(tones.parent / "03.wav", tmp_path / "a.wav")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from headwater.core.errors import UserError
 from headwater.corpus.base import Utterance
 from headwater.corpus.batch import Example
 from headwater.downstream.answer import MOST_CLASSES, OneClass
@@ -38,3 +39,15 @@ def test_columns_of_an_earlier_version_that_hold_nothing_are_passed_over(tmp_pat
     lines = ["id,file,start,duration,speaker,reference,prediction,score_a,score_b", "u0,x.wav,0,1,ada,a,b"]
     (tmp_path / "p.csv").write_text("\n".join(lines) + "\n")
     assert read_predictions(tmp_path / "p.csv", OneClass(()))[0].scores is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\0binary", b"id,file\na,b\n", b"id,prediction,reference,speaker,score_a\nx,a,b,s,high\n"]
+)
+def test_predictions_that_a_run_did_not_write_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "predictions-test.csv").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"^Expected a run's predictions in '.*', found a damaged file \(.*\)\. Remove"
+    ) as problem:
+        read_predictions(tmp_path / "predictions-test.csv", OneClass(("a", "b")))
+    assert "\n" not in str(problem.value)
