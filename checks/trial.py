@@ -151,7 +151,7 @@ def built(task: Task, options: Any, vocabulary: Mapping[str, Any], roles: Sequen
 
 
 def with_length(row: Utterance) -> Utterance:
-    """Return an utterance of a length that differs from the others', long enough for what is said in it."""
+    """Return an utterance of a length that differs from the others', long enough for its transcript."""
     frames = 40 + derive_seed(row.id, "frames") % 20
     return replace(row, duration=frames * FRAME_SECONDS, text=row.text if row.text is not None else "far away")
 

@@ -43,7 +43,7 @@ def expand(
     layers = [config.upstream.layer] if layers is None else layers
     if config.stages and len(layers) > 1:
         raise UserError("Expected a probe of layers or stages, found both. Probe the run of one stage: -u RUN -l all.")
-    refuse_no_choice(config, settings)
+    refuse_no_choice(config, len(settings) * len(layers))
     parts: list[Part] = []
     for layer, setting, seed, fold in itertools.product(layers, settings, seeds, folds):
         mapping = to_mapping(config)
@@ -68,9 +68,9 @@ def expand(
     return parts
 
 
-def refuse_no_choice(config: RunConfig, settings: Sequence[Sequence[str]]) -> None:
+def refuse_no_choice(config: RunConfig, settings: int) -> None:
     """Refuse a sweep of several tasks whose scores are no one number: dev could not choose a setting."""
-    if config.is_joint and len(settings) > 1 and config.select != "gain":
+    if config.is_joint and settings > 1 and config.select != "gain":
         raise UserError(
             "Expected select=gain and the tasks' baselines for a sweep of several tasks, which dev chooses by their mean gain, "
             f"found select={config.select}. Add them to the recipe, or sweep one task: -d {next(iter(config.tasks))}"

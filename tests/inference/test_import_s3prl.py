@@ -206,7 +206,7 @@ def test_a_session_that_a_run_was_trained_on_is_no_test(trained: Any, imported: 
     rows = {session: [Utterance(f"{session}F_impro01_F000", "x.wav", session=session)] for session in ("Ses03", "Ses01")}
     refuse_trained_on(folder, "iemocap", rows["Ses03"], "test")
     refuse_trained_on(folder, "emodb", rows["Ses01"], "test")
-    with pytest.raises(UserError, match="has not learnt from, found 1 of 1"):
+    with pytest.raises(UserError, match="was not trained on, found 1 of 1"):
         refuse_trained_on(folder, "iemocap", rows["Ses01"], "test")
 
 

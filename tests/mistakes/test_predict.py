@@ -158,7 +158,7 @@ def test_a_final_model_is_not_tested_on_what_it_was_trained_on(plan: Path, type_
     code, _, err = type_in(f"{TRAIN} split=all steps_from=plan -p final")
     assert code == 0, err
     message = error_of("python run_downstream.py -m evaluate -e final")
-    assert "that 'final' has not learnt from, found 12 of 12: it was trained on all of manifest (split=all)" in message
+    assert "that 'final' was not trained on, found 12 of 12: it was trained on all of manifest (split=all)" in message
     assert "Test it on another corpus: --corpus NAME or --data TABLE." in message
     again = error_of(f"{TRAIN} split=all steps_from=final")
     assert f"found the final model '{plan.parent}/final'. Name the run that it took its own from: {plan}" in again

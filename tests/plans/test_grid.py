@@ -116,7 +116,7 @@ def test_a_finished_run_is_evaluated_on_another_corpus(finished: Path, tones: Pa
 def test_what_a_run_was_trained_on_is_no_test(finished: Path) -> None:
     mapping = yaml.safe_load((finished / "config.yaml").read_text())
     config = resolve([mapping, {"corpus": {"protocol": "speaker5", "fold": 2}}])
-    with pytest.raises(UserError, match=r"has not learnt from, found \d+ of \d+ in split 'test'"):
+    with pytest.raises(UserError, match=r"was not trained on, found \d+ of \d+ in split 'test'"):
         evaluate_run(finished, config.only.corpus, config.only.labels, "test", QUIET)
     assert evaluate_run(finished, config.only.corpus, config.only.labels, "train", QUIET)["counts"]["train"]
 

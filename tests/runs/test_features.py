@@ -370,7 +370,9 @@ def test_check_passes_on_what_is_right_and_stops_at_what_is_not(
     fill_store(config, "check")
     assert "store     checked on 8 utterances: " in capsys.readouterr().err
     falsify(tmp_path / "cache" / "store")
-    with pytest.raises(UserError, match=r"Expected the outputs from the store within .* of the full computation, found .*prune --all"):
+    with pytest.raises(
+        UserError, match=r"Expected the outputs from the store within .* of the full computation, found .*prune --all"
+    ):
         fill_store(config, "check")
 
 

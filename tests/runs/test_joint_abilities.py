@@ -35,7 +35,7 @@ from headwater.runs.runtime import Runtime
 from headwater.upstream.store.maintenance import list_spaces
 
 QUIET = Runtime("cpu", quiet=True)
-TRAINING = {"steps": 8, "eval_every": 4, "save_every": 2, "log_every": 1, "patience": None}
+TRAINING = {"steps": 8, "eval_every": 8, "save_every": 4, "log_every": 1, "patience": None}
 
 
 def mapping_of(rated: Path, *layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,14 +90,25 @@ def runs(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # the store
 
 
-# means are stored exactly, frames as float16
-@pytest.mark.parametrize(("task", "allowed"), [("emotion", 1e-5), ("dsd", 1e-5), ("avd", 1e-3)])
-def test_a_joint_run_from_the_store_is_the_computed_one(task: str, allowed: float, runs: Path) -> None:
+def test_a_joint_run_that_listens_and_reads_is_the_computed_one_from_the_store(rated: Path, tmp_path: Path) -> None:
+    values = mapping_of(rated, {"upstream": {"name": "test_hubert"}})
+    values["tasks"].pop("avd")
+    for name, mode in (("stored", str(tmp_path / "store")), ("computed", "off")):
+        run(resolve([merge(values, {"store": {"mode": mode}})]), tmp_path / name, QUIET)
+    stored, computed = (read_json(tmp_path / name / "result.json")["tasks"] for name in ("stored", "computed"))
+    for task in ("emotion", "dsd"):
+        one, other = losses(tmp_path / "stored", task), losses(tmp_path / "computed", task)
+        assert len(one) == 8 + 1
+        assert np.abs(one - other).max() <= 1e-5
+        for split in ("dev", "test"):
+            assert stored[task]["best"]["scores"][split] == pytest.approx(computed[task]["best"]["scores"][split], abs=1e-5)
+
+
+# its gradient is clipped with the others', so that all of them differ as much as the frames, which are float16
+@pytest.mark.parametrize("task", ["emotion", "dsd", "avd"])
+def test_beside_a_task_of_frames_a_joint_run_from_the_store_is_nearly_the_computed_one(task: str, runs: Path) -> None:
     stored, computed = losses(runs / "stored", task), losses(runs / "computed", task)
-    assert len(stored) == 8 + 2
-    assert np.abs(stored - computed).max() <= allowed
-    results = [read_json(runs / name / "result.json")["tasks"][task]["best"]["scores"] for name in ("stored", "computed")]
-    assert all(results[0][split] == pytest.approx(results[1][split], abs=allowed) for split in ("dev", "test"))
+    assert np.abs(stored - computed).max() <= 1e-2
 
 
 def test_each_task_says_where_its_features_came_from(runs: Path) -> None:
@@ -124,10 +135,10 @@ def test_means_are_stored_for_a_task_whose_head_allows_them_beside_frames_for_on
 
 def test_a_single_run_finds_what_a_joint_run_has_stored(runs: Path, rated: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "store", tmp_path / "store")
-    before = [space.rows for space in list_spaces(tmp_path / "store")]
+    before = sorted(space.rows for space in list_spaces(tmp_path / "store"))
     own = alone(resolve([mapping_of(rated, {"store": {"mode": str(tmp_path / "store")}})]), "emotion")
     run(own, tmp_path / "run", QUIET)
-    assert [space.rows for space in list_spaces(tmp_path / "store")] == before
+    assert sorted(space.rows for space in list_spaces(tmp_path / "store")) == before
 
 
 def test_a_stored_joint_run_goes_on_as_it_began(runs: Path, rated: Path, tmp_path: Path) -> None:
@@ -310,7 +321,8 @@ def test_groups_of_a_finished_joint_run_belong_to_a_task(typed: Callable[..., st
 
 
 def test_folds_and_seeds_of_a_joint_run_come_into_one_table(typed: Callable[..., str], tmp_path: Path, rated: Path) -> None:
-    several = {"tasks": {"emotion": {"corpus": {"protocol": "speaker5"}}}}
+    protocols = {"emotion": "speaker5", "dsd": "split"}
+    several = {"tasks": {name: {"corpus": {"protocol": protocol}} for name, protocol in protocols.items()}}
     printed = typed("--folds 1,2 --seeds 1,2", **several)
     assert "emotion · " in printed
     assert "dsd · " in printed
@@ -326,9 +338,10 @@ def test_folds_and_seeds_of_a_joint_run_come_into_one_table(typed: Callable[...,
 
 
 def test_folds_that_tasks_do_not_share_are_named(typed: Callable[..., str]) -> None:
-    folds = {"emotion": {"corpus": {"protocol": "speaker5"}}, "dsd": {"corpus": {"protocol": "speaker10"}}}
-    with pytest.raises(UserError, match=r"tasks of as many folds for --folds all, found emotion 5, dsd 10"):
-        typed("--folds all", tasks=folds)
+    folds = {"emotion": {"corpus": {"protocol": "speaker5"}}, "dsd": {"corpus": {"protocol": "split"}}}
+    other = {"other": {"task": "emotion", "corpus": {"name": "emodb"}}}
+    with pytest.raises(UserError, match=r"tasks of as many folds for --folds all, found emotion 5, other 10"):
+        typed("--folds all", tasks={**folds, **other})
 
 
 def test_a_sweep_of_several_tasks_is_chosen_by_gain_or_refused(typed: Callable[..., str], tmp_path: Path) -> None:
@@ -451,7 +464,3 @@ def test_stages_beside_a_scenario_are_refused(rated: Path, tmp_path: Path) -> No
     recipe = recipe_of(tmp_path, mapping_of(rated, {"stages": {"first": {}}}))
     with pytest.raises(UserError, match=r"no 'stages' beside a scenario, .* headwater downstream -c RECIPE"):
         mtl.main(["-c", str(recipe), "-p", str(tmp_path / "plan"), "--quiet"])
-
-
-def test_the_last_weights_are_kept_beside_the_best(runs: Path) -> None:
-    assert all(path.is_file() for path in (RunFolder(runs / "computed").last, RunFolder(runs / "computed").best))

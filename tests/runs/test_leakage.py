@@ -1,4 +1,4 @@
-"""A run that starts from what has learnt from its dev or test says so."""
+"""A run that starts from what was trained on its dev or test says so."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_head_gives_a_note_though_its_upstream_was_frozen(folder: Folder) -> N
     place = folder("run", trained_on_json("f"), **FROZEN, init_head=str(folder("first", trained_on_json("g"), **FROZEN)))
     config, task = RunConfig(upstream=UpstreamConfig("hubert")), TaskConfig("emotion", init_head=str(place))
     assert leakage_notes(config, task, CORPUS, SPLITS) == (
-        f"the head of '{place}' has learnt from 2 of the 3 test utterances: their scores say little",
+        f"the head of '{place}' was trained on 2 of the 3 test utterances: their scores say little",
     )
 
 
@@ -114,7 +114,7 @@ def leaking(finished: Path, tones: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_has_the_note(config: RunConfig, leaking: Path) -> None:
-    assert f"the head of '{leaking}' has learnt from 12 of the 12 test utterances: their scores say little" in (
+    assert f"the head of '{leaking}' was trained on 12 of the 12 test utterances: their scores say little" in (
         prepare(config.with_only(replace(config.only, init_head=str(leaking)))).notes
     )
 
@@ -124,5 +124,5 @@ def test_a_run_of_several_tasks_has_the_note(tones: Path, leaking: Path) -> None
     tasks = {"emotion": {**task, "init_head": str(leaking)}, "again": {"task": "emotion", **task}}
     notes = prepare(resolve([{"upstream": {"name": "fbank_no_cmvn"}, "tasks": tasks}])).notes
     assert [note for note in notes if "has learnt" in note] == [
-        f"emotion: the head of '{leaking}' has learnt from 12 of the 12 test utterances: their scores say little"
+        f"emotion: the head of '{leaking}' was trained on 12 of the 12 test utterances: their scores say little"
     ]

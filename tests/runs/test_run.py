@@ -97,7 +97,9 @@ def test_a_changed_corpus_in_the_same_folder_is_refused(config: RunConfig, tmp_p
 
 def test_a_second_process_gets_the_name_of_the_holder(config: RunConfig, tmp_path: Path) -> None:
     with RunFolder(tmp_path).locked():
-        script = "from pathlib import Path; from headwater.core.run_folder import RunFolder as R\nwith R(Path('.')).locked(): pass"
+        script = (
+            "from pathlib import Path; from headwater.core.run_folder import RunFolder as R\nwith R(Path('.')).locked(): pass"
+        )
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "holds it" in done.stderr
     assert f"process {__import__('os').getpid()} on " in done.stderr
