@@ -9,9 +9,14 @@ __version__ = "0.1.0"
 
 # public name -> module: nothing is imported before it is asked for
 _PUBLIC = {
+    "train": "headwater.runs.train",
     "load_run": "headwater.inference.load",
+    "compare": "headwater.analysis.comparison.compare",
+    "results": "headwater.analysis.results",
     "load_upstream": "headwater.upstream.load",
     "list_upstreams": "headwater.upstream.load",
+    "load_task": "headwater.downstream.load",
+    "load_corpus": "headwater.corpus.read",
     "register_upstream": "headwater.upstream.base",
     "use": "headwater.plugins.code",
     "UserError": "headwater.core.errors",

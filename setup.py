@@ -16,7 +16,7 @@ RUNNERS = [
     "librosa>=0.10.2",
     "pytest>=8",
     "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "ruff>=0.9",
     "mypy>=1.14",
     "types-PyYAML",

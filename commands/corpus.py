@@ -183,11 +183,14 @@ def named(flags: Namespace) -> tuple[str, str | None]:
     from ..corpus.locate import recognise
     from ..corpus.tables import TABLES
 
-    if flags.data and not flags.corpus and Path(flags.data).expanduser().is_dir():
-        found = " or ".join(recognise(Path(flags.data).expanduser())) or "no corpus that is known"
+    folder = Path(flags.data or "").expanduser()
+    if flags.data and not flags.corpus and folder.is_dir():
+        found = recognise(folder)
+        name = found[0] if len(found) == 1 else "NAME"
+        layout = f"the layout of {' and '.join(found)}" if found else "no layout that is known"
         raise UserError(
-            f"Expected a corpus after `corpus {flags.action}`, found the layout of {found} in '{flags.data}'. Name the corpus: "
-            f"`headwater list corpora` lists them."
+            f"Expected a corpus after `corpus {flags.action}`, found {layout} in '{flags.data}'. "
+            f"Name it: {shlex.join(['headwater', 'corpus', flags.action, name, '--data', flags.data])}"
         )
     asked = flags.corpus or ("manifest" if flags.data else None)
     if asked is None:

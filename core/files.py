@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-# what is used of these files without another look
-_KINDS: dict[str, dict[str, type]] = {
-    "identity.json": {"marks": list, "upstreams": dict, "code": dict},
-    "result.json": {"scores": dict, "intervals": dict, "runs": list, "marks": list, "seed": int},
-}
-
-
 def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     """Return what a json file of a run folder holds: a mapping with the keys needed, where they are named."""
     try:
@@ -121,13 +114,15 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
 
 
 def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
-    """Refuse the content of a run's json that is no mapping with the keys needed, or has a value of another kind."""
+    """Refuse the content of a run's json that is no mapping with the keys needed."""
     if not isinstance(content, dict):
         raise _damaged_json(path, f"{type(content).__name__} in place of a mapping")
     if not {*needed} <= {*content}:
         raise _damaged_json(path, f"not all of {', '.join(needed)}")
-    # of each task the vocabulary is a mapping
-    kinds = dict.fromkeys(content, dict) if path.name == "vocabulary.json" else _KINDS.get(path.name, {})
+
+
+def refuse_other_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Refuse values of other kinds than those that are used without another look."""
     for key, kind in kinds.items():
         if key in content and not isinstance(content[key], kind):
             found = f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'"

@@ -199,6 +199,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def write_yaml(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Write a recipe, whole or not at all."""
+    write_text(path, yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True))
+
+
 _LARGEST_YAML = 2**20  # bytes
 _MOST_VALUES = 100_000  # of a yaml file, an alias counted as all that it stands for
 
@@ -222,11 +227,6 @@ def refuse_vast(content: Any) -> None:
         return known
 
     count(content)
-
-
-def write_yaml(path: Path, mapping: Mapping[str, Any]) -> None:
-    """Write a recipe, whole or not at all."""
-    write_text(path, yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True))
 
 
 def yaml_mistake(problem: Exception) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import UserError
-from .files import made, plain_disk_errors, read_json, refuse_without, write_json
+from .files import made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
 from .options import read_yaml, write_yaml
 
 EVALUATIONS, TASKS = "evaluations", "tasks"  # folders below a run, with results of their own
@@ -256,11 +256,11 @@ class Stored:
 
     def identity(self, *needed: str) -> dict[str, Any]:
         """Return what makes the run this one, and its marks."""
-        return self._json(self.folder.identity, needed)
+        return self._json(self.folder.identity, needed, {"marks": list, "upstreams": dict, "code": dict})
 
     def vocabulary(self, *needed: str) -> dict[str, Any]:
         """Return each task's labels, and what dev decided."""
-        return self._json(self.folder.vocabulary, needed)
+        return self._json(self.folder.vocabulary, needed, every=dict)
 
     def trained_on(self, *needed: str) -> dict[str, Any]:
         """Return which utterances the run is trained on."""
@@ -268,7 +268,8 @@ class Stored:
 
     def result(self, *needed: str) -> dict[str, Any]:
         """Return the scores, and how they came about."""
-        return self._json(self.folder.result, needed)
+        kinds = {"scores": dict, "intervals": dict, "runs": list, "marks": list, "seed": int}
+        return self._json(self.folder.result, needed, kinds)
 
     def layer_weights(self, *needed: str) -> dict[str, Any]:
         """Return the weighted sums, and the mean norms of their layers."""
@@ -278,11 +279,14 @@ class Stored:
         """Return an upstream's architecture."""
         return self._json(self.folder.architecture(role), ())
 
-    def _json(self, path: Path, needed: Sequence[str]) -> Any:
+    def _json(self, path: Path, needed: Sequence[str], kinds: Mapping[str, type] | None = None, every: type | None = None) -> Any:
+        """Return what a file holds: a mapping whose values are of some kinds, or all of one."""
         if path not in self._contents:
             self._contents[path] = read_json(path)
-        refuse_without(path, self._contents[path], needed)
-        return self._contents[path]
+        content = self._contents[path]
+        refuse_without(path, content, needed)
+        refuse_other_kinds(path, content, dict.fromkeys(content, every) if every is not None else kinds or {})
+        return content
 
 
 def counted(rows: Sequence[Row]) -> str:

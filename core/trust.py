@@ -18,7 +18,7 @@ class Trust:
 
     def take(self, path: str | Path) -> None:
         """Take note of a checkpoint that the user typed."""
-        self._typed.add(_absolute(path))
+        self._typed.add(resolved(path))
 
     def suspect(self, mapping: Any) -> None:
         """Take note of every `path` that a recipe or config names."""
@@ -31,11 +31,11 @@ class Trust:
             left += value if isinstance(value, list) else value.values()
             place = value.get("path") if isinstance(value, Mapping) else None
             if isinstance(place, str):
-                self._suspect.add(_absolute(place))
+                self._suspect.add(resolved(place))
 
     def allows(self, path: str | Path) -> bool:
         """Tell whether a file was named by the user, not by a file alone."""
-        place = _absolute(path)
+        place = resolved(path)
         return place in self._typed or place not in self._suspect
 
     @contextmanager
@@ -52,8 +52,9 @@ class Trust:
 CHECKPOINTS = Trust()
 
 
-def _absolute(path: str | Path) -> Path:
+def resolved(path: str | Path) -> Path:
+    """Return the absolute path of a file, links followed; one that no file can have stays as it is."""
     try:
         return Path(os.path.realpath(os.path.expanduser(path)))
-    except ValueError:  # a name that no file can have stays as it is
+    except ValueError:
         return Path(path)

@@ -20,7 +20,7 @@ from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
 from ..plugins.registry import ADDING, Registry
-from ..upstream.base import Frames, UpstreamSpec
+from ..upstream.base import Frames, Upstream, UpstreamSpec
 from .answer import Answer, Rows
 
 
@@ -198,8 +198,9 @@ class Question:
 # no task's name: the sections of a recipe, beside which the task's own stands, and `all`, what tasks share in a checkpoint
 RESERVED = frozenset(
     {
-        *("task", "upstream", "text_upstream", "corpus", "labels", "expert", "optimizer", "training", "store", "select_by"),
-        *("split", "steps_from", "init_head", "seed", "folds", "stages", "reference", "all"),
+        *("task", "corpus", "labels", "expert", "select_by", "init_head", "roles", "batch_size"),
+        *("tasks", "upstream", "text_upstream", "optimizer", "training", "store", "shared_weights", "sampling", "balance"),
+        *("select", "baselines", "split", "steps_from", "seed", "folds", "stages", "reference", "all"),
     }
 )
 
@@ -212,6 +213,24 @@ class Task:
     options: type  # dataclass of the task's own section in a recipe
     question: Callable[[Any], Question]  # options -> what is asked
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
+
+    def head(self, answers: Sequence[str] | Mapping[str, Any], *upstreams: Upstream, options: Any = None) -> Expert:
+        """Return the task's expert with new weights, for a loop of one's own: it takes frames by role, and gives logits.
+
+        `answers` are class names; a task that answers with other things takes its vocabulary, as a run folder has it.
+
+        >>> from headwater.upstream import load_upstream
+        >>> from headwater.downstream import load_task
+        >>> load_task("emotion").head(["calm", "angry"], load_upstream("fbank")).classifier.out_features
+        2
+        """
+        vocabulary = answers if isinstance(answers, Mapping) else {"classes": [*answers]}
+        specs = {str(upstream.spec.modality): upstream.spec for upstream in upstreams}
+        if not specs:
+            raise UserError(
+                "Expected an upstream beside the classes, found none. For instance: head(classes, load_upstream('fbank'))"
+            )
+        return self.build(self.options() if options is None else options, vocabulary, specs)
 
 
 def task_of(thing: Any, where: str) -> Task:

@@ -41,8 +41,9 @@ class Classes:
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Mapping[str, Any]) -> Classes:
-        """Return the classes of a run folder."""
-        return cls(tuple(vocabulary["classes"]), vocabulary["merge"], vocabulary["key"], vocabulary.get("counts", {}))
+        """Return the classes of a run folder, or of class names alone."""
+        merge, key, counts = vocabulary.get("merge", {}), vocabulary.get("key", "label"), vocabulary.get("counts", {})
+        return cls(tuple(vocabulary["classes"]), merge, key, counts)
 
 
 def classes_of(corpus: Corpus, key: str, config: LabelsConfig) -> Classes:

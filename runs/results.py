@@ -67,7 +67,8 @@ def read_predictions(path: Path, answer: Answer) -> tuple[Outcome, list[str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return _outcome_of(list(csv.DictReader(file)), answer)
     except (ValueError, TypeError, KeyError, csv.Error) as problem:
-        mend = "Remove the file and result.json beside it: the command that trained the run writes both again."
+        result = RunFolder(path.parent).result.name
+        mend = f"Remove the file and {result} beside it: the command that trained the run writes both again."
         raise UserError(
             f"Expected a run's predictions in '{path}', found a damaged file ({first_line(problem)}). {mend}"
         ) from None

@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
+import pictures
 import pytest
 import soundfile
 import torch
@@ -27,13 +28,42 @@ from headwater.runs.runtime import Runtime
 from headwater.upstream.base import UPSTREAMS
 
 torch.set_num_threads(1)
+FIRST = ("runs/test_joint.py", "plans/test_scenario.py", "runs/test_run.py", "inference/test_onnx.py", "runs/test_features.py")
+DRAWN = (
+    "analysis/",
+    "core/test_figures.py",
+    "downstream/test_geometry.py",
+    "downstream/test_dsd_plot.py",
+    "runs/test_pictures.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: at the end no worker is alone with one."""
+    items.sort(key=lambda item: not place_of(item).startswith(FIRST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Draw pictures for the tests that look at them."""
+    pictures.draw(place_of(item).startswith(DRAWN))
+
+
+def place_of(item: pytest.Item) -> str:
+    """Return a test's file below this folder."""
+    return item.path.relative_to(Path(__file__).parent).as_posix()
+
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started with `&` would pass on that Ctrl-C is ignored
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that no other run shares, for this process and those it starts."""
-    folder = tmp_path_factory.mktemp("cache")
+    """A cache folder that no other suite shares, for this process and those it starts."""
+    folder, base = tmp_path_factory.mktemp("cache"), tmp_path_factory.getbasetemp()
+    spoken = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "spoken"  # demos: once for all workers
+    spoken.mkdir(exist_ok=True)
+    (folder / "demo").symlink_to(spoken)
     os.environ["HEADWATER_CACHE"] = str(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
     return folder

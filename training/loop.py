@@ -191,7 +191,10 @@ def refuse_no_numbers(split: str, outcome: Outcome) -> None:
 
 def outcome_of(task: TaskData, batch: Batch, output: Output, loss: Tensor) -> Outcome:
     """Return what a piece yields, detached and on the host."""
-    predictions, scores = task.answer.decided(task.expert.decode(output))
+    try:
+        predictions, scores = task.answer.decided(task.expert.decode(output))
+    except UserError as problem:
+        raise UserError(f"Task '{task.name}': {problem}") from None
     references = tuple(task.question.reference(task.expert.vocabulary, target) for target in batch.targets)
     embeddings = None if output.embeddings is None else output.embeddings.detach().float().cpu()
     return Outcome(batch.ids, predictions, references, scores, embeddings, float(loss))

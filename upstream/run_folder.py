@@ -45,16 +45,14 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
 
 def refuse_circle(folder: Path, role: str) -> None:
     """Refuse runs whose upstreams are each other: no model is at the end."""
-    from ..core.options import read_yaml
-
     place, passed = folder, list[Path]()
-    while (place / "config.yaml").is_file():
+    while RunFolder(place).config.is_file():
         here = Path(os.path.realpath(place))
         if here in passed:
             chain = " -> ".join(map(str, [*passed[passed.index(here) :], here]))
             raise UserError(f"Expected a model behind the run '{folder}', found runs that name each other: {chain}. Train again.")
         passed.append(here)
-        section = read_yaml(place / "config.yaml").get(SECTIONS[role])
+        section = RunFolder(place).read().config().get(SECTIONS[role])
         named = (section.get("path") or section.get("name")) if isinstance(section, Mapping) else None
         if not isinstance(named, str):
             return

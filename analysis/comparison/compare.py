@@ -58,7 +58,7 @@ class Compared:
 
 
 def compare(
-    folders: Sequence[Path],
+    folders: Sequence[str | Path],
     *,
     metric: str | None = None,
     split: str | None = None,
@@ -66,8 +66,9 @@ def compare(
     weights: str | None = None,
 ) -> Compared:
     """Compare every run or plan with the first one, on the same utterances of a split."""
-    sides = [read_side(folder, task, weights) for folder in folders]
-    first, names = sides[0], names_of(folders)
+    places = [Path(folder).expanduser() for folder in folders]
+    sides = [read_side(place, task, weights) for place in places]
+    first, names = sides[0], names_of(places)
     for side in sides[1:]:
         refuse_other_question(first, side)
     question, split = first.question, split_of(sides, split)

@@ -67,7 +67,7 @@ def test_every_task_of_ours_holds_its_contract(name: str) -> None:
     task = load_task(name)
     found = findings(of_task.CHECKS, on_trial(task, options=task.options(**SMALL.get(name, {}))), Path("/"))
     assert [finding.line for finding in found if finding.problem] == []
-    assert len(found) == 13
+    assert len(found) == 14
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -81,7 +81,7 @@ def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(["./my_task"]) == check(["my_upstream.py"]) == check(["./my_corpus.py", "--data", "data"]) == 0
     assert check(["./my_task", "--corpus", "my_corpus.py", "--data", "data"]) == 0
     out = capsys.readouterr().out
-    assert "task 'my_task': all 13 contract tests hold" in out
+    assert "task 'my_task': all 14 contract tests hold" in out
     assert "upstream 'my_upstream': all 7 contract tests hold" in out
     assert "corpus 'my_corpus': all 8 contract tests hold" in out
 
@@ -92,23 +92,47 @@ def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
         ("audio.valid)))", "audio.valid | True)))", "Mask what is behind an utterance's end (frames.valid)"),
         ("self.classifier = nn", "self.idle, self.classifier = nn.Linear(2, 2), nn", "found none at idle.weight, idle.bias"),
         ("tensor(batch.targets", "tensor(batch.targets[:1] * len(batch)", "Expected one loss, found"),
-        ('return {"ua":', 'return {"wa":', "Expected a number for 'ua' from Expert.score, found None. It gives wa."),
+        ('return {"ua":', 'return {"wa":', "Expected a number for 'ua' from Question.score, found None. It gives wa."),
         (".detach().softmax", ".softmax", "End decode() with .detach().cpu()"),
-        ("softmax(dim=-1).cpu()", "softmax(dim=-1).cpu()[:, :1]", "Expected finite scores of shape (batch 6, class 3)"),
-        ("mean_by_seconds(windows)", "windows[0][1] * len(windows)", "Expected the scores of one window from join() of two"),
-        ("int(mean.argmax())", "int(mean.argmin())", "from join() of that one window, found"),
+        (
+            "softmax(dim=-1).cpu()",
+            "softmax(dim=-1).cpu()[:, :1]",
+            "Expected scores of shape (batch 6, class 3) from",
+        ),
         (".tanh()", ".tanh() + nn.functional.dropout(self.hidden(audio.values))", "Expected one answer in eval mode, found two"),
         ("cross_entropy(output", "cross_entropy(-output.values.detach() + 0 * output", "Expected a loss that falls"),
-        ("        return self.classes.names.index", "        1 / 0\n        return self.classes.names.index", "(expert.py, line"),
+        ('    return {"ua":', '    1 / 0\n    return {"ua":', "ZeroDivisionError: division by zero (expert.py, line"),
         ('    """One hidden', '    pools = {"audio": "mean"}\n    """One hidden', "Leave `pools` out"),
-        ("dict(vocabulary), C", "dict(vocabulary, seen={1: 2}), C", "found that json changes it"),
+        ("dict(vocabulary)\n", "dict(vocabulary, seen={1: 2})\n", "found that json changes it"),
         (".device))", ".device), reduction='sum')", "Average instead of adding up."),
         ("masked_mean(self.hidden", "0 * masked_mean(self.hidden", "found one for all utterances. Use `frames` in forward()"),
-        ("mean_by_seconds(windows)", "windows[0][1]", "from join() of two windows in either order, found others."),
     ],
 )
 def test_a_broken_task_is_found(failed: Callable[..., str], before: str, after: str, told: str) -> None:
     assert told in failed("my_task", before, after)
+
+
+OWN_ANSWER = """from dataclasses import replace
+from headwater.downstream.answer import OneClass
+class Mine(OneClass):
+    def {}
+QUESTION = replace(QUESTION, answer=lambda vocabulary: Mine(tuple(vocabulary["classes"])))
+TASK = Task("""
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("average(self, windows): return windows[0][1] * len(windows)", "one window from Answer.average of two equal ones"),
+        ("average(self, windows): return windows[0][1].flip(0)", "from Answer.average of that one window, found"),
+        ("average(self, windows): return windows[0][1]", "from Answer.average of two windows in either order, found others."),
+        ("read(self, row, kind): return 'lost'", "back from Answer.read of {'reference': '"),
+        ("write(self, value): return ['no class']", "back from Answer.read of {'reference': 'no class'}, found 'no class'"),
+        ("fits(self, value): return value == 'two'", "of each utterance from Question.reference, found '"),
+    ],
+)
+def test_a_broken_answer_is_found(failed: Callable[..., str], method: str, told: str) -> None:
+    assert told in failed("my_task", "TASK = Task(", OWN_ANSWER.format(method))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +181,7 @@ def test_a_broken_upstream_is_found(failed: Callable[..., str], before: str, aft
 @pytest.mark.parametrize(
     ("name", "before", "after", "told"),
     [
-        ("my_task", "def join(", "def joinn(", "TypeError: Can't instantiate abstract class MyExpert"),
+        ("my_task", "def decode(", "def decodee(", "TypeError: Can't instantiate abstract class MyExpert"),
         ("my_task", "super().__init__()", "super().__init__()\n        {}['x']", "KeyError: 'x' (expert.py, line"),
         ("my_task", "lambda _: QUESTION", "lambda _: 1 / 0", "ZeroDivisionError: division by zero (expert.py, line"),
         ("my_task", "lambda _: QUESTION", "lambda _: None", "Expected a Question from Task.question(options), found NoneType."),

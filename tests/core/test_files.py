@@ -10,6 +10,7 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.core.files import clear_asides, hash_file, obstacle, read_json
+from headwater.core.run_folder import RunFolder
 
 
 def test_an_ordinary_file_is_no_obstacle(tmp_path: Path) -> None:
@@ -36,8 +37,9 @@ def test_json_that_a_run_did_not_write_is_one_line(tmp_path: Path, content: str)
 )
 def test_a_value_of_another_kind_is_one_line(tmp_path: Path, name: str, content: str, words: str) -> None:
     (tmp_path / name).write_text(content)
+    stored = RunFolder(tmp_path).read()
     with pytest.raises(UserError, match=f"found: {words}. Remove the file"):
-        read_json(tmp_path / name)
+        {"identity.json": stored.identity, "result.json": stored.result, "vocabulary.json": stored.vocabulary}[name]()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

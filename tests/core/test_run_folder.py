@@ -137,7 +137,11 @@ def test_each_file_is_read_once_and_only_when_it_is_needed(tmp_path: Path) -> No
     [
         (None, (), "Expected a run's 'result.json' in '{}', found none. Is it a run folder?"),
         ("{", (), "Expected a run's json in '{}/result.json', found: Expecting property name"),
-        ("[1]", ("scores",), "Expected a run's json in '{}/result.json', found: not all of scores. Remove the file: the command"),
+        (
+            "[1]",
+            ("scores",),
+            "Expected a run's json in '{}/result.json', found: list in place of a mapping. Remove the file: the",
+        ),
         ('{"scores": 1}', ("scores", "marks"), "found: not all of scores, marks. Remove the file: the command that trained the"),
     ],
 )

@@ -310,7 +310,7 @@ def test_calibration_returns_a_vocabulary_and_is_used_for_the_next_file() -> Non
 def test_a_view_with_another_vocabulary_shares_the_weights() -> None:
     expert = expert_of()
     view = expert.with_vocabulary({**expert.vocabulary, "threshold": 0.9})
-    frames = {"audio": Frames(torch.ones(1, 3, SPECS["audio"].dim), (3,))}
+    frames = {role: Frames(torch.ones(1, 3, spec.dim), (3,)) for role, spec in SPECS.items()}
     with torch.no_grad():
         expert.classifier.bias += 1.0
     assert torch.equal(view(frames).values, expert(frames).values)

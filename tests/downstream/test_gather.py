@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from processes import start
 
 from headwater.downstream.gather import gathered
 
 SCRIPT = Path(__file__).with_name("steps.py")
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 TRAINED: dict[str, Any] = {"trainable": True, "dropout": 0.0}
 STEPS: dict[str, dict[str, Any]] = {
     "avd": {
@@ -40,13 +37,6 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-def started(*arguments: str | Path, processes: int = 1) -> None:
-    """Run python, in as many processes as torchrun starts, to its end."""
-    command = [sys.executable, *(TWO if processes > 1 else []), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
 def gradients(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, dict]]:
     """What a step of each recipe gives, by the number of processes."""
@@ -55,11 +45,11 @@ def gradients(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int
         shared = {"corpus": {"data": str(rated)}, "training": {"batch_size": 8}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**mapping, **shared}))
     found = {}
-    for processes in (1, 2):
-        out = folder / str(processes)
+    for count in (1, 2):
+        out = folder / str(count)
         out.mkdir()
-        started(SCRIPT, *sorted(folder.glob("*.yaml")), out, processes=processes)
-        found[processes] = {name: torch.load(out / f"{name}.pt") for name in STEPS}
+        start(SCRIPT, *sorted(folder.glob("*.yaml")), out, processes=count).finish()
+        found[count] = {name: torch.load(out / f"{name}.pt") for name in STEPS}
     return found
 
 
@@ -103,10 +93,10 @@ def runs(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Pat
         "store": {"mode": "off"},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(mapping))
-    for processes in (1, 2):
-        arguments = ["downstream", "-c", folder / "recipe.yaml", "-p", folder / str(processes), "--device", "cpu", "--quiet"]
-        started("-m", "headwater", *arguments, processes=processes)
-    return {processes: folder / str(processes) for processes in (1, 2)}
+    for count in (1, 2):
+        arguments = ["downstream", "-c", folder / "recipe.yaml", "-p", folder / str(count), "--device", "cpu", "--quiet"]
+        start("-m", "headwater", *arguments, processes=count).finish()
+    return {count: folder / str(count) for count in (1, 2)}
 
 
 def test_a_run_of_two_processes_ends_with_the_result_of_one(runs: dict[int, Path]) -> None:

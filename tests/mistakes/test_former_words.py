@@ -188,6 +188,7 @@ def test_a_corpus_folder_without_its_name_is_recognised(corpus: str, above: str,
     assert said.endswith(f"found the layout of {corpus}. Add --corpus {corpus}.")
     said = answer("headwater corpus check --data DATA")
     assert f"a corpus after `corpus check`, found the layout of {corpus} in 'DATA'" in said
+    assert said.endswith(f"Name it: headwater corpus check {corpus} --data DATA")
 
 
 def test_a_folder_of_a_corpus_that_does_not_serve_the_task_is_recognised(desk: Path, answer: Answer) -> None:

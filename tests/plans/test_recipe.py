@@ -15,7 +15,7 @@ import yaml
 from headwater.commands import recipe as command
 from headwater.core.errors import UserError
 from headwater.core.options import merge, parse_override
-from headwater.core.run_folder import LAST
+from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import save_tensors
 from headwater.plans.execute import why_stopped
 from headwater.plans.forecast import FIRST_STEPS, count_weights, missing_transcripts, missing_weights, outlook
@@ -435,7 +435,7 @@ def test_hours_are_known_once_a_run_has_saved_its_pace(tmp_path: Path) -> None:
     others = {run.name: run for runs in plan.runs.values() for run in runs}
     for step, seconds in ((FIRST_STEPS - 1, None), (100, 190.0)):
         facts = {"progress": {"step": step, "seconds": 0.1 * step}}
-        save_tensors(tmp_path / "tuned" / "fold1" / "seed1" / LAST, {"w": torch.zeros(1)}, facts)
+        save_tensors(RunFolder(tmp_path / "tuned" / "fold1" / "seed1").last, {"w": torch.zeros(1)}, facts)
         view = outlook(plan.runs["tuned"], tmp_path, others)
         assert (view.steps, view.seconds) == (2000 - step, pytest.approx(seconds))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from processes import start
 
 from headwater.commands import mtl
 from headwater.core.errors import UserError
@@ -224,13 +224,12 @@ def test_another_folder_gives_the_same_identities(done: Path, tmp_path: Path) ->
 
 
 def test_a_plan_killed_between_its_parts_goes_on(done: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "headwater", "mtl", "-c", str(done / "recipe.yaml"), "-p", str(tmp_path / "plan")]
-    flags = ["--device", "cpu", "--quiet", "--scenario", "paper"]
-    process = subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ("mtl", "-c", done / "recipe.yaml", "-p", tmp_path / "plan", "--device", "cpu", "--quiet", "--scenario", "paper")
+    process = start("-m", "headwater", *words)
     deadline = time.monotonic() + 120
     while not (tmp_path / "plan" / "single-dsd" / "seed1" / "result.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait(60)
     before = stamps(tmp_path / "plan")
     assert 2 <= len(before) < len(PAPER)

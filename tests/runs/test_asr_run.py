@@ -15,7 +15,7 @@ from headwater.commands.predict import challenge_lines, plain_lines
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.corpus.base import Utterance
-from headwater.downstream.answer import Text
+from headwater.downstream.answer import OneClass, Ratings, Text
 from headwater.inference.load import load_run
 from headwater.inference.waveforms import WINDOW_SECONDS
 from headwater.runs.config.identity import identity_of
@@ -100,11 +100,11 @@ def test_predict_prints_the_text_as_label_and_passes_broken_files_over(
 
 
 def test_columns_follow_from_what_a_run_answers() -> None:
-    assert plain_lines({"characters": ["A"]}).header == ["file", "start", "end", "label", "error"]
-    assert plain_lines({"classes": ["a", "b"]}).header == ["file", "start", "end", "label", "score_a", "score_b", "error"]
-    assert plain_lines({"dimensions": ["valence"]}).header == ["file", "start", "end", "score_valence", "error"]
+    assert plain_lines(Text(("A",))).header == ["file", "start", "end", "label", "error"]
+    assert plain_lines(OneClass(("a", "b"))).header == ["file", "start", "end", "label", "score_a", "score_b", "error"]
+    assert plain_lines(Ratings(("valence",))).header == ["file", "start", "end", "score_valence", "error"]
     with pytest.raises(UserError, match="emotions or ratings for --format msp-challenge, found one on texts"):
-        challenge_lines({"characters": ["A"]})
+        challenge_lines(Text(("A",)))
 
 
 # texts that are not there

@@ -19,9 +19,8 @@ from headwater.analysis.table import result_table, summary_table
 from headwater.core.run_folder import RunFolder
 from headwater.inference.export.export import export_run
 from headwater.inference.load import load_run
-from headwater.runs.config.resolve import resolve, resolve_mtl
-from headwater.runs.config.schema import MtlConfig, RunConfig
-from headwater.runs.joint import run_tasks
+from headwater.runs.config.resolve import resolve
+from headwater.runs.config.schema import RunConfig
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
 
@@ -52,12 +51,12 @@ def single(tones: Path) -> RunConfig:
     return resolve([{**mapping, "optimizer": {"lr": 1e-2}, "emotion": HEAD}])
 
 
-def joint(tones: Path, rated: Path) -> MtlConfig:
+def joint(tones: Path, rated: Path) -> RunConfig:
     """The options of the joint run."""
     emotion = {"corpus": {"data": str(tones)}, "batch_size": 8, "emotion": HEAD}
     dsd = {"corpus": {"data": str(rated)}, "batch_size": 8, "labels": {"column": "directed"}, "dsd": HEAD}
     upstream, tasks = {"name": "fbank_no_cmvn", "trainable": False}, {"emotion": emotion, "dsd": dsd}
-    return resolve_mtl([{"upstream": upstream, "tasks": tasks, "optimizer": {"lr": 1e-2}, "training": TRAINING}])
+    return resolve([{"upstream": upstream, "tasks": tasks, "optimizer": {"lr": 1e-2}, "training": TRAINING}])
 
 
 def copied(name: str, folder: Path) -> Path:
@@ -149,7 +148,7 @@ def test_a_finished_run_of_before_is_not_trained_again(tones: Path, rated: Path,
     folder, several = copied("plan", tmp_path) / "seed1", copied("joint", tmp_path)
     before = [RunFolder(place).best.read_bytes() for place in (folder, several)]
     assert run(single(tones), folder, QUIET) == RunFolder(SINGLE).read().result()
-    assert run_tasks(joint(tones, rated), several, QUIET) == RunFolder(JOINT).read().result()
+    assert run(joint(tones, rated), several, QUIET) == RunFolder(JOINT).read().result()
     assert [RunFolder(place).best.read_bytes() for place in (folder, several)] == before
 
 
@@ -165,8 +164,8 @@ def test_a_run_that_was_stopped_before_goes_on_to_the_same_numbers(tones: Path, 
 
 def test_a_joint_run_that_was_stopped_before_goes_on_to_the_same_numbers(tones: Path, rated: Path, tmp_path: Path) -> None:
     resumed, config = copied("half_joint", tmp_path), joint(tones, rated)
-    run_tasks(config, resumed, QUIET)
-    run_tasks(config, tmp_path / "whole", QUIET)
+    run(config, resumed, QUIET)
+    run(config, tmp_path / "whole", QUIET)
     refuse_other_numbers(numbers(resumed)["tasks"], numbers(tmp_path / "whole")["tasks"])
     refuse_other_numbers(logged(resumed), logged(tmp_path / "whole"))
     refuse_other_numbers(logged(resumed), logged(JOINT))

@@ -26,7 +26,7 @@ def prepared(tones: Path) -> Prepared:
 
 
 def scores(prepared: Prepared, backwards: bool = False, **training: int) -> Outcome:
-    task = prepared.task
+    task = prepared.tasks["emotion"]
     rows = task.splits["test"][::-1] if backwards else task.splits["test"]
     config = replace(prepared.config.training, **training)
     outcome = evaluate(prepared.model, replace(task, splits={"test": rows}), "test", Accelerator(cpu=True), config)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from processes import start
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
@@ -443,12 +442,7 @@ def test_all_processes_of_a_launch_fill_together(voices: Path, tmp_path: Path) -
     config = configured(voices, upstream="test_hubert", steps=6)
     hear(config, tmp_path / "one", str(tmp_path / "alone"))
     script = Path(__file__).with_name("filling.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    recipe = recipe_of(config, tmp_path, tmp_path / "together")
-    done = subprocess.run(
-        [*launcher, str(recipe), str(tmp_path / "two")], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    start(script, recipe_of(config, tmp_path, tmp_path / "together"), tmp_path / "two", processes=2).finish()
     counts = [int(path.read_text()) for path in sorted(tmp_path.glob("two.rank*"))]
     assert sum(counts) == 64
     assert min(counts) >= 4  # the rows were split, and none was computed twice
@@ -461,16 +455,14 @@ def test_all_processes_of_a_launch_fill_together(voices: Path, tmp_path: Path) -
 def test_ctrl_c_while_filling_keeps_what_was_computed(voices: Path, tmp_path: Path) -> None:
     config = configured(voices, upstream="test_hubert", steps=2)
     recipe = recipe_of(config, tmp_path, tmp_path / "store")
-    command = [sys.executable, str(Path(__file__).with_name("filling.py")), str(recipe), str(tmp_path / "run"), "0.05"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = start(Path(__file__).with_name("filling.py"), recipe, tmp_path / "run", "0.05")
     while sum(path.stat().st_size > 100 for path in (tmp_path / "store").glob("*/*.rows")) < 1:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.said()
         time.sleep(0.01)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "interrupted" in said
+    assert process.wait(60) == 130, process.said()
+    assert "interrupted" in process.said()
     assert not [*(tmp_path / "store").glob("*/*.part")]
     there = all_values(tmp_path / "store")
     assert 0 < len(there) < 64

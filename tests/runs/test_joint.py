@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import json
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import yaml
@@ -62,17 +61,10 @@ def write_recipe(path: Path, values: Mapping[str, Any]) -> Path:
     return path
 
 
-def start(recipe: Path, folder: Path, processes: int = 1) -> subprocess.Popen[str]:
-    """Start a joint run in a process of its own, or by torchrun in several."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "headwater", "mtl", "-c", str(recipe), "-p", str(folder), "--one"]
-    return subprocess.Popen([*command, "--device", "cpu", "--quiet"], stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    """Wait for a run's end, which must be a good one."""
-    _, said = process.communicate(timeout=280)
-    assert process.returncode == 0, said[-3000:]
+def start(recipe: Path, folder: Path, count: int = 1) -> processes.Started:
+    """Start a joint run in a process of its own, or in several as torchrun does."""
+    words = ("mtl", "-c", recipe, "-p", folder, "--one", "--device", "cpu", "--quiet")
+    return processes.start("-m", "headwater", *words, processes=count)
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -220,7 +212,7 @@ def cases(rated: Path) -> dict[str, dict[str, Any]]:
 def test_two_processes_compute_what_one_does(case: str, rated: Path, single_process: Path, tmp_path: Path) -> None:
     if case.startswith("torchjd"):
         pytest.importorskip("torchjd")
-    finish(start(write_recipe(tmp_path / "joint.yaml", cases(rated)[case]), tmp_path / "two", processes=2))
+    start(write_recipe(tmp_path / "joint.yaml", cases(rated)[case]), tmp_path / "two", 2).finish()
     one, two = logged(single_process / case), logged(tmp_path / "two")
     assert [(line["step"], line["split"], line["task"]) for line in one] == [
         (line["step"], line["split"], line["task"]) for line in two
@@ -240,7 +232,7 @@ def test_a_head_that_no_step_used_keeps_its_weights_and_the_optimizers_state(rat
     before = prepare(config).model.trained_state()
     before = {key: value.clone() for key, value in before.items()}
     run(config, tmp_path / "one", QUIET)
-    finish(start(write_recipe(tmp_path / "joint.yaml", to_mapping(config)), tmp_path / "two", processes=2))
+    start(write_recipe(tmp_path / "joint.yaml", to_mapping(config)), tmp_path / "two", 2).finish()
     heads = [*prepare(config).model.experts.named_parameters()]
     for folder in (tmp_path / "one", tmp_path / "two"):
         after, facts = load_tensors(RunFolder(folder).last)
@@ -263,7 +255,7 @@ HARD = {
 
 def test_three_kills_change_no_digit(rated: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "joint.yaml", three_tasks(rated, HARD))
-    finish(start(recipe, tmp_path / "whole"))
+    start(recipe, tmp_path / "whole").finish()
     log = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
     folder, killed = tmp_path / "killed", 0
     for moment in MOMENTS:
@@ -274,9 +266,9 @@ def test_three_kills_change_no_digit(rated: Path, tmp_path: Path) -> None:
                 killed += 1
                 break
             time.sleep(0.005)
-        process.communicate(timeout=60)
+        process.wait(60)
     assert killed == len(MOMENTS)
-    finish(start(recipe, folder))
+    start(recipe, folder).finish()
     assert numbers(folder) == numbers(tmp_path / "whole")
     assert path.read_text().splitlines() == log
     one, other = (load_tensors(RunFolder(place).last)[0] for place in (folder, tmp_path / "whole"))

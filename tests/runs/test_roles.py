@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 import yaml
@@ -247,10 +246,9 @@ def test_two_views_are_one_pass_doubled_where_an_upstream_is_trained_and_none_mo
 # killed, and asked again
 
 
-def start(recipe: Path, folder: Path) -> subprocess.Popen:
+def start(recipe: Path, folder: Path) -> processes.Started:
     """A run in a process of its own."""
-    arguments = ["downstream", "-c", str(recipe), "-p", str(folder), "--device", "cpu", "--quiet"]
-    return subprocess.Popen([sys.executable, "-m", "headwater", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return processes.start("-m", "headwater", "downstream", "-c", recipe, "-p", folder, "--device", "cpu", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -265,8 +263,7 @@ def turbo(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training": {"steps": 20, "batch_size": 6, "eval_every": 7},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(mapping_of(rated, mapping)))
-    process = start(folder / "recipe.yaml", folder / "run")
-    assert process.wait(240) == 0, process.communicate()[1].decode()[-2000:]
+    start(folder / "recipe.yaml", folder / "run").finish()
     return folder
 
 
@@ -282,10 +279,7 @@ def test_a_killed_run_of_both_roles_ends_with_the_same_digits(turbo: Path, tmp_p
         assert process.poll() is None, "it was to be killed before its end"
         process.send_signal(signal.SIGKILL)
         process.wait(60)
-        assert process.stderr is not None
-        process.stderr.close()
-    process = start(turbo / "recipe.yaml", folder)
-    assert process.wait(240) == 0, process.communicate()[1].decode()[-2000:]
+    start(turbo / "recipe.yaml", folder).finish()
     assert (folder / "metrics.jsonl").read_text().splitlines() == log
     ours, theirs = result(folder), result(turbo / "run")
     assert {key: value for key, value in ours.items() if key != "environment"} == {

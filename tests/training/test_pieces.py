@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from processes import start
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 
@@ -30,10 +28,7 @@ def recipe(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gradient(recipe: Path, out: Path, piece_size: int = 0, processes: int = 1) -> dict:
     """Return what the script computes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, str(SCRIPT), str(recipe), str(out), str(piece_size)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    start(SCRIPT, recipe, out, str(piece_size), processes=processes).finish()
     return torch.load(out)
 
 
