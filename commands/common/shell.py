@@ -151,6 +151,10 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         close_stdout()
         return 0
     except OSError as problem:
+        if problem.errno in {errno.ENAMETOOLONG, errno.ELOOP}:  # wherever a path came from
+            found = f"{str(problem.filename)[:60]}…: {problem.strerror}"
+            print_error(f"Expected a path that the file system takes, found {found}. Shorten or mend it.")
+            return 2
         if problem.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise
         close_stdout()

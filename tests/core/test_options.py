@@ -30,12 +30,12 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.jo
 )
 def test_yaml_that_stands_for_too_much_is_refused_at_once(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "recipe.yaml").write_text(content)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"^Expected yaml in '.*recipe\.yaml', found ") as problem:
         read_yaml(tmp_path / "recipe.yaml")
     assert words in str(problem.value)
     assert "\n" not in str(problem.value)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_a_pipe_is_no_recipe(tmp_path: Path) -> None:

@@ -349,9 +349,9 @@ def test_zeros_behind_a_header_are_judged_at_once(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(b"RIFF\xff\xff\xff\x00WAVE")
         file.truncate(300_000_000)
-    began = time.monotonic()
+    began = time.process_time()
     assert "cannot be decoded" in verdict(path, tmp_path)[1][0]
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a file that is no database", "a full disk"])

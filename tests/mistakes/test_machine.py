@@ -220,6 +220,14 @@ def test_a_config_file_that_is_no_yaml_is_named(
     assert "yaml such as 'data: {iemocap: /path}' in headwater.yaml" in message
 
 
+@pytest.mark.parametrize("typed", ["-o store.mode={}", "--data {}.csv", "-u {}"])
+def test_a_path_that_is_too_long_is_one_line(type_in: TypeIn, typed: str) -> None:
+    code, out, err = type_in(f"{TRAIN} -p mine {typed.format('x' * 400)}")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+
+
 def test_a_loss_that_is_no_number_names_its_utterances(type_in: TypeIn, desk: Path) -> None:
     code, out, err = type_in(f"{TRAIN} -p mine -o optimizer.lr=1e30 training.batch_size=2 training.steps=20")
     assert (code, out) == (2, "")

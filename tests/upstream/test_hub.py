@@ -347,10 +347,10 @@ def packed(path: Path, inside: bytes, method: int = zipfile.ZIP_DEFLATED) -> Pat
 def test_an_archive_that_takes_far_more_memory_than_disk_is_refused_at_once(tmp_path: Path) -> None:
     path = packed(tmp_path / "bomb.pt", b"\x80\x02" + b"]" * 300_000_000)
     assert path.stat().st_size < 1_000_000
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"found 300 MB packed into 0\.3 MB, or more than 67 MB of names\. Do not trust"):
         read_torch_file(path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_pickle_of_millions_of_steps_is_refused(tmp_path: Path) -> None:

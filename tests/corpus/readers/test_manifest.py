@@ -328,9 +328,9 @@ def test_json_that_is_too_deep_or_too_long_a_number_is_named(tmp_path: Path, val
 def test_thirty_thousand_columns_are_read_at_once(tmp_path: Path) -> None:
     headers = ["audio", "label", *(f"c{n}" for n in range(30_000))]
     path = table(tmp_path, ",".join(headers), *(",".join([f"{n}.wav", "ab"[n % 2], *["1"] * 30_000]) for n in range(6)))
-    began = time.monotonic()
+    began = time.process_time()
     assert len(rows(manifest.read(path))) == 6
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_pipe_is_no_table_and_is_not_waited_for(tmp_path: Path) -> None:

@@ -375,11 +375,11 @@ def test_a_config_of_a_strangers_is_one_line_at_once(tmp_path: Path, name: str, 
     tiny_model(name).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"^Expected ") as problem:
         load_upstream(str(tmp_path))
     assert "\n" not in str(problem.value)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "[" * 100_000, '{"hidden_size": ' + "1" * 5000 + "}"])
