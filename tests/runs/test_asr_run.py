@@ -152,7 +152,7 @@ def test_training_utterances_too_short_for_their_text_are_reported(tone_table: P
 
 
 def test_a_table_without_texts_is_refused_with_the_column_that_would_serve(tones: Path) -> None:
-    with pytest.raises(UserError, match=r"Expected transcripts in manifest, since asr learns to write them, found none"):
+    with pytest.raises(UserError, match=r"Expected transcripts in manifest, since asr is trained on them, found none"):
         prepare(config_of(tones))
 
 

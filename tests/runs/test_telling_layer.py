@@ -26,7 +26,7 @@ TELLING = 5  # the layer that holds the label
 class OneTellingLayer(Upstream):
     """Noise in every layer, of the same norm; layer 5 also says how high the tone is. It counts what it hears."""
 
-    result = 0
+    passes = 0  # over utterances
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class OneTellingLayer(Upstream):
         """Return each utterance's layers, a function of its samples alone."""
         batch = as_batch(batch)
         assert batch.waveforms is not None, "this upstream hears audio"
-        type(self).heard += len(batch)
+        type(self).passes += len(batch)
         lengths = tuple(self.spec.num_frames(length) for length in batch.lengths)
         rows = [self._layers(row[:length]) for row, length in zip(batch.waveforms, batch.lengths, strict=True)]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (batch, frame, layer, dim)
@@ -88,7 +88,7 @@ def peak(values: np.ndarray) -> int:
 
 def test_all_heads_of_a_probe_share_one_pass_over_each_utterance(folder: Path) -> None:
     assert folder.is_dir()
-    assert OneTellingLayer.heard == 2 * 72
+    assert OneTellingLayer.passes == 2 * 72
 
 
 def test_probe_and_weights_both_peak_at_the_layer_that_holds_the_label(folder: Path) -> None:
