@@ -51,7 +51,7 @@ def test_two_runs_are_compared(two: list[Path]) -> None:
 
 
 def test_a_joint_run_is_trained_from_python(rated: Path, tmp_path: Path) -> None:
-    options = {"training.steps": 4, "training.eval_every": 4, "training.batch_size": 8}
+    options = {"training.steps": 4, "training.eval_every": 4, "training.batch_size": 8, "tasks.avd.avd.scale": [1, 7]}
     result = headwater.train(["emotion", "avd"], "fbank_no_cmvn", data=rated, folder=tmp_path, options=options)
     assert {*result["tasks"]} == {"emotion", "avd"}
     assert {row["task"] for row in headwater.results(tmp_path)} == {"emotion", "avd"}

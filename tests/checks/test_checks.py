@@ -99,7 +99,7 @@ def test_the_examples_hold_theirs(capsys: pytest.CaptureFixture[str]) -> None:
             "softmax(dim=-1).cpu()[:, :1]",
             "Expected scores of shape (batch 6, class 3) from",
         ),
-        (".tanh()", ".tanh() + nn.functional.dropout(self.hidden(audio.values))", "Expected one answer in eval mode, found two"),
+        (".tanh()", ".tanh() + nn.functional.dropout(self.hidden(audio.values))", "Expected one output in eval mode, found two"),
         ("cross_entropy(output", "cross_entropy(-output.values.detach() + 0 * output", "Expected a loss that falls"),
         ('    return {"ua":', '    1 / 0\n    return {"ua":', "ZeroDivisionError: division by zero (expert.py, line"),
         ('    """One hidden', '    pools = {"audio": "mean"}\n    """One hidden', "Leave `pools` out"),

@@ -193,7 +193,7 @@ def test_a_held_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
             FolderInUse, match=rf"'{run.path}' to be free, found that process \d+ on .* holds it. Wait for it to end, or"
         ):
             run.refuse_in_use()
-        script = "from pathlib import Path; from headwater.core.run_folder import RunFolder\nRunFolder(Path('.')).refuse_held()"
+        script = "from pathlib import Path; from headwater.core.run_folder import RunFolder\nRunFolder(Path('.')).refuse_in_use()"
         done = subprocess.run([sys.executable, "-c", script], cwd=run.path, capture_output=True, text=True, check=False)
         assert "holds it" in done.stderr
     assert not run.path.parent.exists(), "nothing was begun"

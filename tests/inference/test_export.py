@@ -70,7 +70,7 @@ names, sound, said = sys.argv[1:-2], *sys.argv[-2:]
 answers = {}
 for name in names:
     run = load_run(name)
-    answer = run.predict(sound, said if run.reads else None)
+    answer = run.predict(sound, said if run.uses_text else None)
     answers[name] = [answer.label, answer.scores, list(run.marks)]
 print(json.dumps(answers))
 """

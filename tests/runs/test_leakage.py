@@ -123,6 +123,6 @@ def test_a_run_of_several_tasks_has_the_note(tones: Path, leaking: Path) -> None
     task = {"corpus": {"data": str(tones)}, "batch_size": 4}
     tasks = {"emotion": {**task, "init_head": str(leaking)}, "again": {"task": "emotion", **task}}
     notes = prepare(resolve([{"upstream": {"name": "fbank_no_cmvn"}, "tasks": tasks}])).notes
-    assert [note for note in notes if "has learnt" in note] == [
+    assert [note for note in notes if "was trained on" in note] == [
         f"emotion: the head of '{leaking}' was trained on 12 of the 12 test utterances: their scores say little"
     ]

@@ -330,7 +330,7 @@ def test_modality_dropout_lets_a_run_predict_without_text(task: str, rated: Path
     run(resolve([mapping_of(rated, dropping(0.5, task))]), tmp_path, QUIET)
     whole = load_run(tmp_path)
     deaf = whole.without_text()
-    assert not deaf.reads
+    assert not deaf.uses_text
     audio = rated.parent / "00.wav"
     assert deaf.predict(audio).scores == deaf.predict(audio, "glad computer please").scores
     assert whole.predict(audio, "glad computer please").scores != whole.predict(audio, "sad they say").scores
