@@ -23,7 +23,7 @@ import soundfile
 
 from headwater.__main__ import dispatch
 from headwater.commands.common.shell import run_command
-from headwater.inference import ask as predict
+from headwater.inference import predict
 from headwater.inference.csv_journal import growing, hold, state_of
 from headwater.inference.inputs import files_of, version_of
 from headwater.inference.waveforms import AudioItem, name_of

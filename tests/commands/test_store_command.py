@@ -59,7 +59,7 @@ def made(root: Path, name: str, rows: int = 20, days: float = 0.0, pooled: bool 
     store.touch()
     then = time.time() - days * 86400
     os.utime(store.folder / "used", (then, then))
-    store.locked.close()
+    store.held.close()
     return store.folder
 
 
@@ -201,7 +201,7 @@ def test_a_folder_called_like_a_shard_costs_nothing(root: Path, type_in: TypeIn)
     assert type_in("verify")[0] == 0
     store = Store(root, Space("hubert", (0, 1, 2), 4, False, False, "exact", "auto", "all", "float32"), "hubert")
     assert len(store.index) == 20
-    store.locked.close()
+    store.held.close()
 
 
 def test_verify_is_content_with_what_is_sound(root: Path, type_in: TypeIn, tmp_path: Path) -> None:

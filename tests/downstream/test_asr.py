@@ -303,7 +303,9 @@ def test_a_corpus_without_transcripts_is_refused_with_the_column_that_would_serv
 
 
 def test_a_split_without_speech_is_refused() -> None:
-    with pytest.raises(UserError, match=r"something is said in split 'dev' of mine, found none \(splits: train 1, dev 1\)"):
+    with pytest.raises(
+        UserError, match=r"Expected utterances with speech in split 'dev' of mine, found none \(splits: train 1, dev 1\)"
+    ):
         vocabulary_of("a", "...")
 
 

@@ -163,9 +163,9 @@ def test_a_corpus_is_asked_about(done: Mapping[str, tuple[int, str, str]], desk:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("of a plan", "since answers of my_segments have no scores to average, found 2."),
+        ("of a plan", "since predictions of my_segments have no scores to average, found 2."),
         ("challenge", "for --format msp-challenge, found one on segments. Leave --format out."),
-        ("onnx", "a task that answers with classes, ratings or a text for --onnx, found one that answers with segments. Leave"),
+        ("onnx", "a task that predicts classes, ratings or a text for --onnx, found"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(done: Mapping[str, tuple[int, str, str]], name: str, told: str) -> None:

@@ -351,7 +351,7 @@ def test_user_code_that_fails_from_the_folder_is_refused(
     folder = trained(rated, tmp_path / "run", {"upstream": {"name": own_code.use(str(code), "upstream").name}})
     with pytest.raises(UserError) as raised:
         export_run(folder, tmp_path / "out")
-    assert "own code that answers from a folder of its own, found that it does not (FileNotFoundError:" in str(raised.value)
+    assert "own code that runs from a folder of its own, found that it does not (FileNotFoundError:" in str(raised.value)
     assert "w.pt" in str(raised.value)
     assert "add --with FILE for each file that it reads" in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1

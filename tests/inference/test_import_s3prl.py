@@ -294,7 +294,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # flags, con
     "another upstream": (
         {"upstream": "fbank"},
         {"Args": Namespace(**ARGS | {"upstream": "mfcc"})},
-        "hear 39 dims, as 'mfcc' has",
+        "take 39 dims, as 'mfcc' has",
     ),
     "another one finetuned": ({}, {"Upstream": {"model.novelty": torch.zeros(3)}}, "a weight 'novelty' that it has no place for"),
     "names that are no words": ({}, {"Downstream": {3: torch.zeros(1)}}, "beside tensors .* found other content"),

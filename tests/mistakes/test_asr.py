@@ -13,7 +13,7 @@ ASR = "python run_downstream.py -d asr -u fbank --data tones/rated.csv QUICK"
 TYPED = {
     "a table without texts": (
         ASR.replace("rated", "tones"),
-        "Expected transcripts in manifest, since asr learns to write them, found none",
+        "Expected transcripts in manifest, since asr is trained on them, found none",
         "a column 'text' (or -o corpus.options.columns.text=HEADER)",
     ),
     "a run that would read what it is to write": (
@@ -24,7 +24,7 @@ TYPED = {
     "a run that hears nothing": (
         ASR.replace("-u fbank", "--text-upstream hashed_words"),
         "an upstream of audio alone for asr, found text",
-        "Name what listens with -u",
+        "Name an audio model with -u",
     ),
     "classes to keep": (f"{ASR} -o labels.keep='[low]'", "no labels.keep for asr, which has texts and no classes"),
     "a corpus without texts to learn": (

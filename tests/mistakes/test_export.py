@@ -43,7 +43,7 @@ TYPED = {
         "a fold of 'plan' after --fold, found 4. There are: 1, 2.",
     ),
     "several tasks": ("headwater export joint out", "one task of the run 'joint', found none", "--task emotion or dsd"),
-    "a graph of what reads": ("headwater export reading out --onnx", "a run that only listens for --onnx", "Leave --onnx out"),
+    "a graph of what reads": ("headwater export reading out --onnx", "a run on audio only for --onnx", "Leave --onnx out"),
     "a graph of rounded lengths": ("headwater export rounded out --onnx", "exact padding for --onnx, found padding: s3prl"),
 }
 

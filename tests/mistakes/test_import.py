@@ -89,7 +89,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "headwater import emotion.ckpt run": ("a folder that is not there yet", "'run'"),
     "headwater import emotion.ckpt page.pt/new": ("to write 'page.pt'", "a file stands in the way", "Choose another place"),
     "headwater import emotion.ckpt new --classes a,b": ("4 classes", "found 2 (a, b)", "in the order of s3prl's labels"),
-    "headwater import emotion.ckpt new -u mfcc": ("hear 39 dims, as 'mfcc' has, found 240", "-u NAME"),
+    "headwater import emotion.ckpt new -u mfcc": ("take 39 dims, as 'mfcc' has, found 240", "-u NAME"),
     "headwater import emotion.ckpt new -u test_hubert": ("weights of", "'test_hubert'", "found 1", "name the right upstream"),
     "headwater import emotion.ckpt new -u nobody": ("s3prl", "nobody"),
     "headwater import local.ckpt new": ("the weights of 'hubert_local' after -k, found none", "Add -k FILE"),

@@ -30,7 +30,7 @@ MISTAKES_OF_FLAGS = {
     "a folder beside the run's": ("python run_downstream.py -e run -n mine", "found -n beside it", "Leave -n out"),
     "other classes for a run that stands": (
         "python run_downstream.py -m evaluate -e run -o labels.keep='[low, high]'",
-        "the run's own classes (high, low, middle)",
+        "a run predicts its own classes",
         "Leave it out",
     ),
     "asking what is no run": ("headwater predict tones tones/00.wav", "a run folder at 'tones'", "no config.yaml"),

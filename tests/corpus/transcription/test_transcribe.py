@@ -230,7 +230,7 @@ def test_a_kill_costs_the_utterance_in_flight(
     with monkeypatch.context() as patched:
         patched.setattr(Recogniser, "texts", killed)
         assert type_in(clips, "--model", whisper)[0] == 130
-    assert type_in(clips, "--model", whisper)[1].splitlines()[1].startswith("2 heard now")
+    assert type_in(clips, "--model", whisper)[1].splitlines()[1].startswith("2 transcribed now")
     assert sorted(passes) == [4_000, 8_000, 12_000, 16_000]
 
 

@@ -91,7 +91,7 @@ def fill(root: Path, count: int, log: Path, seconds: float = 0.0, space: Space =
     """Fill a store with so many utterances."""
     message: list[str] = []
     store = Store(root, space, "model")
-    return store.fill({key_of(n): n for n in range(count)}, computing(log, seconds), lambda _: None, say=message.append)
+    return store.fill({key_of(n): n for n in range(count)}, computing(log, seconds), lambda _: None, show=message.append)
 
 
 def stored(root: Path, space: Space = SPACE) -> dict[str, bytes]:
@@ -307,16 +307,16 @@ def test_whatever_a_space_says_separates_it(field: str) -> None:
 def test_a_held_space_is_not_removed(tmp_path: Path) -> None:
     store = Store(tmp_path, SPACE, "model")
     assert not remove(store.folder)
-    store.locked.close()
+    store.held.close()
     assert remove(store.folder)
     assert not [*tmp_path.glob("*/")]
 
 
 def test_a_space_that_is_held_by_two_is_kept_until_both_have_gone(tmp_path: Path) -> None:
     first, second = Store(tmp_path, SPACE, "model"), Store(tmp_path, SPACE, "model")
-    first.locked.close()
+    first.held.close()
     assert not remove(first.folder)
-    second.locked.close()
+    second.held.close()
     assert remove(first.folder)
 
 
