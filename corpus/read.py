@@ -28,7 +28,12 @@ def load_corpus(
     >>> load_corpus("iemocap", "IEMOCAP_full_release", fold=5).splits["test"][0].labels["emotion"]  # doctest: +SKIP
     'neu'
     """
-    reader = get_reader(name)
-    root = demo_root(reader, scale=demo_scale) if demo else find_root(reader, data)
+    reader, root = get_reader(name), corpus_root(name, data, demo=demo, demo_scale=demo_scale)
     corpus = reader.read(root, protocol=protocol or reader.default_protocol, fold=fold, **(options or {}))
-    return replace(corpus, demo=demo or is_demo(Path(root)))
+    return replace(corpus, demo=demo or is_demo(root))
+
+
+def corpus_root(name: str, data: str | None = None, *, demo: bool = False, demo_scale: float = 1.0) -> Path:
+    """Return the folder or table of a corpus, or of its miniature, which is made on the first call."""
+    reader = get_reader(name)
+    return Path(demo_root(reader, scale=demo_scale) if demo else find_root(reader, data))

@@ -12,9 +12,7 @@ import torch
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
-from ..corpus.demo.make import demo_root
-from ..corpus.load import get_reader
-from ..corpus.locate import find_root, is_demo
+from ..corpus.read import corpus_root, load_corpus
 from ..corpus.transcription.transcribe import with_transcripts
 from ..downstream.base import Expert, Question, Task
 from ..downstream.load import load_task
@@ -168,11 +166,17 @@ def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Cor
 
 def read_corpus(config: CorpusConfig) -> Corpus:
     """Return the corpus of a config, real or demo."""
-    reader = get_reader(config.name)
-    root = demo_root(reader, scale=config.demo_scale) if config.demo else find_root(reader, config.data)
-    corpus = reader.read(root, protocol=config.protocol, fold=config.fold, **config.options)
-    corpus = replace(corpus, demo=config.demo or is_demo(Path(root)))
-    table = config.transcripts and Path(root) / config.transcripts
+    corpus = load_corpus(
+        config.name,
+        config.data,
+        protocol=config.protocol,
+        fold=config.fold,
+        demo=config.demo,
+        demo_scale=config.demo_scale,
+        options=config.options,
+    )
+    root = corpus_root(config.name, config.data, demo=config.demo, demo_scale=config.demo_scale)
+    table = config.transcripts and root / config.transcripts
     if table and table.is_file():  # a table that lies in the corpus
         config = replace(config, transcripts=str(table))
     where = "--demo" if config.demo else f"--data {config.data}" if config.data else ""
