@@ -30,7 +30,8 @@ EXAMPLE = "headwater downstream -u hubert -d emotion --data IEMOCAP_full_release
 OPTIONS = """\
 
 options that are often set after -o (config.yaml in a run folder lists all of them):
-  training.steps=2000 training.patience=5 training.batch_size=32    how long to train
+  solver=adam                                                       a head of two layers by steps, not the exact linear one
+  training.steps=2000 training.patience=5 training.batch_size=32    how long to train (solver=adam, as the next line)
   optimizer.lr=1e-4 optimizer.upstream_lr=1e-5                      learning rates of the head, and of the upstream with -f
   corpus.protocol=speaker10                                         how the corpus is split into train, dev and test
   corpus.options.columns='{audio: wav, label: emotion}'             which column of your table is which
@@ -139,7 +140,8 @@ def split_words(text: str | None) -> tuple[str, ...]:
 
 def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     """Return the config, its runs, and the folder they go to."""
-    from ..plans.grid import all_folds, expand
+    from ..core.options import parse_override
+    from ..plans.grid import all_folds, expand, sweep_values
     from ..runs.config.resolve import resolve
     from ..runs.config.schema import roles_of
     from ..runs.final import refuse_typed
@@ -147,7 +149,8 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
         return config, expand(config, own_folds(config), [config.seed], []), folder
-    config = resolve(mappings_of(flags))
+    swept = [parse_override(sweep_values(sweep)[0]) for sweep in flags.sweep]  # which solver they ask for, too
+    config = resolve([*mappings_of(flags), *swept])
     if config.split:
         refuse_typed(config, typed_options(flags))
     if not roles_of(config):

@@ -71,6 +71,15 @@ class RunFolder:
         return self.path / "layer_weights.json"
 
     @property
+    def layers(self) -> Path:
+        """What each layer knows alone, and the mixture of all: of a run whose head is computed."""
+        return self.path / "layers.json"
+
+    def layer_outcomes(self, role: str, split: str) -> Path:
+        """Return where the scores of a split stand that a head on each layer alone gives: (layer, utterance, output)."""
+        return self.path / f"layers-{role}-{split}.safetensors"
+
+    @property
     def metrics(self) -> Path:
         """The log of training and of each evaluation on dev, a line for each."""
         return self.path / "metrics.jsonl"
@@ -168,6 +177,7 @@ class RunFolder:
         architectures: Mapping[str, Mapping[str, Any]] | None = None,
         identity: Mapping[str, Any] | None = None,
         layer_weights: Mapping[str, Any] | None = None,
+        layers: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the files that are given, each whole or not at all; last the result, which makes the run finished."""
@@ -180,6 +190,7 @@ class RunFolder:
             **described,
             self.identity: identity,
             self.layer_weights: layer_weights,
+            self.layers: layers,
             self.result: result,
         }
         for path, content in contents.items():

@@ -6,7 +6,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal, Self
@@ -98,7 +98,7 @@ class Expert(nn.Module, ABC):
     views: int = 1
     roles: tuple[str, ...] = ("audio",)
     loss_needs: Literal["piece", "whole_batch"] = "piece"
-    pools: Mapping[str, str | None] = MappingProxyType({})  # role -> "mean" where a mean over time is all that its head needs
+    pools: Mapping[str, str | None] = MappingProxyType({})  # role -> statistics over time, where its head needs no more
     optional_roles: tuple[str, ...] = ()  # roles that a prediction can do without
     crops: bool = False  # a training step uses a stretch of each utterance, drawn by `crop`
 
@@ -119,6 +119,14 @@ class Expert(nn.Module, ABC):
     def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:  # noqa: ARG002
         """Return the stretch that a training step uses."""
         return utterance
+
+    def linear(self) -> nn.Linear | None:
+        """Return the one linear layer that is all of the head, over what `pools` names: then solver=exact can compute it."""
+        return None
+
+    def importance(self, target: Any) -> float:  # noqa: ARG002
+        """Return how much an utterance with this target counts in the loss, relative to others."""
+        return 1.0
 
     @abstractmethod
     def forward(self, frames: Mapping[str, Frames]) -> Output:
@@ -213,6 +221,8 @@ class Task:
     options: type  # dataclass of the task's own section in a recipe
     question: Callable[[Any], Question]  # options -> the question
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
+    # its options with which the head is one linear layer, so that solver=exact can compute it; {}: it has none
+    linear: Mapping[str, Any] = field(default_factory=dict)
 
     def head(self, answers: Sequence[str] | Mapping[str, Any], *upstreams: Upstream, options: Any = None) -> Expert:
         """Return the task's expert with new weights, for a loop of one's own: it takes frames by role, and gives logits.

@@ -27,12 +27,23 @@ from .labels import Classes, LabelsConfig, classes_of, label_key, require_traina
 class ClassifierConfig:
     """The section of a task with classes: [projection -> pooling] of each modality -> linear."""
 
-    projector_dim: Annotated[int, ABOVE_0] = 256
+    projector_dim: Annotated[int, ABOVE_0] | None = 256  # None: no projection, the head is one linear layer
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
-    pooling: Literal["mean", "avgmax", "attentive"] = "mean"
+    # mean+std, mean+max: of each layer, before their sum; avgmax: of the sum. auto: mean, of frames with mean zero mean+max
+    pooling: Literal["mean", "mean+std", "mean+max", "avgmax", "attentive", "auto"] = "mean"
     dropout: Annotated[float, SHARE] = 0.0
     class_weights: bool = False  # cross entropy weighted with 1 / the class' share
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
+
+
+# with these the head is one linear layer over pooled layers
+LINEAR: Mapping[str, Any] = {
+    "projector_dim": None,
+    "activation": "none",
+    "pooling": "auto",
+    "dropout": 0.0,
+    "modality_dropout": 0.0,
+}
 
 
 class Classifier(Expert):
@@ -71,6 +82,15 @@ class Classifier(Expert):
     def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:
         """Return the stretch that a training step uses."""
         return utterance if self.crop_seconds is None else random_crop(utterance, self.crop_seconds, generator)
+
+    def linear(self) -> nn.Linear | None:
+        """Return the classifier, where nothing but pooling is in front of it."""
+        bare = isinstance(self.fusion, Fusion) and self.fusion.is_bare and not self.crops
+        return self.classifier if bare else None
+
+    def importance(self, target: int) -> float:
+        """Return the weight of a class in the loss."""
+        return float(self.class_weights[target])
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         """Return one logit for each class."""
@@ -111,7 +131,8 @@ def build_classifier(
         if activation == "auto":
             # with frames of mean zero, linear -> mean is a constant: nothing could be trained
             activation = "relu" if spec.centred else "none"
-        branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, options.pooling)
+        pooling = usual_pooling(spec) if options.pooling == "auto" else options.pooling
+        branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, pooling)
     fusion = Fusion(branches, options.modality_dropout)
     return Classifier(
         vocabulary,
@@ -121,6 +142,11 @@ def build_classifier(
         crop_seconds=crop_seconds,
         even_classes=even_classes,
     )
+
+
+def usual_pooling(spec: UpstreamSpec) -> str:
+    """Return the statistics that a linear head gets of an upstream: of frames whose mean and deviation are fixed, the maximum."""
+    return "mean+max" if spec.centred else "mean"
 
 
 def make_vocabulary(key: str, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:

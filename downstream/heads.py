@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError, nearest
 from ..upstream.base import Frames
+from ..upstream.statistics import STATISTICS
 
 Built = TypeVar("Built")
 
@@ -99,6 +100,9 @@ class Pooled(nn.Module):
         pooling: str = "mean",
     ) -> None:
         super().__init__()
+        self.statistics = pooling if pooling in STATISTICS and pooling != "mean" else None  # of each layer, before their sum
+        if self.statistics is not None:
+            input_dim, pooling = input_dim * STATISTICS[self.statistics], "mean"
         self.projector = nn.Identity() if projector_dim is None else nn.Linear(input_dim, projector_dim)
         self.activation = _named("activation", activation, ACTIVATIONS)()
         self.dropout = nn.Dropout(dropout)
@@ -106,18 +110,21 @@ class Pooled(nn.Module):
         self.output_dim = self.pooling.output_dim
 
     @property
-    def pools(self) -> Literal["mean"] | None:
-        """Say 'mean' where the mean of its frames is all that this head needs of an utterance, else None."""
+    def pools(self) -> str | None:
+        """Say which statistics of its frames are all that this head needs of an utterance; None where it needs them all."""
+        if self.statistics is not None:
+            return self.statistics
         linear = isinstance(self.activation, nn.Identity) and self.dropout.p == 0
         return "mean" if linear and isinstance(self.pooling, MeanPool) else None
 
     def forward(self, frames: Frames) -> Tensor:
         """Return one vector for each utterance: (batch, output_dim)."""
-        if frames.pooled and self.pools != "mean":
+        if frames.pooled and self.pools is None:
             raise ValueError(
                 "Expected all frames, found their mean alone: this head has an activation, dropout or another pooling "
                 "in front of the mean. Store frames, or build it with activation='none', dropout=0, pooling='mean'."
             )
+        assert frames.pooled or self.statistics is None, f"expected {self.statistics} of each layer, found frames"
         projected = self.dropout(self.activation(self.projector(frames.values)))  # (batch, frame, dim)
         return self.pooling(projected, frames.valid)
 
@@ -140,6 +147,15 @@ class Fusion(nn.Module):
         self.output_dim = sum(self.dims.values())
         self.text_dropout = text_dropout
         self.optional = ("text",) if text_dropout > 0 else ()
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it puts statistics of layers side by side, and does no more."""
+        bare = all(
+            isinstance(branch.projector, nn.Identity) and branch.pools is not None
+            for branch in (cast(Pooled, branch) for branch in self.branches.values())
+        )
+        return bare and self.text_dropout == 0
 
     @property
     def pools(self) -> dict[str, str | None]:

@@ -44,6 +44,11 @@ def expand(
     if config.stages and len(layers) > 1:
         raise UserError("Expected a probe of layers or stages, found both. Probe the run of one stage: -u RUN -l all.")
     refuse_no_choice(config, len(settings) * len(layers))
+    if config.solver == "exact" and len(seeds) > 1:
+        raise UserError(
+            f"Expected one seed for solver=exact, which draws nothing, so that every seed gives the same numbers, found {len(seeds)}. "
+            "Leave out --seeds, or add -o solver=adam."
+        )
     parts: list[Part] = []
     for layer, setting, seed, fold in itertools.product(layers, settings, seeds, folds):
         mapping = to_mapping(config)

@@ -123,7 +123,7 @@ def planned(
     scope = bind(Scope, differences.get("plan", {}), "plan", errors)
     own = {key: value for key, value in differences.items() if key != "plan"}
     task = str(own.get("task") or recipe.base.get("task") or "")
-    mapping = with_differences(merge(task_default(task) if task else {}, recipe.base), own)
+    mapping = with_differences(merge({**task_default(task), "solver": "adam"} if task else {}, recipe.base), own)
     for override in given.overrides:
         mapping = merge(mapping, of_part(override, name, task, recipe.parts))
     try:

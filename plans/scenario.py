@@ -134,7 +134,7 @@ def own_config(
 ) -> RunConfig:
     """Return a task's config on upstreams of its own: its defaults, the recipe's section of that kind, its own section."""
     run = config.tasks[name]
-    below = merge(task_default(run.task), demo_recipe(run.task) if run.corpus.demo else {})
+    below = merge(task_default(run.task), demo_recipe(run.task) if run.corpus.demo else {}) | {"solver": "adam"}
     own = {"task": run.task} | {key: value for key, value in section_of(run).items() if key not in ("roles", "init_head")}
     kind = dict(values.get(section) or {})
     apart, usual = (kind.pop("tasks", None) or {}).get(name) or {}, kind.pop("recipe", None)

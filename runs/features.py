@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -25,6 +26,7 @@ from ..training.loop import ahead, shows_progress
 from ..training.source import Source
 from ..training.step import TaskData, cropped
 from ..upstream.base import Layers, TokenCounter, Upstream
+from ..upstream.statistics import over_time
 from ..upstream.store.reading import MemoryLayers, ShardLayers, StoredLayers
 from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, parse_size, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
@@ -33,6 +35,7 @@ from .prepare import RunSetup
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
 TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}
+EXACT_MEMORY = 2**28  # bytes of pooled rows that the exact solver has read at once; more are read from their shards
 HEADING = 10  # characters before what a printed line says: "store     "
 Printer = Callable[[str], None]
 
@@ -50,7 +53,7 @@ class Demand:
     examples: Mapping[str, Example]  # utterance id -> example
     keys: Mapping[str, str]  # utterance id -> row key
     layers: Sequence[int]
-    pooled: bool  # the mean of an utterance's frames is all that the head needs
+    statistics: str | None  # over time, where they are all that the head needs
 
 
 def with_store(setup: RunSetup, accelerator: Accelerator, show: Printer, *, share_layers: bool = False) -> RunSetup:
@@ -213,7 +216,7 @@ def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path) -> Demand:
     utterances = [row.utterance for row in examples.values()]
     keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
     layers = tuple(range(spec.num_layers)) if layer is None else (layer,)
-    return Demand(role, root, examples, keys, layers, pooled=task.expert.pools.get(role) == "mean")
+    return Demand(role, root, examples, keys, layers, statistics=task.expert.pools.get(role))
 
 
 def choose_store(setup: RunSetup, demand: Demand, show: Printer, share_layers: bool) -> Store | None:
@@ -224,7 +227,7 @@ def choose_store(setup: RunSetup, demand: Demand, show: Printer, share_layers: b
         upstream,
         setup.model.configs[role],
         layers=demand.layers,
-        pooled=demand.pooled,
+        statistics=demand.statistics,
         precision=config.training.precision,
         weights_hash=setup.identity["upstreams"][role],
     )
@@ -250,7 +253,7 @@ def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
 def fits(setup: RunSetup, store: Store, demand: Demand, show: Printer) -> bool:
     """Say what filling will take, and return whether it may."""
     upstream, config, pooled = setup.model.upstream(demand.role), setup.config.store, store.space.pooled
-    missing, what = missing_rows(store, demand).values(), "means" if pooled else "frames"
+    missing, what = missing_rows(store, demand).values(), kind_of(store.space)
     frames = len(missing) if pooled else sum(frames_of(upstream, row) for row in missing)
     size, limit = frames * store.space.bytes_per_frame, limit_of(config, store.root)
     is_text = upstream.spec.modality == "text"
@@ -327,18 +330,36 @@ def computed(layers: Layers, row: int, space: Space) -> Computed:
     if space.normalized:
         frames = F.layer_norm(frames, frames.shape[-1:])  # before the mean: the norm of a mean is another thing
     if space.pooled:
-        frames = frames.double().mean(dim=0, keepdim=True).float()
+        frames = statistics_of(frames.double(), space.statistics).float()
     return Computed(frames.cpu().numpy(), norms, length)
+
+
+def statistics_of(frames: Tensor, statistics: str) -> Tensor:
+    """Return the statistics of one utterance's frames (frame, layer, dim): (1, layer, statistic x dim)."""
+    if statistics == "mean":
+        return frames.mean(dim=0, keepdim=True)
+    by_layer = frames.transpose(0, 1)  # (layer, frame, dim)
+    valid = torch.ones(by_layer.shape[:2], dtype=torch.bool, device=frames.device)
+    return over_time(by_layer, valid, statistics).transpose(0, 1)
+
+
+def kind_of(space: Space) -> str:
+    """Return what the rows of a space are called."""
+    if not space.pooled:
+        return "frames"
+    return "means" if space.statistics == "mean" else space.statistics
 
 
 def make_layers(config: RunConfig, store: Store, demand: Demand) -> StoredLayers:
     """Return what serves the rows: out of memory where means fit, else from their shards."""
-    kind = ("means" if store.space.pooled else "frames") + f", {store.space.precision}"
+    kind = f"{kind_of(store.space)}, {store.space.precision}"
     places = {name: store.index[key] for name, key in demand.keys.items()}
     columns = [store.space.layers.index(layer) for layer in demand.layers]
     shards = ShardLayers(store, places, columns, kind)
     size = len(places) * len(columns) * store.space.dim * 4
-    in_memory = store.space.pooled and size <= parse_size(config.store.memory)
+    # the exact solver reads rows once, and holds them in a form of its own
+    limit = EXACT_MEMORY if config.solver == "exact" else parse_size(config.store.memory)
+    in_memory = store.space.pooled and size <= limit
     return MemoryLayers.of(shards) if in_memory else shards
 
 
@@ -355,7 +376,8 @@ def check(setup: RunSetup, task: TaskData, accelerator: Accelerator, show: Print
             outputs.append(model.output_of(task.name, batch).values.float().cpu().numpy())
     difference = float(np.abs(outputs[0] - outputs[1]).max() / max(float(np.abs(outputs[0]).max()), 1e-6))
     kinds = {layers.kind.split(",")[0] for layers in task.source.stored.values()}
-    allowed = max(TOLERANCE[kind, setup.config.training.precision == "float32"] for kind in kinds)
+    exact = setup.config.training.precision == "float32"
+    allowed = max(TOLERANCE["frames" if kind == "frames" else "means", exact] for kind in kinds)
     if not difference <= allowed:
         raise UserError(
             f"Expected the outputs from the store within {allowed:g} of the full computation, found {difference:.2g}. "

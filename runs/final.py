@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from ..core.errors import UserError
@@ -14,11 +16,16 @@ from ..corpus.base import Corpus, Utterance
 from ..downstream.load import load_task
 from .config.identity import identity_of
 from .config.resolve import resolve
-from .config.schema import RunConfig
+from .config.schema import ExactConfig, RunConfig
 
 # options that say for how long, which the earlier run decides
-TRAINED_FOR = {"training": ("steps", "patience", "eval_every"), "optimizer": ("schedule_steps",)}
+TRAINED_FOR = {
+    "training": ("steps", "patience", "eval_every"),
+    "optimizer": ("schedule_steps",),
+    "exact": ("penalty", "evenness", "keep", "gain"),
+}
 
+TINY = 1e-12  # of an evenness of 0, where a mean of logarithms is formed
 CHOSEN_BY = ("seed", "select", "baselines")  # what may differ beside the fold and the metrics that choose
 
 
@@ -32,6 +39,22 @@ class EarlierRun:
     total: int  # steps that it was given, and at which its schedule ends
     placed: Mapping[str, Mapping[str, float]]  # task -> what dev placed in its vocabulary: a threshold
     upstreams: Mapping[str, str]  # role -> hash of its weights
+    solutions: tuple[Mapping[str, Any], ...] = ()  # of solver=exact: what was chosen, in place of steps
+
+    def exact(self, config: ExactConfig) -> ExactConfig:
+        """Return the settings of a final model: the folds' geometric means, and what most of them kept."""
+        kept = Counter(str(solution["keep"]) for solution in self.solutions)
+        most = max(kept, key=lambda name: (kept[name], name == "mixture", name))
+        agreeing = [solution for solution in self.solutions if str(solution["keep"]) == most]
+        gains = [solution["gain"] for solution in agreeing if "gain" in solution]
+        return replace(
+            config,
+            penalty=geometric_mean([solution["penalty"] for solution in agreeing]),
+            evenness=geometric_mean([max(solution["evenness"], TINY) for solution in agreeing]),
+            keep=most,
+            gain=[sum(column) / len(column) for column in zip(*gains, strict=True)] if gains else None,
+            each_layer=False,
+        )
 
     @property
     def steps(self) -> int:
@@ -40,6 +63,10 @@ class EarlierRun:
 
     def notes(self) -> tuple[str, ...]:
         """Return what a user should know of it."""
+        if self.solutions:
+            found = self.exact(ExactConfig())
+            words = f"penalty {found.penalty:.2g}, {found.keep if found.keep == 'mixture' else f'layer {found.keep}'}"
+            return (f"{words}, as {self.run} chose; nothing is held out, so there will be no score",)
         mean = f", the mean best step of its {self.counted} ({', '.join(map(str, self.best_steps))})" if self.counted else ""
         steps = f"{self.steps} steps, as {self.run} chose on dev{mean}; nothing is held out, so there will be no score"
         placed = [item for found in self.placed.values() for item in found.items()]
@@ -49,6 +76,8 @@ class EarlierRun:
 def with_steps(config: RunConfig) -> RunConfig:
     """Return a final model's config with the steps that the earlier run chose, at the same rates; the last one is the model."""
     earlier, training, optimizer = earlier_of(config), config.training, config.optimizer
+    if config.solver == "exact":
+        return replace(config, exact=earlier.exact(config.exact))
     steps = earlier.steps
     logged = min(training.log_every, steps)  # without dev, what is logged of training is all that can be drawn
     training = replace(training, steps=steps, eval_every=steps, patience=None, log_every=logged)
@@ -61,10 +90,13 @@ def earlier_of(config: RunConfig) -> EarlierRun:
     place = Path(config.steps_from or "")
     rows, folders = folders_of(place)
     best, vocabularies, total = [], [], 0
+    solutions: list[Mapping[str, Any]] = []
     for folder in folders:
         stored = RunFolder(refuse_unfinished(folder)).read()
         there = refuse_other(config, folder)
-        best.append(int(stored.result("best_step")["best_step"]))
+        found = stored.result("best_step")
+        best.append(int(found["best_step"] or 0))
+        solutions += [found["exact"]] if "exact" in found else []
         total = there.optimizer.schedule_steps or there.training.steps
         vocabularies.append(stored.vocabulary(*config.tasks))
     questions = {name: load_task(task.task).question(task.expert) for name, task in config.tasks.items()}
@@ -72,7 +104,7 @@ def earlier_of(config: RunConfig) -> EarlierRun:
         name: question.mean_placed([vocabulary[name] for vocabulary in vocabularies]) for name, question in questions.items()
     }
     weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
-    return EarlierRun(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights)
+    return EarlierRun(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights, tuple(solutions))
 
 
 def folders_of(place: Path) -> tuple[list[Row] | None, list[Path]]:
@@ -140,7 +172,7 @@ def comparable(config: RunConfig) -> dict[str, Any]:
     for own in sections.values():
         own["corpus"] = {key: value for key, value in own["corpus"].items() if key != "fold"}
         own.pop("select_by")
-    for section, names in TRAINED_FOR.items():
+    for section, names in ((section, names) for section, names in TRAINED_FOR.items() if section in identity):
         identity[section] = {key: value for key, value in identity[section].items() if key not in names}
     return {key: value for key, value in identity.items() if key not in CHOSEN_BY}
 

@@ -64,7 +64,7 @@ def prepare(config: RunConfig) -> RunSetup:
         save_memory(config, upstreams)
     tasks, notes = prepare_tasks(config, corpora, upstreams)
     experts = {name: task.expert for name, task in tasks.items()}
-    model = Model(upstreams, experts, roles_of(config), shares_sums=config.shared_weights)
+    model = Model(upstreams, experts, roles_of(config), shares_sums=config.shared_weights, standardizes=config.solver == "exact")
     balancer = make_balancer(config.balance, [*tasks])
     refuse_nothing_shared(config, balancer, shares=bool(shared_weights(model)))
     heads = start_from_heads(model, config)
@@ -290,8 +290,10 @@ def describe(setup: RunSetup, folder: Path) -> list[str]:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     sums = "; one weighted sum for all" if config.shared_weights else "; a weighted sum for each task"
     size = f"{trained:,} weights, {config.training.steps} steps"
+    if config.solver == "exact":
+        size = f"{trained:,} weights of a linear head on standardised layers, solved exactly (no steps, no seed)"
     joint = balance_text(config, model, setup.balancer)
-    shares = joint if config.is_joint else f" of {config.training.batch_size} utterances"
+    shares = joint if config.is_joint else f" of {config.training.batch_size} utterances" * (config.solver == "adam")
     return [
         *(f"{mark}: not a result to quote" for mark in setup.marks),
         *(f"{NOUNS[role]}{describe_upstream(model, role)}{sums * config.is_joint}" for role in model.configs),

@@ -31,6 +31,9 @@ from ..downstream.tables import join_tables
 from ..training.step import TaskData
 
 
+MOST_SCORES = 2**26  # of all layers of a split that are kept
+
+
 def write_split(place: RunFolder, split: str, outcome: Outcome, task: TaskData, marks: Sequence[str]) -> None:
     """Write what is known of a split's predictions: a table of them, their scores and embeddings, what they are scored with."""
     write_predictions(place.predictions(split), outcome, task.splits[split], task.answer)
@@ -97,6 +100,16 @@ def write_outcome(path: Path, outcome: Outcome, marks: Sequence[str]) -> None:
     present = {name: value for name, value in tensors.items() if value is not None}
     if present:
         save_tensors(path, present, {"ids": list(outcome.ids), "marks": list(marks)})
+
+
+def write_layer_outcomes(place: RunFolder, role: str, outcomes: Sequence[Mapping[str, Outcome]], marks: Sequence[str]) -> None:
+    """Write the scores that each layer alone gives a split, unless they are too many to keep."""
+    for split in outcomes[0] if outcomes else ():
+        scores = [of_layer[split].scores for of_layer in outcomes]
+        if all(one is not None for one in scores) and sum(one.numel() for one in scores if one is not None) <= MOST_SCORES:
+            stacked = torch.stack([one.float() for one in scores if one is not None])  # (layer, utterance, output)
+            facts = {"ids": list(outcomes[0][split].ids), "marks": list(marks)}
+            save_tensors(place.layer_outcomes(role, split), {"scores": stacked}, facts)
 
 
 def intervals_of(

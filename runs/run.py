@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from ..core.errors import UserError
 from ..core.files import plain_disk_errors
 from ..core.run_folder import RunFolder
-from ..training.loop import Hooks, train
+from ..training.loop import Hooks, shows_progress, train
 from ..training.step import Plan, Progress, TaskData
 from .config.identity import identity_of, refuse_other
 from .config.schema import RunConfig, batch_size_of, to_mapping
 from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own_best, own_result, write_evaluation
+from .exact import curve_of, described, solve
 from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
@@ -28,7 +31,7 @@ from .leakage import utterance_key
 from .log import logged, printing
 from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import RunSetup, describe, prepare
-from .results import environment
+from .results import environment, write_layer_outcomes
 from .runtime import Runtime, make_accelerator, print_progress
 from .state import load_weights, make_optimizer, resume, save, save_last
 
@@ -151,6 +154,8 @@ def vocabularies(tasks: Mapping[str, TaskData]) -> dict[str, Any]:
 def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
     """Train what is left, evaluate the weights that are kept, write the results, return them."""
     config, model = setup.config, setup.model
+    if config.solver == "exact":
+        return finish_exact(folder, setup, accelerator, runtime)
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
     setup.balancer.to(accelerator.device)
     optimizer = make_optimizer(model, config, setup.balancer)
@@ -182,6 +187,36 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
         print_progress(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
+
+
+def finish_exact(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
+    """Compute the head, evaluate it, write the results, return them; every process comes to the same head."""
+    config, model = setup.config, setup.model
+    [task] = setup.tasks.values()
+    began = time.monotonic()
+    model.to(accelerator.device)
+    with solving(runtime, accelerator) as show:
+        solved = solve(model, task, config.exact, config.training, accelerator, show)
+    progress = Progress(seconds=time.monotonic() - began)
+    save(RunFolder(folder).best, setup, progress, accelerator)
+    found: Evaluations = {task.name: {"best": evaluate_task(model, config.training, accelerator, runtime.by, task)}}
+    result = {**result_of(folder, setup, found, progress, accelerator.device), "best_step": None, "exact": described(solved)}
+    if accelerator.is_main_process:
+        there = RunFolder(folder)
+        there.write(layers=curve_of(solved, found[task.name]["best"].task))
+        for role, outcomes in solved.alone.items():
+            write_layer_outcomes(there, role, outcomes, setup.marks)
+        write_all(folder, setup, found, result)
+        print_progress(runtime, f"written to {folder}")
+    accelerator.wait_for_everyone()
+    return result
+
+
+@contextmanager
+def solving(runtime: Runtime, accelerator: Accelerator) -> Iterator[Callable[[str], None]]:
+    """Give a function that shows which layer is being solved, on a terminal."""
+    with tqdm(desc="solving", bar_format="{desc} {postfix}", leave=False, disable=not shows_progress(accelerator)) as bar:
+        yield lambda what: bar.set_postfix_str(what)
 
 
 def plan_of(setup: RunSetup) -> Plan:
@@ -292,7 +327,8 @@ def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[st
             draw = task.question.draw or (lambda *_: None)
             for split, outcome in evaluation.outcomes.items():
                 draw(task.expert.vocabulary, outcome, there.plots / f"{prefix}{split}", marks)
-        curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
+        if setup.config.solver != "exact":
+            curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
         if joint:
             cosines_plot(there.metrics, there.plots / "cosines.png", marks=marks)
     there.write(result=result)

@@ -13,6 +13,7 @@ from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
 from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
+from ..upstream.statistics import STATISTICS, pooled_layers
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig
 
@@ -29,25 +30,33 @@ class Model(nn.Module):
         configs: Mapping[Modality, UpstreamConfig],
         *,
         shares_sums: bool = False,
+        standardizes: bool = False,
     ) -> None:
         super().__init__()
         self.upstreams = nn.ModuleDict({str(role): upstream for role, upstream in upstreams.items()})
         self.experts = nn.ModuleDict(experts)
         # role -> how its layers are used
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
+        self.standardizes = standardizes  # each layer before the sum, by mean and scale of the training split
         self.shares_sums = shares_sums  # one weighted sum of each role for all tasks
         used = {task: expert.roles for task, expert in experts.items()}
         if shares_sums:
             used = {SHARED: tuple(role for role in self.configs if any(role in roles for roles in used.values()))}
-        self.sums = nn.ModuleDict({task: self._weighted_sums(roles) for task, roles in used.items()})
+        self.sums = nn.ModuleDict({task: self._weighted_sums(roles, experts.get(task)) for task, roles in used.items()})
         self._freeze()
 
-    def _weighted_sums(self, roles: Sequence[str]) -> nn.ModuleDict:
+    def _weighted_sums(self, roles: Sequence[str], of: Expert | None) -> nn.ModuleDict:
         sums = {}
         for role in roles:
             layers = self.upstream(role).spec.num_layers if self.configs[role].layer is None else 1
-            sums[role] = WeightedSum(layers, normalize=self.configs[role].normalize_layers)
+            dim = self.standard_dim(role, of) if self.standardizes else None
+            sums[role] = WeightedSum(layers, normalize=self.configs[role].normalize_layers, standard_dim=dim)
         return nn.ModuleDict(sums)
+
+    def standard_dim(self, role: str, expert: Expert | None) -> int:
+        """Return how many numbers an expert gets of each layer of a role."""
+        assert expert is not None, "a weighted sum that several tasks share has no training split to standardise by"
+        return self.upstream(role).spec.dim * STATISTICS.get(expert.pools.get(role) or "mean", 1)
 
     def _freeze(self) -> None:
         for role, config in self.configs.items():
@@ -105,7 +114,10 @@ class Model(nn.Module):
 
     def _frames(self, task: str, role: str, batch: Batch) -> Frames:
         views = self.expert(task).views if self.training else 1
-        frames: Frames = self.weighted_sum(task, role)(self.layers(role, batch, views))
+        layers, statistics = self.layers(role, batch, views), self.expert(task).pools.get(role)
+        if statistics is not None and (statistics != "mean" or self.standardizes):
+            layers = pooled_layers(layers, statistics)
+        frames: Frames = self.weighted_sum(task, role)(layers)
         if len(frames.lengths) < views * len(batch):  # frozen or stored: computed once, and used twice by the head
             return Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
         return frames

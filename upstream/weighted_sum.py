@@ -22,10 +22,20 @@ class WeightedSum(nn.Module):
     With `normalize` each layer's frames go through a layer norm (no parameters) before they are summed. The mean of
     normalised frames is not the normalised mean: whoever hands over pooled layers has normalised their frames before
     pooling, and they are summed as they are.
+
+    With `standard_dim` each dimension of each layer is standardised before the sum, by a mean and a scale that belong to the
+    weights: those of the training split. This commutes with a mean over time.
     """
 
-    def __init__(self, num_layers: int, normalize: bool = False) -> None:
+    mean: Tensor  # (layer, dim)
+    scale: Tensor  # (layer, dim)
+
+    def __init__(self, num_layers: int, normalize: bool = False, standard_dim: int | None = None) -> None:
         super().__init__()
+        self.standardized = standard_dim is not None
+        if standard_dim is not None:
+            self.register_buffer("mean", torch.zeros(num_layers, standard_dim))
+            self.register_buffer("scale", torch.ones(num_layers, standard_dim))
         self.num_layers, self.normalize = num_layers, normalize
         self.logits = nn.Parameter(torch.zeros(num_layers))  # (layer,)
 
@@ -41,6 +51,8 @@ class WeightedSum(nn.Module):
         dtype = reduce(torch.promote_types, [self.logits.dtype, *(value.dtype for value in values)], torch.float32)
         weights = self.logits.to(dtype).softmax(dim=0)
         normalize = self.normalize and not layers.pooled
+        if self.standardized:
+            return Frames(self.standard(values, weights, normalize), layers.lengths, layers.pooled)
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
             mixed = torch.zeros_like(values[0], dtype=weights.dtype)  # (batch, frame, dim)
             for weight, value in zip(weights, values, strict=True):
@@ -49,6 +61,16 @@ class WeightedSum(nn.Module):
         else:
             mixed = _ConstantLayers.apply(weights, normalize, *values)
         return Frames(mixed, layers.lengths, layers.pooled)
+
+    def standard(self, values: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
+        """Return the mixture of standardised layers: (batch, frame, dim)."""
+        gains = weights[:, None] / self.scale.to(weights)
+        mixed = torch.zeros_like(values[0], dtype=weights.dtype)
+        for value, mean, gain in zip(values, self.mean.to(weights), gains, strict=True):
+            value = value.to(weights.dtype)
+            value = F.layer_norm(value, value.shape[-1:]) if normalize else value
+            mixed = torch.addcmul(mixed, value - mean, gain)  # the mean first: it can be a thousand times the scale
+        return mixed
 
     def _check(self, values: tuple[Tensor, ...]) -> None:
         if len(values) != self.num_layers:

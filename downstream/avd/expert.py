@@ -14,6 +14,7 @@ from ...core.options import ABOVE_0, SHARE
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Outcome, Output, Task
+from ..classification import usual_pooling
 from ..gather import gathered
 from ..heads import Fusion, Pooled
 from . import question
@@ -30,11 +31,11 @@ class AvdConfig:
         default_factory=lambda: ["arousal", "valence", "dominance"]
     )
     scale: list[float] | None = None  # lowest and highest rating; None: as the corpus says
-    pooling: Literal["avg+max", "mean", "attentive"] = "avg+max"  # the paper's; mean: the store needs one vector an utterance
+    pooling: Literal["avg+max", "mean", "mean+std", "mean+max", "attentive", "auto"] = "avg+max"  # the paper's; mean: the store needs one vector an utterance
     combine: Literal["mean", "sum", "concat"] = (
         "mean"  # of avg and max; the paper's dimensions say that they are not put side by side
     )
-    hidden_dim: Annotated[int, ABOVE_0] = 768  # the paper is silent; with 768 its table's parameter counts come out
+    hidden_dim: Annotated[int, ABOVE_0] | None = 768  # None: one linear layer; the paper is silent; with 768 its table's parameter counts come out
     dropout: Annotated[float, SHARE] = 0.1
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
 
@@ -44,18 +45,24 @@ class Avd(Expert):
 
     loss_needs = "whole_batch"
 
-    def __init__(self, vocabulary: Mapping[str, Any], fusion: Fusion, hidden_dim: int, dropout: float) -> None:
+    def __init__(self, vocabulary: Mapping[str, Any], fusion: Fusion, hidden_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.vocabulary = dict(vocabulary)
         self.told: set[str] = set()  # dimensions of which a step's constant ratings were reported: once will do
         self.fusion = fusion
         self.roles, self.pools, self.optional_roles = tuple(fusion.dims), fusion.pools, fusion.optional
-        self.regressor = nn.Sequential(
-            nn.Linear(fusion.output_dim, hidden_dim),
-            nn.Dropout(dropout),
-            nn.Tanh(),
-            nn.Linear(hidden_dim, len(vocabulary["dimensions"])),
+        count = len(vocabulary["dimensions"])
+        self.regressor: nn.Module = (
+            nn.Linear(fusion.output_dim, count)
+            if hidden_dim is None
+            else nn.Sequential(
+                nn.Linear(fusion.output_dim, hidden_dim), nn.Dropout(dropout), nn.Tanh(), nn.Linear(hidden_dim, count)
+            )
         )
+
+    def linear(self) -> nn.Linear | None:
+        """Return the regressor, where it is one layer with nothing but pooling in front of it."""
+        return self.regressor if isinstance(self.regressor, nn.Linear) and self.fusion.is_bare else None
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         """Return a number for each dimension, about 0 to 1."""
@@ -103,9 +110,18 @@ def concordance_loss(values: Tensor, targets: Tensor) -> Tensor:
 def build(options: AvdConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Avd:
     """Return the expert for a vocabulary and what the upstreams promise."""
     pooling = {"concat": "avgmax", "mean": "avgmax_mean", "sum": "avgmax_sum"}[options.combine]
-    pooling = pooling if options.pooling == "avg+max" else options.pooling
-    fusion = Fusion({role: Pooled(spec.dim, pooling=pooling) for role, spec in specs.items()}, options.modality_dropout)
+    chosen = pooling if options.pooling == "avg+max" else options.pooling
+    branches = {
+        role: Pooled(spec.dim, pooling=usual_pooling(spec) if chosen == "auto" else chosen) for role, spec in specs.items()
+    }
+    fusion = Fusion(branches, options.modality_dropout)
     return Avd(vocabulary, fusion, options.hidden_dim, options.dropout)
 
 
-TASK = Task(name="avd", options=AvdConfig, question=lambda options: question.question_of(options.dimensions), build=build)
+TASK = Task(
+    name="avd",
+    options=AvdConfig,
+    question=lambda options: question.question_of(options.dimensions),
+    build=build,
+    linear={"pooling": "auto", "hidden_dim": None, "dropout": 0.0, "modality_dropout": 0.0},
+)

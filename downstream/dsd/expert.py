@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..base import Task
-from ..classification import ClassifierConfig, build_classifier
+from ..classification import LINEAR, ClassifierConfig, build_classifier
 from .question import QUESTION
 
 
@@ -16,4 +16,4 @@ class DsdConfig(ClassifierConfig):
     operating_point: str = "eer"  # eer, frr=0.05, far=0.01 or a threshold: placed on dev, kept for test and predict
 
 
-TASK = Task(name="dsd", options=DsdConfig, question=lambda _: QUESTION, build=build_classifier)
+TASK = Task(name="dsd", options=DsdConfig, question=lambda _: QUESTION, build=build_classifier, linear=LINEAR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base import Task
-from ..classification import ClassifierConfig, build_classifier
+from ..classification import LINEAR, ClassifierConfig, build_classifier
 from .question import QUESTION
 
 TASK = Task(
@@ -11,4 +11,5 @@ TASK = Task(
     options=ClassifierConfig,
     question=lambda _: QUESTION,
     build=build_classifier,
+    linear=LINEAR,
 )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from ...core.options import ABOVE_0
 from ...upstream.base import UpstreamSpec
 from ..base import Task
-from ..classification import Classifier, ClassifierConfig, build_classifier
+from ..classification import LINEAR, Classifier, ClassifierConfig, build_classifier
 from .question import QUESTION
 
 
@@ -27,4 +27,4 @@ def build(options: KsConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, 
     return build_classifier(options, vocabulary, specs, crop_seconds=crop_seconds, even_classes=options.even_classes)
 
 
-TASK = Task(name="ks", options=KsConfig, question=lambda _: QUESTION, build=build)
+TASK = Task(name="ks", options=KsConfig, question=lambda _: QUESTION, build=build, linear={**LINEAR, "crop_seconds": None})

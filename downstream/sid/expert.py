@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from ...core.options import ABOVE_0
 from ...upstream.base import UpstreamSpec
 from ..base import Task
-from ..classification import Classifier, ClassifierConfig, build_classifier
+from ..classification import LINEAR, Classifier, ClassifierConfig, build_classifier
 from .question import QUESTION
 
 
@@ -25,4 +25,4 @@ def build(options: SidConfig, vocabulary: Mapping[str, Any], specs: Mapping[str,
     return build_classifier(options, vocabulary, specs, crop_seconds=options.crop_seconds)
 
 
-TASK = Task(name="sid", options=SidConfig, question=lambda _: QUESTION, build=build)
+TASK = Task(name="sid", options=SidConfig, question=lambda _: QUESTION, build=build, linear={**LINEAR, "crop_seconds": None})

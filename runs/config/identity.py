@@ -40,6 +40,11 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     mapping = {key: value for key, value in mapping.items() if key not in unused}
     for part in (key for key in ADDED if key in mapping):
         mapping[part] = without_idle(mapping[part], ADDED[part])
+    if config.solver == "exact":  # which neither draws nor steps
+        mapping = {key: value for key, value in mapping.items() if key not in ("optimizer", "seed")}
+        mapping["training"] = {"precision": config.training.precision}
+    else:
+        mapping = {key: value for key, value in mapping.items() if key not in ("solver", "exact")}
     mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in LOGGING}
     for key in (key for key in ("upstream", "text_upstream") if key in mapping):
         section = {name: value for name, value in mapping[key].items() if name != "path"}

@@ -33,6 +33,7 @@ from .schema import (
     batch_size_of,
     roles_of,
 )
+from .solver import with_solver
 
 SELECTS = ("last", "gain")  # of several tasks
 
@@ -43,7 +44,7 @@ def resolve(layers: Sequence[Mapping[str, Any]], *, reads_corpus: bool = True) -
     Where nothing of a corpus will be read, one whose reader is not here is taken as it stands.
     """
     values: dict[str, Any] = {}
-    for layer in layers:
+    for layer in with_solver(layers):
         values = merge(values, layer)
     errors: list[str] = []
     bind_all = bind_several if "tasks" in values else bind_one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
-from ...core.options import ABOVE_0, SEED, plain
+from ...core.options import ABOVE_0, AT_LEAST_0, SEED, plain
 from ...downstream.labels import LabelsConfig
 from ...training.balance import BalanceConfig
 from ...training.config import OptimizerConfig, TrainingConfig
@@ -39,6 +39,18 @@ class StoreConfig:
     limit: str | None = None  # 20GB; None: the smaller of 50 GB and a quarter of the free disk
     memory: str = "4GB"  # means above this are read from the disk
     crops: Annotated[int, ABOVE_0] = 4  # stretches that are stored of each training utterance, where a task uses random ones
+
+
+@dataclass(frozen=True)
+class ExactConfig:
+    """The `exact:` section: how solver=exact computes a linear head. It has no learning rate, no steps and no seed."""
+
+    penalty: Annotated[float, ABOVE_0] | None = None  # of the weights' squares; None: chosen on what is held out
+    evenness: Annotated[float, AT_LEAST_0] | None = None  # pull of the layers' mixture towards the even one; None: chosen likewise
+    judge: Literal["auto", "dev", "parts"] = "auto"  # what chooses: dev, dev and parts of train in turn; auto: dev if large enough
+    keep: str = "auto"  # what the run answers with: mixture, the number of a layer, or auto, whichever does best on what is held out
+    gain: list[float] | None = None  # by which ratings are spread; None: until they vary as those of dev do
+    each_layer: bool = True  # a head on each layer alone, too
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,10 @@ class RunConfig:
     text_upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    # how heads come about: adam, by steps; exact, as the solution of a convex problem (linear heads on frozen upstreams);
+    # auto: exact, unless an option asks for what only adam has
+    solver: Literal["adam", "exact", "auto"] = "adam"
+    exact: ExactConfig = field(default_factory=ExactConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     shared_weights: bool = False  # one weighted sum for all tasks (the paper's) instead of one each
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -31,7 +31,7 @@ class StoredLayers(Protocol):
 
     @property
     def pooled(self) -> bool:
-        """Whether they are means over time: nothing is padded then."""
+        """Whether they are statistics over time: nothing is padded then."""
         ...
 
     def layers(self, examples: Sequence[Example]) -> Layers:

@@ -21,6 +21,7 @@ import numpy as np
 from ...core.errors import UserError
 from ...core.file_cache import FileKey, FileMemory, file_key
 from ..base import Upstream, UpstreamConfig
+from ..statistics import STATISTICS
 from .shards import Row, Shard, ShardWriter, open_shard, recover_parts
 
 FORMAT = 2  # of the files; raised when their layout changes
@@ -37,7 +38,7 @@ class Space:
     upstream: str  # hash of weights, architecture, options and class
     layers: tuple[int, ...]
     dim: int
-    pooled: bool  # rows are means over time
+    pooled: bool  # rows are statistics over time
     normalized: bool  # each layer of each frame was normed before the mean
     padding: str
     normalize_waveform: str
@@ -45,11 +46,16 @@ class Space:
     precision: str  # of the computation
     format: int = FORMAT
     features: int = FEATURES
+    statistics: str = "mean"  # of pooled rows
+
+    def described(self) -> dict[str, Any]:
+        """Return the fields that decide what the rows are; rows from before there were other statistics keep their place."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("statistics", "mean")}
 
     @property
     def key(self) -> str:
         """The name of the space's folder."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+        return hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:24]
 
     @property
     def bytes_per_frame(self) -> int:
@@ -62,21 +68,23 @@ def space_of(
     config: UpstreamConfig,
     *,
     layers: Sequence[int],
-    pooled: bool,
+    statistics: str | None,
     precision: str,
     weights_hash: str | None = None,
 ) -> Space:
-    """Return the space of an upstream as a run uses it."""
+    """Return the space of an upstream as a run uses it: of statistics over time, or (None) of all frames."""
+    pooled = statistics is not None
     return Space(
         upstream=fingerprint(upstream, weights_hash),
         layers=tuple(layers),
-        dim=upstream.spec.dim,
+        dim=upstream.spec.dim * STATISTICS[statistics or "mean"],
         pooled=pooled,
         normalized=pooled and config.normalize_layers,
         padding=config.padding,
         normalize_waveform=config.normalize_waveform,
         attend=config.attend,
         precision=precision,
+        statistics=statistics or "mean",
     )
 
 
@@ -162,7 +170,7 @@ class Store:
         described = self.folder / "space.json"
         if not described.is_file():
             aside = described.with_name(f".space.{os.getpid()}.tmp")
-            aside.write_text(json.dumps({"name": name, **asdict(space)}, indent=2) + "\n", encoding="utf-8")
+            aside.write_text(json.dumps({"name": name, **space.described()}, indent=2) + "\n", encoding="utf-8")
             os.replace(aside, described)
         self.refresh()
 

@@ -1,0 +1,225 @@
+"""The best linear head on a convex mixture of standardised layers: each role's layers are mixed, roles stand side by side.
+
+The problem, for one penalty and one evenness:
+
+    mean loss + penalty / 2 * |weights|^2 + evenness * sum over roles of KL(mixture, even mixture)
+
+For a mixture that does not move (one layer, or the even one) it is convex, and there is one answer. With the mixture it is
+not: a search that starts from a solution ends no worse than it, so starts are the even mixture's solution and each layer's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .losses import Loss
+from .minimize import minimize
+
+Blocks = Mapping[str, Sequence[Tensor]]  # role -> parts of its standardised layers, each (layer, row, dim), in the rows' order
+CERTAIN = 30.0  # logit above the others at which a layer has all the weight, to the last bit
+MOST_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Linear heads, one for each problem."""
+
+    weights: Mapping[str, Tensor]  # role -> (problem, output, dim)
+    bias: Tensor  # (problem, output)
+    logits: Mapping[str, Tensor]  # role -> (problem, layer): the mixture before its softmax
+    values: Tensor  # (problem): what was minimised
+    steps: int = 0
+
+    def take(self, problems: Sequence[int]) -> Heads:
+        """Return some of the heads, in the order given."""
+        index = torch.tensor(list(problems), device=self.bias.device)
+        return Heads(
+            {role: weights[index] for role, weights in self.weights.items()},
+            self.bias[index],
+            {role: logits[index] for role, logits in self.logits.items()},
+            self.values[index],
+            self.steps,
+        )
+
+    def mixtures(self, role: str) -> Tensor:
+        """Return the weights of a role's layers: (problem, layer), each row sums to one."""
+        return self.logits[role].softmax(dim=1)
+
+    def outputs(self, blocks: Blocks) -> Tensor:
+        """Return what the heads make of utterances: (problem, row, output)."""
+        parts = []
+        for chunk in zip(*blocks.values(), strict=True):
+            total = self.bias[:, None, :].clone()
+            for role, values in zip(blocks, chunk, strict=True):
+                total = total + _mixed(values.to(self.bias), self.mixtures(role)) @ self.weights[role].transpose(1, 2)
+            parts.append(total)
+        return torch.cat(parts, dim=1)
+
+
+def _mixed(values: Tensor, mixtures: Tensor) -> Tensor:
+    """Return mixed layers: (problem or 1, row, dim)."""
+    layers, rows, dim = values.shape
+    return values if layers == 1 else (mixtures @ values.reshape(layers, rows * dim)).view(-1, rows, dim)
+
+
+class Conditioner:
+    """Turns weights so that the problem is round: the eigenvectors of the features' products, each stretched as the loss bends."""
+
+    def __init__(self, parts: Sequence[Tensor], dtype: torch.dtype) -> None:
+        total, rows = torch.zeros((), dtype=dtype), 0
+        for values in parts:
+            even = values.to(dtype).mean(dim=0)  # (row, dim)
+            total, rows = total + even.T @ even, rows + len(even)
+        self.values, self.vectors = torch.linalg.eigh(total / rows)
+        self.values = self.values.clamp(min=0)
+
+    def to(self, dtype: torch.dtype) -> Conditioner:
+        """Return the same in another type."""
+        other = copy.copy(self)
+        other.values, other.vectors = self.values.to(dtype), self.vectors.to(dtype)
+        return other
+
+    def stretch(self, curvature: float, penalties: Tensor) -> Tensor:
+        """Return the length of a step along each eigenvector: (problem, dim)."""
+        return 1 / torch.sqrt(curvature * self.values[None] + penalties[:, None])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Utterances with their loss, and how their search is conditioned."""
+
+    blocks: Blocks
+    loss: Loss
+    conditioners: Mapping[str, Conditioner]
+
+    @classmethod
+    def of(cls, blocks: Blocks, loss: Loss, dtype: torch.dtype) -> Problem:
+        """Return the problem of some utterances."""
+        conditioners = {role: Conditioner(parts, dtype) for role, parts in blocks.items()}
+        example = next(iter(conditioners.values())).vectors
+        return cls(blocks, loss.to(example), conditioners)
+
+    def rough(self) -> Problem:
+        """Return the same in float32."""
+        conditioners = {role: one.to(torch.float32) for role, one in self.conditioners.items()}
+        return Problem(self.blocks, self.loss.to(next(iter(conditioners.values())).vectors), conditioners)
+
+    @property
+    def example(self) -> Tensor:
+        """A tensor of the type and the device that is computed with."""
+        return next(iter(self.conditioners.values())).vectors
+
+    def solve(
+        self,
+        penalties: Sequence[float],
+        evenness: Sequence[float],
+        *,
+        tolerance: float,
+        start: Heads | None = None,
+        weights: Tensor | None = None,
+    ) -> Heads:
+        """Return the heads of as many problems as there are penalties, each with its evenness; `start` has as many heads.
+
+        `weights` (problem, row) stand for those of the loss: of problems that leave utterances out.
+        """
+        search = _Search(self, self.example.new_tensor(list(penalties)), self.example.new_tensor(list(evenness)), weights)
+        found = minimize(search.objective, search.start(start), tolerance=tolerance, most=MOST_STEPS)
+        everything = torch.arange(len(found.parameters), device=found.parameters.device)
+        weights, bias, logits = search.parts(found.parameters, everything)
+        return Heads(weights, bias, logits, found.values, found.steps)
+
+    def values_of(self, heads: Heads, penalties: Sequence[float], evenness: Sequence[float]) -> Tensor:
+        """Return what is minimised, for heads as they are."""
+        search = _Search(self, self.example.new_tensor(list(penalties)), self.example.new_tensor(list(evenness)))
+        start = search.start(heads)
+        return search.objective(start, torch.arange(len(start), device=start.device))[0]
+
+
+class _Search:
+    """The problems as one vector each: turned weights of each role, bias, logits of each role that has several layers."""
+
+    def __init__(self, problem: Problem, penalties: Tensor, evenness: Tensor, weights: Tensor | None = None) -> None:
+        self.problem, self.penalties, self.evenness = problem, penalties, evenness
+        self.row_weights = None if weights is None else weights.to(penalties)
+        self.layers = {role: parts[0].shape[0] for role, parts in problem.blocks.items()}
+        self.dims = {role: parts[0].shape[2] for role, parts in problem.blocks.items()}
+        self.outputs = problem.loss.num_outputs
+        self.stretches = {
+            role: one.stretch(problem.loss.curvature, penalties) for role, one in problem.conditioners.items()
+        }
+
+    def start(self, heads: Heads | None) -> Tensor:
+        """Return the vectors of heads, or of none: no weights, even mixtures."""
+        count = len(self.penalties)
+        if heads is None:
+            size = sum(self.outputs * dim for dim in self.dims.values()) + self.outputs
+            size += sum(count for count in self.layers.values() if count > 1)
+            return self.penalties.new_zeros(count, size)
+        pieces = []
+        for role in self.layers:
+            turned = heads.weights[role].to(self.penalties) @ self.problem.conditioners[role].vectors
+            pieces.append((turned / self.stretches[role][:, None]).reshape(count, -1))
+        pieces.append(heads.bias.to(self.penalties))
+        pieces += [heads.logits[role].to(self.penalties) for role, number in self.layers.items() if number > 1]
+        return torch.cat(pieces, dim=1)
+
+    def parts(self, vectors: Tensor, index: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Return weights, bias and logits of some problems."""
+        count, place = len(vectors), 0
+        weights, logits = {}, {}
+        for role, dim in self.dims.items():
+            turned = vectors[:, place : place + self.outputs * dim].reshape(count, self.outputs, dim)
+            weights[role] = (turned * self.stretches[role][index][:, None]) @ self.problem.conditioners[role].vectors.T
+            place += self.outputs * dim
+        bias = vectors[:, place : place + self.outputs]
+        place += self.outputs
+        for role, number in self.layers.items():
+            logits[role] = vectors[:, place : place + number] if number > 1 else vectors.new_zeros(count, 1)
+            place += number if number > 1 else 0
+        return weights, bias, logits
+
+    def objective(self, vectors: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and gradient of some problems."""
+        weights, bias, logits = self.parts(vectors, index)
+        logs = {role: of_role.log_softmax(dim=1) for role, of_role in logits.items()}
+        mixtures = {role: of_role.exp() for role, of_role in logs.items()}
+        penalties, evenness = self.penalties[index], self.evenness[index]
+        value = vectors.new_zeros(len(vectors))
+        of_weights = {role: penalties[:, None, None] * of_role for role, of_role in weights.items()}
+        of_bias = torch.zeros_like(bias)
+        of_mixture = {role: torch.zeros_like(of_role) for role, of_role in mixtures.items()}
+        first, every = 0, self.problem.loss.weights[None]
+        row_weights = every if self.row_weights is None else self.row_weights[index]
+        for chunk in zip(*self.problem.blocks.values(), strict=True):
+            rows = slice(first, first + chunk[0].shape[1])
+            first = rows.stop
+            layers = {role: values.to(vectors) for role, values in zip(self.layers, chunk, strict=True)}
+            mixed = {role: _mixed(values, mixtures[role]) for role, values in layers.items()}
+            outputs = bias[:, None, :]
+            for role, of_role in mixed.items():
+                outputs = outputs + of_role @ weights[role].transpose(1, 2)
+            share, errors = self.problem.loss.part(outputs, rows, row_weights[:, rows])  # (problem), (problem, row, output)
+            value, of_bias = value + share, of_bias + errors.sum(dim=1)
+            for role, of_role in mixed.items():
+                of_weights[role] = of_weights[role] + errors.transpose(1, 2) @ of_role
+                if self.layers[role] > 1:
+                    back = (errors @ weights[role]).reshape(len(vectors), -1)  # (problem, row x dim)
+                    of_mixture[role] = of_mixture[role] + back @ layers[role].reshape(self.layers[role], -1).T
+        pieces = []
+        for role, of_role in of_weights.items():
+            value = value + 0.5 * penalties * weights[role].square().sum(dim=(1, 2))
+            turned = (of_role @ self.problem.conditioners[role].vectors) * self.stretches[role][index][:, None]
+            pieces.append(turned.reshape(len(vectors), -1))
+        pieces.append(of_bias)
+        for role, mixture in mixtures.items():
+            if self.layers[role] > 1:
+                value = value + evenness * ((mixture * logs[role]).sum(dim=1) + math.log(self.layers[role]))
+                slope = of_mixture[role] + evenness[:, None] * (logs[role] + 1)
+                pieces.append(mixture * (slope - (mixture * slope).sum(dim=1, keepdim=True)))
+        return value, torch.cat(pieces, dim=1)

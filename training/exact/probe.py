@@ -1,0 +1,281 @@
+"""A linear probe of layers: each layer alone, and their convex mixture; dev chooses how strongly weights are held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .losses import Loss, loss_of
+from .mixture import CERTAIN, Blocks, Heads, Problem
+
+ROUGH, FINE = 3e-4, 1e-6  # largest entry of the gradient: while settings are tried (float32), and of what is kept (float64)
+LEANING = 4.0  # logit above the others of a layer that a search starts from
+EXACT_NUMBERS = 2**28  # layers with more numbers than this are mixed in float32 to the end
+FIRST, STEP, FINER = 1e-2, 10.0, 10.0**0.5  # where the path of penalties begins, how it goes on, and its last refinement
+WEAKEST, LARGEST = 0.03, 1e3  # penalties: the smallest times the utterances (scikit-learn's C is one over that), the largest
+WORTH = 0.99  # a path goes on while its loss falls below this share of the best
+Setting = tuple[float, float]  # penalty, evenness
+EVENNESS = (1.0, 0.1, 0.01, 0.001)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Utterances of a split: their standardised layers, and the loss of what is made of them."""
+
+    blocks: Blocks
+    loss: Loss
+    parts: Tensor | None = None  # (row): number of the part that an utterance is held out with, where dev alone is too small
+
+    def only(self, role: str, layer: int) -> Split:
+        """Return one layer alone."""
+        return Split({role: [part[layer : layer + 1] for part in self.blocks[role]]}, self.loss, self.parts)
+
+    def even(self) -> Split:
+        """Return the even mixture of each role's layers, in one."""
+        return Split(
+            {role: [part.mean(dim=0, dtype=torch.float32)[None] for part in parts] for role, parts in self.blocks.items()},
+            self.loss,
+            self.parts,
+        )
+
+    def losses(self, heads: Heads) -> list[float]:
+        """Return the loss of each head."""
+        outputs = heads.outputs(self.blocks)
+        return loss_of(self.loss.to(outputs), outputs).tolist()
+
+    @property
+    def numbers(self) -> int:
+        """Return how many numbers the layers have."""
+        return sum(part.numel() for parts in self.blocks.values() for part in parts)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, and the settings that dev chose for it."""
+
+    heads: Heads  # of one problem
+    penalty: float
+    evenness: float = 0.0
+    tried: Mapping[Setting, float] = field(default_factory=dict)  # (penalty, evenness) -> loss of what was held out
+    of_parts: Heads | None = None  # while settings are chosen: of the whole training split, then without each part
+
+    @property
+    def loss(self) -> float:
+        """The loss of what was held out, with the settings that were chosen."""
+        return self.tried[self.penalty, self.evenness]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the layers of each role know, one by one and together."""
+
+    mixture: Fitted
+    alone: Mapping[str, Sequence[Fitted]]  # role -> a head on each layer
+    start: str  # where the mixture's search began: "even", or the layer that it left
+    layer: int | None = None  # the single layer that is kept in place of the mixture, where it does better on what was held out
+
+    @property
+    def kept(self) -> Fitted:
+        """The head that the run answers with."""
+        if self.layer is None:
+            return self.mixture
+        [[role, found]] = self.alone.items()
+        logits = torch.zeros(len(found))
+        logits[self.layer] = CERTAIN
+        chosen = found[self.layer]
+        return replace(chosen, heads=_started(chosen.heads, {role: logits}))
+
+
+def solve_probe(
+    train: Split,
+    dev: Split | None,
+    *,
+    penalty: float | None = None,
+    evenness: float | None = None,
+    keep: str = "auto",
+    each_alone: bool = True,
+    advance: Callable[[str], None] = lambda _: None,
+) -> Solution:
+    """Return the probe of the training split; what is not given of penalty and evenness is chosen on dev.
+
+    `keep`: "mixture", the number of a layer, or "auto", whichever did best on what was held out.
+    """
+    assert dev is not None or (penalty is not None and evenness is not None), "without dev, nothing can be chosen"
+    alone: dict[str, list[Fitted]] = {}
+    near = FIRST
+    layers = {role: len(parts[0]) for role, parts in train.blocks.items()}
+    for role, count in layers.items() if each_alone and sum(layers.values()) > 1 else ():
+        alone[role] = []
+        for layer in range(count):
+            advance(f"{role} layer {layer}" if len(layers) > 1 else f"layer {layer}")
+            found = fit_one(train.only(role, layer), dev and dev.only(role, layer), penalty, near)
+            alone[role].append(found)
+            near = found.penalty
+    advance("the mixture")
+    even = fit_one(train.even(), dev and dev.even(), penalty, near)
+    if max(layers.values()) == 1:
+        return Solution(even, alone, "even")
+    mixture, start = fit_mixture(train, dev, even, penalty, evenness)
+    if keep == "auto":
+        return Solution(mixture, alone, start, _better_alone(alone, mixture))
+    return Solution(mixture, alone, start, None if keep == "mixture" else int(keep))
+
+
+def _better_alone(alone: Mapping[str, Sequence[Fitted]], mixture: Fitted) -> int | None:
+    """Return the layer that does better alone than in the mixture, on what was held out; of several roles there is none."""
+    if len(alone) != 1 or not mixture.tried:
+        return None
+    [found] = alone.values()
+    if not all(one.tried for one in found):
+        return None
+    best = min(range(len(found)), key=lambda layer: found[layer].loss)
+    return best if found[best].loss < mixture.loss else None
+
+
+class Trial:
+    """Fits settings, and judges them by what was left out: dev, and parts of the training split where it has some."""
+
+    def __init__(self, rough: Problem, train: Split, dev: Split) -> None:
+        self.rough, self.train, self.dev = rough, train, dev
+        self.losses: dict[Setting, float] = {}
+        self.heads: dict[Setting, Heads] = {}  # of the whole training split
+        self.held_out = _held_out(train)
+
+    @property
+    def best(self) -> Setting:
+        """The setting of least loss."""
+        return min(self.losses, key=self.losses.__getitem__)
+
+    def attempt(self, settings: Sequence[Setting], start: Heads | None = None) -> None:
+        """Fit and judge what was not tried yet; the head without a part starts from one that did without it, too."""
+        new = [setting for setting in settings if self.is_new(setting)]
+        if not new:
+            return
+        repeated = [setting for setting in new for _ in range(1 + len(self.held_out))]
+        weights = self.train.loss.weights[None] * torch.cat([torch.ones_like(self.held_out[:1]), 1 - self.held_out])
+        weights = (weights / weights.sum(dim=1, keepdim=True)).repeat(len(new), 1)
+        found = self.rough.solve(
+            [penalty for penalty, _ in repeated],
+            [evenness for _, evenness in repeated],
+            tolerance=ROUGH,
+            start=None if start is None else start.take([*range(1 + len(self.held_out))] * len(new)),
+            weights=weights if len(self.held_out) else None,
+        )
+        of_dev = self.dev.losses(found)
+        of_parts = self.losses_of_parts(found) if len(self.held_out) else []
+        for place, setting in enumerate(new):
+            first = place * (1 + len(self.held_out))
+            self.heads[setting] = found.take(range(first, first + 1 + len(self.held_out)))
+            rows = len(self.dev.loss.weights)
+            total = of_dev[first] * rows
+            for number, held_out in enumerate(self.held_out):
+                count = float(held_out.sum())
+                total, rows = total + of_parts[first + 1 + number] * count, rows + count
+            self.losses[setting] = total / rows
+
+    def losses_of_parts(self, found: Heads) -> list[float]:
+        """Return the loss of each head on the part that it left out."""
+        outputs = found.outputs(self.train.blocks)
+        weights = self.train.loss.weights[None] * torch.cat([torch.ones_like(self.held_out[:1]), self.held_out])
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        repeated = weights.repeat(len(outputs) // len(weights), 1)
+        return loss_of(self.train.loss.to(outputs), outputs, repeated.to(outputs)).tolist()
+
+    def is_new(self, setting: Setting) -> bool:
+        """Return whether a penalty is within bounds and not among those tried, but for rounding."""
+        penalty, evenness = setting
+        near = (abs(penalty / known - 1) < 1e-6 and evenness == other for known, other in self.losses)
+        smallest = WEAKEST / len(self.train.loss.weights)
+        return smallest <= penalty <= LARGEST and not any(near)
+
+
+def _held_out(train: Split) -> Tensor:
+    """Return 1 where an utterance is of a part: (part, row)."""
+    if train.parts is None:
+        return torch.zeros(0, len(train.loss.weights))
+    return torch.stack([(train.parts == part).double() for part in train.parts.unique()])
+
+
+def fit_one(train: Split, dev: Split | None, penalty: float | None, near: float = FIRST) -> Fitted:
+    """Return the head on one layer of each role; its penalty is chosen on a path that begins near one."""
+    exact = Problem.of(train.blocks, train.loss, torch.float64)
+    if penalty is not None:
+        return Fitted(exact.solve([penalty], [0.0], tolerance=FINE), penalty)
+    assert dev is not None, "a penalty is chosen on dev"
+    trial = Trial(exact.rough(), train, dev)
+    trial.attempt([(near * STEP, 0.0), (near, 0.0), (near / STEP, 0.0)])
+    while True:
+        best, loss = trial.best, trial.losses[trial.best]
+        trial.attempt([(best[0] * STEP, 0.0), (best[0] / STEP, 0.0)], trial.heads[best])
+        if trial.losses[trial.best] >= WORTH * loss:
+            break
+    best = trial.best
+    trial.attempt([(best[0] * FINER, 0.0), (best[0] / FINER, 0.0)], trial.heads[best])
+    found = trial.heads[trial.best]
+    kept = exact.solve([trial.best[0]], [0.0], tolerance=FINE, start=found.take([0]))
+    return Fitted(kept, *trial.best, trial.losses, found)
+
+
+def fit_mixture(
+    train: Split, dev: Split | None, even: Fitted, penalty: float | None, evenness: float | None
+) -> tuple[Fitted, str]:
+    """Return the head on the mixture that is best of all starts, and the start that led to it.
+
+    The mixture is not convex. A search that starts from the even mixture's head, and one from each single layer's, end no
+    worse than they began, so that what is returned is never above any of these.
+    """
+    exact = Problem.of(train.blocks, train.loss, torch.float64 if train.numbers <= EXACT_NUMBERS else torch.float32)
+    rough = exact.rough()
+    roles = {role: len(parts[0]) for role, parts in train.blocks.items()}
+    begin = _started(even.of_parts or even.heads, {role: torch.zeros(count) for role, count in roles.items()})
+    tried: Mapping[Setting, float] = {}
+    if penalty is not None and evenness is not None:
+        best, start = (penalty, evenness), begin
+    else:
+        assert dev is not None, "settings are chosen on dev"
+        trial, first = Trial(rough, train, dev), even.penalty
+        trial.attempt([(first, value) for value in (EVENNESS if evenness is None else (evenness,))], begin)
+        if penalty is None:
+            best = trial.best
+            trial.attempt([(first * FINER, best[1]), (first / FINER, best[1])], trial.heads[best])
+        best, tried = trial.best, trial.losses
+        start = trial.heads[best].take([0])
+    settings = [best[0]], [best[1]]
+    kept, name = exact.solve(*settings, tolerance=FINE, start=start), "even"
+    corner, at = _best_corner(exact, train, roles, best)
+    if at.values[0] < kept.values[0]:
+        leaving = _started(at, {role: _leaning(logits[0]) for role, logits in at.logits.items()})
+        others = [exact.solve(*settings, tolerance=FINE, start=one) for one in (leaving, at)]
+        kept, name = min(others, key=lambda found: float(found.values[0])), corner
+    return Fitted(kept, *best, tried), name
+
+
+def _best_corner(exact: Problem, train: Split, roles: Mapping[str, int], best: Setting) -> tuple[str, Heads]:
+    """Return the lowest of all mixtures of one single layer of each role, others even where there are several roles."""
+    found: list[tuple[float, str, Heads]] = []
+    evens = train.even().blocks
+    for role, count in roles.items():
+        for layer in range(count) if count > 1 else ():
+            blocks = {**evens, role: [part[layer : layer + 1] for part in train.blocks[role]]}
+            alone = Problem.of(blocks, train.loss, torch.float32).solve([best[0]], [0.0], tolerance=ROUGH)
+            logits = {name: torch.zeros(number) for name, number in roles.items()}
+            logits[role][layer] = CERTAIN
+            heads = _started(alone, logits)
+            values = exact.values_of(heads, [best[0]], [best[1]])
+            found.append((float(values[0]), f"{role} layer {layer}", replace(heads, values=values)))
+    value, name, heads = min(found, key=lambda one: one[0])
+    return name, heads
+
+
+def _started(heads: Heads, logits: Mapping[str, Tensor]) -> Heads:
+    """Return a head with other mixtures."""
+    count = len(heads.bias)
+    return replace(heads, logits={role: of_role.to(heads.bias)[None].repeat(count, 1) for role, of_role in logits.items()})
+
+
+def _leaning(logits: Tensor) -> Tensor:
+    """Return a mixture that leans to the layer which has all the weight, and can leave it: there, the slope is zero."""
+    return torch.where(logits == CERTAIN, LEANING, 0.0)
