@@ -29,7 +29,7 @@ class ClassifierConfig:
 
     projector_dim: Annotated[int, ABOVE_0] | None = 256  # None: no projection, the head is one linear layer
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
-    # mean+std, mean+max: of each layer, before their sum; avgmax: of the sum. auto: mean, of frames with mean zero mean+max
+    # mean+std, mean+max: of each layer, before their sum; avgmax: of the sum. auto: mean, of spectra more
     pooling: Literal["mean", "mean+std", "mean+max", "avgmax", "attentive", "auto"] = "mean"
     dropout: Annotated[float, SHARE] = 0.0
     class_weights: bool = False  # cross entropy weighted with 1 / the class' share
@@ -145,8 +145,13 @@ def build_classifier(
 
 
 def usual_pooling(spec: UpstreamSpec) -> str:
-    """Return the statistics that a linear head gets of an upstream: of frames whose mean and deviation are fixed, the maximum."""
-    return "mean+max" if spec.centred else "mean"
+    """Return the statistics that a linear head gets: of learned layers the mean, of spectra more, since nothing mixed their frames.
+
+    Frames with mean zero have a fixed deviation too: of them the maximum says something.
+    """
+    if spec.centred:
+        return "mean+max"
+    return "mean+std" if spec.num_layers == 1 else "mean"
 
 
 def make_vocabulary(key: str, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
