@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
+from ..downstream.masks import MasksConfig, mask
 from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig
@@ -29,6 +30,7 @@ class Model(nn.Module):
         configs: Mapping[Modality, UpstreamConfig],
         *,
         shares_sums: bool = False,
+        masks: MasksConfig | None = None,
     ) -> None:
         super().__init__()
         self.upstreams = nn.ModuleDict({str(role): upstream for role, upstream in upstreams.items()})
@@ -36,6 +38,7 @@ class Model(nn.Module):
         # role -> how its layers are used
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
         self.shares_sums = shares_sums  # one weighted sum of each role for all tasks
+        self.masks = masks or MasksConfig()  # of audio's frames, between the weighted sum and the expert
         used = {task: expert.roles for task, expert in experts.items()}
         if shares_sums:
             used = {SHARED: tuple(role for role in self.configs if any(role in roles for roles in used.values()))}
@@ -107,8 +110,8 @@ class Model(nn.Module):
         views = self.expert(task).views if self.training else 1
         frames: Frames = self.weighted_sum(task, role)(self.layers(role, batch, views))
         if len(frames.lengths) < views * len(batch):  # frozen or stored: computed once, and used twice by the head
-            return Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
-        return frames
+            frames = Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
+        return mask(frames, self.masks) if self.training and role == "audio" else frames
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""
