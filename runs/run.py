@@ -245,6 +245,7 @@ def facts_of(setup: RunSetup, name: str) -> dict[str, Any]:
         "select_by": task.select_by,
         "metrics": dict(task.question.metrics),
         **({"report_by": section.report_by} if section.report_by else {}),
+        **({"release": corpus.release} if corpus.release else {}),
     }
 
 
