@@ -117,9 +117,9 @@ def report_table(plan: Scenario, folder: Path) -> str:
         cells = [row for row in cells if any(value not in ("-", "X") for key, value in row.items() if key)]
         if not cells:
             continue
-        caption = {"last": "the last step (the paper)", "best": f"the best step by {plan.config.select}"}[kept]
+        caption = {"last": "joint runs at the last step (the paper)", "best": f"joint runs at the best step by {plan.config.select}"}
         marked_up = [cells_of(found, row, label, kept, marked_up=True) for row, label in rows_of(plan).items()]
-        title = f"{f'{marked} · ' if marked else ''}Table 1, {caption}"
+        title = f"{f'{marked} · ' if marked else ''}Table 1, {caption[kept]}"
         write_text(folder / f"table1-{kept}.md", f"{title}\n\n{render(marked_up, markdown=True)}\n\n{below}\n")
         text += ["", title, render(cells)]
     save_rows(plan, found, folder)
@@ -152,7 +152,10 @@ def departures_of(plan: Scenario) -> list[str]:
     return [f"Not as in the paper: {line}" for line in plan.departures]
 
 
-LEGEND = "Bold: better than with all tasks; underlined: worse; X: left out."
+LEGEND = (
+    "Bold: better than with all tasks; underlined: worse; X: left out. "
+    "(a) and (c) are runs of one task, each at its best step on dev whatever the title says of the joint runs."
+)
 
 
 def cells_of(found: Found, row: str, label: str, kept: str, *, marked_up: bool = False) -> dict[str, str]:
