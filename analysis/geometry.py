@@ -69,8 +69,8 @@ def read_space(folder: Path, split: str = "test") -> Space:
     roles = by_role(vocabulary, tensors["embeddings"]) if "embeddings" in tensors else {}
     if not roles:
         raise UserError(f"Expected a run with a joint space (-d turbo) in '{folder}', found one without embeddings.")
-    config = run.read().config()
-    return Space(folder, method_of(folder, config), roles["audio"], roles["text"], tuple(facts.get("marks", ())), config.get("seed"))
+    config, marks = run.read().config(), tuple(facts.get("marks", ()))
+    return Space(folder, method_of(folder, config), roles["audio"], roles["text"], marks, config.get("seed"))
 
 
 def method_of(folder: Path, config: Mapping[str, Any]) -> str:

@@ -48,8 +48,7 @@ def warp_time(frames: Frames, most: int) -> Frames:
     by cubic splines.
     """
     rows = [
-        torch.cat([_warped(row[:length], most), row[length:]])
-        for row, length in zip(frames.values, frames.lengths, strict=True)
+        torch.cat([_warped(row[:length], most), row[length:]]) for row, length in zip(frames.values, frames.lengths, strict=True)
     ]
     return Frames(torch.stack(rows), frames.lengths)
 

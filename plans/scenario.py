@@ -86,9 +86,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
             parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
         if scenario in ("transfer", "paper"):
             parts += [moved(values, seeded, name, seed) for name in seeded.tasks]
-    return Scenario(
-        config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()), tuple(values.get("departures") or ())
-    )
+    return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()), tuple(values.get("departures") or ()))
 
 
 def refuse_plans(recipe: Mapping[str, Any]) -> None:

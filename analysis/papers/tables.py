@@ -88,8 +88,9 @@ def other_releases(plan: PaperPlan, done: Mapping[str, Finished]) -> list[str]:
             release = result.get("release", "unknown")
             if corpus in plan.recipe.releases and release != plan.recipe.releases[corpus]:
                 parts.setdefault((corpus, release), []).append(part)
+    found = {key: "an unknown release" if key[1] == "unknown" else f"release {key[1]}" for key in parts}
     return [
-        f"- {', '.join(dict.fromkeys(names))}: {f'release {release}' if release != 'unknown' else 'an unknown release'} of {corpus}; "
+        f"- {', '.join(dict.fromkeys(names))}: {found[corpus, release]} of {corpus}; "
         f"the paper's values are of release {plan.recipe.releases[corpus]}, on other utterances"
         for (corpus, release), names in parts.items()
     ]

@@ -117,9 +117,9 @@ def report_table(plan: Scenario, folder: Path) -> str:
         cells = [row for row in cells if any(value not in ("-", "X") for key, value in row.items() if key)]
         if not cells:
             continue
-        caption = {"last": "joint runs at the last step (the paper)", "best": f"joint runs at the best step by {plan.config.select}"}
+        which = {"last": "the last step (the paper)", "best": f"the best step by {plan.config.select}"}[kept]
         marked_up = [cells_of(found, row, label, kept, marked_up=True) for row, label in rows_of(plan).items()]
-        title = f"{f'{marked} · ' if marked else ''}Table 1, {caption[kept]}"
+        title = f"{f'{marked} · ' if marked else ''}Table 1, joint runs at {which}"
         write_text(folder / f"table1-{kept}.md", f"{title}\n\n{render(marked_up, markdown=True)}\n\n{below}\n")
         text += ["", title, render(cells)]
     save_rows(plan, found, folder)

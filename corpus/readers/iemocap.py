@@ -115,7 +115,8 @@ def _stray(turns: Sequence[Utterance]) -> tuple[str, ...]:
     stray = [turn.id for turn in turns if not {"valence", "arousal", "dominance"} <= turn.labels.keys()]
     if not stray:
         return ()
-    return (f"{len(stray)} turns have a rating outside of {SCALE[0]:g} to {SCALE[1]:g}, which is left out (the first: {stray[0]})",)
+    scale = f"{SCALE[0]:g} to {SCALE[1]:g}"
+    return (f"{len(stray)} turns have a rating outside of {scale}, which is left out (the first: {stray[0]})",)
 
 
 def _read_texts(path: Path) -> dict[str, str]:

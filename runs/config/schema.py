@@ -117,7 +117,8 @@ class RunConfig:
         return replace(self, tasks={task.task: task})
 
 
-TASK_KEYS = ("corpus", "labels", "select_by", "report_by", "init_head")  # of a task in either spelling, beside the task's own section
+# of a task in either spelling, beside the task's own section
+TASK_KEYS = ("corpus", "labels", "select_by", "report_by", "init_head")
 ONE_ONLY = ("reference",)  # of a recipe of one task
 SEVERAL_ONLY = ("tasks", "shared_weights", "sampling", "balance", "select", "baselines")  # of a recipe of several
 # the words that a recipe has for itself: no task may be called so

@@ -192,9 +192,7 @@ def test_a_run_without_a_joint_space_is_refused(finished: Path, tmp_path: Path) 
 
 
 def test_a_point_of_a_seed_is_the_mean_of_its_folds(tmp_path: Path) -> None:
-    spaces = [
-        Space(tmp_path, "turbo", rows(50, 8, seed), rows(50, 8, seed + 9), (), seed % 2) for seed in range(4)
-    ]
+    spaces = [Space(tmp_path, "turbo", rows(50, 8, seed), rows(50, 8, seed + 9), (), seed % 2) for seed in range(4)]
     points = points_of(spaces)
     assert len(points) == 2
     for seed, point in enumerate(points):

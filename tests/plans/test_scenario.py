@@ -291,7 +291,7 @@ def test_the_paper_masks_the_features_of_joint_runs_and_transfers() -> None:
         assert all(section.zero_infinity and not section.spec_augment for section in sections)  # masked once
 
 
-def test_a_kinds_own_options_stand_above_the_benchmarks(rated: Path) -> None:
+def test_a_kinds_own_options_stand_above_the_benchmarks() -> None:
     tasks = {"ks": {"batch_size": 2}, "sid": {"batch_size": 2}}
     single = {"recipe": "superb", "training": {"steps": 7}, "tasks": {"ks": {"ks": {"projector_dim": 8}}}}
     values = {"upstream": {"name": "test_hubert", "trainable": True, "dropout": 0.3}, "tasks": tasks, "single": single}
