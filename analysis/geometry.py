@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..core.figures import marked_title, new_figure, save_csv, save_figure
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
-from ..downstream.turbo.geometry import geometry_of, on_sphere
+from ..downstream.turbo.geometry import by_role, geometry_of, on_sphere
 from .table import render, spread
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Space:
     audio: Tensor  # (utterance, dim)
     text: Tensor
     marks: tuple[str, ...]
+    seed: int | None
 
     @property
     def measures(self) -> dict[str, float]:
@@ -65,28 +66,31 @@ def read_space(folder: Path, split: str = "test") -> Space:
         raise UserError(f"Expected '{path.name}' in '{folder}', found none. Is it a finished run with that split?")
     vocabulary = next(iter(run.read().vocabulary().values()))
     tensors, facts = load_tensors(path)
-    if "embeddings" not in tensors or "audio_dim" not in vocabulary:
+    roles = by_role(vocabulary, tensors["embeddings"]) if "embeddings" in tensors else {}
+    if not roles:
         raise UserError(f"Expected a run with a joint space (-d turbo) in '{folder}', found one without embeddings.")
-    size, together = vocabulary["audio_dim"], tensors["embeddings"]
-    return Space(folder, method_of(folder), together[:, :size], together[:, size:], tuple(facts.get("marks", ())))
+    config, marks = run.read().config(), tuple(facts.get("marks", ()))
+    return Space(folder, method_of(folder, config), roles["audio"], roles["text"], marks, config.get("seed"))
 
 
-def method_of(folder: Path) -> str:
+def method_of(folder: Path, config: Mapping[str, Any]) -> str:
     """Return what a run's picture is labelled with: its method."""
-    section: Mapping[str, Any] = RunFolder(folder).read().config().get("turbo", {})
+    section: Mapping[str, Any] = config.get("turbo", {})
     return str(section.get("method", folder.name))
 
 
-def geometry(folders: Sequence[Path], out: Path, split: str = "test", names: Sequence[str] = ()) -> str:
+def geometry(
+    folders: Sequence[Path], out: Path, split: str = "test", names: Sequence[str] = (), points: Literal["run", "seed"] = "run"
+) -> str:
     """Draw the runs' align-uniform plane and the densities of their audio spaces into a folder, and return their table.
 
-    `names` label the folders (one each) instead of their methods.
+    `names` label the folders (one each) instead of their methods. A point of the plane is a run, or the mean of a seed's runs.
     """
     spaces = []
     for index, folder in enumerate(folders):
         for run in runs_below([folder]):
             space = read_space(run, split)
-            spaces.append(Space(run, names[index], space.audio, space.text, space.marks) if names else space)
+            spaces.append(replace(space, group=names[index]) if names else space)
     groups: dict[str, list[Space]] = {}
     for space in spaces:
         groups.setdefault(space.group, []).append(space)
@@ -94,7 +98,7 @@ def geometry(folders: Sequence[Path], out: Path, split: str = "test", names: Seq
     measured = {name: [space.measures for space in group] for name, group in groups.items()}
     rows = [[space.group, str(space.folder), *(float(space.measures.get(name, np.nan)) for name in MEASURES)] for space in spaces]
     save_csv(out / "geometry.csv", ("group", "run", *MEASURES), rows, marks)
-    draw_plane(measured, out, marks)
+    draw_plane({name: points_of(group) for name, group in groups.items()} if points == "seed" else measured, out, marks)
     draw_densities({name: group[0] for name, group in groups.items()}, out, marks)
     table = [
         {"": name, "runs": str(len(found))}
@@ -106,12 +110,20 @@ def geometry(folders: Sequence[Path], out: Path, split: str = "test", names: Seq
     )
 
 
+def points_of(spaces: Sequence[Space]) -> list[dict[str, float]]:
+    """Return the mean measures of each seed's runs: a training with all its folds."""
+    seeds: dict[Any, list[dict[str, float]]] = {}
+    for space in spaces:
+        seeds.setdefault(space.seed, []).append(space.measures)
+    return [{name: float(np.mean([row[name] for row in rows])) for name in rows[0]} for rows in seeds.values()]
+
+
 def _mean_of(values: Sequence[float]) -> str:
     return spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def draw_plane(measured: Mapping[str, Sequence[Mapping[str, float]]], out: Path, marks: Sequence[str]) -> None:
-    """Draw alignment over uniformity: a point for each run, a colour for each method."""
+    """Draw alignment over uniformity: a point for each run (or seed), a colour for each method."""
     figure = new_figure(4.8, 4.2, marked_title("Alignment and uniformity (lower is better)", marks))
     axes = figure.add_subplot()
     for index, (name, rows) in enumerate(measured.items()):

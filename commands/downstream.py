@@ -62,7 +62,7 @@ def make_parser(prog: str) -> Parser:
     add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=help_text)
     help_text = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
     add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=help_text)
-    help_text = "finetune the upstreams (default: frozen); convolutions stay frozen"
+    help_text = "finetune the upstreams (default: frozen); convolutions too with -o upstream.front_end=trained"
     add("-f", "--upstream_trainable", action="store_true", help=help_text)
     help_text = (
         "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"

@@ -51,13 +51,15 @@ def plot_geometry(arguments: Sequence[str]) -> int:
     add("--split", default="test", help="the split whose embeddings are drawn (default: test)")
     add("--names", metavar="A,B,…", help="one label for each RUN (default: the method of its runs)")
     add("--out", default="geometry", metavar="DIR", help="folder for the pictures (default: geometry)")
+    help_text = "what a point of the plane is: a run (default), or the mean of a seed's folds"
+    add("--points", choices=("run", "seed"), default="run", help=help_text)
     flags = parser.parse_args(arguments)
     from ..analysis.geometry import geometry
 
     names = [name.strip() for name in flags.names.split(",")] if flags.names else []
     if names and len(names) != len(flags.runs):
         raise UserError(f"Expected --names with a label for each of {len(flags.runs)} folders, found {len(names)}.")
-    print_result(geometry([Path(run) for run in flags.runs], Path(flags.out), flags.split, names))
+    print_result(geometry([Path(run) for run in flags.runs], Path(flags.out), flags.split, names, flags.points))
     print_result(f"written to {flags.out}")
     return 0
 

@@ -36,6 +36,7 @@ class Corpus:
     label_order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # label key -> its classes in fixed order
     label_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # label key -> the protocol's merge and keep
     notes: tuple[str, ...] = ()  # what a user should know: counts that differ, lines passed over
+    release: str = ""  # by its counts: 1.10, or `unknown` where they are those of no release that the reader knows; "": one only
     tables: Mapping[str, Any] = field(default_factory=dict)  # of the whole corpus: a lexicon …
     scale: tuple[float, float] | None = None  # of ratings
     demo: bool = False  # a miniature, however it was named

@@ -74,13 +74,26 @@ class AttentivePool(nn.Module):
         return (weights.unsqueeze(2) * values).sum(dim=1)
 
 
-Pool = MeanPool | MeanMaxPool | AttentivePool
+class FirstPool(nn.Module):
+    """The first position alone, which is [CLS] of a text: (batch, frame, dim) -> (batch, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.output_dim = dim
+
+    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """Return the first frame, which every utterance has."""
+        return values[:, 0].masked_fill(~valid[:, :1], 0)
+
+
+Pool = MeanPool | MeanMaxPool | AttentivePool | FirstPool
 POOLINGS: dict[str, Callable[[int], Pool]] = {
     "mean": MeanPool,
     "avgmax": MeanMaxPool,
     "avgmax_mean": partial(MeanMaxPool, combine="mean"),
     "avgmax_sum": partial(MeanMaxPool, combine="sum"),
     "attentive": AttentivePool,
+    "cls": FirstPool,
 }
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 

@@ -74,14 +74,14 @@ def located(part: Part, folder: Path) -> RunConfig:
     heads = {name: PART + name if task.init_head == SINGLE else task.init_head or "" for name, task in config.tasks.items()}
     tasks = {name: replace(task, init_head=places.get(heads[name], task.init_head)) for name, task in config.tasks.items()}
     singles = {name: Path(places[PART + name]) for name in config.tasks if PART + name in places}
-    baselines = {name: dev_score(place) for name, place in singles.items()} if config.select == "gain" else config.baselines
-    return replace(config, upstream=audio, text_upstream=text, tasks=tasks, baselines=baselines)
+    if config.select == "gain":
+        config = replace(config, baselines={name: dev_score(place, tasks[name].select_by) for name, place in singles.items()})
+    return replace(config, upstream=audio, text_upstream=text, tasks=tasks)
 
 
-def dev_score(place: Path) -> float:
+def dev_score(place: Path, metric: str) -> float:
     """Return the dev score of a single-task run, which a joint run is to gain over."""
-    result = RunFolder(place).read().result("scores")
-    return result["scores"]["dev"][result["select_by"]]
+    return RunFolder(place).read().result("scores")["scores"]["dev"][metric]
 
 
 def run_parts(

@@ -61,6 +61,7 @@ class Figure:
     parts: dict[str, str] = field(default_factory=dict)  # label -> part
     groups: dict[str, dict[str, str]] = field(default_factory=dict)  # of gain: group -> bar -> part, the first: without
     metric: str = ""  # of gain
+    points: Literal["run", "seed"] = "run"  # of geometry: a point is a run, or the mean of a seed's folds
     splits: list[str] = field(default_factory=lambda: ["test"])  # split, or its label and split as `seen=test1`
 
 
@@ -82,6 +83,7 @@ class Recipe:
     base: dict[str, Any] = field(default_factory=dict)
     folds: Any = None  # all, or a list; None: as the runs' recipe says
     seeds: list[int] | None = None
+    releases: dict[str, str] = field(default_factory=dict)  # corpus -> the release that the paper's values are of
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)

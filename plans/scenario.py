@@ -18,8 +18,11 @@ from ..upstream.base import UpstreamConfig
 from .execute import PART, SINGLE, Part
 
 SCENARIOS = ("single", "all", "leave-one-out", "transfer", "paper")
-OWN_SECTIONS = ("single", "transfer", "missing", "paper")  # of a recipe: what is no part of the joint run
-LEFT_TO_THE_PLAN = ("upstream", "folds", "reference", "seed")  # of a benchmark's recipe
+OWN_SECTIONS = ("single", "transfer", "missing", "departures", "paper")  # of a recipe: what is no part of the joint run
+LEFT_TO_THE_PLAN = ("corpus", "labels", "folds", "reference", "seed")  # of a benchmark's recipe
+WHICH = ("name", "path", "trainable")  # of an upstream: no benchmark chooses these
+# of an upstream that is finetuned in the joint run: nothing to a benchmark's frozen one
+OF_FINETUNING = ("front_end", "front_end_gradient", "layerdrop", "dropout", "dropout_of", "spec_augment")
 ALL, BUT, MOVED, ALONE = "all", "without-", "transfer-", "single-"
 
 
@@ -31,6 +34,7 @@ class Scenario:
     parts: tuple[Part, ...]
     seeds: tuple[int, ...]
     missing: tuple[str, ...] = ()  # tasks of the paper that there are no experts for
+    departures: tuple[str, ...] = ()  # from the paper, said under the table
 
     @property
     def tasks(self) -> list[str]:
@@ -82,7 +86,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
             parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
         if scenario in ("transfer", "paper"):
             parts += [moved(values, seeded, name, seed) for name in seeded.tasks]
-    return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()))
+    return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()), tuple(values.get("departures") or ()))
 
 
 def refuse_plans(recipe: Mapping[str, Any]) -> None:
@@ -132,16 +136,28 @@ def moved(values: Mapping[str, Any], config: RunConfig, name: str, seed: int) ->
 def own_config(
     values: Mapping[str, Any], config: RunConfig, name: str, seed: int, upstreams: Mapping[str, Any], section: str
 ) -> RunConfig:
-    """Return a task's config on upstreams of its own: its defaults, the recipe's section of that kind, its own section."""
+    """Return a task's config on upstreams of its own: its defaults, the recipe's section of that kind, its own section.
+
+    With `recipe: superb` it is that benchmark's experiment on this corpus: what the benchmark says of head, padding and metric
+    stands above the task's own section, and what the section of that kind says above both.
+    """
     run = config.tasks[name]
     below = merge(task_default(run.task), demo_recipe(run.task) if run.corpus.demo else {}) | {"solver": "adam"}
     own = {"task": run.task} | {key: value for key, value in section_of(run).items() if key not in ("roles", "init_head")}
     kind = dict(values.get(section) or {})
     apart, usual = (kind.pop("tasks", None) or {}).get(name) or {}, kind.pop("recipe", None)
-    if usual and not run.corpus.demo:  # `recipe: superb`: each task as that benchmark trains it
-        published = read_yaml(find_recipe(f"{usual}/{run.task}"))
-        below = merge(below, {key: value for key, value in published.items() if key not in LEFT_TO_THE_PLAN})
-    return resolve([below, kind, own, apart, {**upstreams, "seed": seed}])
+    if not usual or run.corpus.demo:
+        return resolve([below, kind, own, apart, {**upstreams, "seed": seed}])
+    recipe = read_yaml(find_recipe(f"{usual}/{run.task}"))
+    published = without_keys(recipe, LEFT_TO_THE_PLAN)
+    frozen = {role: without_keys(section, OF_FINETUNING) for role, section in upstreams.items()}
+    which = {role: {key: section[key] for key in WHICH if key in section} for role, section in upstreams.items()}
+    return resolve([below, frozen, own, published, kind, apart, {**which, "seed": seed}])
+
+
+def without_keys(section: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return a section without some of its options."""
+    return {key: value for key, value in section.items() if key not in keys}
 
 
 def without(config: RunConfig, task: str) -> RunConfig:

@@ -110,9 +110,12 @@ def stored_task(
         if layers is not None:
             stored[role] = layers
     kept = cut if "audio" in stored else task
-    words = f"training uses {config.store.crops} fixed stretches of each utterance, those stored (--store off draws new ones)"
+    notes = [f"training uses {config.store.crops} fixed stretches of each utterance, those stored (--store off draws new ones)"]
+    notes = notes if kept.crops else []
+    if any(masks_frames(setup, role) and task.expert.pools.get(role) == "mean" for role in stored):
+        notes.append("the store keeps frames, though this head needs their means alone: masks are over frames")
     source = Source(task.source.roles, stored)  # a part of what a run is: float16 frames are not what audio gives
-    return replace(kept, source=source), words if kept.crops else ""
+    return replace(kept, source=source), "; ".join(notes)
 
 
 def with_crops(task: TaskData, config: RunConfig) -> TaskData:
@@ -216,7 +219,15 @@ def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path) -> Demand:
     utterances = [row.utterance for row in examples.values()]
     keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
     layers = tuple(range(spec.num_layers)) if layer is None else (layer,)
-    return Demand(role, root, examples, keys, layers, statistics=task.expert.pools.get(role))
+    statistics = task.expert.pools.get(role)
+    if masks_frames(setup, role):
+        statistics = None
+    return Demand(role, root, examples, keys, layers, statistics)
+
+
+def masks_frames(setup: RunSetup, role: str) -> bool:
+    """Return whether training masks the frames of a role: their mean has no stretch of time to mask."""
+    return role == "audio" and setup.config.masks.is_on
 
 
 def choose_store(setup: RunSetup, demand: Demand, show: Printer, share_layers: bool) -> Store | None:

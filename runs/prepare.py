@@ -64,7 +64,10 @@ def prepare(config: RunConfig) -> RunSetup:
         save_memory(config, upstreams)
     tasks, notes = prepare_tasks(config, corpora, upstreams)
     experts = {name: task.expert for name, task in tasks.items()}
-    model = Model(upstreams, experts, roles_of(config), shares_sums=config.shared_weights, standardizes=config.solver == "exact")
+    standardizes = config.solver == "exact"
+    model = Model(
+        upstreams, experts, roles_of(config), shares_sums=config.shared_weights, standardizes=standardizes, masks=config.masks
+    )
     balancer = make_balancer(config.balance, [*tasks])
     refuse_nothing_shared(config, balancer, shares=bool(shared_weights(model)))
     heads = start_from_heads(model, config)

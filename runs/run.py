@@ -270,15 +270,17 @@ def result_of(folder: Path, setup: RunSetup, found: Evaluations, progress: Progr
 
 def facts_of(setup: RunSetup, name: str) -> dict[str, Any]:
     """Return what result.json says of a task, its corpus and its metrics."""
-    corpus, task = setup.corpora[name], setup.tasks[name]
+    corpus, task, section = setup.corpora[name], setup.tasks[name], setup.config.tasks[name]
     return {
-        "task": setup.config.tasks[name].task,
+        "task": section.task,
         "corpus": corpus.name,
         "protocol": corpus.protocol,
         "fold": corpus.fold,
         "transcripts": corpus.tables.get("transcripts", {"source": corpus.name, "wer": None}),
         "select_by": task.select_by,
         "metrics": dict(task.question.metrics),
+        **({"report_by": section.report_by} if section.report_by else {}),
+        **({"release": corpus.release} if corpus.release else {}),
     }
 
 

@@ -142,7 +142,8 @@ class GradNorm(Balancer):
     """GradNorm (Chen 2018): weights trained such that the tasks' weighted gradients have norms that suit their pace.
 
     The target of a task's norm is the mean norm times (its relative inverse pace)^alpha; pace is loss / first loss. Departs
-    from the paper in how a weight moves: by a factor that shrinks with the gap to the target, not by equal steps.
+    from the paper in how a weight moves: by a factor that shrinks with the gap to the target, not by equal steps; and in
+    whose norms count: all shared weights, where the paper takes those of the last shared layer.
     """
 
     needs = "norms"

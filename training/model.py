@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
+from ..downstream.masks import MasksConfig, mask
 from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
 from ..upstream.statistics import STATISTICS, pooled_layers
 from ..upstream.weighted_sum import WeightedSum
@@ -31,6 +32,7 @@ class Model(nn.Module):
         *,
         shares_sums: bool = False,
         standardizes: bool = False,
+        masks: MasksConfig | None = None,
     ) -> None:
         super().__init__()
         self.upstreams = nn.ModuleDict({str(role): upstream for role, upstream in upstreams.items()})
@@ -39,6 +41,13 @@ class Model(nn.Module):
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
         self.standardizes = standardizes  # each layer before the sum, by mean and scale of the training split
         self.shares_sums = shares_sums  # one weighted sum of each role for all tasks
+        self.masks = masks or MasksConfig()  # of audio's frames, between the weighted sum and the expert
+        for name, expert in experts.items():
+            if self.masks.is_on and expert.pools.get("audio") not in (None, "mean"):
+                raise UserError(
+                    f"Expected a head over frames beside masks, found that '{name}' pools {expert.pools['audio']} of each layer "
+                    "first. Leave the masks out, or use pooling=mean."
+                )
         used = {task: expert.roles for task, expert in experts.items()}
         if shares_sums:
             used = {SHARED: tuple(role for role in self.configs if any(role in roles for roles in used.values()))}
@@ -119,8 +128,8 @@ class Model(nn.Module):
             layers = pooled_layers(layers, statistics)
         frames: Frames = self.weighted_sum(task, role)(layers)
         if len(frames.lengths) < views * len(batch):  # frozen or stored: computed once, and used twice by the head
-            return Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
-        return frames
+            frames = Frames(frames.values.repeat(views, 1, 1), frames.lengths * views, frames.pooled)
+        return mask(frames, self.masks) if self.training and role == "audio" else frames
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""

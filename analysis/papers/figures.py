@@ -135,7 +135,7 @@ def draw_geometry(figure: Figure, done: Mapping[str, Finished], stem: Path) -> s
     from ..geometry import geometry
 
     named = [(label, place) for label, part in figure.parts.items() for place in done[part].folders]
-    geometry([place for _, place in named], stem, figure.splits[0], [label for label, _ in named])
+    geometry([place for _, place in named], stem, figure.splits[0], [label for label, _ in named], figure.points)
     return f"{stem}/"
 
 

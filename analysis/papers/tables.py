@@ -72,11 +72,28 @@ def write_table(plan: PaperPlan, name: str, found: Inventory, missing: Missing) 
     caption = marked_title(heading_line, list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
     rows = [table_row(table, row, done) for row in table.rows]
     gaps = [part for part, of_part in done.items() if len(of_part.results) < of_part.planned]
-    notes = [f"- {part}: {why_missing(plan, part, found, missing)}" for part in gaps]
+    notes = [f"- {part}: {why_missing(plan, part, found, missing)}" for part in gaps] + other_releases(plan, done)
     lines = [caption, "", render(rows, markdown=True), *[""] * bool(notes), *notes]
     write_text(found.folder / f"{name}.md", "\n".join(lines) + "\n")
     save_numbers(table, done, found.folder / f"{name}.csv")
     return "\n".join([caption, render(rows), *notes])
+
+
+def other_releases(plan: PaperPlan, done: Mapping[str, Finished]) -> list[str]:
+    """Return a note for each release of a corpus that is not the one which the paper's values are of."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    for part, of_part in done.items():
+        for result in (result for result in of_part.results if "DEMO" not in result["marks"]):
+            corpus = result["corpus"]
+            release = result.get("release", "unknown")
+            if corpus in plan.recipe.releases and release != plan.recipe.releases[corpus]:
+                parts.setdefault((corpus, release), []).append(part)
+    found = {key: "an unknown release" if key[1] == "unknown" else f"release {key[1]}" for key in parts}
+    return [
+        f"- {', '.join(dict.fromkeys(names))}: {found[corpus, release]} of {corpus}; "
+        f"the paper's values are of release {plan.recipe.releases[corpus]}, on other utterances"
+        for (corpus, release), names in parts.items()
+    ]
 
 
 def spread_of(plan: PaperPlan, table: Table) -> str:

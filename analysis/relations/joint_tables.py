@@ -93,10 +93,10 @@ def results_in(result: Mapping[str, Any], row: str) -> list[tuple[str, str, Mapp
 
 
 def column_of(plan: Scenario, name: str) -> Column:
-    """Return a task's column: the metric that chooses its step, on its corpus' test."""
+    """Return a task's column: the metric that it is reported by, on its corpus' test."""
     run = plan.config.tasks[name]
     question = load_task(run.task).question(run.expert)
-    return Column(name, run.select_by, get_reader(run.corpus.name).test, question.metrics[run.select_by], question)
+    return Column(name, run.reported, get_reader(run.corpus.name).test, question.metrics[run.reported], question)
 
 
 def rows_of(plan: Scenario) -> dict[str, str]:
@@ -111,15 +111,16 @@ def report_table(plan: Scenario, folder: Path) -> str:
     found = found_of(plan, folder)
     marked = " · ".join(found.marks)
     text = [marked] if marked else []
+    below = "\n".join([LEGEND, *departures_of(plan)])
     for kept in kept_by(plan):
         cells = [cells_of(found, row, label, kept) for row, label in rows_of(plan).items()]
         cells = [row for row in cells if any(value not in ("-", "X") for key, value in row.items() if key)]
         if not cells:
             continue
-        caption = {"last": "the last step (the paper)", "best": f"the best step by {plan.config.select}"}[kept]
+        which = {"last": "the last step (the paper)", "best": f"the best step by {plan.config.select}"}[kept]
         marked_up = [cells_of(found, row, label, kept, marked_up=True) for row, label in rows_of(plan).items()]
-        title = f"{f'{marked} · ' if marked else ''}Table 1, {caption}"
-        write_text(folder / f"table1-{kept}.md", f"{title}\n\n{render(marked_up, markdown=True)}\n\n{LEGEND}\n")
+        title = f"{f'{marked} · ' if marked else ''}Table 1, joint runs at {which}"
+        write_text(folder / f"table1-{kept}.md", f"{title}\n\n{render(marked_up, markdown=True)}\n\n{below}\n")
         text += ["", title, render(cells)]
     save_rows(plan, found, folder)
     choice = choices(plan, found)
@@ -135,6 +136,7 @@ def report_table(plan: Scenario, folder: Path) -> str:
         text += ["", relations_text(relations)]
     if plan.missing:
         text.append(f"missing tasks of the paper: {', '.join(plan.missing)}")
+    text += departures_of(plan)
     if found.missing:
         text.append(f"not finished: {', '.join(found.missing)}")
     return "\n".join(text)
@@ -145,7 +147,15 @@ def kept_by(plan: Scenario) -> tuple[str, ...]:
     return KEPT if plan.config.select == "gain" else KEPT[:1]
 
 
-LEGEND = "Bold: better than with all tasks; underlined: worse; X: left out."
+def departures_of(plan: Scenario) -> list[str]:
+    """Return what the plan does in another way than the paper, line by line."""
+    return [f"Not as in the paper: {line}" for line in plan.departures]
+
+
+LEGEND = (
+    "Bold: better than with all tasks; underlined: worse; X: left out. "
+    "(a) and (c) are runs of one task, each at its best step on dev whatever the title says of the joint runs."
+)
 
 
 def cells_of(found: Found, row: str, label: str, kept: str, *, marked_up: bool = False) -> dict[str, str]:

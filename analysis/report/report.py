@@ -185,7 +185,7 @@ def edge_cell(edge: Pair) -> str:
 def overview_rows(run: Run) -> Iterator[dict[str, object]]:
     """Return the lines of a run in the table of all runs: one for each of its tasks."""
     for task, content in run.first.items():
-        metric, found = content.get("select_by", ""), content.get("scores")
+        metric, found = content.get("report_by") or content.get("select_by", ""), content.get("scores")
         known = {key: content[key] for key in ("upstream", "corpus", "fold", "seed") if content.get(key) is not None}
         marked = {"marks": " ".join(run.marks)} if run.marks else {}
         values = by_split(found, metric) if isinstance(found, Mapping) else {}

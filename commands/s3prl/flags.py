@@ -170,7 +170,12 @@ TABLE = (
         refused=True,
         is_switch=True,
     ),
-    Flag("-f", "--upstream_trainable", "the same: finetune; convolutions stay frozen, as in s3prl", is_switch=True),
+    Flag(
+        "-f",
+        "--upstream_trainable",
+        "the same; convolutions stay frozen as there, without `-o upstream.front_end=trained`",
+        is_switch=True,
+    ),
     Flag(
         "-s", "--upstream_feature_selection", "hidden_states or last_hidden_state; `hidden_state_3` becomes `-l 3`", selection_of
     ),

@@ -26,6 +26,7 @@ SIZE, PIECES = f"{DATA}.train_batch_size", "config.runner.gradient_accumulate_st
 LEFT_OUT = (f"{DATA}.num_workers", f"{DATA}.pre_load", "config.runner.max_keep")
 OPTIMIZER = ("config.optimizer.name", "config.optimizer.torch_optim_name")
 WITH_TORCH = "TorchOptim"  # the first where the second one names it
+TORCH_DECAY = 0.01  # of torch's AdamW, where nobody says another; s3prl's own AdamW has 0
 ALL = (*KEYS, FOLD, SIZE, PIECES, *OPTIMIZER, *LEFT_OUT)
 
 
@@ -52,6 +53,8 @@ def translate_override(values: Sequence[str], others: Sequence[str]) -> tuple[li
     options = [f"{KEYS[key]}={value}" for key, value in given.items() if key in KEYS]
     name = given.get("config.optimizer.torch_optim_name", given.get("config.optimizer.name", WITH_TORCH))
     options += [f"optimizer.name={name.lower()}"] if name != WITH_TORCH else []
+    if given.get(OPTIMIZER[1]) == "AdamW":
+        options.append(f"optimizer.weight_decay={TORCH_DECAY}")
     rate = given.get("config.optimizer.lr")
     if rate and {"-f", "--upstream_trainable"} & {*others, *flags}:
         options.append(f"optimizer.upstream_lr={rate}")  # s3prl has one rate for all

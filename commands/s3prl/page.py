@@ -24,7 +24,8 @@ def overrides_table() -> str:
     rows = {f"`{theirs}`": f"`{ours.replace('TASK', 'emotion')}`" for theirs, ours in override.KEYS.items()}
     rows[f"`{override.FOLD}`"] = "`-v`"
     rows[f"`{override.SIZE}` x `{override.PIECES}`"] = "`training.batch_size`, the product of both"
-    rows[", ".join(f"`{key}`" for key in override.OPTIMIZER)] = "`optimizer.name`"
+    decay = f"; torch's AdamW brings `optimizer.weight_decay={override.TORCH_DECAY}`, s3prl's own has none"
+    rows[", ".join(f"`{key}`" for key in override.OPTIMIZER)] = f"`optimizer.name`{decay}"
     rows[", ".join(f"`{key}`" for key in override.LEFT_OUT)] = "ignored: no score depends on it"
     return "\n".join(["| s3prl | Headwater |", "|---|---|", *(f"| {theirs} | {ours} |" for theirs, ours in rows.items())])
 

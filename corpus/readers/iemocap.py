@@ -15,6 +15,7 @@ from ..locate import find_inside, is_demo
 from .superb_order import DEV_HASHES, dev_hash, dev_ids, in_order
 
 PROTOCOLS = {"session5": 5, "speaker10": 10, "random10": 10, "superb": 5}
+SCALE = (1.0, 5.0)
 SPEAKERS = tuple(f"Ses{session:02d}{sex}" for session in range(1, 6) for sex in "FM")
 CODES = ("neu", "hap", "ang", "sad", "exc", "fru", "fea", "sur", "dis", "oth", "xxx")  # xxx: the raters did not agree
 _MERGE, _KEEP = {"exc": "hap"}, ("neu", "hap", "ang", "sad")
@@ -51,6 +52,7 @@ def read(
     turns = [turn for session in range(1, 6) for turn in _read_session(folder, session, strip_tags)]
     splits = _split(turns, protocol, number or 1)
     notes: tuple[str, ...] = ("speakers are in all splits: results flatter",) if protocol == "random10" else ()
+    notes += _stray(turns)
     if not is_demo(folder):
         notes += _compare(turns) + (_compare_dev(splits["dev"], number or 1) if protocol == "superb" else ())
     if improvised_only:  # after the split: the option takes turns away and moves none
@@ -63,7 +65,7 @@ def read(
         label_order={"emotion": CODES},
         label_defaults={"emotion": FOUR_CLASSES},
         notes=notes,
-        scale=(1.0, 5.0),
+        scale=SCALE,
     )
 
 
@@ -104,7 +106,17 @@ def _read_session(root: Path, session: int, strip_tags: bool) -> Iterator[Uttera
 def _labels(summary: re.Match[str], name: re.Match[str]) -> dict[str, object]:
     labels: dict[str, object] = {"emotion": summary["code"], "sex": name["sex"], "improvised": name["act"] == "impro"}
     ratings = [float(rating) for rating in summary["ratings"].split(",")]
-    return {**labels, **dict(zip(("valence", "arousal", "dominance"), ratings, strict=True))}
+    rated = dict(zip(("valence", "arousal", "dominance"), ratings, strict=True))
+    return {**labels, **{name: rating for name, rating in rated.items() if SCALE[0] <= rating <= SCALE[1]}}
+
+
+def _stray(turns: Sequence[Utterance]) -> tuple[str, ...]:
+    """Return a note that counts the turns with a rating off the scale, which have no such rating."""
+    stray = [turn.id for turn in turns if not {"valence", "arousal", "dominance"} <= turn.labels.keys()]
+    if not stray:
+        return ()
+    scale = f"{SCALE[0]:g} to {SCALE[1]:g}"
+    return (f"{len(stray)} turns have a rating outside of {scale}, which is left out (the first: {stray[0]})",)
 
 
 def _read_texts(path: Path) -> dict[str, str]:

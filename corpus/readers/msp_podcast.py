@@ -15,7 +15,7 @@ from ...core.errors import UserError
 from ..base import Corpus, Reader, Utterance, register_corpus
 from ..demo.msp_podcast import make_demo
 from ..folds import Splits, check_fold, compare_counts
-from ..locate import find_inside
+from ..locate import find_inside, is_demo
 from ..tables import Row, read_table
 
 PROTOCOLS = {"official": 1}
@@ -85,6 +85,7 @@ def read(root: str | Path, *, protocol: str = "official", fold: int | None = Non
         label_order={"emotion": tuple(LETTERS)},
         label_defaults={"emotion": {"keep": list(EIGHT_CLASSES)}},
         notes=(*differing, *_notes(frozen, words, names, audio)),
+        release="" if is_demo(folder) else release_of({split: len(rows) for split, rows in frozen.items()}),
         scale=SCALE,
     )
 
@@ -274,6 +275,16 @@ def _counted(what: str, splits: Iterable[str], total: int) -> Iterator[str]:
     if counts:
         listed = ", ".join(f"{split} {count}" for split, count in counts.items())
         yield f"{what}: {counts.total()} of {total} utterances ({listed})"
+
+
+def release_of(counts: Mapping[str, int]) -> str:
+    """Return the release that has these very counts, or `unknown`."""
+    found = [
+        name
+        for name, expected in _RELEASES.items()
+        if counts == {split: count for split, count in expected.items() if split in counts or split != "test3"}
+    ]
+    return found[0] if found else "unknown"
 
 
 def _release(counts: Mapping[str, int]) -> Iterator[str]:

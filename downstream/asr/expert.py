@@ -15,8 +15,8 @@ from ...core.options import ABOVE_0, AT_LEAST_0, SHARE
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Output, Task
+from ..masks import Fill, MasksConfig, mask
 from . import question
-from .masks import Fill, mask_dimensions, mask_time
 from .recurrent import Recurrent, put_side_by_side
 from .spelling import BLANK, decode, encode, frames_needed
 
@@ -48,6 +48,7 @@ class Asr(Expert):
         super().__init__()
         self.vocabulary, self.spec, self.options = dict(vocabulary), spec, options
         self.characters = tuple(vocabulary["characters"])
+        self.masks = masks_of(options)
         self.projector = nn.Linear(spec.dim * options.downsample, options.projector_dim)
         self.recurrent = Recurrent(options.projector_dim, options.hidden_dim, options.layers, options.dropout)
         self.classifier = nn.Linear(self.recurrent.output_dim, 1 + len(self.characters))  # blank first
@@ -61,11 +62,8 @@ class Asr(Expert):
 
     def forward(self, frames: Mapping[str, Frames]) -> Output:
         """Return a logit for the blank and for each character, frame by frame: (batch, frame, character)."""
-        audio, options = frames["audio"], self.options
-        if self.training and options.spec_augment:
-            audio = mask_time(audio, options.time_masks, options.time_width, options.mask_fill)
-            audio = mask_dimensions(audio, options.dim_masks, options.dim_width, options.mask_fill)
-        audio = put_side_by_side(audio, options.downsample)
+        audio = mask(frames["audio"], self.masks) if self.training else frames["audio"]
+        audio = put_side_by_side(audio, self.options.downsample)
         hidden = self.recurrent(self.projector(audio.values), audio.lengths)
         return Output(self.classifier(hidden), audio.lengths)
 
@@ -97,6 +95,13 @@ class Asr(Expert):
         """Return the text that the best character of each frame spells."""
         best = output.values.detach().argmax(dim=2).cpu().tolist()
         return tuple(decode(self.characters, row[:length]) for row, length in zip(best, output.lengths, strict=True))
+
+
+def masks_of(options: AsrConfig) -> MasksConfig:
+    """Return the masks of this task alone: a time warp is in the `masks:` of a run."""
+    if not options.spec_augment:
+        return MasksConfig()
+    return MasksConfig(0, options.time_masks, options.time_width, options.dim_masks, options.dim_width, options.mask_fill)
 
 
 def build(options: AsrConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Asr:

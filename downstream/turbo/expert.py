@@ -23,7 +23,7 @@ from ..gather import gathered
 from ..heads import Pooled
 from ..load import load_question
 from .contrast import METHODS, TERMS, alike, info_nce, views_of
-from .geometry import geometry_of
+from .geometry import by_role, geometry_of
 
 ROLES = ("audio", "text")
 _LEAST_TEMPERATURE = 0.01  # of a learned one, as in CLIP
@@ -48,6 +48,7 @@ class TurboConfig:
     mask_same_label: bool = False  # nor is one of the same class
     classify: Literal["first", "both"] = "first"  # which view the cross entropy sees
     pooling: Literal["mean", "attentive"] = "mean"  # over frames and tokens
+    text_pooling: Literal["mean", "attentive", "cls"] | None = None  # cls: the first token, BERT's [CLS]; None: as pooling
     joint: bool = True  # False: no joint space, encoder outputs are put together as they are (the paper's vanilla)
     joint_dim: Annotated[int, ABOVE_0] = 768
     dropout: Annotated[float, SHARE] = 0.2  # behind the layer into the joint space
@@ -66,14 +67,16 @@ class Turbo(Expert):
         self.terms = terms_of(options)
         self.views = views_of(self.terms)
         self.loss_needs = "whole_batch" if self.terms else "piece"
-        self.pooled = nn.ModuleDict({role: Pooled(dims[role], pooling=options.pooling) for role in ROLES})
+        pooling = {"audio": options.pooling, "text": options.text_pooling or options.pooling}
+        pooled = {role: Pooled(dims[role], pooling=pooling[role]) for role in ROLES}
+        self.pooled = nn.ModuleDict(pooled)
         size = {role: options.joint_dim if options.joint else dims[role] for role in ROLES}
         self.joint = nn.ModuleDict(
             {role: nn.Linear(dims[role], size[role]) if options.joint else nn.Identity() for role in ROLES}
         )
         self.dropout = nn.Dropout(options.dropout)
         self.split_at = size["audio"]
-        self.pools = dict.fromkeys(ROLES, "mean" if options.pooling == "mean" else None)
+        self.pools = {role: branch.pools for role, branch in pooled.items()}
         self.answers = Classifier(vocabulary, nn.Identity(), sum(size.values()), options.class_weights)
         start = torch.tensor(math.log(1 / options.temperature))
         # without a term nothing would train it, and DDP would wait for its gradient
@@ -171,8 +174,7 @@ def question_of(options: TurboConfig) -> Question:
         found = base.details(vocabulary, outcome)
         if outcome.embeddings is None:
             return found
-        size = vocabulary["audio_dim"]
-        return {**found, **geometry_of(outcome.embeddings[:, :size], outcome.embeddings[:, size:])}
+        return {**found, **geometry_of(**by_role(vocabulary, outcome.embeddings))}
 
     return replace(base, details=details)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +36,12 @@ def uniformity(values: Tensor, t: float = 2.0) -> float:
         sums.append((-t * (2 - 2 * similarity)).masked_fill(~later, -torch.inf).logsumexp(dim=(0, 1)))
     pairs = len(rows) * (len(rows) - 1) / 2
     return float(torch.stack(sums).logsumexp(dim=0)) - math.log(pairs)
+
+
+def by_role(vocabulary: Mapping[str, Any], embeddings: Tensor) -> dict[str, Tensor]:
+    """Return a split's embeddings of audio and of text; nothing of a run without a joint space."""
+    size = vocabulary.get("audio_dim")
+    return {} if size is None else {"audio": embeddings[:, :size], "text": embeddings[:, size:]}
 
 
 def on_sphere(values: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
-from ...core.options import differences
+from ...core.options import differences, plain
 from ...core.run_folder import RunFolder
 from ...core.tensors import load_tensors
 from ...corpus.batch import Example
 from ...downstream.load import load_task
+from ...downstream.masks import MasksConfig
 from .schema import RunConfig, TaskConfig, batch_size_of, roles_of, section_of, to_mapping
 
-NO_NUMBER = ("reference", "folds", "stages", "store", "steps_from")  # no published value, no plan, no place
+NO_NUMBER = ("reference", "report_by", "folds", "stages", "store", "steps_from")  # nothing that is only shown, no plan, no place
 LOGGING = ("log_every", "save_every")  # of training
 
 _UPSTREAM = {"front_end": "frozen", "front_end_gradient": 1.0, "layerdrop": 0.0, "dropout_of": "all"}
@@ -26,8 +27,9 @@ ADDED: Mapping[str, Mapping[str, Any]] = {
     "training": {"eval_piece_size": None, "bucket_steps": None},
     "upstream": _UPSTREAM,
     "text_upstream": _UPSTREAM,
+    "masks": plain(MasksConfig()),
 }
-ADDED_TO_TASKS = {"modality_dropout": 0, "mask_fill": "mean"}  # the same in the tasks' own sections
+ADDED_TO_TASKS = {"modality_dropout": 0, "mask_fill": "mean", "text_pooling": None}  # the same in the tasks' own sections
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
@@ -40,6 +42,8 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     mapping = {key: value for key, value in mapping.items() if key not in unused}
     for part in (key for key in ADDED if key in mapping):
         mapping[part] = without_idle(mapping[part], ADDED[part])
+    if not mapping["masks"]:  # a section that came later
+        del mapping["masks"]
     if config.solver == "exact":  # which neither draws nor steps
         mapping = {key: value for key, value in mapping.items() if key not in ("optimizer", "seed")}
         mapping["training"] = {"precision": config.training.precision}
@@ -67,6 +71,7 @@ def task_identity(config: RunConfig, task: TaskConfig) -> dict[str, Any]:
         corpus["transcripts"] = Path(corpus["transcripts"]).name
     corpus["options"] = {key: value for key, value in corpus["options"].items() if key != "audio_root"}
     own = without_idle(mapping[task.task], ADDED_TO_TASKS)
+    del mapping["report_by"]  # chooses what a table shows
     return {**mapping, "corpus": corpus, "init_head": task.init_head and Path(task.init_head).name, task.task: own}
 
 

@@ -164,6 +164,8 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
     select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
     if select_by not in question.metrics:
         errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
+    if config.report_by and config.report_by not in question.metrics:
+        errors.append(f"Expected 'report_by' to be one of {', '.join(question.metrics)}, found {config.report_by!r}.")
     return replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
 
 
@@ -224,6 +226,8 @@ def idle_options(config: RunConfig) -> list[str]:
     if not there:  # reported where it is used
         return []
     idle = []
+    if config.masks.is_on and "audio" not in there:
+        idle.append("Expected -u beside 'masks', which are over the frames of audio, found a run without. Leave them out.")
     for name, section in sections.items():
         keys = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
         if not section.name and keys:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ...core.options import ABOVE_0, AT_LEAST_0, SEED, plain
 from ...downstream.labels import LabelsConfig
+from ...downstream.masks import MasksConfig
 from ...training.balance import BalanceConfig
 from ...training.config import OptimizerConfig, TrainingConfig
 from ...training.sampling import SamplingConfig
@@ -73,10 +74,16 @@ class TaskConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     expert: Any = None  # the task's own section, spelled with the task's name in yaml
-    select_by: str = ""  # "": the corpus' usual metric
+    select_by: str = ""  # the metric that chooses the best step; "": the corpus' usual one
+    report_by: str = ""  # the metric that a table of several tasks shows; "": select_by
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
     roles: list[Modality] = field(default_factory=list)  # which of the run's upstreams the task uses; []: all of them
     batch_size: Annotated[int, ABOVE_0] | None = None  # None: training.batch_size
+
+    @property
+    def reported(self) -> str:
+        """The metric that stands in a table for this task."""
+        return self.report_by or self.select_by
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class RunConfig:
     solver: Literal["adam", "exact", "auto"] = "adam"
     exact: ExactConfig = field(default_factory=ExactConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    masks: MasksConfig = field(default_factory=MasksConfig)  # SpecAugment on the features of every task
     shared_weights: bool = False  # one weighted sum for all tasks (the paper's) instead of one each
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
@@ -125,7 +133,8 @@ class RunConfig:
         return replace(self, tasks={task.task: task})
 
 
-TASK_KEYS = ("corpus", "labels", "select_by", "init_head")  # of a task in either spelling, beside the task's own section
+# of a task in either spelling, beside the task's own section
+TASK_KEYS = ("corpus", "labels", "select_by", "report_by", "init_head")
 ONE_ONLY = ("reference",)  # of a recipe of one task
 SEVERAL_ONLY = ("tasks", "shared_weights", "sampling", "balance", "select", "baselines")  # of a recipe of several
 # the words that a recipe has for itself: no task may be called so

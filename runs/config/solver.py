@@ -68,8 +68,7 @@ def only_adam(layer: Mapping[str, Any], task: Task) -> Iterator[str]:
             yield f"{section}.trainable"
         if of_section.get("padding", "exact") != "exact":
             yield f"{section}.padding"
-    if layer.get("init_head"):
-        yield "init_head"
+    yield from (key for key in ("init_head", "masks") if layer.get(key))
     own = layer.get(task.name)
     for key, value in (own if isinstance(own, Mapping) else {}).items():
         if key in task.linear and value != task.linear[key] and not (key == "pooling" and value in STATISTICS):

@@ -78,7 +78,9 @@ TRANSLATED = {
     ),
     "-o config.downstream_expert.modelrc.projector_dim=64 -d speech_commands": "-d ks -o ks.projector_dim=64",
     "-o config.downstream_expert.datarc.root=/data/IEMOCAP": "-o corpus.data=/data/IEMOCAP",
-    "-o config.optimizer.name=TorchOptim,,config.optimizer.torch_optim_name=AdamW": "-o optimizer.name=adamw",
+    "-o config.optimizer.name=TorchOptim,,config.optimizer.torch_optim_name=AdamW": (
+        "-o optimizer.name=adamw optimizer.weight_decay=0.01"
+    ),
     "-o config.optimizer.name=AdamW,,config.downstream_expert.datarc.num_workers=8": "-o optimizer.name=adamw",
     "-o config.runner.total_steps=10 training.patience=3": "-o training.steps=10 training.patience=3",
     "-oconfig.optimizer.lr=1 -u fbank": "-u fbank -o optimizer.lr=1",

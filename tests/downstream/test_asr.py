@@ -14,7 +14,8 @@ import torch
 from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Batch, Example
-from headwater.downstream.asr import masks, question
+from headwater.downstream import masks
+from headwater.downstream.asr import question
 from headwater.downstream.asr.expert import TASK, Asr, AsrConfig
 from headwater.downstream.asr.spelling import count_errors, decode, encode, error_rates, frames_needed, plain_text
 from headwater.downstream.base import Outcome, Output

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from headwater.analysis.geometry import directions
+from headwater.analysis.geometry import Space, directions, points_of
 from headwater.commands import plot
 from headwater.core.errors import UserError
 from headwater.core.files import write_json
@@ -189,3 +189,12 @@ def test_what_cannot_be_drawn_is_reported_in_one_line(mistake: str, plan: Path, 
 def test_a_run_without_a_joint_space_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a run with a joint space \(-d turbo\) in '.*finished', found one without embeddings"):
         plot.plot_geometry([str(finished), "--out", str(tmp_path / "out")])
+
+
+def test_a_point_of_a_seed_is_the_mean_of_its_folds(tmp_path: Path) -> None:
+    spaces = [Space(tmp_path, "turbo", rows(50, 8, seed), rows(50, 8, seed + 9), (), seed % 2) for seed in range(4)]
+    points = points_of(spaces)
+    assert len(points) == 2
+    for seed, point in enumerate(points):
+        expected = sum(spaces[fold].measures["alignment"] for fold in (seed, seed + 2)) / 2
+        assert point["alignment"] == pytest.approx(expected)

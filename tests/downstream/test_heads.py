@@ -83,7 +83,9 @@ def test_the_mean_alone_gives_the_same_predictions_and_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"activation": "relu"}, {"dropout": 0.1}, {"pooling": "avgmax"}, {"pooling": "attentive"}], ids=str
+    "options",
+    [{"activation": "relu"}, {"dropout": 0.1}, {"pooling": "avgmax"}, {"pooling": "attentive"}, {"pooling": "cls"}],
+    ids=str,
 )
 def test_a_head_that_needs_every_frame_refuses_the_mean(options: dict[str, object]) -> None:
     head = build(**options).eval()
@@ -148,7 +150,8 @@ def test_bfloat16_autocast_stays_close() -> None:
     [
         (
             {"pooling": "maen"},
-            "Expected pooling to be one of mean, avgmax, avgmax_mean, avgmax_sum, attentive, found 'maen'. Did you mean 'mean'?",
+            "Expected pooling to be one of mean, avgmax, avgmax_mean, avgmax_sum, attentive, cls, found 'maen'. "
+            "Did you mean 'mean'?",
         ),
         ({"activation": "rellu"}, "Expected activation to be one of none, relu, tanh, gelu, found 'rellu'. Did you mean 'relu'?"),
     ],

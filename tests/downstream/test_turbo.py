@@ -286,3 +286,12 @@ def test_terms_are_between_views_of_the_same_utterances() -> None:
     assert output.embeddings is not None
     first, second = output.embeddings.split(4)
     torch.testing.assert_close(expert.contrast(output, batch_of()), info_nce(first[:, :8], second[:, 8:], 0.3))
+
+
+def test_a_text_may_be_its_first_token_alone_while_audio_is_a_mean() -> None:
+    expert = make(text_pooling="cls", method="vanilla", joint=False).eval()
+    assert expert.pools == {"audio": "mean", "text": None}
+    frames = frames_of()
+    together = expert(frames).embeddings
+    torch.testing.assert_close(together[:, expert.split_at :], frames["text"].values[:, 0])
+    torch.testing.assert_close(together[0, : expert.split_at], frames["audio"].values[0].mean(dim=0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from processes import start
 
 from headwater.commands import mtl
 from headwater.core.errors import UserError
-from headwater.core.options import merge
+from headwater.core.options import merge, read_yaml
 from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
+from headwater.downstream.masks import MasksConfig
 from headwater.plans.execute import Part, located
 from headwater.plans.scenario import Scenario, plan_scenario
 from headwater.runs.config.identity import identity_of
+from headwater.runs.config.recipes import find_recipe, task_default
+from headwater.runs.config.resolve import resolve
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.load import load_upstream
 
@@ -256,3 +260,42 @@ def test_an_untrained_plan_is_marked_in_its_tables(done: Path) -> None:
 def test_seeds_are_no_part_of_a_plans_folder(rated: Path) -> None:
     one, two = (plan_scenario(values_of(rated), "all", seeds).config for seeds in ([1], [1, 2]))
     assert identity_of(one) == identity_of(two)
+
+
+BENCHMARK = {"asr": "wer", "ks": "ua", "sid": "acc", "emotion": "wa"}  # task of mtl/paper -> what chooses its step in superb/
+
+
+@pytest.mark.parametrize("task", BENCHMARK)
+def test_the_papers_single_runs_are_superbs_own_experiments(task: str) -> None:
+    parts = plan_scenario(read_yaml(find_recipe("mtl/paper")), "single", [1]).parts
+    config = next(part.config for part in parts if part.config.only.task == task)
+    layers = [task_default(task), read_yaml(find_recipe(f"superb/{task}")), {"upstream": {"name": "hubert"}}]  # -c superb/TASK
+    alone = resolve(layers)
+    # a published value and the list of folds are the plan's: emotion is fold 1 of five, as in the paper
+    assert replace(alone, reference=[], folds=[]) == config
+    assert (config.upstream.padding, config.upstream.trainable) == ("exact" if task == "asr" else "s3prl", False)
+    assert config.only.select_by == BENCHMARK[task]
+    assert config.only.reported == ("acc" if task == "ks" else BENCHMARK[task])
+    assert not config.masks.is_on
+
+
+def test_the_paper_masks_the_features_of_joint_runs_and_transfers() -> None:
+    parts = plan_scenario(read_yaml(find_recipe("mtl/paper")), "paper", [1]).parts
+    there = {part.name.split("-")[0].split("/")[0]: part.config for part in parts}
+    expected = MasksConfig(time_warp=5, time_masks=2, time_width=39, dim_masks=4, dim_width=49, fill="zero")
+    assert {kind: config.masks for kind, config in there.items() if kind != "single"} == dict.fromkeys(
+        ("all", "without", "transfer"), expected
+    )
+    for config in (part.config for part in parts if not part.name.startswith("single")):
+        sections = [section.expert for section in config.tasks.values() if section.task == "asr"]
+        assert all(section.zero_infinity and not section.spec_augment for section in sections)  # masked once
+
+
+def test_a_kinds_own_options_stand_above_the_benchmarks() -> None:
+    tasks = {"ks": {"batch_size": 2}, "sid": {"batch_size": 2}}
+    single = {"recipe": "superb", "training": {"steps": 7}, "tasks": {"ks": {"ks": {"projector_dim": 8}}}}
+    values = {"upstream": {"name": "test_hubert", "trainable": True, "dropout": 0.3}, "tasks": tasks, "single": single}
+    ks, sid = (part.config for part in plan_scenario(values, "single", [1]).parts)
+    assert (ks.training.steps, ks.training.eval_every, ks.only.expert.projector_dim) == (7, 5000, 8)
+    assert (sid.training.eval_piece_size, sid.only.expert.projector_dim) == (1, 256)
+    assert (ks.upstream.name, ks.upstream.trainable, ks.upstream.dropout) == ("test_hubert", False, None)

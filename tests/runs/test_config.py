@@ -156,3 +156,21 @@ def test_an_option_of_an_upstream_that_is_not_there_is_refused(option: str) -> N
         resolve([{**TASK, "upstream": {}}, report])
     assert f"Expected -u beside 'upstream.{key}'" in str(caught.value)
     assert f"-o text_upstream.{key}=" in str(caught.value)
+
+
+def test_masks_and_a_reporting_metric_leave_the_identity_of_earlier_runs() -> None:
+    before = identity_of(resolve([TASK]))
+    assert "masks" not in before
+    assert identity_of(resolve([TASK, {"report_by": "wa"}])) == before  # it chooses what a table shows
+    assert identity_of(resolve([TASK, {"masks": {"time_masks": 2}}]))["masks"] == {"time_masks": 2}
+
+
+def test_a_metric_to_report_by_is_one_of_the_task() -> None:
+    with pytest.raises(UserError, match="'report_by' to be one of wa, ua, macro_f1, found 'wer'"):
+        override("report_by=wer")
+
+
+def test_masks_without_audio_are_refused() -> None:
+    texts = {"upstream": {}, "text_upstream": {"name": "hashed_words"}, "masks": {"dim_masks": 1}}
+    with pytest.raises(UserError, match="Expected -u beside 'masks', which are over the frames of audio"):
+        resolve([{**TASK, **texts}])

@@ -501,3 +501,13 @@ def test_a_task_that_draws_crops_gets_as_many_fixed_ones_as_the_store_keeps(tone
     assert any("3 fixed stretches" in note for note in setup.notes)
     open_ended = replace(task, crops={})
     assert len({drawn_of(open_ended, train[0], place, 1, 0).utterance.start for place in range(40)}) > 30
+
+
+def test_masks_are_over_frames_so_that_no_means_are_stored_and_a_note_says_so(voices: Path, tmp_path: Path) -> None:
+    config = configured(voices, {"masks": {"time_masks": 2, "time_width": 9, "dim_masks": 1, "fill": "zero"}})
+    run_with_store(config, tmp_path / "run", "on")
+    assert features_of(tmp_path / "run") == "frames, float32"
+    notes = json.loads((tmp_path / "run" / "result.json").read_text())["notes"]
+    assert any("the store keeps frames, though this head needs their means alone: masks" in note for note in notes)
+    run_with_store(configured(voices), tmp_path / "without", "on")
+    assert not np.allclose(losses(tmp_path / "run")[0], losses(tmp_path / "without")[0], atol=1e-3)

@@ -87,7 +87,8 @@ class HubertFamily(Upstream):
             hidden = self._replace(hidden, masked.to(hidden.device).repeat(len(hidden) // len(masked), 1))
         if self.spec_augment and self.training:
             hidden = self._augment(hidden, attended)
-        values = self._encode(hidden, mask_if_padded(attended, hidden.shape[1], hidden.device), last=max(wanted))
+        valid = mask_if_padded(attended, hidden.shape[1], hidden.device)
+        values = self._encode(hidden, valid, last=max(wanted), views=copies)
         return Layers([values[index] for index in wanted], lengths)
 
     def front_end(self) -> list[nn.Module]:
@@ -142,7 +143,7 @@ class HubertFamily(Upstream):
             features.register_hook(lambda gradient: gradient * self._front_end_gradient)
         return features, lengths
 
-    def _encode(self, hidden: Tensor, valid: Tensor | None, *, last: int) -> list[Tensor]:
+    def _encode(self, hidden: Tensor, valid: Tensor | None, *, last: int, views: int) -> list[Tensor]:
         """Return the layers up to the last one named, running no block behind it."""
         encoder = self.model.encoder
         hidden = zero_padding(hidden, valid)
@@ -153,18 +154,25 @@ class HubertFamily(Upstream):
         position_bias: dict[str, Tensor] = {}  # WavLM: the first block makes it for all
         for index, block in enumerate(encoder.layers[:last]):
             # the first block is never skipped: WavLM's makes the position bias of all
-            if self.training and self._layerdrop and index and torch.rand(()).item() < self._layerdrop:
+            kept = self._kept(views) if index else [True] * views
+            if not any(kept):
                 values.append(hidden)
                 continue
             output = run_block(block, hidden, self.recomputes, attention_mask=mask, **position_bias)
             if isinstance(output, tuple):
-                hidden, position_bias = output[0], {"position_bias": output[1]}
-            else:
-                hidden = output
+                output, position_bias = output[0], {"position_bias": output[1]}
+            rows = zip(output.chunk(views), hidden.chunk(views), kept, strict=True)
+            hidden = output if all(kept) else torch.cat([after if keep else before for after, before, keep in rows])
             values.append(hidden)
         if self.stable and len(values) == self.spec.num_layers:
             values[-1] = encoder.layer_norm(values[-1])
         return values
+
+    def _kept(self, views: int) -> list[bool]:
+        """Return which views go through a block: each draws for itself, as it would in a pass of its own."""
+        if not (self.training and self._layerdrop):
+            return [True] * views
+        return [torch.rand(()).item() >= self._layerdrop for _ in range(views)]
 
     def _replace(self, hidden: Tensor, masked: Tensor) -> Tensor:
         """Return the frames (batch, frame, dim) with the model's mask embedding where masked (batch, frame)."""

@@ -84,7 +84,7 @@ class WhisperEncoder(Upstream):
         split = [list(row[:length].split(self.extractor.n_samples)) for row, length in zip(waveforms, lengths, strict=True)]
         return [window for windows in split for window in windows], [len(windows) for windows in split]
 
-    @torch.no_grad()  # the front end is frozen in every protocol
+    @torch.no_grad()  # the front end stays frozen: this family has no option `front_end`
     def _features(self, windows: Sequence[Tensor]) -> Tensor:
         """Return the convolutions' output (window, frame, dim) of every window, padded to 30 s."""
         device = windows[0].device

@@ -303,3 +303,22 @@ def test_nothing_is_gained_over_a_base_of_zero_or_less(base: float, tmp_path: Pa
     reason = draw_gain(figure, done, tmp_path / "fig3")
     assert reason == f"{tmp_path / 'fig3.png'}; no gain for first (test): ua of 'without' is {base:.3f}"
     assert [row["group"] for row in rows_of(tmp_path / "fig3.csv")] == ["second"]
+
+
+def test_a_release_that_is_not_the_papers_is_named_under_the_table(done: Path, mapping: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_recipe({**mapping, "releases": {"manifest": "1.10"}})
+    shutil.copytree(done, tmp_path / "out")
+    for part, release in (("one", "1.10"), ("two", "1.11")):
+        for file in (tmp_path / "out" / part).rglob("result.json"):
+            file.write_text(json.dumps({**json.loads(file.read_text()), "release": release}))
+    note = "- two: release 1.11 of manifest; the paper's values are of release 1.10, on other utterances"
+    for text in (
+        write_table(plan, "table1", find_runs(plan, tmp_path / "out"), {}),
+        (tmp_path / "out" / "table1.md").read_text(),
+    ):
+        assert text.count(note) == 1
+        assert "- one: release" not in text
+    unknown = write_table(plan, "table1", find_runs(plan, done), {})  # results of before releases were known
+    assert "- one, two: an unknown release of manifest; the paper's values are of release 1.10" in unknown
+    mark(tmp_path / "out" / "two", ["DEMO"])
+    assert "release 1.11" not in write_table(plan, "table1", find_runs(plan, tmp_path / "out"), {})

@@ -133,3 +133,20 @@ def test_without_the_joint_run_there_are_no_relations(rated: Path, tmp_path: Pat
     report_table(plan, tmp_path)
     assert not (tmp_path / "relations.json").exists()
     assert "**" not in (tmp_path / "table1-last.md").read_text().split("Bold:")[0]
+
+
+def test_a_task_is_reported_by_its_own_metric_and_what_departs_from_the_paper_stands_below(rated: Path, tmp_path: Path) -> None:
+    corpus = {"corpus": {"data": str(rated)}}
+    tasks: dict[str, Any] = {"emotion": {**corpus, "select_by": "ua", "report_by": "wa"}}
+    values = {"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks, "departures": ["another optimizer"]}
+    plan = plan_scenario(values, "single", [1])
+    (part,) = plan.parts
+    (tmp_path / part.name).mkdir(parents=True)
+    scores = {split: {"ua": 0.25, "wa": 0.75} for split in ("dev", "test")}
+    (tmp_path / part.name / "result.json").write_text(json.dumps({"marks": [], "scores": scores}))
+    printed, written = report_table(plan, tmp_path), (tmp_path / "table1-last.md").read_text()
+    for text in (printed, written):
+        assert "emotion wa↑" in text
+        assert "0.750" in text
+        assert "0.250" not in text
+        assert text.count("Not as in the paper: another optimizer") == 1

@@ -12,6 +12,7 @@ from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.readers import iemocap
 from headwater.corpus.readers.superb_order import DEV_HASHES, dev_hash, dev_ids, dialogs
+from headwater.downstream.avd.question import DIMENSIONS, ratings_of, scale_of
 
 CODES = ("neu", "hap", "exc", "ang", "sad", "fru", "xxx", "neu")
 
@@ -238,3 +239,15 @@ def test_superb_leaves_other_classes_in_train_and_says_what_differs(release: Pat
 
 def test_a_hash_of_ids_does_not_depend_on_their_order() -> None:
     assert dev_hash(["b", "a"]) == dev_hash(["a", "b"]) != dev_hash(["a", "c"])
+
+
+def test_one_stray_rating_is_left_out_and_counted(tmp_path: Path) -> None:
+    root = write_release(tmp_path / "IEMOCAP_full_release")
+    path = root / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
+    path.write_text(path.read_text().replace("[2.5000, 3.0000, 3.5000]", "[5.5000, 3.0000, 3.5000]", 1))
+    corpus = iemocap.read(root)
+    (stray,) = [row for row in rows(corpus) if "valence" not in row.labels]
+    assert stray.labels["arousal"] == 3.0
+    assert f"1 turns have a rating outside of 1 to 5, which is left out (the first: {stray.id})" in corpus.notes
+    assert scale_of(None, corpus, [row for row in rows(corpus) if ratings_of(row, DIMENSIONS)], DIMENSIONS) == (1.0, 5.0)
+    assert sum(ratings_of(row, DIMENSIONS) is None for row in rows(corpus)) == 1  # avd passes it over

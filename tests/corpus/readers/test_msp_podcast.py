@@ -348,3 +348,22 @@ def test_every_topic_can_be_talked_about() -> None:
     for topic, nouns in TOPICS.items():
         sentences = " ".join(graded_sentence(1, topic, generator) for _ in range(60))
         assert all(noun in sentences for noun in nouns)
+
+
+@pytest.mark.parametrize(
+    ("counts", "release"),
+    [
+        ({"train": 63076, "dev": 10999, "test1": 16903, "test2": 13289}, "1.10"),
+        ({"train": 84030, "dev": 19815, "test1": 30647, "test2": 14815, "test3": 2347}, "1.11"),
+        ({"train": 84030, "dev": 19815, "test1": 30647, "test2": 14815}, "1.11"),  # test3 has no labels: it may be left away
+        ({"train": 63075, "dev": 11000, "test1": 16903, "test2": 13289}, "unknown"),
+        ({"train": 63076}, "unknown"),
+    ],
+)
+def test_a_release_is_known_by_its_counts(counts: dict[str, int], release: str) -> None:
+    assert msp_podcast.release_of(counts) == release
+
+
+def test_a_corpus_says_which_release_it_is_and_its_miniature_is_none(tmp_path: Path) -> None:
+    assert msp_podcast.read(write_release(tmp_path / "real")).release == "unknown"
+    assert msp_podcast.read(demo_root(get_reader("msp_podcast"), scale=0.05)).release == ""

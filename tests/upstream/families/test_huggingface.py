@@ -146,6 +146,19 @@ def test_layerdrop_skips_blocks_in_training_and_every_layer_is_still_there(name:
     assert not torch.equal(dropped.values[-1], quiet.values[-1])
 
 
+@pytest.mark.parametrize("name", WAVEFORM_MODELS)
+def test_each_view_skips_blocks_of_its_own(name: str, speechlike: Any) -> None:
+    upstream, differs = load_upstream(UpstreamConfig(name=name, dropout=0.0, layerdrop=0.5)).train(), []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            layers = upstream(speechlike(4000, 3000), views=2)
+        first, second = layers.values[-1].chunk(2)
+        differs.append(not torch.allclose(first, second, atol=1e-6))
+    assert True in differs  # without dropout nothing else could make a difference
+    assert False in differs
+
+
 def test_layerdrop_null_is_what_the_checkpoint_was_trained_with(tmp_path: Path) -> None:
     folder = save("test_hubert", tmp_path)
     layerdrops = [load_upstream(UpstreamConfig(name=str(folder), layerdrop=share))._layerdrop for share in (None, 0.0, 0.2)]
