@@ -145,7 +145,7 @@ def build_classifier(
 
 
 def usual_pooling(spec: UpstreamSpec) -> str:
-    """Return the statistics that a linear head gets: of learned layers the mean, of spectra more, since nothing mixed their frames.
+    """Return the statistics that a linear head gets: of learned layers the mean, of spectra more.
 
     Frames with mean zero have a fixed deviation too: of them the maximum says something.
     """

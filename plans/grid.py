@@ -46,7 +46,7 @@ def expand(
     refuse_no_choice(config, len(settings) * len(layers))
     if config.solver == "exact" and len(seeds) > 1:
         raise UserError(
-            f"Expected one seed for solver=exact, which draws nothing, so that every seed gives the same numbers, found {len(seeds)}. "
+            f"Expected one seed for solver=exact, found {len(seeds)}: nothing is drawn, every seed gives the same numbers. "
             "Leave out --seeds, or add -o solver=adam."
         )
     parts: list[Part] = []

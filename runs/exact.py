@@ -17,7 +17,7 @@ from ..downstream.base import Outcome, Output
 from ..training.config import TrainingConfig
 from ..training.exact.losses import Loss, Multinomial, Squares
 from ..training.exact.mixture import Heads
-from ..training.exact.probe import Fitted, Solution, Split, solve_probe
+from ..training.exact.probe import Solution, Split, solve_probe
 from ..training.loop import ahead, outcome_of, refuse_no_numbers
 from ..training.model import Model
 from ..training.step import TaskData
@@ -84,18 +84,14 @@ def solve(
     kept, gain = spread(solution.kept.heads, dev, config.gain)
     put(model, task, kept, standards)
     splits = {name: rows for name, rows in task.splits.items() if name != "train" and rows and dev is not None}
-    gathered = {name: dev if name == "dev" else gather.split(rows, standards) for name, rows in splits.items()}
-    alone = {
-        role: [
-            {
-                name: outcome_of_layer(task, splits[name], found.only(role, layer), spread(fitted.heads, dev.only(role, layer))[0])
-                for name, found in gathered.items()
-            }
-            for layer, fitted in enumerate(of_role)
-        ]
-        for role, of_role in solution.alone.items()
-        if dev is not None
-    }
+    gathered = {name: gather.split(rows, standards) for name, rows in splits.items()}
+    alone: dict[str, list[dict[str, Outcome]]] = {}
+    for role, of_role in solution.alone.items() if dev is not None else ():
+        alone[role] = []
+        for layer, fitted in enumerate(of_role):
+            heads, _ = spread(fitted.heads, gathered["dev"].only(role, layer))
+            parts = {name: found.only(role, layer) for name, found in gathered.items()}
+            alone[role].append({name: outcome_of_layer(task, splits[name], part, heads) for name, part in parts.items()})
     judged = f"dev and {PARTS} parts of train, each left out in turn" if by_parts else "dev"
     return Solved(solution, gain, judged if dev_rows else "an earlier run", alone)
 
@@ -244,7 +240,7 @@ def spread(heads: Heads, dev: Split | None, gain: Sequence[float] | None = None)
 
     Least squares draw ratings towards their mean, which concordance counts as disagreement.
     """
-    if dev is None and gain is None or dev is not None and not isinstance(dev.loss, Squares):
+    if (dev is None and gain is None) or (dev is not None and not isinstance(dev.loss, Squares)):
         return heads, ()
     if gain is None:
         assert dev is not None, "without dev, the gain is given"

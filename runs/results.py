@@ -30,7 +30,6 @@ from ..downstream.base import Outcome, Question, Tables
 from ..downstream.tables import join_tables
 from ..training.step import TaskData
 
-
 MOST_SCORES = 2**26  # of all layers of a split that are kept
 
 

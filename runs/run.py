@@ -195,7 +195,7 @@ def finish_exact(folder: Path, setup: RunSetup, accelerator: Accelerator, runtim
     [task] = setup.tasks.values()
     began = time.monotonic()
     model.to(accelerator.device)
-    with solving(runtime, accelerator) as show:
+    with solving(accelerator) as show:
         solved = solve(model, task, config.exact, config.training, accelerator, show)
     progress = Progress(seconds=time.monotonic() - began)
     save(RunFolder(folder).best, setup, progress, accelerator)
@@ -213,7 +213,7 @@ def finish_exact(folder: Path, setup: RunSetup, accelerator: Accelerator, runtim
 
 
 @contextmanager
-def solving(runtime: Runtime, accelerator: Accelerator) -> Iterator[Callable[[str], None]]:
+def solving(accelerator: Accelerator) -> Iterator[Callable[[str], None]]:
     """Give a function that shows which layer is being solved, on a terminal."""
     with tqdm(desc="solving", bar_format="{desc} {postfix}", leave=False, disable=not shows_progress(accelerator)) as bar:
         yield lambda what: bar.set_postfix_str(what)

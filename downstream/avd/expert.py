@@ -31,11 +31,15 @@ class AvdConfig:
         default_factory=lambda: ["arousal", "valence", "dominance"]
     )
     scale: list[float] | None = None  # lowest and highest rating; None: as the corpus says
-    pooling: Literal["avg+max", "mean", "mean+std", "mean+max", "attentive", "auto"] = "avg+max"  # the paper's; mean: the store needs one vector an utterance
+    pooling: Literal["avg+max", "mean", "mean+std", "mean+max", "attentive", "auto"] = (
+        "avg+max"  # the paper's; mean: the store needs one vector an utterance
+    )
     combine: Literal["mean", "sum", "concat"] = (
         "mean"  # of avg and max; the paper's dimensions say that they are not put side by side
     )
-    hidden_dim: Annotated[int, ABOVE_0] | None = 768  # None: one linear layer; the paper is silent; with 768 its table's parameter counts come out
+    hidden_dim: Annotated[int, ABOVE_0] | None = (
+        768  # None: one linear layer; the paper is silent; with 768 its table's parameter counts come out
+    )
     dropout: Annotated[float, SHARE] = 0.1
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
 

@@ -47,9 +47,15 @@ class ExactConfig:
     """The `exact:` section: how solver=exact computes a linear head. It has no learning rate, no steps and no seed."""
 
     penalty: Annotated[float, ABOVE_0] | None = None  # of the weights' squares; None: chosen on what is held out
-    evenness: Annotated[float, AT_LEAST_0] | None = None  # pull of the layers' mixture towards the even one; None: chosen likewise
-    judge: Literal["auto", "dev", "parts"] = "auto"  # what chooses: dev, dev and parts of train in turn; auto: dev if large enough
-    keep: str = "auto"  # what the run answers with: mixture, the number of a layer, or auto, whichever does best on what is held out
+    evenness: Annotated[float, AT_LEAST_0] | None = (
+        None  # pull of the layers' mixture towards the even one; None: chosen likewise
+    )
+    judge: Literal["auto", "dev", "parts"] = (
+        "auto"  # what chooses: dev, dev and parts of train in turn; auto: dev if large enough
+    )
+    keep: str = (
+        "auto"  # what the run answers with: mixture, the number of a layer, or auto, whichever does best on what is held out
+    )
     gain: list[float] | None = None  # by which ratings are spread; None: until they vary as those of dev do
     each_layer: bool = True  # a head on each layer alone, too
 

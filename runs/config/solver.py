@@ -1,4 +1,4 @@
-"""Which solver computes a run's head: exact where the task's head can be linear, adam where an option asks for what only it has."""
+"""Which solver computes a run's head: exact where it can be linear, adam where an option asks for what only adam has."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def refuse_no_exact(values: Mapping[str, Any], task: Task, of_adam: Sequence[str
     """Refuse solver=exact where there is nothing that it could solve."""
     if not task.linear:
         able = ", ".join(name for name in list_tasks() if load_task(name).linear)
-        raise UserError(
-            f"Expected a task with a linear head for solver=exact ({able}), found '{task.name}'. Leave it out, or use solver=adam."
-        )
+        raise UserError(f"Expected a task with a linear head for solver=exact ({able}), found '{task.name}'. Use solver=adam.")
     found = of_adam or [option for option in only_adam(values, task) if not option.startswith(("training.", "optimizer."))]
     if found:
         raise UserError(

@@ -34,7 +34,9 @@ def minimize(objective: Objective, start: Tensor, *, tolerance: float, most: int
     value, gradient = objective(place, everything)
     steps_before: list[Tensor] = []  # each (problem, parameter), newest last
     changes: list[Tensor] = []
-    stuck = torch.zeros(len(place), dtype=torch.bool, device=place.device)  # no step goes down any more: rounding is all that is left
+    stuck = torch.zeros(
+        len(place), dtype=torch.bool, device=place.device
+    )  # no step goes down any more: rounding is all that is left
     moving = everything[gradient.abs().amax(dim=1) > tolerance]
     step = 0
     while len(moving) and step < most:

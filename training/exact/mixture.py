@@ -69,7 +69,7 @@ def _mixed(values: Tensor, mixtures: Tensor) -> Tensor:
 
 
 class Conditioner:
-    """Turns weights so that the problem is round: the eigenvectors of the features' products, each stretched as the loss bends."""
+    """Turns weights so that the problem is round: along eigenvectors of the features' products, stretched as the loss bends."""
 
     def __init__(self, parts: Sequence[Tensor], dtype: torch.dtype) -> None:
         total, rows = torch.zeros((), dtype=dtype), 0
@@ -131,8 +131,7 @@ class Problem:
         search = _Search(self, self.example.new_tensor(list(penalties)), self.example.new_tensor(list(evenness)), weights)
         found = minimize(search.objective, search.start(start), tolerance=tolerance, most=MOST_STEPS)
         everything = torch.arange(len(found.parameters), device=found.parameters.device)
-        weights, bias, logits = search.parts(found.parameters, everything)
-        return Heads(weights, bias, logits, found.values, found.steps)
+        return Heads(*search.parts(found.parameters, everything), found.values, found.steps)
 
     def values_of(self, heads: Heads, penalties: Sequence[float], evenness: Sequence[float]) -> Tensor:
         """Return what is minimised, for heads as they are."""
@@ -150,9 +149,7 @@ class _Search:
         self.layers = {role: parts[0].shape[0] for role, parts in problem.blocks.items()}
         self.dims = {role: parts[0].shape[2] for role, parts in problem.blocks.items()}
         self.outputs = problem.loss.num_outputs
-        self.stretches = {
-            role: one.stretch(problem.loss.curvature, penalties) for role, one in problem.conditioners.items()
-        }
+        self.stretches = {role: one.stretch(problem.loss.curvature, penalties) for role, one in problem.conditioners.items()}
 
     def start(self, heads: Heads | None) -> Tensor:
         """Return the vectors of heads, or of none: no weights, even mixtures."""

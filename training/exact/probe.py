@@ -169,7 +169,7 @@ class Trial:
         for place, setting in enumerate(new):
             first = place * (1 + len(self.held_out))
             self.heads[setting] = found.take(range(first, first + 1 + len(self.held_out)))
-            rows = len(self.dev.loss.weights)
+            rows = float(len(self.dev.loss.weights))
             total = of_dev[first] * rows
             for number, held_out in enumerate(self.held_out):
                 count = float(held_out.sum())
@@ -266,7 +266,7 @@ def _best_corner(exact: Problem, train: Split, roles: Mapping[str, int], best: S
             heads = _started(alone, logits)
             values = exact.values_of(heads, [best[0]], [best[1]])
             found.append((float(values[0]), f"{role} layer {layer}", replace(heads, values=values)))
-    value, name, heads = min(found, key=lambda one: one[0])
+    _, name, heads = min(found, key=lambda one: one[0])
     return name, heads
 
 

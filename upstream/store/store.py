@@ -49,7 +49,7 @@ class Space:
     statistics: str = "mean"  # of pooled rows
 
     def described(self) -> dict[str, Any]:
-        """Return the fields that decide what the rows are; rows from before there were other statistics keep their place."""
+        """Return what decides the rows; means keep the place from before there were other statistics."""
         return {name: value for name, value in asdict(self).items() if (name, value) != ("statistics", "mean")}
 
     @property
@@ -73,13 +73,12 @@ def space_of(
     weights_hash: str | None = None,
 ) -> Space:
     """Return the space of an upstream as a run uses it: of statistics over time, or (None) of all frames."""
-    pooled = statistics is not None
     return Space(
         upstream=fingerprint(upstream, weights_hash),
         layers=tuple(layers),
         dim=upstream.spec.dim * STATISTICS[statistics or "mean"],
-        pooled=pooled,
-        normalized=pooled and config.normalize_layers,
+        pooled=statistics is not None,
+        normalized=statistics is not None and config.normalize_layers,
         padding=config.padding,
         normalize_waveform=config.normalize_waveform,
         attend=config.attend,
