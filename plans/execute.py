@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,7 +16,7 @@ import torch
 
 from ..core import process as children
 from ..core.errors import UserError
-from ..core.files import made, write_text
+from ..core.files import write_text
 from ..core.options import merge, write_yaml
 from ..core.run_folder import FolderInUse, RunFolder
 from ..core.trust import CHECKPOINTS
@@ -149,8 +148,8 @@ def in_processes(
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
     held: dict[str, float] = {}  # a part that another machine is at, which runs the same plan -> when to look again
-    with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as recipes:
-        pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, Path(recipes))
+    with RunFolder(folder).recipes() as recipes, children.lifeline() as line:
+        pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, recipes, line)
         try:
             while waiting or running:
                 waiting = [part for part in waiting if not has_lost_its_start(part, failed)]
@@ -172,6 +171,9 @@ def in_processes(
                         if part.name not in held:
                             print_progress(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
                         held[part.name] = time.monotonic() + SECONDS_TO_A_FREE_ONE
+        except KeyboardInterrupt:
+            line.cut()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
     return results, failed
@@ -246,8 +248,10 @@ def devices_of(device: str, jobs: int) -> list[str]:
     return [f"cuda:{job % count}" if count > 1 else device for job in range(jobs)]
 
 
-def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path) -> Callable[[Part], Result]:
-    """Return what runs one part in a process of its own."""
+def starter(
+    parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path, line: children.Lifeline
+) -> Callable[[Part], Result]:
+    """Return what runs one part in a process of its own, which ends with this one."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     free: SimpleQueue[str] = SimpleQueue()
     for device in devices_of(runtime.device, jobs):
@@ -278,9 +282,8 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
         flags += ["-v", str(part.fold)] if config.folds else []  # the recipe's folds are the plan's, of which this is one
         refuse_edited()
         command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
-        done = subprocess.run(
-            command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
-        )
+        environment = children.environment(**{"OMP_NUM_THREADS": threads, children.LIFELINE: "1"})
+        done = subprocess.run(command, env=environment, stdin=line.reading, capture_output=True, text=True, check=False)
         if done.returncode:
             there.refuse_in_use()  # another machine was quicker
             raise UserError(why_stopped(part.name, done.stderr, place))
