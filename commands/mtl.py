@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from argparse import SUPPRESS, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,11 @@ def make_parser(prog: str) -> Parser:
     add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
     help_text = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
     add("--by", metavar="LABEL,…", help=help_text)
-    add("--only", metavar="PART,…", help="train only these parts of the plan (or parts of these tasks), and what they start from")
+    help_text = (
+        "tasks: the plan of these tasks alone (as --tasks); parts (single-ks, all, without-ks, transfer-ks): only these runs of "
+        "the plan, and those that they start from"
+    )
+    add("--only", metavar="TASK,…", help=help_text)
     add("--plan", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
     add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")
@@ -94,7 +98,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     plan = plan_scenario(values, flags.scenario, seeds)
     refuse_typed_steps(flags, plan)
     folder = folder_of(flags, plan)
-    wanted = by_part(plan.only(split_words(flags.only)))
+    wanted = by_part(plan.only([name for name in split_words(flags.only) if name not in plan.tasks]))
     print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
@@ -160,7 +164,20 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
     values = merge(values, {"sampling": {"mode": flags.sampling}} if flags.sampling else {})
-    return with_heads(flags, with_corpora(flags, values))
+    return restricted(with_heads(flags, with_corpora(flags, values)), split_words(flags.only))
+
+
+def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
+    """Return the values for those of the tasks that --only names, as if there were no others; for all where it names none."""
+    chosen = {name for name in values["tasks"] if name in only} or {*values["tasks"]}
+
+    def of_chosen(section: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in section.items() if name in chosen}
+
+    kept = {key: of_chosen(values[key]) for key in ("tasks", "baselines") if values.get(key)}
+    if isinstance(weights := (values.get("balance") or {}).get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
+        kept["balance"] = {**values["balance"], "weights": of_chosen(weights)}
+    return values | kept
 
 
 def upstream_of(flags: Namespace) -> dict[str, Any]:

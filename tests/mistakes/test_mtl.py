@@ -55,7 +55,9 @@ MISTAKES_OF_FLAGS = {
     "a sampling nobody knows": (f"{GOOD} --sampling proportionally", "'sampling.mode'", "found 'proportionally'"),
     "data for nobody": (f"{GOOD} --data ks=tones", "found 'ks'", "The tasks are emotion, dsd"),
     "heads of a task that is not there": (f"{GOOD} --init-heads kws=run", "--init-heads, found 'kws'", "They are emotion, dsd"),
-    "a part that is not there": (f"{GOOD} --only without-dsd", "found 'without-dsd'", "There: all"),
+    "a part that is not there": (f"{GOOD} --only without-dsd", "found 'without-dsd'", "There: emotion, dsd, all"),
+    "a task of another plan": (f"{GOOD} --only emotion,dsd,ks", "tasks or parts of the plan after --only, found 'ks'"),
+    "the plan of one task": (f"{GOOD} --only dsd --scenario paper", "at least two tasks", "found one", "Add more to --tasks or --only"),
     "two folders": (f"{GOOD} -n a", "found both -n and -p", "Leave one out"),
     "no jobs": (f"{GOOD} --jobs 0", "--jobs of 1 or more, found 0"),
     "an option of a task that is not there": (
