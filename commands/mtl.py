@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from argparse import SUPPRESS, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -65,7 +65,7 @@ def make_parser(prog: str) -> Parser:
     help_text = "start heads from these single-task runs, or from those of the plan (`single`)"
     add("--init-heads", metavar="TASK=RUN,…", help=help_text)
     add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
-    help_text = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
+    help_text = "score each group of utterances too: device,lang (labels of the corpora, speaker or session)"
     add("--by", metavar="LABEL,…", help=help_text)
     help_text = (
         "tasks: the plan of these tasks alone (as --tasks); parts (single-ks, all, without-ks, transfer-ks): only these runs of "
@@ -78,7 +78,6 @@ def make_parser(prog: str) -> Parser:
     add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only plans and tables")
-    add("--one", action="store_true", help=SUPPRESS)  # a plan passes it: the recipe is one joint run, in the folder -p
     return parser
 
 
@@ -92,8 +91,6 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     refuse_jobs_in_a_launch(flags)
     values = values_of(flags)
-    if flags.one:
-        return run_one(flags, values)
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [int(values.get("seed", 1))]
     plan = plan_scenario(values, flags.scenario, seeds)
     refuse_typed_steps(flags, plan)
@@ -141,8 +138,6 @@ def values_of(flags: Namespace) -> dict[str, Any]:
 
     recipe = flags.config or ("mtl/demo" if flags.demo and (RECIPES / "mtl" / "demo.yaml").is_file() else None)
     values: dict[str, Any] = read_yaml(find_recipe(recipe)) if recipe else {}
-    if flags.one:
-        return values
     sections = values.get("tasks") or {}
     if isinstance(sections, list):  # of names
         sections = {str(name): {} for name in sections}
@@ -243,18 +238,6 @@ def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def run_one(flags: Namespace, values: dict[str, Any]) -> int:
-    """Run one joint run, as its recipe has it."""
-    from ..runs.config.resolve import resolve
-    from ..runs.run import run
-    from ..runs.runtime import Runtime
-
-    if not flags.expdir:
-        raise UserError("Expected a folder for --one, found none. Add -p DIR.")
-    run(resolve([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet, by=tuple(split_words(flags.by))))
-    return 0
-
-
 def by_part(runs: Sequence[Part]) -> dict[str, list[Part]]:
     """Return runs by the part of the plan that they are a seed of."""
     parts: dict[str, list[Part]] = {}
@@ -295,12 +278,18 @@ def folder_of(flags: Namespace, plan: Scenario) -> Path:
 
 
 def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
-    """Write and print the tables, the relations and the report."""
+    """Write and print the tables, the relations, the scores of groups and the report."""
     from ..analysis.relations.joint_tables import folders_of, report_table
     from ..analysis.report.report import report
+    from ..analysis.table import group_tables
+    from ..core.run_folder import RunFolder
 
     missing = (f"missing   {name}: {reason}" for name, reason in lacking.items())
     print_result("", report_table(plan, folder), *missing)
-    if folders_of(plan, folder):
+    finished = folders_of(plan, folder)
+    for place in finished:
+        lines = group_tables(RunFolder(place).read().result())
+        print_result(*[f"\n{place.relative_to(folder)}"] * bool(lines), *lines)
+    if finished:
         report([folder], folder / "report.html")
     print_result(f"written to {folder}")

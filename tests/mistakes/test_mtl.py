@@ -66,9 +66,7 @@ MISTAKES_OF_FLAGS = {
         "They are emotion, dsd",
     ),
     "an option of no task": (f"{GOOD} -o tasks.dsd.optimizer.lr=1", "Unknown option 'tasks.dsd.optimizer'", "A task has:"),
-    "gain over nobody": (f"{GOOD} --one -c gain.yaml", "baselines of all tasks for select=gain", "--scenario single first"),
     "a list of options": ("-c list.yaml -u fbank_no_cmvn -p mine", "a mapping 'tasks'", "Write `tasks: {ks: {}}`"),
-    "one run without a place": ("--one -c gain.yaml -o baselines.emotion=1", "Expected a folder for --one", "Add -p DIR"),
 }
 
 
@@ -78,9 +76,6 @@ def mtl_error_of(
 ) -> Callable[..., str]:
     """Type a mistake after `run_mtl.py`; one line comes back before anything is trained, and nothing is left behind."""
     assert (desk / "tones" / rated.name).is_file()
-    (desk / "gain.yaml").write_text(
-        "upstream: {name: fbank_no_cmvn}\nselect: gain\ntasks: {emotion: {corpus: {data: tones/rated.csv}}}\n"
-    )
     (desk / "list.yaml").write_text("tasks: {emotion: [1, 2]}\n")
     real = "headwater.runs.run.train"
 
