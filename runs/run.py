@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .log import logged, printing
+from .log import displayed, logged
 from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import RunSetup, describe, prepare
 from .results import environment
@@ -161,9 +160,10 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
     evaluate_now = partial(evaluate_task, ready, config.training, accelerator, runtime.by)
-    with logged(folder, progress, accelerator, model) as log:
+    with logged(folder, progress, accelerator, model) as log, displayed(log, setup, progress, accelerator, runtime) as display:
         hooks = Hooks(
-            log=log if sys.stderr.isatty() else printing(log, config, progress.step, partial(print_progress, runtime)),
+            log=display.log,
+            stepped=display.stepped,
             save_last=lambda now: save_last(folder, setup, optimizer, now, accelerator),
             save_best=lambda now: save(RunFolder(folder).best, setup, now, accelerator),
         )
