@@ -27,6 +27,7 @@ from .runtime import PlanPlace, Runtime, print_progress
 FIRST_SECONDS = 4.0  # until somebody wants to see that it works
 QUIET_SECONDS = 60.0  # between lines
 STEPS_TO_TIME = 3  # before a pace is believed
+EVALUATIONS_TO_JUDGE = 3  # before the last one says anything about more steps
 LONG_SECONDS = 3600.0  # of a run on a CPU: what would be quicker is said
 
 
@@ -168,6 +169,19 @@ class Display:
             self.bar.clear()
             print_progress(self.runtime, *lines)
             self.bar.refresh()
+
+
+def improving_notes(config: RunConfig, progress: Progress) -> list[str]:
+    """Return a note for each task whose last evaluation was its best: patience did not stop it, the steps did."""
+    training = config.training
+    if progress.step < training.steps or training.steps <= (EVALUATIONS_TO_JUDGE - 1) * training.eval_every:
+        return []
+    return [
+        f"{f'{name}: ' * config.is_joint}dev {config.tasks[name].select_by} was still improving at step {step}: more steps may "
+        "score higher"
+        for name, (step, _) in progress.bests.items()
+        if step == progress.step
+    ]
 
 
 def whole_plan(place: PlanPlace, steps: int, pace: float) -> str:

@@ -24,7 +24,7 @@ from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .log import displayed, logged
+from .log import displayed, improving_notes, logged
 from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import RunSetup, describe, prepare
 from .results import environment
@@ -179,7 +179,8 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     result = result_of(folder, setup, found, progress, accelerator.device)
     if accelerator.is_main_process:
         write_all(folder, setup, found, result)
-        print_progress(runtime, f"written to {folder}")
+        notes = [f"note      {note}" for note in result["notes"] if note not in setup.notes]
+        print_progress(runtime, *notes, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
 
@@ -220,7 +221,7 @@ def result_of(folder: Path, setup: RunSetup, found: Evaluations, progress: Progr
     else:
         [[name, facts]] = tasks.items()
         result = {**facts, **result, **found[name]["best"].result}
-    result |= {"notes": list(setup.notes), "environment": environment(device, progress.seconds)}
+    result |= {"notes": [*setup.notes, *improving_notes(config, progress)], "environment": environment(device, progress.seconds)}
     if setup.earlier is not None:
         earlier = setup.earlier
         counts = {name: len(task.splits["train"]) for name, task in setup.tasks.items()}

@@ -106,3 +106,14 @@ def test_a_run_that_takes_a_cpu_long_says_what_is_quicker(config: RunConfig) -> 
     finetuned = replace(long, upstream=replace(config.upstream, trainable=True))
     assert "a frozen upstream, whose features are cached;" in log.slow_notes(finetuned, is_stored=False, step=10, pace=2.0)[0]
     assert log.slow_notes(long, is_stored=True, step=49_000, pace=2.0) == []
+
+
+@pytest.mark.parametrize(("rate", "every", "is_said"), [(1e-2, 4, True), (1e-2, 6, False), (1e-12, 4, False)])
+def test_a_run_whose_last_evaluation_is_its_best_says_that_more_steps_may_help(
+    rate: float, every: int, is_said: bool, config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimizer, training = replace(config.optimizer, lr=rate), replace(config.training, eval_every=every)
+    result = run(replace(config, optimizer=optimizer, training=training), tmp_path, LOUD)
+    note = "dev ua was still improving at step 12: more steps may score higher"
+    assert ((result["best_step"] == 12), result["notes"]) == (is_said or every == 6, [note] * is_said)
+    assert (f"note      {note}" in capsys.readouterr().err) is is_said
