@@ -93,6 +93,20 @@ class RunFolder:
         return self.path / "plots"
 
     @property
+    def curves(self) -> Path:
+        """The picture of losses and dev scores over steps; of a plan, of all its runs."""
+        return self.plots / "curves.png"
+
+    @property
+    def run_scores(self) -> Path:
+        """The picture of a plan's scores, run by run and of all together, with their intervals."""
+        return self.plots / "scores.png"
+
+    def confusion(self, split: str, task: str = "") -> Path:
+        """Return where a split's confusion matrix is drawn; a joint run's pictures name their task."""
+        return self.plots / f"confusion-{f'{task}-' * bool(task)}{split}.png"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's events."""
         return self.path / "tensorboard"

@@ -288,12 +288,11 @@ def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[st
             if not joint:  # of several tasks they lie below the folder already
                 write_evaluation(there, evaluation, marks)
             for split, counts in evaluation.result.get("confusion", {}).items():
-                picture = there.plots / f"confusion-{prefix}{split}.png"
-                confusion_plot(counts, evaluation.result["classes"], picture, marks=marks)
+                confusion_plot(counts, evaluation.result["classes"], there.confusion(split, name * joint), marks=marks)
             draw = task.question.draw or (lambda *_: None)
             for split, outcome in evaluation.outcomes.items():
                 draw(task.expert.vocabulary, outcome, there.plots / f"{prefix}{split}", marks)
-        curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
+        curves_plot(there.metrics, there.curves, marks=marks)
         if joint:
             cosines_plot(there.metrics, there.plots / "cosines.png", marks=marks)
     there.write(result=result)

@@ -57,7 +57,12 @@ MISTAKES_OF_FLAGS = {
     "heads of a task that is not there": (f"{GOOD} --init-heads kws=run", "--init-heads, found 'kws'", "They are emotion, dsd"),
     "a part that is not there": (f"{GOOD} --only without-dsd", "found 'without-dsd'", "There: emotion, dsd, all"),
     "a task of another plan": (f"{GOOD} --only emotion,dsd,ks", "tasks or parts of the plan after --only, found 'ks'"),
-    "the plan of one task": (f"{GOOD} --only dsd --scenario paper", "at least two tasks", "found one", "Add more to --tasks or --only"),
+    "the plan of one task": (
+        f"{GOOD} --only dsd --scenario paper",
+        "at least two tasks",
+        "found one",
+        "Add more to --tasks or --only",
+    ),
     "two folders": (f"{GOOD} -n a", "found both -n and -p", "Leave one out"),
     "no jobs": (f"{GOOD} --jobs 0", "--jobs of 1 or more, found 0"),
     "an option of a task that is not there": (

@@ -139,7 +139,11 @@ def test_only_some_tasks_is_the_plan_of_these_tasks(rated: Path, tmp_path: Path,
     found = planned(capsys, *words, "--only", "emotion,dsd")
     assert [line.split()[0] for line in found] == PAPER
     assert found == planned(capsys, *words, "--tasks", "emotion,dsd")
-    assert [line.split()[0] for line in planned(capsys, *words, "--only", "emotion,dsd,all")] == ["single-emotion", "single-dsd", "all"]
+    assert [line.split()[0] for line in planned(capsys, *words, "--only", "emotion,dsd,all")] == [
+        "single-emotion",
+        "single-dsd",
+        "all",
+    ]
 
 
 def test_a_balance_nobody_knows_is_refused_before_the_first_single_run(rated: Path) -> None:

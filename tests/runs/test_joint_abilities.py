@@ -443,9 +443,7 @@ def test_a_final_joint_model_is_one_run(words: str, expected: str, runs: Path, r
 # the door of several tasks
 
 
-def test_scenarios_give_text_to_the_tasks_that_read(
-    rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scenarios_give_text_to_the_tasks_that_read(rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = mapping_of(rated, {"upstream": {"trainable": False}, "training": {"steps": 1, "eval_every": 1}})
     values["tasks"].pop("emotion")
     values |= {kind: {"training": {"steps": 1, "batch_size": 8, "eval_every": 1}} for kind in ("single", "transfer")}
