@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from ..core.process import in_launch, is_main
 from .common.console import print_result
 from .common.hints import MTL
-from .common.plan_view import outlook_rows, run_left
+from .common.plan_view import hours_lines, outlook_rows, run_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -249,15 +249,12 @@ def by_part(runs: Sequence[Part]) -> dict[str, list[Part]]:
 def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> str:
     """Return the plan: its parts, what is done, steps, GB and hours left."""
     from ..analysis.table import render
-    from ..plans.forecast import FIRST_STEPS
 
     rows = outlook_rows(wanted, by_part(plan.parts), folder, {})
     lines = [f"plan      {plan.config.upstream.name}: {', '.join(plan.tasks)}", render(rows), f"folder    {folder}"]
     if plan.missing:
         lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
-    if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
-    return "\n".join(lines)
+    return "\n".join([*lines, *hours_lines(rows)])
 
 
 def folder_of(flags: Namespace, plan: Scenario) -> Path:
