@@ -81,22 +81,22 @@ class PlanProgress:
         unknown = f" (and {len(self.left) - len(known)} that nobody has timed yet)" * (len(known) < len(self.left))
         if not known:
             return f"{counted(len(self.left))} left"
-        seconds = 0.0
-        for name in known:
-            gone = time.monotonic() - self.began[name] if name in self.began else 0.0
-            seconds += max(0.0, mean(self.took[kind_of(self.configs[name])]) - gone)
-        return f"about {duration(seconds / min(self.jobs, len(known)))} left for {counted(len(known))}{unknown}"
+        now = time.monotonic()
+        gone = [now - self.began.get(name, now) for name in known]
+        left = [max(0.0, mean(self.took[kind_of(self.configs[name])]) - past) for name, past in zip(known, gone, strict=True)]
+        seconds = max(sum(left) / self.jobs, *left)  # the last one has no other to share the time with
+        return f"about {duration(seconds)} left for {counted(len(known))}{unknown}"
 
     def look(self) -> None:
         """Show how far the runs in processes of their own are: on a terminal as a bar, else now and then as a line."""
-        steps = {name: step_of(RunFolder(self.folder / name).metrics) for name in self.began}
+        steps = {name: step_of(RunFolder(self.folder / name).metrics) for name in [*self.began]}  # threads add to it
         ended = {*self.configs} - {*self.left} - self.done
         self.bar.n = sum(self.configs[name].training.steps for name in ended) + sum(steps.values())
         self.bar.refresh()
         if not self.bar.disable or time.monotonic() - self.shown < self.wait:
             return
         at_work = (f"{name} at step {step} of {self.configs[name].training.steps}" for name, step in steps.items())
-        self.show(", ".join([*at_work, *[self.time_left()] * bool(self.took)]))
+        self.show(f"plan      {', '.join([*at_work, *[self.time_left()] * bool(self.took)])}")
 
     def show(self, line: str) -> None:
         """Print a line above the bar."""
@@ -131,9 +131,9 @@ def step_of(metrics: Path) -> int:
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
-            lines = file.read().splitlines()
-        return int(json.loads(lines[-1])["step"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):  # it has none yet, or is about to write one
+            whole = file.read().split(b"\n")[:-1]  # the last one may be half written
+        return int(json.loads(whole[-1])["step"])
+    except (OSError, IndexError, ValueError, KeyError, TypeError):  # it has none yet
         return 0
 
 

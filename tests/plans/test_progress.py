@@ -67,6 +67,31 @@ def test_runs_of_another_kind_are_counted_and_not_guessed(config: RunConfig, tmp
     assert progress.place("b").left == 0
 
 
+def test_runs_at_once_share_the_time_but_for_the_longest(config: RunConfig, finished: Path) -> None:
+    result = RunFolder(finished).read().result()
+    for count, expected in ((1, "5 min 0 s left for 1 run"), (4, "10 min left for 4 runs")):
+        names = [finished.name, *map(str, range(count))]
+        progress = PlanProgress(dict.fromkeys(names, config), finished.parent, replace(LOUD, quiet=True), jobs=2)
+        progress.end(finished.name, {**result, "environment": {"seconds": 300.0}})
+        assert progress.time_left() == f"about {expected}"
+
+
+def test_runs_in_processes_of_their_own_are_looked_at(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = PlanProgress({"a": config, "b": config}, tmp_path, LOUD, jobs=2)
+    progress.begin("a")
+    (tmp_path / "a").mkdir()
+    RunFolder(tmp_path / "a").metrics.write_text('{"step": 2, "split": "train"}\n{"step": 6, "split": "dev"}\n{"st')
+    progress.begin("b")
+    progress.look()
+    assert capsys.readouterr().err == "", "too early"
+    progress.wait = 0.0
+    progress.look()
+    progress.look()
+    assert capsys.readouterr().err == "plan      a at step 6 of 12, b at step 0 of 12\n"
+
+
 def test_what_was_done_before_says_how_long_the_others_take(config: RunConfig, finished: Path) -> None:
     progress = PlanProgress({finished.name: config, "next": config}, finished.parent, LOUD)
     result = RunFolder(finished).read().result()
