@@ -85,6 +85,14 @@ def of_task(result: Result, name: str) -> dict[str, Any]:
     return {**own, "trained_on_all": result["trained_on_all"][name]} if "trained_on_all" in result else own
 
 
+def group_tables(result: Result) -> list[str]:
+    """Return the lines of a run's scores by group alone, of several tasks those of each; without --by there are none."""
+    if "tasks" in result:
+        tables = {name: group_tables(task_result(result, name)) for name in result["tasks"]}
+        return [line for name, lines in tables.items() if lines for line in ("", f"{name}:", *lines[1:])]
+    return [line for split in result["scores"] if split != "dev" for line in _group_lines(result, split, markdown=False)]
+
+
 def unscored(result: Result) -> str:
     """Return the lines of a final model in place of scores."""
     run, steps = result["steps_from"]["run"], result["steps"]

@@ -15,6 +15,7 @@ from ..plugins.provenance import refuse_other_code
 from .common.console import print_note, print_result
 from .common.hints import DOWNSTREAM
 from .common.naming import folder_of
+from .common.plan_view import grid_text
 from .common.sections import text_weights_of
 from .common.shell import Parser, TypedPath, split_numbers
 from .s3prl.flags import translated, translation_note
@@ -83,6 +84,7 @@ def make_parser(prog: str) -> Parser:
     add("--seeds", metavar="A,B", help="train one run for each seed: 1,2,3")
     add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
+    add("--plan", action="store_true", help="print which runs the command would train, and where they would lie, and stop")
     add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
     help_text = (
         "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
@@ -121,9 +123,14 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
+        if flags.plan:
+            raise UserError("Expected --plan beside -m train, found -m evaluate, which trains nothing. Leave one out.")
         print_result(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
+    if flags.plan:
+        print_result(grid_text(config, parts, folder))
+        return 0
     try:
         result = run_plan(parts, folder, runtime, flags.jobs)
     except KeyboardInterrupt:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from argparse import SUPPRESS, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from ..core.process import in_launch, is_main
 from .common.console import print_result
 from .common.hints import MTL
-from .common.plan_view import outlook_rows, run_left
+from .common.plan_view import hours_lines, outlook_rows, run_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -65,16 +65,19 @@ def make_parser(prog: str) -> Parser:
     help_text = "start heads from these single-task runs, or from those of the plan (`single`)"
     add("--init-heads", metavar="TASK=RUN,…", help=help_text)
     add("--seeds", metavar="A,B", help="train every run of the plan once for each seed: 1,2,3")
-    help_text = "also print the scores of each group: device,lang (labels of the corpora, speaker or session)"
+    help_text = "score each group of utterances too: device,lang (labels of the corpora, speaker or session)"
     add("--by", metavar="LABEL,…", help=help_text)
-    add("--only", metavar="PART,…", help="train only these parts of the plan (or parts of these tasks), and what they start from")
+    help_text = (
+        "tasks: the plan of these tasks alone (as --tasks); parts (single-ks, all, without-ks, transfer-ks): only these runs of "
+        "the plan, and those that they start from"
+    )
+    add("--only", metavar="TASK,…", help=help_text)
     add("--plan", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
     add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")
     add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only plans and tables")
-    add("--one", action="store_true", help=SUPPRESS)  # a plan passes it: the recipe is one joint run, in the folder -p
     return parser
 
 
@@ -88,13 +91,11 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     refuse_jobs_in_a_launch(flags)
     values = values_of(flags)
-    if flags.one:
-        return run_one(flags, values)
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [int(values.get("seed", 1))]
     plan = plan_scenario(values, flags.scenario, seeds)
     refuse_typed_steps(flags, plan)
     folder = folder_of(flags, plan)
-    wanted = by_part(plan.only(split_words(flags.only)))
+    wanted = by_part(plan.only([name for name in split_words(flags.only) if name not in plan.tasks]))
     print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
@@ -137,8 +138,6 @@ def values_of(flags: Namespace) -> dict[str, Any]:
 
     recipe = flags.config or ("mtl/demo" if flags.demo and (RECIPES / "mtl" / "demo.yaml").is_file() else None)
     values: dict[str, Any] = read_yaml(find_recipe(recipe)) if recipe else {}
-    if flags.one:
-        return values
     sections = values.get("tasks") or {}
     if isinstance(sections, list):  # of names
         sections = {str(name): {} for name in sections}
@@ -160,7 +159,20 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
     values = merge(values, {"sampling": {"mode": flags.sampling}} if flags.sampling else {})
-    return with_heads(flags, with_corpora(flags, values))
+    return restricted(with_heads(flags, with_corpora(flags, values)), split_words(flags.only))
+
+
+def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
+    """Return the values for those of the tasks that --only names, as if there were no others; for all where it names none."""
+    chosen = {name for name in values["tasks"] if name in only} or {*values["tasks"]}
+
+    def of_chosen(section: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in section.items() if name in chosen}
+
+    kept = {key: of_chosen(values[key]) for key in ("tasks", "baselines") if values.get(key)}
+    if isinstance(weights := (values.get("balance") or {}).get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
+        kept["balance"] = {**values["balance"], "weights": of_chosen(weights)}
+    return values | kept
 
 
 def upstream_of(flags: Namespace) -> dict[str, Any]:
@@ -226,18 +238,6 @@ def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def run_one(flags: Namespace, values: dict[str, Any]) -> int:
-    """Run one joint run, as its recipe has it."""
-    from ..runs.config.resolve import resolve
-    from ..runs.run import run
-    from ..runs.runtime import Runtime
-
-    if not flags.expdir:
-        raise UserError("Expected a folder for --one, found none. Add -p DIR.")
-    run(resolve([values]), Path(flags.expdir), Runtime(flags.device, flags.quiet, by=tuple(split_words(flags.by))))
-    return 0
-
-
 def by_part(runs: Sequence[Part]) -> dict[str, list[Part]]:
     """Return runs by the part of the plan that they are a seed of."""
     parts: dict[str, list[Part]] = {}
@@ -249,15 +249,12 @@ def by_part(runs: Sequence[Part]) -> dict[str, list[Part]]:
 def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> str:
     """Return the plan: its parts, what is done, steps, GB and hours left."""
     from ..analysis.table import render
-    from ..plans.forecast import FIRST_STEPS
 
     rows = outlook_rows(wanted, by_part(plan.parts), folder, {})
     lines = [f"plan      {plan.config.upstream.name}: {', '.join(plan.tasks)}", render(rows), f"folder    {folder}"]
     if plan.missing:
         lines.append(f"missing   tasks of the paper that there are no experts for yet: {', '.join(plan.missing)}")
-    if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
-    return "\n".join(lines)
+    return "\n".join([*lines, *hours_lines(rows)])
 
 
 def folder_of(flags: Namespace, plan: Scenario) -> Path:
@@ -278,12 +275,18 @@ def folder_of(flags: Namespace, plan: Scenario) -> Path:
 
 
 def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:
-    """Write and print the tables, the relations and the report."""
+    """Write and print the tables, the relations, the scores of groups and the report."""
     from ..analysis.relations.joint_tables import folders_of, report_table
     from ..analysis.report.report import report
+    from ..analysis.table import group_tables
+    from ..core.run_folder import RunFolder
 
     missing = (f"missing   {name}: {reason}" for name, reason in lacking.items())
     print_result("", report_table(plan, folder), *missing)
-    if folders_of(plan, folder):
+    finished = folders_of(plan, folder)
+    for place in finished:
+        lines = group_tables(RunFolder(place).read().result())
+        print_result(*[f"\n{place.relative_to(folder)}"] * bool(lines), *lines)
+    if finished:
         report([folder], folder / "report.html")
     print_result(f"written to {folder}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import UserError
 from ..core.process import is_main
 from .common.console import print_result
-from .common.plan_view import outlook_rows, run_left
+from .common.plan_view import hours_lines, outlook_rows, run_left
 from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def plan_table(plan: PaperPlan, names: Sequence[str], found: Inventory, missing:
     """Return what is done and left of each part: runs, steps, GB of checkpoints, hours where a pace is known."""
     from ..analysis.table import render
     from ..plans.execute import in_one_line
-    from ..plans.forecast import FIRST_STEPS, missing_transcripts, missing_weights
+    from ..plans.forecast import missing_transcripts, missing_weights
 
     rows = outlook_rows({name: plan.runs[name] for name in names}, plan.runs, found.folder, missing, found.foreign)
     lines = [f"{plan.recipe.paper}".strip(), render(rows), f"folder    {found.folder}"]
@@ -155,9 +155,7 @@ def plan_table(plan: PaperPlan, names: Sequence[str], found: Inventory, missing:
     lines += [f"missing   {line}" for line in dict.fromkeys(texts) if line]
     foreign = [found.foreign[run.name] for name in names for run in plan.runs[name] if run.name in found.foreign]
     lines += [f"other     {in_one_line(reason.splitlines())}" for reason in foreign]
-    if any(row["hours left"] == "-" for row in rows):
-        lines.append(f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs")
-    return "\n".join(lines)
+    return "\n".join([*lines, *hours_lines(rows)])
 
 
 def weights_advice(name: str, hub_id: str) -> str:

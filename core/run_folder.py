@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import UserError
-from .files import made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
+from .files import is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
 from .options import read_yaml, write_yaml
 
 EVALUATIONS, TASKS = "evaluations", "tasks"  # folders below a run, with results of their own
@@ -98,6 +100,20 @@ class RunFolder:
     def plots(self) -> Path:
         """The folder of the pictures."""
         return self.path / "plots"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of losses and dev scores over steps; of a plan, of all its runs."""
+        return self.plots / "curves.png"
+
+    @property
+    def run_scores(self) -> Path:
+        """The picture of a plan's scores, run by run and of all together, with their intervals."""
+        return self.plots / "scores.png"
+
+    def confusion(self, split: str, task: str = "") -> Path:
+        """Return where a split's confusion matrix is drawn; a joint run's pictures name their task."""
+        return self.plots / f"confusion-{f'{task}-' * bool(task)}{split}.png"
 
     @property
     def tensorboard(self) -> Path:
@@ -214,6 +230,23 @@ class RunFolder:
                 finally:
                     if [*self.path.iterdir()] == [self.lock]:  # stopped before anything was begun
                         self.lock.unlink()
+
+    @contextmanager
+    def recipes(self) -> Iterator[Path]:
+        """Give a folder for the recipes of a plan's processes; those that killed processes of this machine left are removed."""
+        begin = f".recipes.{socket.gethostname()}."
+        own = self.path / f"{begin}{os.getpid()}"
+        with made(self.path):
+            for left in self.path.glob(f"{glob.escape(begin)}*"):
+                number = left.name.removeprefix(begin)
+                if number.isdigit() and not is_alive(int(number)):
+                    shutil.rmtree(left, ignore_errors=True)
+            with plain_disk_errors(own):
+                own.mkdir(exist_ok=True)
+            try:
+                yield own
+            finally:
+                shutil.rmtree(own, ignore_errors=True)
 
     def refuse_in_use(self) -> None:
         """Raise Held where another process is at work here; nothing is written."""

@@ -20,3 +20,17 @@ def printable(text: str) -> str:
 def as_path(name: str) -> str:
     """Return a file's name for a cell of a table: one that a spreadsheet would take for a formula begins with `./`."""
     return printable(f"./{name}" if name.startswith(("=", "+", "-", "@")) else name)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it.
+
+    >>> duration(42), duration(200), duration(1260), duration(30_000)
+    ('42 s', '3 min 20 s', '21 min', '8.3 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole / 60:.0f} min" if whole < 7200 else f"{whole / 3600:.1f} h"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,7 +16,7 @@ import torch
 
 from ..core import process as children
 from ..core.errors import UserError
-from ..core.files import made, write_text
+from ..core.files import write_text
 from ..core.options import merge, write_yaml
 from ..core.run_folder import FolderInUse, RunFolder
 from ..core.trust import CHECKPOINTS
@@ -26,9 +25,11 @@ from ..runs.config.identity import identity_of, refuse_other
 from ..runs.config.schema import RunConfig, roles_of, to_mapping
 from ..runs.run import refuse_missing_groups, run
 from ..runs.runtime import Runtime, print_progress
+from .progress import PlanProgress
 
 Result = dict[str, Any]  # what result.json holds
 SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
+SECONDS_TO_LOOK = 1.0  # between looks at how far our own are
 ROLES = ("upstream", "text_upstream")  # sections of a config that may name another run of the plan
 STAGE, PART = "stage:", "part:"
 SINGLE = "part:single"  # in a task's init_head: the head of its single-task run
@@ -96,17 +97,16 @@ def run_parts(
     if jobs > 1:
         return in_processes(parts, folder, runtime, jobs, failed, go_on=go_on)
     results: dict[str, Result] = {}
-    numbers, waiting = (
-        {part.name: number for number, part in enumerate(parts, 1)},
-        [part for part in parts if part.name not in failed],
-    )
+    waiting = [part for part in parts if part.name not in failed]
+    progress = PlanProgress({part.name: part.config for part in waiting}, folder, runtime)
     while waiting:
         begun = len(waiting)
         for part in waiting[:1] if children.in_launch() else waiting:
             if has_lost_its_start(part, failed) or not {*part.needs.values()} <= {*results}:
                 continue
             try:
-                results[part.name] = run_here(part, folder, runtime, f"run {numbers[part.name]} of {len(parts)}: {part.name}")
+                results[part.name] = run_here(part, folder, progress.begin(part.name))
+                progress.end(part.name, results[part.name])
             except FolderInUse as problem:  # by another machine, say, which runs the same plan: on to the next free one
                 if not go_on:
                     raise
@@ -116,19 +116,21 @@ def run_parts(
                     raise
                 failed[part.name] = str(problem)
                 print_progress(runtime, f"passed over: {problem}")
+        for name in failed:
+            progress.lose(name)
         waiting = [part for part in waiting if part.name not in results and part.name not in failed]
         if len(waiting) == begun:
             time.sleep(SECONDS_TO_A_FREE_ONE)
     return results, failed
 
 
-def run_here(part: Part, folder: Path, runtime: Runtime, words: str) -> Result:
+def run_here(part: Part, folder: Path, runtime: Runtime) -> Result:
     """Return a part's result: at hand, or run now."""
     if runtime.named and RunFolder(folder / part.name).is_finished:
         result = at_hand(part, folder)
         refuse_missing_groups(result, folder / part.name, runtime.by)
         return result
-    print_progress(runtime, words)
+    print_progress(runtime, f"run {runtime.place.number} of {runtime.place.count}: {part.name}")
     return run(located(part, folder), folder / part.name, replace(runtime, named=False))
 
 
@@ -148,9 +150,10 @@ def in_processes(
         raise UserError("Expected one process for --jobs, found torchrun. Use --jobs alone, or torchrun with --jobs 1.")
     results: dict[str, Result] = {}
     waiting, running = [part for part in parts if part.name not in failed], dict[Future[Result], Part]()
+    progress = PlanProgress({part.name: part.config for part in waiting}, folder, runtime, jobs)
     held: dict[str, float] = {}  # a part that another machine is at, which runs the same plan -> when to look again
-    with made(folder), tempfile.TemporaryDirectory(prefix="headwater-") as recipes:
-        pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, Path(recipes))
+    with RunFolder(folder).recipes() as recipes, children.lifeline() as line:
+        pool, start = ThreadPoolExecutor(jobs), starter(parts, folder, runtime, jobs, recipes, line, progress)
         try:
             while waiting or running:
                 waiting = [part for part in waiting if not has_lost_its_start(part, failed)]
@@ -158,10 +161,12 @@ def in_processes(
                 ready = [part for part in waiting if {*part.needs.values()} <= {*results} and held.get(part.name, now) <= now]
                 running |= {pool.submit(start, part): part for part in ready}
                 waiting = [part for part in waiting if part not in ready]
+                progress.look()
                 for future in ended(running, waiting, held):
                     part = running.pop(future)
                     try:
                         results[part.name] = future.result()
+                        progress.end(part.name, results[part.name])
                     except UserError as problem:
                         if not go_on:
                             raise
@@ -172,19 +177,26 @@ def in_processes(
                         if part.name not in held:
                             print_progress(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
                         held[part.name] = time.monotonic() + SECONDS_TO_A_FREE_ONE
+                for name in failed:
+                    progress.lose(name)
+        except KeyboardInterrupt:
+            line.cut()
+            raise
         finally:
+            progress.bar.close()
             pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C no other run is begun
     return results, failed
 
 
 def ended(running: Mapping[Future[Result], Part], waiting: Sequence[Part], busy: Mapping[str, float]) -> list[Future[Result]]:
-    """Return the runs that came to an end, once there is one, or once it is time to look at a held one again."""
+    """Return the runs that came to an end, once there is one, or once it is time to look at all of them again."""
     resting = any(part.name in busy for part in waiting)
     assert running or resting or not waiting, f"{waiting[0].name} waits for a run that is not in the plan"
     if not running:
         time.sleep(SECONDS_TO_A_FREE_ONE if waiting else 0.0)
         return []
-    return [*wait(running, timeout=SECONDS_TO_A_FREE_ONE if resting else None, return_when=FIRST_COMPLETED).done]
+    seconds = min(SECONDS_TO_LOOK, SECONDS_TO_A_FREE_ONE) if resting else SECONDS_TO_LOOK
+    return [*wait(running, timeout=seconds, return_when=FIRST_COMPLETED).done]
 
 
 def refuse_foreign(part: Part, folder: Path) -> None:
@@ -246,8 +258,16 @@ def devices_of(device: str, jobs: int) -> list[str]:
     return [f"cuda:{job % count}" if count > 1 else device for job in range(jobs)]
 
 
-def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, recipes: Path) -> Callable[[Part], Result]:
-    """Return what runs one part in a process of its own."""
+def starter(
+    parts: Sequence[Part],
+    folder: Path,
+    runtime: Runtime,
+    jobs: int,
+    recipes: Path,
+    line: children.Lifeline,
+    progress: PlanProgress,
+) -> Callable[[Part], Result]:
+    """Return what runs one part in a process of its own, which ends with this one."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     free: SimpleQueue[str] = SimpleQueue()
     for device in devices_of(runtime.device, jobs):
@@ -268,7 +288,8 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
         there.refuse_in_use()
         config = located(part, folder)
         if runtime.named and there.is_finished:  # nothing to compute: no process is worth its start
-            return run_here(part, folder, runtime, "")
+            return run_here(part, folder, runtime)
+        progress.begin(part.name)
         # what this process resolved is what that one runs
         recipe = recipes / f"{parts.index(part)}.yaml"
         write_yaml(recipe, to_mapping(config))
@@ -278,13 +299,11 @@ def starter(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int, re
         flags += ["-v", str(part.fold)] if config.folds else []  # the recipe's folds are the plan's, of which this is one
         refuse_edited()
         command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
-        done = subprocess.run(
-            command, env=children.environment(OMP_NUM_THREADS=threads), capture_output=True, text=True, check=False
-        )
+        environment = children.environment(**{"OMP_NUM_THREADS": threads, children.LIFELINE: "1"})
+        done = subprocess.run(command, env=environment, stdin=line.reading, capture_output=True, text=True, check=False)
         if done.returncode:
             there.refuse_in_use()  # another machine was quicker
             raise UserError(why_stopped(part.name, done.stderr, place))
-        print_progress(runtime, f"done      {part.name}")
         return there.read().result()
 
     return start

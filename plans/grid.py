@@ -26,6 +26,7 @@ from ..runs.run import references, run
 from ..runs.runtime import Runtime, print_progress
 from ..training.loop import relative_gain
 from .execute import STAGE, Part, Result, named_runs, run_parts, with_differences
+from .pooling import RunOfPlan, TaskOfPlan, write_pooled
 
 
 def expand(
@@ -167,7 +168,36 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
     summary = summarise(reported, [results[part.name] for part in reported], folder)
     if is_main():
         RunFolder(folder).write(result=summary)
+        write_together(reported, results, summary, folder, runtime)
     return summary if len(reported) > 1 else results[reported[0].name]
+
+
+def write_together(parts: Sequence[Part], results: Mapping[str, Result], summary: Result, folder: Path, runtime: Runtime) -> None:
+    """Write what the runs of a plan give together, of a sweep those of the setting that dev chose."""
+    chosen = [part for part in parts if part.setting == summary.get("chosen", part.setting)]
+    if len(chosen) < 2:
+        return
+    config, names = chosen[0].config, short_names([part.name for part in chosen])
+    runs = [
+        RunOfPlan(name, folder / part.name, part.fold, part.seed, results[part.name])
+        for name, part in zip(names, chosen, strict=True)
+    ]
+    tasks = [
+        TaskOfPlan(name, task.select_by, summary["tasks"][name] if config.is_joint else summary, config.is_joint)
+        for name, task in config.tasks.items()
+    ]
+    write_pooled(folder, runs, tasks, summary["marks"], runtime)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return names of runs without the folders that they share: `lr=1e-3/seed1/fold2` as `seed1/fold2`.
+
+    >>> short_names(["a/seed1/frz", "a/seed2/frz"])
+    ['seed1', 'seed2']
+    """
+    levels = [*zip(*(name.split("/") for name in names), strict=True)]
+    kept = [level for level in levels if len({*level}) > 1]
+    return ["/".join(words) for words in zip(*kept, strict=True)]
 
 
 def refuse_missing_fold(parts: Sequence[Part]) -> None:
@@ -280,10 +310,12 @@ def pooled(folders: Sequence[Path], split: str, task: TaskConfig, vocabulary: Ma
         outcome, who = read_predictions(place.predictions(split), question.answer(vocabulary))
         outcomes.append(outcome)
         speakers += who
-    joined, tables = Outcome.join(outcomes), read_tables(places, split)
+    joined, tables, answer = Outcome.join(outcomes), read_tables(places, split), question.answer(vocabulary)
     return {
         "scores": finite(question.score(vocabulary, joined, tables)),
         "intervals": intervals_of(question, vocabulary, joined, speakers, tables),
         "num_speakers": len({*speakers} - {""}),
         "num_utterances": len({*joined.ids}),  # of several seeds each utterance counts once
+        **({"classes": list(answer.classes)} if answer.classes else {}),
+        **answer.counts(joined.references, joined.predictions),
     }

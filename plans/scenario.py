@@ -42,14 +42,16 @@ class Scenario:
         return list(self.config.tasks)
 
     def only(self, names: Sequence[str]) -> list[Part]:
-        """Return the parts named (a part, or all parts of a task), with those that they start from."""
+        """Return the runs of the parts named, with those that they start from; all where none is named."""
         known = {part.name.split("/")[0]: part for part in self.parts}
         chosen: set[str] = set()
         for name in names:
-            found = [part for part in self.parts if name in (part.name.split("/")[0], part.name.split("/")[0].partition("-")[2])]
+            found = [part for part in self.parts if name == part.name.split("/")[0]]
             if not found:
+                there = [*self.tasks, *known]
                 raise UserError(
-                    f"Expected a part of the plan after --only, found '{name}'.{nearest(name, known)} There: {', '.join(known)}."
+                    f"Expected tasks or parts of the plan after --only, found '{name}'.{nearest(name, there)} "
+                    f"There: {', '.join(there)}."
                 )
             chosen |= {part.name for part in found}
         while grown := {need for part in self.parts if part.name in chosen for need in part.needs.values()} - chosen:
@@ -70,7 +72,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     if config.select == "gain" or any(run.init_head == SINGLE for run in config.tasks.values()):
         wants["single"] = True
     if wants["but"] and len(config.tasks) < 2:
-        raise UserError(f"Expected at least two tasks for --scenario {scenario}, found one. Add more to --tasks.")
+        raise UserError(f"Expected at least two tasks for --scenario {scenario}, found one. Add more to --tasks or --only.")
     refuse_final(config, scenario, seeds)
     # reported now, and not after the single-task runs
     shares = config.shared_weights or any(section.trainable for section in roles_of(config).values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,7 +27,7 @@ from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .log import logged, printing
+from .log import displayed, improving_notes, logged
 from .pictures import confusion_plot, cosines_plot, curves_plot
 from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
@@ -166,9 +165,10 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
     evaluate_now = partial(evaluate_task, ready, config.training, accelerator, runtime.by)
-    with logged(folder, progress, accelerator, model) as log:
+    with logged(folder, progress, accelerator, model) as log, displayed(log, setup, progress, accelerator, runtime) as display:
         hooks = Hooks(
-            log=log if sys.stderr.isatty() else printing(log, config, progress.step, partial(print_progress, runtime)),
+            log=display.log,
+            stepped=display.stepped,
             save_last=lambda now: save_last(folder, setup, optimizer, now, accelerator),
             save_best=lambda now: save(RunFolder(folder).best, setup, now, accelerator),
         )
@@ -184,7 +184,8 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     result = result_of(folder, setup, found, progress, accelerator.device)
     if accelerator.is_main_process:
         write_all(folder, setup, found, result)
-        print_progress(runtime, f"written to {folder}")
+        notes = [f"note      {note}" for note in result["notes"] if note not in setup.notes]
+        print_progress(runtime, *notes, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
 
@@ -255,7 +256,7 @@ def result_of(folder: Path, setup: RunSetup, found: Evaluations, progress: Progr
     else:
         [[name, facts]] = tasks.items()
         result = {**facts, **result, **found[name]["best"].result}
-    result |= {"notes": list(setup.notes), "environment": environment(device, progress.seconds)}
+    result |= {"notes": [*setup.notes, *improving_notes(config, progress)], "environment": environment(device, progress.seconds)}
     if setup.earlier is not None:
         earlier = setup.earlier
         counts = {name: len(task.splits["train"]) for name, task in setup.tasks.items()}
@@ -324,13 +325,12 @@ def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[st
             if not joint:  # of several tasks they lie below the folder already
                 write_evaluation(there, evaluation, marks)
             for split, counts in evaluation.result.get("confusion", {}).items():
-                picture = there.plots / f"confusion-{prefix}{split}.png"
-                confusion_plot(counts, evaluation.result["classes"], picture, marks=marks)
+                confusion_plot(counts, evaluation.result["classes"], there.confusion(split, name * joint), marks=marks)
             draw = task.question.draw or (lambda *_: None)
             for split, outcome in evaluation.outcomes.items():
                 draw(task.expert.vocabulary, outcome, there.plots / f"{prefix}{split}", marks)
         if setup.config.solver != "exact":
-            curves_plot(there.metrics, there.plots / "curves.png", marks=marks)
+            curves_plot(there.metrics, there.curves, marks=marks)
         if joint:
             cosines_plot(there.metrics, there.plots / "cosines.png", marks=marks)
     there.write(result=result)

@@ -18,6 +18,19 @@ from .config.schema import RunConfig, roles_of
 
 
 @dataclass(frozen=True)
+class PlanPlace:
+    """Where a run stands in its plan, and what comes after it: its progress says how long all of it will take."""
+
+    number: int = 1
+    count: int = 1  # runs of the plan
+    left: int = 0  # runs that come after it
+    seconds: float = 0.0  # that these will take, as far as others like them have shown
+    steps: int = 0  # of those that take as long a step as this one
+    unknown: int = 0  # runs of which nobody knows
+    timed: bool = False  # whether a run like this one has come to its end
+
+
+@dataclass(frozen=True)
 class Runtime:
     """Where a run computes; nothing here changes what it computes."""
 
@@ -26,6 +39,7 @@ class Runtime:
     share_layers: bool = False  # other runs use other layers of the same upstream: all are stored
     by: tuple[str, ...] = ()  # labels whose groups are scored apart
     named: bool = False  # the user named the run itself: what it was trained on need not be here
+    place: PlanPlace = PlanPlace()
 
 
 def print_progress(runtime: Runtime, *lines: str) -> None:

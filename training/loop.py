@@ -36,6 +36,7 @@ class Hooks:
     save_last: Callable[[Progress], None]
     save_best: Callable[[Progress], None]
     task_best: Callable[[TaskData], None] = lambda _: None  # of several tasks: this one was never as good on dev
+    stepped: Callable[[Progress], None] = lambda _: None  # after each step
 
 
 def train(
@@ -52,7 +53,6 @@ def train(
     steps, by_name = range(progress.step, config.steps), {task.name: task for task in tasks}
     sizes = {task.name: len(task.splits["train"]) for task in tasks}
     schedule = tasks_of_steps(plan.sampling, sizes, plan.seed, steps, progress.drawn or dict.fromkeys(sizes, progress.step))
-    bar = tqdm(steps, initial=progress.step, total=config.steps, desc="training", disable=not shows_progress(accelerator))
     slow = any(task.source.slow for task in tasks)
     model.train()
     for (step, draws), batches in ahead(
@@ -77,8 +77,7 @@ def train(
         if progress.step % config.save_every == 0 or at_end or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
             hooks.save_last(progress)
             saved_at = time.monotonic()
-        bar.update()
-    bar.close()
+        hooks.stepped(progress)
     return progress
 
 

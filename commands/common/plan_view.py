@@ -11,6 +11,7 @@ from .console import print_note
 
 if TYPE_CHECKING:
     from ...plans.execute import Part
+    from ...runs.config.schema import RunConfig
 
 
 Runs = Mapping[str, "Sequence[Part]"]  # part of a plan -> its runs
@@ -36,6 +37,38 @@ def outlook_rows(
         notes = ["corpus missing"] * (name in missing) + [f"other runs there: {len(runs) - len(own)}"] * (len(own) < len(runs))
         rows.append(row | {"": ", ".join(notes)})
     return rows
+
+
+def grid_text(config: RunConfig, parts: Sequence[Part], folder: Path) -> str:
+    """Return what a plan of folds, seeds and settings would run: its settings and stages as rows, what is done and left."""
+    from ...analysis.table import render
+    from ...runs.config.schema import roles_of
+
+    tasks = ", ".join(config.tasks)
+    rows: dict[str, list[Part]] = {}
+    for part in parts:
+        rows.setdefault(" ".join(filter(None, (part.setting, part.stage))) or tasks, []).append(part)
+    drawn = {"folds": sorted({part.fold for part in parts}), "seeds": sorted({part.seed for part in parts})}
+    upstreams = " + ".join(section.name for section in roles_of(config).values())
+    table = outlook_rows(rows, rows, folder, {})
+    return "\n".join(
+        [
+            f"plan      {upstreams}: {tasks}",
+            *(f"{kind:<9} {', '.join(map(str, numbers))}" for kind, numbers in drawn.items()),
+            render(table),
+            f"folder    {folder}",
+            *hours_lines(table),
+        ]
+    )
+
+
+def hours_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return what to do for hours that are not known yet."""
+    from ...plans.forecast import FIRST_STEPS
+
+    unknown = any(row["hours left"] == "-" for row in rows)
+    text = f"hours     are known once a run of a part has saved {FIRST_STEPS} steps: --plan again, also while it runs"
+    return [text] * unknown
 
 
 def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str], by: Sequence[str] = ()) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ...core.errors import UserError, nearest
+from ...core.process import end_with_parent
 from ...core.trust import CHECKPOINTS
 from ...plugins.code import is_path, use
 from ...plugins.registry import Kind
@@ -133,6 +134,7 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
     """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
     # torch is not loaded yet: threads that wait by spinning take seven times as long beside another busy process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=LENIENT)

@@ -55,7 +55,14 @@ MISTAKES_OF_FLAGS = {
     "a sampling nobody knows": (f"{GOOD} --sampling proportionally", "'sampling.mode'", "found 'proportionally'"),
     "data for nobody": (f"{GOOD} --data ks=tones", "found 'ks'", "The tasks are emotion, dsd"),
     "heads of a task that is not there": (f"{GOOD} --init-heads kws=run", "--init-heads, found 'kws'", "They are emotion, dsd"),
-    "a part that is not there": (f"{GOOD} --only without-dsd", "found 'without-dsd'", "There: all"),
+    "a part that is not there": (f"{GOOD} --only without-dsd", "found 'without-dsd'", "There: emotion, dsd, all"),
+    "a task of another plan": (f"{GOOD} --only emotion,dsd,ks", "tasks or parts of the plan after --only, found 'ks'"),
+    "the plan of one task": (
+        f"{GOOD} --only dsd --scenario paper",
+        "at least two tasks",
+        "found one",
+        "Add more to --tasks or --only",
+    ),
     "two folders": (f"{GOOD} -n a", "found both -n and -p", "Leave one out"),
     "no jobs": (f"{GOOD} --jobs 0", "--jobs of 1 or more, found 0"),
     "an option of a task that is not there": (
@@ -64,9 +71,7 @@ MISTAKES_OF_FLAGS = {
         "They are emotion, dsd",
     ),
     "an option of no task": (f"{GOOD} -o tasks.dsd.optimizer.lr=1", "Unknown option 'tasks.dsd.optimizer'", "A task has:"),
-    "gain over nobody": (f"{GOOD} --one -c gain.yaml", "baselines of all tasks for select=gain", "--scenario single first"),
     "a list of options": ("-c list.yaml -u fbank_no_cmvn -p mine", "a mapping 'tasks'", "Write `tasks: {ks: {}}`"),
-    "one run without a place": ("--one -c gain.yaml -o baselines.emotion=1", "Expected a folder for --one", "Add -p DIR"),
 }
 
 
@@ -76,9 +81,6 @@ def mtl_error_of(
 ) -> Callable[..., str]:
     """Type a mistake after `run_mtl.py`; one line comes back before anything is trained, and nothing is left behind."""
     assert (desk / "tones" / rated.name).is_file()
-    (desk / "gain.yaml").write_text(
-        "upstream: {name: fbank_no_cmvn}\nselect: gain\ntasks: {emotion: {corpus: {data: tones/rated.csv}}}\n"
-    )
     (desk / "list.yaml").write_text("tasks: {emotion: [1, 2]}\n")
     real = "headwater.runs.run.train"
 

@@ -18,6 +18,11 @@ TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion --data tones/tones
 MISTAKES_OF_FLAGS = {
     "nothing to evaluate": ("python run_downstream.py -m evaluate", "the run to evaluate, found none", "Add `-e RUN`"),
     "evaluating what is no run": ("python run_downstream.py -m evaluate -e tones", "a run folder at 'tones'", "check the path"),
+    "the plan of an evaluation": (
+        "python run_downstream.py -m evaluate -e run --plan",
+        "Expected --plan beside -m train, found -m evaluate",
+        "Leave one out",
+    ),
     "going on with what is no run": ("python run_downstream.py -e gone", "a run folder at 'gone'", "check the path"),
     "a split that is not there": (
         "python run_downstream.py -m evaluate -e run -t eval",

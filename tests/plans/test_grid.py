@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from headwater.commands import downstream
 from headwater.core import process as children
 from headwater.core.errors import UserError
 from headwater.core.run_folder import FolderInUse, RunFolder
@@ -63,6 +64,23 @@ def test_folds_are_pooled_and_speakers_resampled(folds: RunConfig, tmp_path: Pat
     assert len({*ids}) == 72
     assert summary["mean"]["test"]["ua"]["runs"] == 5
     assert json.loads((tmp_path / "result.json").read_text()) == summary
+
+
+def test_a_printed_plan_starts_nothing(folds: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, plan = tmp_path / "recipe.yaml", tmp_path / "plan"
+    recipe.write_text(yaml.safe_dump(to_mapping(folds)))
+    words = ["-c", str(recipe), "-p", str(plan), "--folds", "all", "--device", "cpu", "--plan"]
+    assert downstream.main([*words, "--sweep", "optimizer.lr=1e-4,1e-3", "--seeds", "1,2"]) == 0
+    printed = capsys.readouterr().out
+    for line in ("folds     1, 2, 3, 4, 5", "seeds     1, 2", f"folder    {plan}"):
+        assert line in printed.splitlines()
+    assert [line.split()[:5] for line in printed.splitlines() if line.startswith("optimizer")] == [
+        [f"optimizer.lr={rate}", "10", "0", "10", "40"] for rate in ("1e-4", "1e-3")
+    ]
+    assert not plan.exists()
+    run_plan(expand(folds, [1, 2], [1], []), plan, QUIET)
+    assert downstream.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[4].split()[:5] == ["emotion", "5", "2", "3", "12"]
 
 
 def test_a_plan_skips_what_is_done(folds: RunConfig, tmp_path: Path) -> None:

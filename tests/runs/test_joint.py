@@ -63,7 +63,7 @@ def write_recipe(path: Path, values: Mapping[str, Any]) -> Path:
 
 def start(recipe: Path, folder: Path, count: int = 1) -> processes.Started:
     """Start a joint run in a process of its own, or in several as torchrun does."""
-    words = ("mtl", "-c", recipe, "-p", folder, "--one", "--device", "cpu", "--quiet")
+    words = ("downstream", "-c", recipe, "-p", folder, "--device", "cpu", "--quiet")
     return processes.start("-m", "headwater", *words, processes=count)
 
 

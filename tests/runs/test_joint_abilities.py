@@ -443,7 +443,7 @@ def test_a_final_joint_model_is_one_run(words: str, expected: str, runs: Path, r
 # the door of several tasks
 
 
-def test_scenarios_give_text_to_the_tasks_that_read(rated: Path, tmp_path: Path) -> None:
+def test_scenarios_give_text_to_the_tasks_that_read(rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = mapping_of(rated, {"upstream": {"trainable": False}, "training": {"steps": 1, "eval_every": 1}})
     values["tasks"].pop("emotion")
     values |= {kind: {"training": {"steps": 1, "batch_size": 8, "eval_every": 1}} for kind in ("single", "transfer")}
@@ -458,6 +458,9 @@ def test_scenarios_give_text_to_the_tasks_that_read(rated: Path, tmp_path: Path)
     assert (read["single-dsd"], read["single-avd"], read["without-dsd"]) == ("hashed_words", "", "")
     assert (read["transfer-dsd"], read["transfer-avd"]) == ("hashed_words", "")
     assert "by" in read_json(tmp_path / "plan" / "all" / "seed1" / "result.json")["tasks"]["dsd"]["last"]
+    printed = capsys.readouterr().out
+    assert printed.count("test by speaker") == 8  # of two tasks: alone, together, without the other, and transferred
+    assert "\nall/seed1\n\ndsd:\ntest by speaker\n" in printed
 
 
 def test_stages_beside_a_scenario_are_refused(rated: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Space:
 
     @property
     def bytes_per_frame(self) -> int:
-        """What one row of frames takes: means in float32, frames in float16."""
+        """What one row of frames takes: statistics in float32, frames in float16."""
         return len(self.layers) * self.dim * (4 if self.pooled else 2)
 
 
@@ -367,7 +367,7 @@ def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Itera
 
 
 def fits_half(values: np.ndarray) -> bool:
-    """Return whether float16 holds the values: those beyond its range are kept in float32."""
+    """Return whether float16 holds the values: others are kept in float32."""
     return bool(np.abs(values).max(initial=0.0) <= np.finfo(np.float16).max)
 
 
