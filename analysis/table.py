@@ -156,7 +156,10 @@ def _heading(result: Result) -> list[str]:
     other = result.get("trained_on") not in (None, result["corpus"])
     where += [f"trained on {result['trained_on']}"] if other else []
     where += [f"{key} {result[key]}" for key in ("fold", "seed") if result.get(key) is not None]
-    if result.get("best_step") is not None:
+    if "exact" in result:
+        keep = result["exact"]["keep"]
+        where.append("exact, all layers mixed" if keep == "mixture" else f"exact, layer {keep} alone")
+    elif result.get("best_step") is not None:
         why = f"best dev {result['select_by']}" if result["select_by"] else "the last"
         where.append(f"step {result['best_step']} ({why})")
     return [" ".join(result.get("marks") or ()), " · ".join(where)] if result.get("marks") else [" · ".join(where)]

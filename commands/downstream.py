@@ -156,6 +156,8 @@ def plan_of(flags: Namespace) -> tuple[RunConfig, list[Part], Path]:
     if flags.past_exp:
         folder, config = past_run(flags, allowed=())
         return config, expand(config, own_folds(config), [config.seed], []), folder
+    if any(sweep.startswith("solver=") for sweep in flags.sweep):
+        raise UserError("Expected one solver for all runs of a sweep, found several. Train a run with each, and compare them.")
     swept = [parse_override(sweep_values(sweep)[0]) for sweep in flags.sweep]  # which solver they ask for, too
     config = resolve([*mappings_of(flags), *swept])
     if config.split:

@@ -85,9 +85,9 @@ def described(space: StoredSpace) -> tuple[str, ...]:
 
 def prune(flags: Namespace, root: Path) -> int:
     """Remove what the flags choose, and say what was freed."""
+    from ..core.files import parse_size
     from ..upstream.store.maintenance import clear_remains, list_spaces, parse_age
     from ..upstream.store.maintenance import prune as prune_spaces
-    from ..upstream.store.store import parse_size
 
     if sum(map(bool, (flags.all, flags.unused, flags.to))) != 1:
         raise UserError("Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes.")

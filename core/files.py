@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -230,3 +231,18 @@ def hash_file(path: str | Path) -> str:
 
 def _unreadable(path: str, error: OSError) -> UserError:
     return UserError(f"Expected readable audio, found: {error.strerror}: {path}. Replace the file, or leave it out.")
+
+
+_UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Return `20GB`, `500MB` or `1.5TB` in bytes; a bare number is in GB.
+
+    >>> parse_size("1.5GB")
+    1500000000
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B|)", text.strip().upper())
+    if match is None:
+        raise UserError(f"Expected a size such as 20GB, found '{text}'. Write a number and KB, MB, GB or TB.")
+    return int(float(match[1]) * _UNITS[match[2]])

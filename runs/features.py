@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..core.errors import UserError
-from ..core.files import cache_folder, format_bytes, plain_disk_errors
+from ..core.files import cache_folder, format_bytes, parse_size, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
@@ -28,7 +28,7 @@ from ..training.step import TaskData, cropped
 from ..upstream.base import Layers, TokenCounter, Upstream
 from ..upstream.statistics import over_time
 from ..upstream.store.reading import MemoryLayers, ShardLayers, StoredLayers
-from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, parse_size, space_of
+from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
 from .prepare import RunSetup
 

@@ -95,7 +95,7 @@ def earlier_of(config: RunConfig) -> EarlierRun:
         stored = RunFolder(refuse_unfinished(folder)).read()
         there = refuse_other(config, folder)
         found = stored.result("best_step")
-        best.append(int(found["best_step"] or 0))
+        best.append(int(found["best_step"]))
         solutions += [found["exact"]] if "exact" in found else []
         total = there.optimizer.schedule_steps or there.training.steps
         vocabularies.append(stored.vocabulary(*config.tasks))

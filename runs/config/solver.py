@@ -38,7 +38,8 @@ def with_solver(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     if solver == "adam":
         return [*layers, {"solver": solver}]
     typed = {key: value for layer in above for key, value in (layer.get(task.name) or {}).items() if key in task.linear}
-    return [*layers, {"solver": solver, task.name: {**task.linear, **typed}}]
+    one_step = {"steps": 1, "patience": None}  # what estimates count
+    return [*layers, {"solver": solver, "training": one_step, task.name: {**task.linear, **typed}}]
 
 
 def refuse_no_exact(values: Mapping[str, Any], task: Task, of_adam: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import socket
 import sys
@@ -385,18 +384,3 @@ def default_limit(root: Path) -> int:
     """Return how much a run may store unasked: the smaller of 50 GB and a quarter of the free disk."""
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     return min(50 * 10**9, shutil.disk_usage(existing).free // 4)
-
-
-_UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-def parse_size(text: str) -> int:
-    """Return `20GB`, `500MB` or `1.5TB` in bytes; a bare number is in GB.
-
-    >>> parse_size("1.5GB")
-    1500000000
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B|)", text.strip().upper())
-    if match is None:
-        raise UserError(f"Expected a size such as 20GB, found '{text}'. Write a number and KB, MB, GB or TB.")
-    return int(float(match[1]) * _UNITS[match[2]])

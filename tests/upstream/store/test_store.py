@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from headwater.core.errors import UserError
-from headwater.core.files import format_bytes
+from headwater.core.files import format_bytes, parse_size
 from headwater.corpus.audio import read_audio
 from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_key, row_keys
