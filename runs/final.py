@@ -22,7 +22,7 @@ from .config.schema import ExactConfig, RunConfig
 TRAINED_FOR = {
     "training": ("steps", "patience", "eval_every"),
     "optimizer": ("schedule_steps",),
-    "exact": ("penalty", "evenness", "keep", "gain"),
+    "exact": ("penalty", "evenness", "keep", "gain", "each_layer"),
 }
 
 TINY = 1e-12  # of an evenness of 0, where a mean of logarithms is formed

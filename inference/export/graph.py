@@ -38,7 +38,11 @@ class AsGraph(nn.Module):
         """Return the run's output for one waveform."""
         batch = Batch(waveform, (waveform.shape[1],), ids=("waveform",))
         layers = self.upstream(batch, layers=self.layers)
-        frames = Frames(mixture(self.sum, layers), layers.lengths)
+        statistics = self.expert.pools.get("audio")
+        pooled = statistics is not None and (statistics != "mean" or self.sum.standardized)
+        if pooled:
+            layers = Layers([over_all(value, str(statistics)) for value in layers.values], (1,))
+        frames = Frames(mixture(self.sum, layers), layers.lengths, pooled)
         return self.finish(head_output(self.expert, frames))
 
 
@@ -52,11 +56,25 @@ def mixture(weighted: WeightedSum, layers: Layers) -> Tensor:
     values = list(layers.values)
     if weighted.normalize:
         values = [F.layer_norm(value, value.shape[-1:]) for value in values]
+    if weighted.standardized:
+        standards = zip(values, weighted.mean, weighted.scale, strict=True)
+        values = [(value - mean) / scale for value, mean, scale in standards]
     weights = weighted.logits.softmax(dim=0).unbind()
     mixed = torch.zeros_like(values[0])
     for weight, value in zip(weights, values, strict=True):
         mixed = torch.addcmul(mixed, value, weight)
     return mixed
+
+
+def over_all(values: Tensor, statistics: str) -> Tensor:
+    """Return statistics over all frames (1, frame, dim) of one utterance: (1, 1, statistic x dim)."""
+    mean = values.mean(dim=1, keepdim=True)
+    if statistics == "mean":
+        return mean
+    other = (
+        (values - mean).square().mean(dim=1, keepdim=True).sqrt() if statistics == "mean+std" else values.amax(1, keepdim=True)
+    )
+    return torch.cat([mean, other], dim=2)
 
 
 def head_output(expert: Expert, frames: Frames) -> Tensor:

@@ -67,7 +67,11 @@ def only_adam(layer: Mapping[str, Any], task: Task) -> Iterator[str]:
             yield f"{section}.trainable"
         if of_section.get("padding", "exact") != "exact":
             yield f"{section}.padding"
-    yield from (key for key in ("init_head", "masks") if layer.get(key))
+    masks = layer.get("masks")
+    if isinstance(masks, Mapping) and any(isinstance(value, int) and value for key, value in masks.items() if "width" not in key):
+        yield "masks"
+    if layer.get("init_head"):
+        yield "init_head"
     own = layer.get(task.name)
     for key, value in (own if isinstance(own, Mapping) else {}).items():
         if key in task.linear and value != task.linear[key] and not (key == "pooling" and value in STATISTICS):

@@ -34,7 +34,6 @@ from headwater.upstream.store.store import (
     default_limit,
     fingerprint,
     locked_alone,
-    parse_size,
     remove,
     space_of,
 )
