@@ -147,9 +147,8 @@ def load_one(
     kind = load_task(config.only.task)
     vocabulary = stored.vocabulary(name)[name]
     expert = build_expert(config.seed, config.only, kind, vocabulary, upstreams)
-    model = Model(
-        upstreams, {config.only.task: expert}, roles_of(config), shares_sums=shares, standardizes=config.solver == "exact"
-    )
+    experts, standardizes = {config.only.task: expert}, config.solver == "exact"
+    model = Model(upstreams, experts, roles_of(config), shares_sums=shares, standardizes=standardizes)
     tensors, _ = load_tensors(run.best)
     model.load_trained_state(weights_of_task(tensors, name, config.only.task), str(run.best))
     return TrainedRun(folder, config, model.eval(), expert, kind.question(config.only.expert), tuple(identity["marks"]), name)

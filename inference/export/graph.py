@@ -71,10 +71,9 @@ def over_all(values: Tensor, statistics: str) -> Tensor:
     mean = values.mean(dim=1, keepdim=True)
     if statistics == "mean":
         return mean
-    other = (
-        (values - mean).square().mean(dim=1, keepdim=True).sqrt() if statistics == "mean+std" else values.amax(1, keepdim=True)
-    )
-    return torch.cat([mean, other], dim=2)
+    if statistics == "mean+max":
+        return torch.cat([mean, values.amax(dim=1, keepdim=True)], dim=2)
+    return torch.cat([mean, (values - mean).square().mean(dim=1, keepdim=True).sqrt()], dim=2)
 
 
 def head_output(expert: Expert, frames: Frames) -> Tensor:

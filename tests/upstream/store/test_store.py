@@ -382,7 +382,7 @@ def changed_weight(config: UpstreamConfig) -> Upstream:
 def spaces_of_options() -> dict[str, Space]:
     """The space of each way to use one upstream."""
     plain = UpstreamConfig(name="test_hubert")
-    used = {"layers": range(5), "pooled": True, "precision": "float32"}
+    used = {"layers": range(5), "statistics": "mean", "precision": "float32"}
 
     def of(config: UpstreamConfig = plain, upstream: Upstream | None = None, **changes: Any) -> Space:
         return space_of(upstream or load_upstream(config), config, **{**used, **changes})
@@ -397,7 +397,7 @@ def spaces_of_options() -> dict[str, Space]:
         "normalize_layers": of(replace(plain, normalize_layers=True)),
         "precision": of(precision="bf16"),
         "one layer": of(layers=[2]),
-        "frames": of(pooled=False),
+        "frames": of(statistics=None),
     }
 
 
@@ -503,7 +503,7 @@ def test_a_store_of_before_is_found_and_nothing_is_computed(name: str, pooled: b
     shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
     upstream, utterances = load_upstream(name), [Utterance(file, str(tmp_path / file)) for file in ("0.wav", "1.wav")]
     layers = range(upstream.spec.num_layers)
-    space = space_of(upstream, UpstreamConfig(name=name), layers=layers, pooled=pooled, precision="float32")
+    space = space_of(upstream, UpstreamConfig(name=name), layers=layers, statistics="mean" if pooled else None, precision="float32")
     store = Store(tmp_path / "store", space, name)
     keys = row_keys(utterances, tmp_path / "store", upstream.spec.sample_rate)
 
