@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .errors import UserError, first_line
 from .files import clear_asides, write_text, written_aside
+from .text import without_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +62,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
+        if "/" in text.get_text():
+            text.set_text(without_folders(text.get_text()))
         if "$" not in text.get_text():  # a class may be called so: nobody writes formulas here
             continue
         if text.get_wrap():  # matplotlib measures a wrapped formula whatever `parse_math` says

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...downstream.metrics import MIN_SPEAKERS
+from ...downstream.metrics import MIN_SPEAKERS, metric_title
 from ..table import number, render
 from .compare import ALPHA, Compared, Comparison
 from .paired import MOST_EXACT, SAME, SWAPS, Difference
@@ -154,7 +154,7 @@ def mcnemar_line(compared: Compared, comparison: Comparison) -> str:
 def sentence(compared: Compared, comparison: Comparison) -> str:
     """Return the verdict in words, in the metric that decides."""
     metric, first, second = compared.metric, compared.names[0], comparison.name
-    found, title = comparison.differences[metric], title_of(metric)
+    found, title = comparison.differences[metric], metric_title(metric)
     winner = comparison.winner(metric, compared.directions[metric])
     marks = f"{' '.join(compared.marks)}: " if compared.marks else ""
     if winner:
@@ -190,19 +190,7 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
         return f"{corrected} is {chance(p)}, but the interval holds 0"
     width = half * (100 if metric in SHARES else 1)
     about = f"{float(f'{width:.2g}'):g}" if width >= 10 else f"{float(f'{width:.1g}'):g}"
-    return f"{compared.speakers} speakers resolve about {about} {'points' if metric in SHARES else title_of(metric)}"
-
-
-def title_of(metric: str) -> str:
-    """Return a metric's name in a sentence.
-
-    >>> title_of("ua"), title_of("macro_f1"), title_of("ccc_valence")
-    ('UA', 'macro F1', 'CCC of valence')
-    """
-    measure, _, rest = metric.partition("_")
-    if metric == "macro_f1":
-        return "macro F1"
-    return f"{measure.upper()} of {rest}" if rest and measure in {"ccc", "rmse"} else metric.replace("_", " ").upper()
+    return f"{compared.speakers} speakers resolve about {about} {'points' if metric in SHARES else metric_title(metric)}"
 
 
 def in_points(metric: str, *values: float) -> Sequence[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import UserError
+from ...core.text import without_folders
 
 # whatever a label holds: no script runs, nothing is fetched
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -22,12 +23,12 @@ CELLS = re.compile(r"(?<!\\)\|")
 
 
 def text(value: object) -> str:
-    """Return text as a page may hold it, whatever is in it.
+    """Return text as a page may hold it, whatever is in it; of a path on this machine only its end.
 
     >>> text('<b>"R&D"')
     '&lt;b&gt;&quot;R&amp;D&quot;'
     """
-    readable = str(value).encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
+    readable = without_folders(str(value)).encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
     return html.escape(CONTROL.sub("\N{REPLACEMENT CHARACTER}", readable))
 
 
