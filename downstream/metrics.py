@@ -185,7 +185,9 @@ def metric_title(metric: str) -> str:
     measure, _, rest = metric.partition("_")
     if metric == "macro_f1":
         return "macro F1"
-    return f"{measure.upper()} of {rest}" if rest and measure in {"ccc", "rmse"} else metric.replace("_", " ").upper()
+    if rest and measure in {"ccc", "rmse", "pearson"}:
+        return f"{'Pearson' if measure == 'pearson' else measure.upper()} of {rest}"
+    return metric.replace("_", " ").upper()
 
 
 def chance_level(metric: str, num_classes: int) -> float | None:

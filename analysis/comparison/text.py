@@ -18,14 +18,17 @@ SHARES = {"wa", "ua", "acc", "acc_point", "macro_f1", "eer", "auc", "far", "frr"
 
 def compared_text(compared: Compared, *, markdown: bool = False) -> str:
     """Return the table, what it rests on, and a sentence for each comparison at the end."""
-    several = len(compared.comparisons) > 1
-    rows = rows_by_run(compared) if several else rows_by_metric(compared)
-    parts = [heading(compared), render(rows, markdown=markdown)]
+    parts = [heading(compared), render(difference_rows(compared), markdown=markdown)]
     lines = [mcnemar_line(compared, one) for one in compared.comparisons if one.discordant is not None]
     lines += [method(compared), *(f"note: {note}" for note in compared.notes)]
     blank = "\n\n" if markdown else "\n"
     sentences = [sentence(compared, comparison) for comparison in compared.comparisons]
     return blank.join([*parts, *lines]) + "\n\n" + blank.join(sentences)
+
+
+def difference_rows(compared: Compared) -> list[dict[str, str]]:
+    """Return the table of differences: of one comparison by metric, of several by run."""
+    return rows_by_run(compared) if len(compared.comparisons) > 1 else rows_by_metric(compared)
 
 
 def heading(compared: Compared) -> str:

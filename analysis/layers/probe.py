@@ -164,7 +164,7 @@ def _draw(found: Probe, folder: Path) -> None:
         top.axhline(found.chance, color="black", linestyle=":", linewidth=1, label="chance")
     top.set_ylabel(metric_title(found.metric))
     top.grid(alpha=0.3)
-    top.legend(fontsize=8, ncols=2)
+    top.legend(fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)  # above: it covers no point
     for panel, axes in enumerate(below):
         draw_panel(axes, found.weights, found.key, panel, "C7")
     below[-1].set_xlabel("layer")

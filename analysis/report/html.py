@@ -19,6 +19,7 @@ EMPHASIS = re.compile(r"\*\*(.+?)\*\*|&lt;u&gt;(.+?)&lt;/u&gt;")  # the two kind
 NUMBER = re.compile(
     r"(\*\*|<u>)?[-+−]?(\d[^:]*)?$|(X|undefined)$"
 )  # empty cells, dashes and these words leave a column one of numbers
+LONG = 48  # letters: a cell of more breaks into lines
 CELLS = re.compile(r"(?<!\\)\|")
 
 
@@ -55,7 +56,8 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 def cell(kind: str, words: str, *, right: bool) -> str:
     """Return a cell of a table; better and worse may be marked in it, as **bold** and <u>underlined</u>."""
     marked = EMPHASIS.sub(lambda found: element("b", found[1]) if found[1] else element("u", found[2]), text(words))
-    return element(kind, marked, **({"class_": "number"} if right else {}))
+    look = "number" if right else "long" if len(words) > LONG else ""
+    return element(kind, marked, **({"class_": look} if look else {}))
 
 
 def markdown(source: str) -> str:
@@ -82,7 +84,7 @@ def markdown_table(lines: Sequence[str]) -> str:
 
 
 def picture(path: Path, words: str, *, half: bool = False) -> str:
-    """Return a PNG or SVG as part of the page, with words for those who cannot see it; two halves share a printed line."""
+    """Return a PNG or SVG, whose title is inside, with words for those who cannot see it; two halves share a printed line."""
     try:
         content = path.read_bytes()
     except OSError as problem:
@@ -90,12 +92,7 @@ def picture(path: Path, words: str, *, half: bool = False) -> str:
     if path.suffix == ".svg":  # its comments hold labels, which may be no XML, and its metadata the time
         content = re.sub(rb"<!--.*?-->|<metadata>.*?</metadata>", b"", content, flags=re.DOTALL)
     source = f"data:{KINDS[path.suffix]};base64,{base64.b64encode(content).decode()}"
-    return element(
-        "figure",
-        f'<img src="{source}" alt="{text(words)}">',
-        element("figcaption", text(words)),
-        **({"class_": "half"} if half else {}),
-    )
+    return element("figure", f'<img src="{source}" alt="{text(words)}">', **({"class_": "half"} if half else {}))
 
 
 def page(title: str, body: Sequence[str]) -> str:

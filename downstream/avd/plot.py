@@ -34,6 +34,11 @@ def agreement_plot(
         axes.set(xlim=scale, ylim=scale, xlabel="rated", ylabel="predicted" if column == 0 else "", aspect="equal")
         axes.set_title(f"{name}, CCC {concordance(actual[:, column], predicted[:, column]):.3f}", fontsize=10)
         axes.grid(alpha=0.3)
+        outside = int(np.sum((predicted[:, column] < scale[0]) | (predicted[:, column] > scale[1])))
+        if outside:  # an untrained head: the panel would look as if there were none
+            axes.text(
+                0.5, 0.97, f"{outside} predicted outside the scale", transform=axes.transAxes, ha="center", va="top", fontsize=8
+            )
     save_figure(figure, path)
     header = [f"{kind}_{name}" for name in dimensions for kind in ("reference", "prediction")]
     rows = np.stack([actual, predicted], axis=2).reshape(len(actual), -1).tolist()
