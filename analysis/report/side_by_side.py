@@ -47,7 +47,7 @@ def row_of(found: Headline) -> dict[str, object]:
         **others,
         "n": found.utterances or "",
         "speakers": found.speakers or "",
-        "seconds": f"{found.seconds:.0f}",
+        "training seconds": f"{found.seconds:.0f}",
         "upstream": found.about["upstream"],
         "runs": found.basis or "one",
     }
@@ -79,16 +79,19 @@ def interval_picture(rows: Sequence[Headline], drawings: Path) -> str:
 
 def verdicts(group: Sequence[Headline], folders: Mapping[str, Path]) -> list[str]:
     """Return which of the results is better than the first one named, as `headwater compare` says it."""
-    places, task = [folders[found.name] for found in group], group[0].about["task"]
+    first, *others = [folders[found.name] for found in group]
+    task, comparable, refused = group[0].about["task"], [], []
     try:
-        return verdict(compare(places, task=task))
-    except UserError as problem:
-        if len(places) == 2:
-            return [paragraph(f"no comparison: {first_sentence(problem)}", "absent")]
-    body: list[str] = []
-    for found in group[1:]:  # those that can be compared with the first one, each alone
-        body += verdicts([group[0], found], folders)
-    return body
+        return verdict(compare([first, *others], task=task))
+    except UserError:
+        for other in others:  # leave out those that cannot be compared with the first one
+            try:
+                compare([first, other], task=task)
+            except UserError as problem:
+                refused.append(paragraph(f"no comparison: {first_sentence(problem)}", "absent"))
+            else:
+                comparable.append(other)
+    return [*(verdict(compare([first, *comparable], task=task)) if comparable else []), *refused]
 
 
 def first_sentence(problem: UserError) -> str:
