@@ -18,6 +18,8 @@ from .text import without_folders
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DPI = 150  # of a PNG
+
 Given = ParamSpec("Given")
 Drawn = TypeVar("Drawn")
 
@@ -74,7 +76,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     form = path.suffix.removeprefix(".")
     metadata = {"CreationDate": None} if form == "pdf" else None
     with written_aside(path) as aside:
-        figure.savefig(aside, format=form, dpi=150, metadata=metadata)
+        figure.savefig(aside, format=form, dpi=DPI, metadata=metadata)
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:

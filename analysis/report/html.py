@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import UserError
+from ...core.figures import DPI
 from ...core.text import without_folders
 
 # whatever a label holds: no script runs, nothing is fetched
@@ -91,8 +92,10 @@ def picture(path: Path, words: str, *, half: bool = False) -> str:
         return paragraph(f"{words}: left out, cannot be read ({problem.strerror})", "absent")
     if path.suffix == ".svg":  # its comments hold labels, which may be no XML, and its metadata the time
         content = re.sub(rb"<!--.*?-->|<metadata>.*?</metadata>", b"", content, flags=re.DOTALL)
+    # as large as it was drawn: a PNG has more points than a page shows
+    width = f' width="{96 * int.from_bytes(content[16:20], "big") // DPI}"' if path.suffix == ".png" else ""
     source = f"data:{KINDS[path.suffix]};base64,{base64.b64encode(content).decode()}"
-    return element("figure", f'<img src="{source}" alt="{text(words)}">', **({"class_": "half"} if half else {}))
+    return element("figure", f'<img src="{source}" alt="{text(words)}"{width}>', **({"class_": "half"} if half else {}))
 
 
 def page(title: str, body: Sequence[str]) -> str:

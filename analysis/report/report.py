@@ -12,6 +12,7 @@ from ...core.errors import UserError
 from ...core.figures import marked_title
 from ...core.files import read_json, write_text
 from ...core.run_folder import RunFolder
+from ...core.text import last_part
 from ...downstream.metrics import metric_title
 from ..relations.graphs import draw
 from ..relations.relations import Pair, from_json
@@ -54,7 +55,7 @@ def report(folders: Sequence[Path], out: Path) -> str:
     from tqdm import tqdm
 
     folders = list({folder.resolve(): folder for folder in folders}.values())  # a folder named twice is shown once
-    titles = titles_of(folders)
+    titles = titles_of(folders) if len(folders) > 1 else {folders[0]: last_part(str(folders[0].resolve()))}
     found = [Found(folder, titles[folder], f"r{place}", [*runs_below(folder)]) for place, folder in enumerate(folders)]
     total = sum(len(one.runs) for one in found)
     marks = list(dict.fromkeys(mark for one in found for mark in marks_of(one)))
