@@ -152,7 +152,7 @@ def result_section(found: Found, drawings: Path, count: Callable[[int], object])
     body = [paragraph(f"left out, not finished: {', '.join(unfinished)}", "absent")] if unfinished else []
     large = attempt("score", lambda: [headline_block(headlines_of(found.title, folder, runs))])
     if is_run(folder):
-        body.append(side_of(large + run_facts(runs[0]), run_pictures(runs[0], drawings, alone=True)))
+        body.append(side_of(large + run_facts(runs[0]), run_pictures(runs[0], drawings, alone=True), tall=len(runs[0].first) > 1))
         others = sorted(folder.glob(RELATIONS))
     else:
         others = others_of(folder)
@@ -172,12 +172,15 @@ def result_section(found: Found, drawings: Path, count: Callable[[int], object])
 
 def headline_block(headlines: Sequence[Headline]) -> str:
     """Return the scores of a result, large where there is one task."""
-    return element("div", *(headline_html(found, small=len(headlines) > 1) for found in headlines), class_="headlines")
+    several = len(headlines) > 1
+    look = "headlines several" if several else "headlines"
+    return element("div", *(headline_html(found, small=several) for found in headlines), class_=look)
 
 
-def side_of(words: Sequence[str], pictures: Sequence[str]) -> str:
-    """Return words beside pictures, in as many rows as the page is narrow."""
-    return element("div", element("div", *words, class_="words"), *pictures, class_="beside")
+def side_of(words: Sequence[str], pictures: Sequence[str], *, tall: bool = False) -> str:
+    """Return words beside pictures, in as many rows as the page is narrow; pictures beside `tall` words share a column."""
+    column = [element("div", *pictures, class_="column")] if tall and pictures else pictures
+    return element("div", element("div", *words, class_="words"), *column, class_="beside")
 
 
 def plan_pictures(found: Found, drawings: Path) -> list[str]:
@@ -200,7 +203,8 @@ def run_section(run: Run, anchor: str, drawings: Path, found: Found) -> list[str
     apart = len({other.marks for other in found.runs}) > 1  # where all runs have the same marks the top of the page says so
     marks = [element("span", text(" ".join(run.marks)), class_="marks")] if run.marks and apart else []
     heading = element("h3", text(run.name), *marks, id=anchor)
-    return [heading, side_of(run_facts(run), run_pictures(run, drawings, alone=False, in_plan=found.is_plan))]
+    pictures = run_pictures(run, drawings, alone=False, in_plan=found.is_plan)
+    return [heading, side_of(run_facts(run), pictures, tall=len(run.first) > 1)]
 
 
 def run_pictures(run: Run, drawings: Path, *, alone: bool, in_plan: bool = False) -> list[str]:
