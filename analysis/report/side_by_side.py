@@ -67,7 +67,7 @@ def interval_picture(rows: Sequence[Headline], drawings: Path) -> str:
         axes.plot([value], [place], marker="o", color="C0", markersize=7)
     if first.chance is not None:
         axes.axvline(first.chance, color="black", linewidth=1, linestyle=":", label="chance")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)  # above: it covers no interval
     axes.set(ylim=(len(scored) - 0.5, -0.5), yticks=range(len(scored)), yticklabels=[found.name for found in scored])
     axes.set_xlabel(f"{metric_title(first.metric)}, 95 % interval")
     axes.grid(axis="x", alpha=0.3)
