@@ -191,8 +191,15 @@ def _split_line(result: Result, split: str) -> str:
 
 def _detail_lines(result: Result, split: str) -> list[str]:
     details = result.get("details", {}).get(split)
-    words = [f"{name} {number(value) if isinstance(value, float) else value}" for name, value in (details or {}).items()]
+    words = [f"{name} {_detail(value)}" for name, value in (details or {}).items()]
     return [f"{split}: {', '.join(words)}"] if words else []
+
+
+def _detail(value: Any) -> str:
+    """Return a number, a word, or several by name, as a line holds them."""
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{name} {_detail(one)}' for name, one in value.items())})"
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _group_lines(result: Result, split: str, markdown: bool) -> list[str]:

@@ -95,7 +95,11 @@ def remember(work: Path, count: int, pooled: bool) -> None:
             known.keep(file_key(path), f"{number:064x}")
             wanted[row_key(f"{number:064x}", Utterance("", str(path)), rate)] = number
     layers = range(upstream.spec.num_layers)
-    store = Store(root, space_of(upstream, UpstreamConfig(), layers=layers, statistics="mean" if pooled else None, precision="float32"), UPSTREAM)
+    store = Store(
+        root,
+        space_of(upstream, UpstreamConfig(), layers=layers, statistics="mean" if pooled else None, precision="float32"),
+        UPSTREAM,
+    )
 
     def compute(numbers: Sequence[int]) -> Iterator[tuple[int, Computed]]:
         for position in range(len(numbers)):

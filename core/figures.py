@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .errors import UserError, first_line
 from .files import clear_asides, write_text, written_aside
+from .text import without_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+DPI = 150  # of a PNG
 
 Given = ParamSpec("Given")
 Drawn = TypeVar("Drawn")
@@ -61,6 +64,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
+        if "/" in text.get_text():
+            text.set_text(without_folders(text.get_text()))
         if "$" not in text.get_text():  # a class may be called so: nobody writes formulas here
             continue
         if text.get_wrap():  # matplotlib measures a wrapped formula whatever `parse_math` says
@@ -71,7 +76,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     form = path.suffix.removeprefix(".")
     metadata = {"CreationDate": None} if form == "pdf" else None
     with written_aside(path) as aside:
-        figure.savefig(aside, format=form, dpi=150, metadata=metadata)
+        figure.savefig(aside, format=form, dpi=DPI, metadata=metadata)
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:

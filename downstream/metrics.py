@@ -176,6 +176,29 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), spread
 
 
+def metric_title(metric: str) -> str:
+    """Return a metric's name as a sentence, a picture and a page spell it.
+
+    >>> metric_title("ua"), metric_title("macro_f1"), metric_title("ccc_valence")
+    ('UA', 'macro F1', 'CCC of valence')
+    """
+    measure, _, rest = metric.partition("_")
+    if metric == "macro_f1":
+        return "macro F1"
+    if rest and measure in {"ccc", "rmse", "pearson"}:
+        return f"{'Pearson' if measure == 'pearson' else measure.upper()} of {rest}"
+    return metric.replace("_", " ").upper()
+
+
+def chance_level(metric: str, num_classes: int) -> float | None:
+    """Return what guessing scores in a metric where that is known whatever the classes' sizes are.
+
+    >>> chance_level("ua", 4), chance_level("wa", 4)
+    (0.25, None)
+    """
+    return 1 / num_classes if metric == "ua" and num_classes else None
+
+
 def _paired(references: ArrayLike, predictions: ArrayLike, dtype: type | None = None) -> tuple[np.ndarray, np.ndarray]:
     truth, prediction = np.asarray(references, dtype), np.asarray(predictions, dtype)
     if truth.shape == prediction.shape and truth.ndim > 1:

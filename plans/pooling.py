@@ -64,7 +64,8 @@ def write_pooled(
                     picture = there.confusion(split, task.name * task.is_joint)
                     confusion_plot(found["confusion"], found["classes"], picture, title=title, marks=marks)
         try:
-            curves_plot(runs, tasks, there.curves, marks=marks)
+            if not all("exact" in run.result for run in runs):  # which have no steps
+                curves_plot(runs, tasks, there.curves, marks=marks)
         except UserError as problem:  # the log of a run is gone or damaged: no number needs it
             print_progress(runtime, f"note      no picture {there.curves}: {problem}")
         scores_plot(runs, tasks, there.run_scores, marks=marks)

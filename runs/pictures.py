@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..core.figures import forgiving, marked_title, new_figure, save_csv, save_figure
+from ..downstream.metrics import chance_level, metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,19 +22,40 @@ COSINE = "cosine"  # the "split" of a line about how two tasks' gradients agree;
 MAX_WRITTEN_CLASSES = 16  # in a larger matrix the numbers would overlap; the csv has them
 
 
+def run_title(what: str, task: str, upstream: str, corpus: str, metric: str = "", score: float | None = None) -> str:
+    """Return the title of a picture of a run: what it shows, and of which task, model and data.
+
+    >>> run_title("Confusion, test", "emotion", "fbank", "ravdess", "ua", 0.381)
+    'Confusion, test: emotion, fbank on ravdess, UA 0.381'
+    """
+    scored = "" if score is None else f", {metric_title(metric)} {score:.3f}"
+    return f"{what}: {task}, {upstream} on {corpus}{scored}"
+
+
+def chance_levels(results: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+    """Return what guessing scores, by (task, metric), where that is known: from each task's result."""
+    levels = {}
+    for task, result in results.items():
+        for metric in result.get("metrics") or ():
+            level = chance_level(metric, len(result.get("classes") or ()))
+            if level is not None:
+                levels[task, metric] = level
+    return levels
+
+
 @forgiving
 def confusion_plot(
     counts: Sequence[Sequence[int]],
     classes: Sequence[str],
     path: Path,
     *,
-    title: str = "",
+    title: str,
     marks: Sequence[str] = (),
 ) -> None:
     """Draw counts and their share of each true class in one matrix; `path` is the picture, its csv lies beside it."""
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    side = min(10.0, max(3.6, 0.62 * len(classes) + 1.8))
-    figure = new_figure(side + 0.9, side + 0.4, marked_title(title or path.stem, marks))
+    side = min(10.0, max(3.6, 0.5 * len(classes) + 1.6))
+    figure = new_figure(side + 0.9, side + 0.4, marked_title(title, marks))
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set(xlabel="predicted", ylabel="reference", xticks=range(len(classes)), yticks=range(len(classes)))
@@ -78,8 +100,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 @forgiving
-def curves_plot(metrics: Path, path: Path, *, title: str = "Learning curves", marks: Sequence[str] = ()) -> None:
-    """Draw the loss and every metric of a run's metrics.jsonl over steps; `path` is the picture, its csv lies beside it."""
+def curves_plot(
+    metrics: Path,
+    path: Path,
+    *,
+    title: str = "Learning curves",
+    chosen: int | None = None,
+    chance: Mapping[tuple[str, str], float] | None = None,
+    marks: Sequence[str] = (),
+) -> None:
+    """Draw the loss and every metric of a run's metrics.jsonl over steps; `path` is the picture, its csv lies beside it.
+
+    A line marks the `chosen` step, and another what guessing scores, where `chance` knows it of a (task, metric).
+    """
     points = _points([row for row in read_metrics(metrics) if row["split"] != COSINE])
     drawn = [point for point in points if point[0] == "loss" or point[2] != "train"]  # what is evaluated; no learning rate
     if not drawn:
@@ -93,7 +126,15 @@ def curves_plot(metrics: Path, path: Path, *, title: str = "Learning curves", ma
     for index, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
         _draw_curves(axes, [point for point in drawn if point[0] == name], tasks)
-        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.03 * max(step for *_, step, _ in drawn)))
+        _draw_levels(axes, {task: level for (task, metric), level in (chance or {}).items() if metric == name}, tasks)
+        if chosen is not None:
+            axes.axvline(chosen, color="C2", linewidth=1, linestyle="--", label=f"chosen step {chosen}")
+        axes.legend(fontsize=8)
+        axes.set(
+            xlabel="step",
+            ylabel=name if name == "loss" else metric_title(name),
+            xlim=(0, 1.03 * max(step for *_, step, _ in drawn)),
+        )
     save_figure(figure, path)
 
 
@@ -120,7 +161,14 @@ def _draw_curves(axes: Axes, points: Sequence[Point], tasks: Sequence[str]) -> N
         label = f"{task} {split}" if len(tasks) > 1 else split
         axes.plot(steps, values, color=color, label=label, **SPLIT_STYLES.get(split, {"marker": "s", "markersize": 3}))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+
+
+def _draw_levels(axes: Axes, levels: Mapping[str, float], tasks: Sequence[str]) -> None:
+    """Draw what guessing scores: a line, of several tasks one for each."""
+    for task, level in levels.items():
+        several = len(tasks) > 1 and task in tasks
+        color, label = (f"C{tasks.index(task)}", f"{task} chance") if several else ("black", "chance")
+        axes.axhline(level, color=color, linewidth=1, linestyle=":", label=label)
 
 
 Pair = tuple[str, str]

@@ -28,7 +28,7 @@ from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import utterance_key
 from .log import displayed, improving_notes, logged
-from .pictures import confusion_plot, cosines_plot, curves_plot
+from .pictures import chance_levels, confusion_plot, cosines_plot, curves_plot, run_title
 from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
 from .runtime import Runtime, make_accelerator, print_progress
@@ -321,16 +321,29 @@ def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[st
     there.write(layer_weights=layer_weights(setup))
     with plain_disk_errors(folder):
         for name, evaluation in kept.items():
-            prefix, task = f"{name}-" * joint, evaluation.task
+            prefix, task, facts = f"{name}-" * joint, evaluation.task, facts_of(setup, name)
             if not joint:  # of several tasks they lie below the folder already
                 write_evaluation(there, evaluation, marks)
             for split, counts in evaluation.result.get("confusion", {}).items():
-                confusion_plot(counts, evaluation.result["classes"], there.confusion(split, name * joint), marks=marks)
+                metric = task.question.primary_metric
+                about = facts["task"], result["upstream"], facts["corpus"], metric, evaluation.result["scores"][split][metric]
+                title = run_title(f"Confusion, {split}", *about)
+                confusion_plot(
+                    counts, evaluation.result["classes"], there.confusion(split, name * joint), title=title, marks=marks
+                )
             draw = task.question.draw or (lambda *_: None)
             for split, outcome in evaluation.outcomes.items():
                 draw(task.expert.vocabulary, outcome, there.plots / f"{prefix}{split}", marks)
         if setup.config.solver != "exact":
-            curves_plot(there.metrics, there.curves, marks=marks)
+            corpora = ", ".join(dict.fromkeys(corpus.name for corpus in setup.corpora.values()))
+            curves_plot(
+                there.metrics,
+                there.curves,
+                title=run_title("Learning curves", " + ".join(kept), result["upstream"], corpora),
+                chosen=result.get("best_step"),
+                chance=chance_levels({name: {**facts_of(setup, name), **kept[name].result} for name in kept}),
+                marks=marks,
+            )
         if joint:
             cosines_plot(there.metrics, there.plots / "cosines.png", marks=marks)
     there.write(result=result)

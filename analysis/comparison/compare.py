@@ -12,7 +12,7 @@ from ...core.run_folder import RunFolder
 from ...corpus.load import list_corpora
 from ...downstream.base import Outcome, Question, Tables
 from ...runs.results import read_tables
-from ..report.report import titles_of
+from ..titles import titles_of
 from .paired import Difference, Discordant, counted_by, differences, discordant, holm
 from .sides import Side, pooled_outcome, read_side
 
@@ -145,12 +145,17 @@ def shortened(one: str, other: str, most: int = 120) -> tuple[str, str]:
     return lines[0], lines[1]
 
 
+def usual_test(corpus: str) -> str:
+    """Return the split that a corpus is tested on."""
+    reader = list_corpora().get(corpus)
+    return "test" if reader is None else reader.test
+
+
 def split_of(sides: Sequence[Side], requested: str | None) -> str:
     """Return the split to compare on: the requested one, else the corpus' test, else the only one but dev."""
     common = [split for split in sides[0].splits if all(split in side.splits for side in sides)]
     tests = [split for split in common if split != "dev"]
-    reader = list_corpora().get(sides[0].corpus)
-    usual = "test" if reader is None else reader.test
+    usual = usual_test(sides[0].corpus)
     if requested is None and (usual in tests or len(tests) == 1):
         return usual if usual in tests else tests[0]
     if requested is None or requested not in common:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...downstream.metrics import MIN_SPEAKERS
+from ...downstream.metrics import MIN_SPEAKERS, metric_title
 from ..table import number, render
 from .compare import ALPHA, Compared, Comparison
 from .paired import MOST_EXACT, SAME, SWAPS, Difference
@@ -18,14 +18,17 @@ SHARES = {"wa", "ua", "acc", "acc_point", "macro_f1", "eer", "auc", "far", "frr"
 
 def compared_text(compared: Compared, *, markdown: bool = False) -> str:
     """Return the table, what it rests on, and a sentence for each comparison at the end."""
-    several = len(compared.comparisons) > 1
-    rows = rows_by_run(compared) if several else rows_by_metric(compared)
-    parts = [heading(compared), render(rows, markdown=markdown)]
+    parts = [heading(compared), render(difference_rows(compared), markdown=markdown)]
     lines = [mcnemar_line(compared, one) for one in compared.comparisons if one.discordant is not None]
     lines += [method(compared), *(f"note: {note}" for note in compared.notes)]
     blank = "\n\n" if markdown else "\n"
     sentences = [sentence(compared, comparison) for comparison in compared.comparisons]
     return blank.join([*parts, *lines]) + "\n\n" + blank.join(sentences)
+
+
+def difference_rows(compared: Compared) -> list[dict[str, str]]:
+    """Return the table of differences: of one comparison by metric, of several by run."""
+    return rows_by_run(compared) if len(compared.comparisons) > 1 else rows_by_metric(compared)
 
 
 def heading(compared: Compared) -> str:
@@ -154,7 +157,7 @@ def mcnemar_line(compared: Compared, comparison: Comparison) -> str:
 def sentence(compared: Compared, comparison: Comparison) -> str:
     """Return the verdict in words, in the metric that decides."""
     metric, first, second = compared.metric, compared.names[0], comparison.name
-    found, title = comparison.differences[metric], title_of(metric)
+    found, title = comparison.differences[metric], metric_title(metric)
     winner = comparison.winner(metric, compared.directions[metric])
     marks = f"{' '.join(compared.marks)}: " if compared.marks else ""
     if winner:
@@ -190,19 +193,7 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
         return f"{corrected} is {chance(p)}, but the interval holds 0"
     width = half * (100 if metric in SHARES else 1)
     about = f"{float(f'{width:.2g}'):g}" if width >= 10 else f"{float(f'{width:.1g}'):g}"
-    return f"{compared.speakers} speakers resolve about {about} {'points' if metric in SHARES else title_of(metric)}"
-
-
-def title_of(metric: str) -> str:
-    """Return a metric's name in a sentence.
-
-    >>> title_of("ua"), title_of("macro_f1"), title_of("ccc_valence")
-    ('UA', 'macro F1', 'CCC of valence')
-    """
-    measure, _, rest = metric.partition("_")
-    if metric == "macro_f1":
-        return "macro F1"
-    return f"{measure.upper()} of {rest}" if rest and measure in {"ccc", "rmse"} else metric.replace("_", " ").upper()
+    return f"{compared.speakers} speakers resolve about {about} {'points' if metric in SHARES else metric_title(metric)}"
 
 
 def in_points(metric: str, *values: float) -> Sequence[str]:

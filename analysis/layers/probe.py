@@ -14,12 +14,12 @@ from ...core.errors import UserError, nearest
 from ...core.figures import marked_title, new_figure, save_csv, save_figure
 from ...core.run_folder import RunFolder
 from ...downstream.load import load_question
-from ...downstream.metrics import mean_and_spread
+from ...downstream.metrics import chance_level, mean_and_spread, metric_title
 from ..table import number, render, spread
 from .weights import LayerWeights, draw_panel, over_runs, read_layer_weights
 
 AGAIN = "Type the command of the probe again: it trains what is missing and keeps the rest."
-COLORS = {"dev": "C0", "test": "C3"}
+COLORS, MARKERS = {"dev": "C0", "test": "C3"}, {"dev": "o", "test": "s"}
 DASHES = {"dev": (0, (4, 4)), "test": (4, (4, 4))}  # of one line where both are equal
 LayerOrSum = int | None  # a layer, or None: the weighted sum
 
@@ -34,6 +34,8 @@ class Probe:
     splits: tuple[str, ...]  # dev, and test where there is one
     scores: Mapping[str, Mapping[LayerOrSum, Sequence[float]]]  # split -> layer, or None for the sum -> a score of each run
     weights: LayerWeights
+    intervals: Mapping[str, Mapping[LayerOrSum, Sequence[float]]]  # split -> of single runs, where their results have one
+    chance: float | None  # what guessing scores, where that is known
 
     @property
     def key(self) -> str:
@@ -73,6 +75,12 @@ def read_probe(folder: Path, metric: str = "") -> Probe:
         raise UserError(f"Expected --metric {', '.join(metrics)}, found '{metric}'.{nearest(metric, metrics)} Leave it out.")
     runs = _chosen_runs(summary, metrics[summary["select_by"]] == "higher")
     splits = tuple(split for split in ("dev", "test") if all(split in run["scores"] for rows in runs.values() for run in rows))
+    alone = {layer: RunFolder(folder / rows[0]["name"]).read().result() for layer, rows in runs.items() if len(rows) == 1}
+    found = {layer: result.get("intervals") or {} for layer, result in alone.items()}
+    intervals = {
+        split: {layer: ends for layer, of_run in found.items() if (ends := (of_run.get(split) or {}).get(metric))}
+        for split in splits
+    }
     return Probe(
         task=summary["task"],
         metric=metric,
@@ -82,6 +90,8 @@ def read_probe(folder: Path, metric: str = "") -> Probe:
             split: {layer: [run["scores"][split][metric] for run in rows] for layer, rows in runs.items()} for split in splits
         },
         weights=read_layer_weights([RunFolder(folder / run["name"]).layer_weights for run in runs[None]]),
+        intervals=intervals,
+        chance=chance_level(metric, len(RunFolder(folder / runs[None][0]["name"]).read().result().get("classes") or ())),
     )
 
 
@@ -144,15 +154,17 @@ def _blank(value: float | None) -> float | str:
 
 def _draw(found: Probe, folder: Path) -> None:
     num_layers, runs = found.weights.weights[found.key].shape[1], len(found.scores["dev"][None])
-    several = f", mean ± std of {runs} runs" if runs > 1 else ""
+    several = f", mean ± std of {runs} runs" if runs > 1 else ", 95 % intervals" if any(found.intervals.values()) else ""
     title = f"{found.task}: layers of {found.weights.upstream} (0 = input of block 1){several}"
     figure = new_figure(min(12.0, max(6.5, 0.45 * num_layers + 1.5)), 7.6, marked_title(title, found.weights.marks))
     top, *below = figure.subplots(3, 1, sharex=True, height_ratios=(1.6, 1, 1))
-    for shift, split in zip((-0.08, 0.08), found.splits, strict=False):
-        _draw_scores(top, found, split, shift if len(found.splits) > 1 else 0.0)
-    top.set_ylabel(found.metric)
+    for split in found.splits:
+        _draw_scores(top, found, split)
+    if found.chance is not None:
+        top.axhline(found.chance, color="black", linestyle=":", linewidth=1, label="chance")
+    top.set_ylabel(metric_title(found.metric))
     top.grid(alpha=0.3)
-    top.legend(fontsize=8, ncols=2)
+    top.legend(fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)  # above: it covers no point
     for panel, axes in enumerate(below):
         draw_panel(axes, found.weights, found.key, panel, "C7")
     below[-1].set_xlabel("layer")
@@ -160,15 +172,18 @@ def _draw(found: Probe, folder: Path) -> None:
         save_figure(figure, folder / f"probe{suffix}")
 
 
-def _draw_scores(axes: Any, found: Probe, split: str, shift: float) -> None:
-    """A point for each layer's head, and a line for the weighted sum's."""
+def _draw_scores(axes: Any, found: Probe, split: str) -> None:
+    """A point for each layer's head, on its tick, and a line for the weighted sum's."""
     color, scores = COLORS[split], found.scores[split]
     means, deviations = zip(*(mean_and_spread(scores[layer]) for layer in found.layers), strict=True)
-    places = np.array(found.layers) + shift
-    bars = None if None in deviations else deviations
-    axes.errorbar(
-        places, means, yerr=bars, color=color, marker="o", markersize=4, linewidth=1, capsize=2, label=f"layer, {split}"
-    )
+    ends = found.intervals[split]
+    bars = None if None in deviations else np.array([deviations, deviations])
+    if bars is None and all(layer in ends for layer in found.layers):
+        bars = np.array(
+            [(mean - ends[layer][0], ends[layer][1] - mean) for layer, mean in zip(found.layers, means, strict=True)]
+        ).T
+    style: dict[str, Any] = {"marker": MARKERS[split], "markersize": 5, "linewidth": 1, "capsize": 2, "elinewidth": 0.8}
+    axes.errorbar(found.layers, means, yerr=bars, color=color, label=f"layer, {split}", **style)
     mean, deviation = mean_and_spread(scores[None])
     axes.axhline(mean, color=color, linestyle=DASHES[split], linewidth=1, label=f"weighted sum, {split}")
     if deviation is not None:

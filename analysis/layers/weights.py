@@ -55,10 +55,7 @@ def find_files(run: Path) -> list[Path]:
     own = RunFolder(Path(run)).layer_weights
     files = [own] if own.is_file() else sorted(Path(run).rglob(own.name))
     if not files:
-        raise UserError(
-            f"Expected {own.name} in '{run}' or in runs below it, found none. "
-            "Give the folder of a finished run with a weighted sum (without -l)."
-        )
+        raise UserError(f"Expected {own.name} in '{run}' or in runs below it, found none. Give the folder of a finished run.")
     return files
 
 
@@ -70,19 +67,36 @@ def read_layer_weights(files: Sequence[Path]) -> LayerWeights:
         raise UserError(f"Expected runs of one upstream, found {', '.join(upstreams)}. Draw each with a command of its own.")
     keys = dict.fromkeys(key for content in contents.values() for key in content["layers"])
     rows = {key: [content["layers"][key] for content in contents.values() if key in content["layers"]] for key in keys}
-    for key, of_key in rows.items():
+    for key, of_key in [*rows.items()]:
         sizes = sorted({len(row[kind]) for row in of_key for kind in ("weights", "norms")})
         if len(sizes) > 1:
             found = " and ".join(map(str, sizes))
             apart = "Draw such runs apart, or a probe of single layers with --probe."
             raise UserError(f"Expected as many layers in every run for '{key}', found {found}. {apart}")
-        if sizes == [1]:
-            raise UserError(f"Expected a weighted sum of layers for '{key}', found one layer. Train a run without -l.")
+        if sizes == [1]:  # nothing is summed there
+            rows.pop(key)
+    if not rows:
+        raise no_weights(upstreams[0], RunFolder(next(iter(contents)).parent))
     return LayerWeights(
         upstream=upstreams[0],
         marks=tuple(dict.fromkeys(mark for content in contents.values() for mark in content.get("marks", ()))),
         weights={key: np.array([row["weights"] for row in of_key], dtype=np.float64) for key, of_key in rows.items()},
         norms={key: np.array([row["norms"] for row in of_key], dtype=np.float64) for key, of_key in rows.items()},
+    )
+
+
+def no_weights(upstream: str, run: RunFolder) -> UserError:
+    """Return the error about a run that sums no layers, since -l chose one of them or the upstream has no more."""
+    sections = run.read().config() if run.config.is_file() else {}
+    chosen = (sections.get("upstream") or {}).get("layer")
+    if chosen is not None:
+        return UserError(
+            f"Expected a weighted sum of layers, found layer {chosen} of {upstream} alone (-l {chosen}): there are no weights "
+            "to show. Train a run without -l."
+        )
+    return UserError(
+        f"Expected an upstream of several layers, found that {upstream} has one layer: there are no weights to show. "
+        "Draw a run of another upstream."
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import UserError
+from ...core.figures import DPI
+from ...core.text import without_folders
 
 # whatever a label holds: no script runs, nothing is fetched
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -18,16 +20,17 @@ EMPHASIS = re.compile(r"\*\*(.+?)\*\*|&lt;u&gt;(.+?)&lt;/u&gt;")  # the two kind
 NUMBER = re.compile(
     r"(\*\*|<u>)?[-+−]?(\d[^:]*)?$|(X|undefined)$"
 )  # empty cells, dashes and these words leave a column one of numbers
+LONG = 48  # letters: a cell of more breaks into lines
 CELLS = re.compile(r"(?<!\\)\|")
 
 
 def text(value: object) -> str:
-    """Return text as a page may hold it, whatever is in it.
+    """Return text as a page may hold it, whatever is in it; of a path on this machine only its end.
 
     >>> text('<b>"R&D"')
     '&lt;b&gt;&quot;R&amp;D&quot;'
     """
-    readable = str(value).encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
+    readable = without_folders(str(value)).encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
     return html.escape(CONTROL.sub("\N{REPLACEMENT CHARACTER}", readable))
 
 
@@ -54,7 +57,8 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 def cell(kind: str, words: str, *, right: bool) -> str:
     """Return a cell of a table; better and worse may be marked in it, as **bold** and <u>underlined</u>."""
     marked = EMPHASIS.sub(lambda found: element("b", found[1]) if found[1] else element("u", found[2]), text(words))
-    return element(kind, marked, **({"class_": "number"} if right else {}))
+    look = "number" if right else "long" if len(words) > LONG else ""
+    return element(kind, marked, **({"class_": look} if look else {}))
 
 
 def markdown(source: str) -> str:
@@ -81,20 +85,17 @@ def markdown_table(lines: Sequence[str]) -> str:
 
 
 def picture(path: Path, words: str, *, half: bool = False) -> str:
-    """Return a PNG or SVG as part of the page, with words for those who cannot see it; two halves share a printed line."""
+    """Return a PNG or SVG, whose title is inside, with words for those who cannot see it; two halves share a printed line."""
     try:
         content = path.read_bytes()
     except OSError as problem:
         return paragraph(f"{words}: left out, cannot be read ({problem.strerror})", "absent")
     if path.suffix == ".svg":  # its comments hold labels, which may be no XML, and its metadata the time
         content = re.sub(rb"<!--.*?-->|<metadata>.*?</metadata>", b"", content, flags=re.DOTALL)
+    # as large as it was drawn: a PNG has more points than a page shows
+    width = f' width="{96 * int.from_bytes(content[16:20], "big") // DPI}"' if path.suffix == ".png" else ""
     source = f"data:{KINDS[path.suffix]};base64,{base64.b64encode(content).decode()}"
-    return element(
-        "figure",
-        f'<img src="{source}" alt="{text(words)}">',
-        element("figcaption", text(words)),
-        **({"class_": "half"} if half else {}),
-    )
+    return element("figure", f'<img src="{source}" alt="{text(words)}"{width}>', **({"class_": "half"} if half else {}))
 
 
 def page(title: str, body: Sequence[str]) -> str:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...core.run_folder import RunFolder
+from ...core.text import without_folders
 from ...runs import pictures as plots
 from ..layers.weights import layer_weights
-from ..table import result_table
+from ..table import result_table, run_tables
 from .html import element, markdown, paragraph, picture, table, text
 
 SHARP_CLASSES = 16  # a larger matrix is smaller as points than as lines
@@ -51,6 +54,12 @@ class Run:
         return contents
 
     @property
+    def chosen(self) -> dict[str, Content]:
+        """What the run says of each of its tasks with the weights that its recipe chose."""
+        found = self.first
+        return found | {task: content for (task, weights), content in self.tasks.items() if weights == "best"}
+
+    @property
     def first(self) -> dict[str, Content]:
         """What the run says of each of its tasks with the weights that it ended with."""
         found: dict[str, Content] = {}
@@ -62,14 +71,28 @@ class Run:
 def scores(content: Content, weights: str) -> list[str]:
     """Return the scores of a run in one of its tasks, and of which of its weights."""
     words = [element("h4", text(f"{content['task']}, {WEIGHTS[weights]}"))] if weights else []
-    return [*words, markdown(result_table(content, markdown=True))]
+    return [*words, markdown(unmarked(result_table(content, markdown=True), content))]
+
+
+def summary(content: Content) -> list[str]:
+    """Return the tables of a plan, of several tasks one for each."""
+    return [markdown(unmarked(run_tables(content, markdown=True), content))]
+
+
+def unmarked(table_text: str, content: Content) -> str:
+    """Return tables without the lines of marks: those stand at the top of the page."""
+    marks = " ".join(content.get("marks") or ())
+    return "\n".join(line for line in table_text.splitlines() if not marks or line != marks)
 
 
 def curves(run: Run, drawings: Path) -> list[str]:
     """Return the loss and the metrics over the steps of a run."""
-    drawn = drawings / "curves.svg"
-    plots.curves_plot(RunFolder(run.folder).metrics, drawn, marks=run.marks)
-    return [picture(drawn, "Learning curves")]
+    drawn, contents = drawings / "curves.svg", run.chosen
+    corpora = ", ".join(dict.fromkeys(str(content.get("corpus", "")) for content in contents.values()))
+    title = plots.run_title("Learning curves", " + ".join(contents), str(run.result.get("upstream", "")), corpora)
+    step, chance = run.result.get("best_step"), plots.chance_levels(contents)
+    plots.curves_plot(RunFolder(run.folder).metrics, drawn, title=title, chosen=step, chance=chance, marks=run.marks)
+    return [picture(drawn, title)]
 
 
 def layers(folders: Sequence[Path], drawings: Path, whose: str) -> list[str]:
@@ -78,19 +101,42 @@ def layers(folders: Sequence[Path], drawings: Path, whose: str) -> list[str]:
     return [picture(drawings / "layer-weights.png", f"Layer weights {whose}".strip())]
 
 
-def confusions(content: Content, task: str, marks: Sequence[str], drawings: Path) -> list[str]:
-    """Return what was taken for what, for each split."""
-    found, classes = content.get("confusion") or {}, content.get("classes") or []
+def confusions(content: Content, task: str, marks: Sequence[str], drawings: Path, *, dev: bool) -> list[str]:
+    """Return what was taken for what: on dev, or on each other split."""
+    found, about = content.get("confusion") or {}, (task, str(content.get("upstream", "")), str(content.get("corpus", "")))
     drawn = []
-    for split, counts in found.items():
-        title = f"Confusion {task} {split}"
-        if len(classes) > MAX_CLASSES:
-            drawn.append(paragraph(f"{title}: left out. {len(classes)} classes do not fit on a page", "absent"))
-            continue
-        path = drawings / f"confusion.{'svg' if len(classes) <= SHARP_CLASSES else 'png'}"
-        plots.confusion_plot(counts, classes, path, title=title, marks=marks)
-        drawn.append(picture(path, title, half=True))
+    for split in [split for split in found if (split == "dev") == dev]:
+        scored, metric = (content.get("scores") or {}).get(split) or {}, str(content.get("select_by") or "")
+        title = plots.run_title(f"Confusion, {split}", *about, metric, scored.get(metric))
+        drawn.append(confusion(found[split], content.get("classes") or [], title, marks, drawings))
     return drawn
+
+
+def pooled_confusions(runs: Sequence[Run], drawings: Path) -> list[str]:
+    """Return what was taken for what over all runs of a plan, on each split but dev: the sum of the runs' counts."""
+    matrices: dict[tuple[str, str, tuple[str, ...]], list[list[list[int]]]] = {}
+    for run in runs:
+        for task, content in run.chosen.items():
+            for split, counts in (content.get("confusion") or {}).items():
+                if split != "dev":
+                    matrices.setdefault((task, split, tuple(content["classes"])), []).append(counts)
+    drawn = []
+    for (task, split, classes), several in matrices.items():
+        counts = np.sum(several, axis=0).tolist()
+        first = runs[0].chosen[task]
+        about = f"Confusion of {len(runs)} runs, {split}", task, str(first.get("upstream", "")), str(first.get("corpus", ""))
+        marks = tuple(dict.fromkeys(mark for run in runs for mark in run.marks))
+        drawn.append(confusion(counts, classes, plots.run_title(*about), marks, drawings))
+    return drawn
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], title: str, marks: Sequence[str], drawings: Path) -> str:
+    """Return one matrix, or a line where it is too large for a page."""
+    if len(classes) > MAX_CLASSES:
+        return paragraph(f"{title}: left out. {len(classes)} classes do not fit on a page", "absent")
+    path = drawings / f"confusion.{'svg' if len(classes) <= SHARP_CLASSES else 'png'}"
+    plots.confusion_plot(counts, classes, path, title=title, marks=marks)
+    return picture(path, title, half=True)
 
 
 def configuration(runs: Sequence[Run]) -> list[str]:
@@ -125,8 +171,10 @@ def flat(mapping: Content, before: str = "") -> dict[str, str]:
 
 
 def plain(value: object) -> str:
-    """Return an option's value as -o takes it."""
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)
+    """Return an option's value as -o takes it, of a path its end."""
+    if isinstance(value, str) and value:
+        return without_folders(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def environment(runs: Sequence[Run]) -> list[str]:

@@ -167,7 +167,8 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
 def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Sequence[str]) -> None:
     """Draw predictions over references, a panel for each dimension."""
     path = stem.with_name(f"agreement-{stem.name}.png")
-    agreement_plot(outcome.references, outcome.predictions, vocabulary["dimensions"], vocabulary["scale"], path, marks=marks)
+    title, pair = f"Predicted over rated, {stem.name}", (outcome.references, outcome.predictions)
+    agreement_plot(*pair, vocabulary["dimensions"], vocabulary["scale"], path, title=title, marks=marks)
 
 
 def question_of(dimensions: Sequence[str]) -> Question:

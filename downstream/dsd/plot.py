@@ -15,14 +15,14 @@ _TICKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _ENDS = (0.0008, 0.9)
 
 
-def det_plot(truth: NDArray, scores: NDArray, threshold: float, path: Path, *, marks: Sequence[str] = ()) -> None:
+def det_plot(truth: NDArray, scores: NDArray, threshold: float, path: Path, *, title: str, marks: Sequence[str] = ()) -> None:
     """Draw a split's errors at every threshold, the equal error rate and the operating point; the csv lies beside it."""
     from scipy.special import ndtri
 
     alarms, misses, thresholds = error_curve(truth, scores)
     rate, _ = equal_error_rate(truth, scores)
     point = float(np.mean(scores[truth == 0] >= threshold)), float(np.mean(scores[truth == 1] < threshold))
-    figure = new_figure(4.6, 4.6, marked_title(path.stem, marks))
+    figure = new_figure(4.6, 4.6, marked_title(title, marks))
     axes = figure.add_subplot()
 
     def place(values: NDArray | Sequence[float]) -> NDArray:

@@ -174,7 +174,8 @@ def draw(vocabulary: Mapping[str, Any], outcome: Outcome, stem: Path, marks: Seq
     """Draw misses over false alarms, with the operating point."""
     truth, scores = directed_and_scores(outcome)
     if 0 < truth.sum() < len(truth):
-        det_plot(truth, scores, vocabulary["threshold"], stem.with_name(f"det-{stem.name}.png"), marks=marks)
+        title = f"Misses and false alarms, {stem.name}"
+        det_plot(truth, scores, vocabulary["threshold"], stem.with_name(f"det-{stem.name}.png"), title=title, marks=marks)
 
 
 QUESTION = Question(

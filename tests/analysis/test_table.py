@@ -167,3 +167,8 @@ def test_markdown_has_as_many_cells_in_every_line() -> None:
 def test_wide_characters_keep_columns_straight() -> None:
     text = table.render([{"class": "愤怒", "count": "3"}, {"class": "anger", "count": "12"}])
     assert text.splitlines()[1:] == ["愤怒       3", "anger     12"]
+
+
+def test_details_by_class_are_a_line_of_words() -> None:
+    details = {"test": {"recall": {"yes": 0.5, "no": 1.0}}}
+    assert "test: recall (yes 0.500, no 1.000)" in table.result_table({**result(), "details": details})

@@ -35,13 +35,13 @@ def test_a_picture_that_fails_is_reported_and_its_numbers_are_written(
         raise ValueError("the font has\nno such sign.")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    confusion_plot(COUNTS, CLASSES, tmp_path / "confusion.png")
+    confusion_plot(COUNTS, CLASSES, tmp_path / "confusion.png", title="Confusion, test")
     assert capsys.readouterr().err == f"note      no picture {tmp_path / 'confusion.png'}: the font has\n"
     assert {path.name for path in tmp_path.iterdir()} == {"confusion.csv"}
 
 
 def test_a_picture_that_cannot_be_begun_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    confusion_plot([], [], tmp_path / "confusion.png")
+    confusion_plot([], [], tmp_path / "confusion.png", title="Confusion, test")
     assert f"note      no picture {tmp_path / 'confusion.png'}: " in capsys.readouterr().err
 
 

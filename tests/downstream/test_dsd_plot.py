@@ -28,7 +28,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_the_csv_holds_the_errors_at_every_threshold(predictions: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     truth, scores = predictions
-    det.det_plot(truth, scores, 0.5, tmp_path / "det.png", marks=("DEMO",))
+    det.det_plot(truth, scores, 0.5, tmp_path / "det.png", title="Misses and false alarms, test", marks=("DEMO",))
     rows = read(tmp_path / "det.csv")
     assert (float(rows[0]["false_alarms"]), float(rows[0]["misses"])) == (0, 1)
     assert (float(rows[-1]["false_alarms"]), float(rows[-1]["misses"])) == (1, 0)
@@ -44,7 +44,7 @@ def legend_of(monkeypatch: pytest.MonkeyPatch, truth: np.ndarray, scores: np.nda
     figures: list = []
     monkeypatch.setattr(det, "save_figure", lambda figure, _: figures.append(figure))
     monkeypatch.setattr(det, "save_csv", lambda *_: None)
-    det.det_plot(truth, scores, threshold, Path("det.png"))
+    det.det_plot(truth, scores, threshold, Path("det.png"), title="Misses and false alarms, test")
     lines = figures[0].axes[0].get_lines()
     return {line.get_label(): (*line.get_xdata(), *line.get_ydata()) for line in lines if not line.get_label().startswith("_")}
 
@@ -68,7 +68,7 @@ def test_a_point_beyond_the_picture_stands_at_its_edge(threshold: float, monkeyp
 
 
 def test_one_score_for_everybody_is_drawn(tmp_path: Path) -> None:
-    det.det_plot(np.array([0, 1, 1]), np.full(3, 0.5), 0.5, tmp_path / "det.png")
+    det.det_plot(np.array([0, 1, 1]), np.full(3, 0.5), 0.5, tmp_path / "det.png", title="Misses and false alarms, test")
     assert (tmp_path / "det.png").stat().st_size > 1000
 
 
@@ -76,7 +76,9 @@ def test_the_picture_of_agreement_has_every_rating_beside_it(tmp_path: Path) -> 
     given = [(1.0, 2.0), (5.0, 4.0), (3.0, 3.5)]
     predicted = [(1.5, 2.5), (4.0, 4.0), (3.0, 2.0)]
     path = tmp_path / "agreement.png"
-    agreement.agreement_plot(given, predicted, ["arousal", "valence"], [1, 7], path, marks=("DEMO",))
+    agreement.agreement_plot(
+        given, predicted, ["arousal", "valence"], [1, 7], path, title="Predicted over rated, test", marks=("DEMO",)
+    )
     rows = read(path.with_suffix(".csv"))
     expected = ["reference_arousal", "prediction_arousal", "reference_valence", "prediction_valence", "marks"]
     assert [*rows[0]] == expected
@@ -88,6 +90,6 @@ def test_a_panel_of_agreement_says_its_ccc(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(agreement, "save_figure", lambda figure, _: figures.append(figure))
     monkeypatch.setattr(agreement, "save_csv", lambda *_: None)
     given, predicted = [(1.0,), (5.0,), (3.0,)], [(1.5,), (4.0,), (3.0,)]
-    agreement.agreement_plot(given, predicted, ["valence"], [1, 7], Path("agreement.png"))
+    agreement.agreement_plot(given, predicted, ["valence"], [1, 7], Path("agreement.png"), title="Predicted over rated, test")
     expected = concordance([1, 5, 3], [1.5, 4, 3])
     assert [axes.get_title() for axes in figures[0].axes] == [f"valence, CCC {expected:.3f}"]

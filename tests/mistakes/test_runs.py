@@ -53,7 +53,11 @@ MISTAKES_OF_FLAGS = {
     "an answer where a folder is": ("headwater predict run tones/00.wav --out empty", "a folder stands in the way"),
     "an answer below a file": ("headwater predict run tones/00.wav --out list.csv/a.csv", "a file stands in the way"),
     "layers of what is no run": ("headwater plot layers tones", "layer_weights.json", "found none", "a finished run"),
-    "layers of a single one": ("headwater plot layers run", "a weighted sum of layers", "found one layer"),
+    "layers of a single one": (
+        "headwater plot layers run",
+        "an upstream of several layers",
+        "found that fbank_no_cmvn has one layer: there are no weights to show",
+    ),
     "a start with other classes": (
         f"{TRAIN} -o labels.keep='[low, high]' -i run",
         "mismatch at 'experts.emotion",

@@ -48,7 +48,7 @@ def write_metrics(path: Path, *extra: str) -> Path:
 
 
 def test_a_confusion_matrix_shows_counts_and_shares_and_keeps_them_as_csv(tmp_path: Path, texts: list[str]) -> None:
-    plots.confusion_plot(COUNTS, CLASSES, tmp_path / "plots" / "confusion-test.png")
+    plots.confusion_plot(COUNTS, CLASSES, tmp_path / "plots" / "confusion-test.png", title="Confusion, test")
     assert "3\n75 %" in texts
     assert "0\n0 %" in texts  # a class without references
     rows = table_of(tmp_path / "plots" / "confusion-test.csv")
@@ -58,13 +58,15 @@ def test_a_confusion_matrix_shows_counts_and_shares_and_keeps_them_as_csv(tmp_pa
 
 def test_a_matrix_of_many_classes_is_not_overwritten_with_numbers(tmp_path: Path, texts: list[str]) -> None:
     size = plots.MAX_WRITTEN_CLASSES + 1
-    plots.confusion_plot([[1] * size] * size, [f"c{index}" for index in range(size)], tmp_path / "large.png")
+    plots.confusion_plot(
+        [[1] * size] * size, [f"c{index}" for index in range(size)], tmp_path / "large.png", title="Confusion, test"
+    )
     assert not any("%" in text for text in texts)
 
 
 def test_curves_show_the_loss_first_and_what_was_evaluated(tmp_path: Path, texts: list[str]) -> None:
     plots.curves_plot(write_metrics(tmp_path / "metrics.jsonl"), tmp_path / "curves.png")
-    assert [text for text in texts if text in {"loss", "lr", "wa", "ua"}] == ["loss", "wa", "ua"]
+    assert [text for text in texts if text in {"loss", "LR", "WA", "UA"}] == ["loss", "WA", "UA"]
     rows = table_of(tmp_path / "curves.csv")
     assert {"name": "lr", "task": "emotion", "split": "train", "step": "1", "value": "0.001"} in rows
     assert {"name": "ua", "task": "emotion", "split": "dev", "step": "0", "value": "0.25"} in rows
@@ -94,7 +96,7 @@ def test_a_run_without_cosines_has_no_picture_of_them(tmp_path: Path) -> None:
 
 
 def test_marks_are_in_the_title_and_in_the_csv(tmp_path: Path, texts: list[str]) -> None:
-    plots.confusion_plot(COUNTS, CLASSES, tmp_path / "confusion.png", marks=("DEMO", "UNTRAINED"))
+    plots.confusion_plot(COUNTS, CLASSES, tmp_path / "confusion.png", title="Confusion, test", marks=("DEMO", "UNTRAINED"))
     plots.curves_plot(write_metrics(tmp_path / "metrics.jsonl"), tmp_path / "curves.png", marks=("DEMO", "UNTRAINED"))
     assert sum(text.startswith("DEMO · UNTRAINED · ") for text in texts) == 2
     for name in ("confusion.csv", "curves.csv"):
@@ -105,7 +107,7 @@ def test_marks_are_in_the_title_and_in_the_csv(tmp_path: Path, texts: list[str])
 def test_a_picture_is_whole_and_the_same_each_time(tmp_path: Path, suffix: str) -> None:
     files = [tmp_path / name / f"picture{suffix}" for name in ("one", "two")]
     for file in files:
-        plots.confusion_plot(COUNTS, CLASSES, file)
+        plots.confusion_plot(COUNTS, CLASSES, file, title="Confusion, test")
     assert files[0].read_bytes() == files[1].read_bytes()
     assert b"CreationDate" not in files[0].read_bytes()
     assert sorted(path.name for path in files[0].parent.iterdir()) == ["picture.csv", f"picture{suffix}"]
@@ -122,7 +124,7 @@ def test_a_picture_that_fails_leaves_the_old_one(
         raise RuntimeError("stopped")
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", half_written)
-    plots.confusion_plot(COUNTS, CLASSES, path)
+    plots.confusion_plot(COUNTS, CLASSES, path, title="Confusion, test")
     assert capsys.readouterr().err == f"note      no picture {path}: stopped\n"
     assert {file.name for file in tmp_path.iterdir()} == {"picture.png", "picture.csv"}
     assert path.read_text(encoding="utf-8") == "old"
@@ -143,3 +145,19 @@ def test_curves_of_no_run_or_an_empty_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(UserError, match="Expected losses or metrics"):
         plots.curves_plot(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+
+
+def test_curves_mark_the_chosen_step_and_what_guessing_scores(tmp_path: Path, texts: list[str]) -> None:
+    result = {"metrics": {"wa": "higher", "ua": "higher"}, "classes": CLASSES}
+    levels = plots.chance_levels({"emotion": result})
+    assert levels == {("emotion", "ua"): 0.5}  # of WA it depends on how often each class occurs
+    plots.curves_plot(write_metrics(tmp_path / "metrics.jsonl"), tmp_path / "curves.png", chosen=1, chance=levels)
+    assert texts.count("chosen step 1") == 3
+    assert texts.count("chance") == 1
+
+
+def test_no_picture_holds_a_path_of_this_machine(tmp_path: Path, texts: list[str]) -> None:
+    title = plots.run_title("Confusion, test", "emotion", f"{tmp_path}/my_hubert + {tmp_path}/all/seed1", "ravdess", "ua", 0.38)
+    plots.confusion_plot(COUNTS, CLASSES, tmp_path / "confusion.svg", title=title)
+    assert str(tmp_path.parent) not in (tmp_path / "confusion.svg").read_text(encoding="utf-8")
+    assert "Confusion, test: emotion, my_hubert + all/seed1 on ravdess, UA 0.380" in texts

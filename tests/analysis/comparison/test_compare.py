@@ -15,8 +15,9 @@ import pytest
 
 from headwater.analysis.comparison.compare import ALPHA, Compared, Comparison, compare
 from headwater.analysis.comparison.paired import Difference
-from headwater.analysis.comparison.text import SHARES, as_json, chance, compared_text, digits_of, in_points, sentence, title_of
+from headwater.analysis.comparison.text import SHARES, as_json, chance, compared_text, digits_of, in_points, sentence
 from headwater.core.errors import UserError
+from headwater.downstream.metrics import metric_title
 
 CLASSES = ["a", "b"]
 CONFIG = "task: emotion\nupstream: {name: fbank}\ncorpus: {name: iemocap}\n"
@@ -309,7 +310,7 @@ def test_numbers_keep_enough_digits_for_their_side_of_the_line() -> None:
     assert digits_of(0.0, 0.02) == 3
     assert in_points("ua", 0.021, 0.0003, 0.039) == ["2.10", "0.03", "3.90"]
     assert in_points("ccc", 0.021, 0.003) == ["0.021", "0.003"]
-    assert title_of("wer") == "WER"
+    assert metric_title("wer") == "WER"
 
 
 def test_every_share_of_a_task_is_reported_in_points() -> None:

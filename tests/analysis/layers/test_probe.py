@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from headwater.__main__ import dispatch
 from headwater.analysis.layers.probe import probe, read_probe
@@ -62,6 +63,27 @@ def test_scores_of_layers_stand_beside_weights_and_the_sum_has_a_row_of_its_own(
 def test_pictures_are_drawn_where_they_are_wanted(tmp_path: Path) -> None:
     probe(write_probe(tmp_path / "probe", ONE), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"probe.csv", "probe.png", "probe.pdf"}
+
+
+def test_markers_lie_on_their_ticks_beside_chance_and_the_intervals_of_single_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_probe(tmp_path / "probe", ONE)
+    result = {"classes": ["a", "b", "c", "d"], "intervals": {"dev": {"ua": None}, "test": {"ua": [0.2, 0.9]}}}
+    for name in ONE:
+        (folder / name / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    figures: list[Figure] = []
+    monkeypatch.setattr("headwater.analysis.layers.probe.save_figure", lambda figure, _: figures.append(figure))
+    probe(folder)
+    top = figures[0].axes[0]
+    marked = [line for line in top.lines if line.get_marker() in ("o", "s")]
+    assert [[*line.get_xdata()] for line in marked] == [[0, 1, 2], [0, 1, 2]]
+    words = [text.get_text() for text in top.get_legend().get_texts()]
+    assert "chance" in words
+    assert any([*line.get_ydata()] == [0.25, 0.25] for line in top.lines)
+    bars = [segment.tolist() for bar in top.collections for segment in bar.get_segments()]
+    assert bars == [[[layer, 0.2], [layer, 0.9]] for layer in (0.0, 1.0, 2.0)]  # of test: dev has none
+    assert top.get_ylabel() == "UA"
 
 
 def test_several_seeds_give_means_and_spreads_and_layers_left_out_stay_empty(tmp_path: Path) -> None:

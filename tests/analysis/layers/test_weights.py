@@ -82,8 +82,13 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, changes: d
 
 
 def test_a_run_of_one_layer_has_nothing_to_show(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"found one layer\. Train a run without -l"):
-        layer_weights([write_run(tmp_path / "run", [1.0], [1.0])])
+    run = write_run(tmp_path / "run", [1.0], [1.0])
+    with pytest.raises(UserError, match="found that hubert has one layer: there are no weights to show") as caught:
+        layer_weights([run])
+    assert "-l" not in str(caught.value)  # nobody typed it
+    (run / "config.yaml").write_text("upstream: {name: hubert, layer: 5}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"found layer 5 of hubert alone \(-l 5\).* Train a run without -l"):
+        layer_weights([run])
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:

@@ -503,7 +503,9 @@ def test_a_store_of_before_is_found_and_nothing_is_computed(name: str, pooled: b
     shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
     upstream, utterances = load_upstream(name), [Utterance(file, str(tmp_path / file)) for file in ("0.wav", "1.wav")]
     layers = range(upstream.spec.num_layers)
-    space = space_of(upstream, UpstreamConfig(name=name), layers=layers, statistics="mean" if pooled else None, precision="float32")
+    space = space_of(
+        upstream, UpstreamConfig(name=name), layers=layers, statistics="mean" if pooled else None, precision="float32"
+    )
     store = Store(tmp_path / "store", space, name)
     keys = row_keys(utterances, tmp_path / "store", upstream.spec.sample_rate)
 
