@@ -57,26 +57,29 @@ class Heads:
         for chunk in zip(*blocks.values(), strict=True):
             total = self.bias[:, None, :].clone()
             for role, values in zip(blocks, chunk, strict=True):
-                total = total + _mixed(values.to(self.bias), self.mixtures(role)) @ self.weights[role].transpose(1, 2)
+                total = total + mixed(values.to(self.bias), self.mixtures(role)) @ self.weights[role].transpose(1, 2)
             parts.append(total)
         return torch.cat(parts, dim=1)
 
 
-def _mixed(values: Tensor, mixtures: Tensor) -> Tensor:
+def mixed(values: Tensor, mixtures: Tensor) -> Tensor:
     """Return mixed layers: (problem or 1, row, dim)."""
     layers, rows, dim = values.shape
-    return values if layers == 1 else (mixtures @ values.reshape(layers, rows * dim)).view(-1, rows, dim)
+    if layers == 1:
+        return values
+    flat = values.reshape(layers, rows * dim)  # one product by vector each: a matrix of few rows is twice as slow
+    return torch.stack([one @ flat for one in mixtures]).view(-1, rows, dim)
 
 
 class Conditioner:
     """Turns weights so that the problem is round: along eigenvectors of the features' products, stretched as the loss bends."""
 
-    def __init__(self, parts: Sequence[Tensor], dtype: torch.dtype) -> None:
-        total, rows = torch.zeros((), dtype=dtype), 0
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        total, rows = torch.zeros((), device=parts[0].device), 0
         for values in parts:
-            even = values.to(dtype).mean(dim=0)  # (row, dim)
+            even = values.float().mean(dim=0)  # (row, dim)
             total, rows = total + even.T @ even, rows + len(even)
-        self.values, self.vectors = torch.linalg.eigh(total / rows)
+        self.values, self.vectors = torch.linalg.eigh(total / rows)  # in float32: it decides how fast, not what is found
         self.values = self.values.clamp(min=0)
 
     def to(self, dtype: torch.dtype) -> Conditioner:
@@ -101,13 +104,11 @@ class Problem:
     @classmethod
     def of(cls, blocks: Blocks, loss: Loss, dtype: torch.dtype) -> Problem:
         """Return the problem of some utterances."""
-        conditioners = {role: Conditioner(parts, dtype) for role, parts in blocks.items()}
-        example = next(iter(conditioners.values())).vectors
-        return cls(blocks, loss.to(example), conditioners)
+        return cls(blocks, loss, {role: Conditioner(parts) for role, parts in blocks.items()}).to(dtype)
 
-    def rough(self) -> Problem:
-        """Return the same in float32."""
-        conditioners = {role: one.to(torch.float32) for role, one in self.conditioners.items()}
+    def to(self, dtype: torch.dtype) -> Problem:
+        """Return the same, computed in another type."""
+        conditioners = {role: one.to(dtype) for role, one in self.conditioners.items()}
         return Problem(self.blocks, self.loss.to(next(iter(conditioners.values())).vectors), conditioners)
 
     @property
@@ -197,17 +198,18 @@ class _Search:
             rows = slice(first, first + chunk[0].shape[1])
             first = rows.stop
             layers = {role: values.to(vectors) for role, values in zip(self.layers, chunk, strict=True)}
-            mixed = {role: _mixed(values, mixtures[role]) for role, values in layers.items()}
+            means = {role: mixed(values, mixtures[role]) for role, values in layers.items()}
             outputs = bias[:, None, :]
-            for role, of_role in mixed.items():
+            for role, of_role in means.items():
                 outputs = outputs + of_role @ weights[role].transpose(1, 2)
             share, errors = self.problem.loss.part(outputs, rows, row_weights[:, rows])  # (problem), (problem, row, output)
             value, of_bias = value + share, of_bias + errors.sum(dim=1)
-            for role, of_role in mixed.items():
+            for role, of_role in means.items():
                 of_weights[role] = of_weights[role] + errors.transpose(1, 2) @ of_role
                 if self.layers[role] > 1:
                     back = (errors @ weights[role]).reshape(len(vectors), -1)  # (problem, row x dim)
-                    of_mixture[role] = of_mixture[role] + back @ layers[role].reshape(self.layers[role], -1).T
+                    flat = layers[role].reshape(self.layers[role], -1)
+                    of_mixture[role] = of_mixture[role] + torch.stack([flat @ one for one in back])
         pieces = []
         for role, of_role in of_weights.items():
             value = value + 0.5 * penalties * weights[role].square().sum(dim=(1, 2))

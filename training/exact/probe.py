@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,15 +10,18 @@ import torch
 from torch import Tensor
 
 from .losses import Loss, loss_of
-from .mixture import CERTAIN, Blocks, Heads, Problem
+from .mixture import CERTAIN, Blocks, Heads, Problem, mixed
 
 ROUGH, FINE = 3e-4, 1e-6  # largest entry of the gradient: while settings are tried (float32), and of what is kept (float64)
 LEANING = 4.0  # logit above the others of a layer that a search starts from
-EXACT_NUMBERS = 2**28  # layers with more numbers than this are mixed in float32 to the end
+MIXTURES = 1e-3  # the same while mixtures are tried
+MIXED = 3e-5  # the same of the mixture that is kept (float32)
 FIRST, STEP, FINER = 1e-2, 10.0, 10.0**0.5  # where the path of penalties begins, how it goes on, and its last refinement
 WEAKEST, LARGEST = 0.03, 1e3  # penalties: the smallest times the utterances (scikit-learn's C is one over that), the largest
 WORTH = 0.99  # a path goes on while its loss falls below this share of the best
 Setting = tuple[float, float]  # penalty, evenness
+Corner = tuple[str, int]  # a role, and the layer that has all its weight
+EVEN: Corner = ("", -1)  # no corner: the even mixture
 EVENNESS = (1.0, 0.1, 0.01, 0.001)
 
 
@@ -45,11 +49,6 @@ class Split:
         """Return the loss of each head."""
         outputs = heads.outputs(self.blocks)
         return loss_of(self.loss.to(outputs), outputs).tolist()
-
-    @property
-    def numbers(self) -> int:
-        """Return how many numbers the layers have."""
-        return sum(part.numel() for parts in self.blocks.values() for part in parts)
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,10 @@ def solve_probe(
     even = fit_one(train.even(), dev and dev.even(), penalty, near)
     if max(layers.values()) == 1:
         return Solution(even, alone, "even")
-    mixture, start = fit_mixture(train, dev, even, penalty, evenness)
+    fitted = {EVEN: even}
+    for role, of_role in alone.items() if len(layers) == 1 else ():
+        fitted |= {(role, layer): one for layer, one in enumerate(of_role)}
+    mixture, start = fit_mixture(train, dev, fitted, penalty, evenness)
     if keep == "auto":
         return Solution(mixture, alone, start, _better_alone(alone, mixture))
     return Solution(mixture, alone, start, None if keep == "mixture" else int(keep))
@@ -138,8 +140,8 @@ def _better_alone(alone: Mapping[str, Sequence[Fitted]], mixture: Fitted) -> int
 class Trial:
     """Fits settings, and judges them by what was left out: dev, and parts of the training split where it has some."""
 
-    def __init__(self, rough: Problem, train: Split, dev: Split) -> None:
-        self.rough, self.train, self.dev = rough, train, dev
+    def __init__(self, rough: Problem, train: Split, dev: Split, tolerance: float = ROUGH) -> None:
+        self.rough, self.train, self.dev, self.tolerance = rough, train, dev, tolerance
         self.losses: dict[Setting, float] = {}
         self.heads: dict[Setting, Heads] = {}  # of the whole training split
         self.held_out = _held_out(train)
@@ -160,7 +162,7 @@ class Trial:
         found = self.rough.solve(
             [penalty for penalty, _ in repeated],
             [evenness for _, evenness in repeated],
-            tolerance=ROUGH,
+            tolerance=self.tolerance,
             start=None if start is None else start.take([*range(1 + len(self.held_out))] * len(new)),
             weights=weights if len(self.held_out) else None,
         )
@@ -205,7 +207,7 @@ def fit_one(train: Split, dev: Split | None, penalty: float | None, near: float 
     if penalty is not None:
         return Fitted(exact.solve([penalty], [0.0], tolerance=FINE), penalty)
     assert dev is not None, "a penalty is chosen on dev"
-    trial = Trial(exact.rough(), train, dev)
+    trial = Trial(exact.to(torch.float32), train, dev)
     trial.attempt([(near * STEP, 0.0), (near, 0.0), (near / STEP, 0.0)])
     while True:
         best, loss = trial.best, trial.losses[trial.best]
@@ -220,62 +222,99 @@ def fit_one(train: Split, dev: Split | None, penalty: float | None, near: float 
 
 
 def fit_mixture(
-    train: Split, dev: Split | None, even: Fitted, penalty: float | None, evenness: float | None
+    train: Split, dev: Split | None, fitted: Mapping[Corner, Fitted], penalty: float | None, evenness: float | None
 ) -> tuple[Fitted, str]:
     """Return the head on the mixture that is best of all starts, and the start that led to it.
+
+    `fitted` has the even mixture's solution and, of one role, each layer's.
 
     The mixture is not convex. A search that starts from the even mixture's head, and one from each single layer's, end no
     worse than they began, so that what is returned is never above any of these.
     """
-    exact = Problem.of(train.blocks, train.loss, torch.float64 if train.numbers <= EXACT_NUMBERS else torch.float32)
-    rough = exact.rough()
+    rough = Problem.of(train.blocks, train.loss, torch.float32)
     roles = {role: len(parts[0]) for role, parts in train.blocks.items()}
+    even = fitted[EVEN]
     begin = _started(even.of_parts or even.heads, {role: torch.zeros(count) for role, count in roles.items()})
     tried: Mapping[Setting, float] = {}
     if penalty is not None and evenness is not None:
         best, start = (penalty, evenness), begin
     else:
         assert dev is not None, "settings are chosen on dev"
-        trial, first = Trial(rough, train, dev), even.penalty
+        trial, first = Trial(rough, train, dev, MIXTURES), even.penalty
         trial.attempt([(first, value) for value in (EVENNESS if evenness is None else (evenness,))], begin)
         if penalty is None:
             best = trial.best
             trial.attempt([(first * FINER, best[1]), (first / FINER, best[1])], trial.heads[best])
         best, tried = trial.best, trial.losses
         start = trial.heads[best].take([0])
-    settings = [best[0]], [best[1]]
-    kept, name = exact.solve(*settings, tolerance=FINE, start=start), "even"
-    corner, at = _best_corner(exact, train, roles, best)
-    if at.values[0] < kept.values[0]:
-        leaving = _started(at, {role: _leaning(logits[0]) for role, logits in at.logits.items()})
-        others = [exact.solve(*settings, tolerance=FINE, start=one) for one in (leaving, at)]
-        kept, name = min(others, key=lambda found: float(found.values[0])), corner
+
+    def descend(heads: Heads) -> Heads:
+        """Return where a search from a head ends, its weights solved exactly for the mixture that it found."""
+        return exact_head(train, rough.solve([best[0]], [best[1]], tolerance=MIXED, start=heads), best)
+
+    kept, name = descend(start), "even"
+    found = _lowest_start(train, float(kept.values[0]), fitted, best)
+    if found is not None and found[1].values[0] < kept.values[0]:
+        lowest, at = found
+        leaning = {role: torch.where(logits[0] == CERTAIN, LEANING, 0.0) for role, logits in at.logits.items()}
+        others = [descend(_started(at, leaning)), at]  # where a layer has all the weight, the slope is zero
+        kept, name = min(others, key=lambda found: float(found.values[0])), lowest
     return Fitted(kept, *best, tried), name
 
 
-def _best_corner(exact: Problem, train: Split, roles: Mapping[str, int], best: Setting) -> tuple[str, Heads]:
-    """Return the lowest of all mixtures of one single layer of each role, others even where there are several roles."""
-    found: list[tuple[float, str, Heads]] = []
+def exact_head(train: Split, heads: Heads, setting: Setting) -> Heads:
+    """Return the head whose weights are the solution for a mixture as it is: this part of the problem is convex."""
+    penalty, evenness = setting
+    mixtures = {role: heads.mixtures(role).float() for role in train.blocks}
+    blocks = {
+        role: [mixed(part.to(mixtures[role]), mixtures[role])[:1].double() for part in parts]
+        for role, parts in train.blocks.items()
+    }
+    problem = Problem.of(blocks, train.loss, torch.float64)
+    alone = replace(heads, logits={role: torch.zeros(1, 1) for role in blocks})
+    found = problem.solve([penalty], [0.0], tolerance=FINE, start=alone)
+    logits = {role: of_role.to(found.bias) for role, of_role in heads.logits.items()}
+    return replace(found, logits=logits, values=found.values + evenness * unevenness(heads))
+
+
+def unevenness(heads: Heads) -> Tensor:
+    """Return how far mixtures are from even ones: the divergence, summed over roles, of each problem."""
+    logs = [logits.double().log_softmax(dim=1) for logits in heads.logits.values()]
+    return torch.stack([(of_role.exp() * of_role).sum(dim=1) + math.log(of_role.shape[1]) for of_role in logs]).sum(dim=0)
+
+
+def _lowest_start(train: Split, below: float, fitted: Mapping[Corner, Fitted], best: Setting) -> tuple[str, Heads] | None:
+    """Return the lowest of the even mixture and those of one single layer, other roles even; None where none is below a value."""
+    penalty, evenness = best
+    roles = {role: len(parts[0]) for role, parts in train.blocks.items()}
     evens = train.even().blocks
-    for role, count in roles.items():
-        for layer in range(count) if count > 1 else ():
-            blocks = {**evens, role: [part[layer : layer + 1] for part in train.blocks[role]]}
-            alone = Problem.of(blocks, train.loss, torch.float32).solve([best[0]], [0.0], tolerance=ROUGH)
-            logits = {name: torch.zeros(number) for name, number in roles.items()}
+    corners = [(role, layer) for role, count in roles.items() for layer in (range(count) if count > 1 else ())]
+    found: list[tuple[str, Heads]] = []
+    for role, layer in [EVEN, *corners]:
+        logits = {name: torch.zeros(count) for name, count in roles.items()}
+        if role:
             logits[role][layer] = CERTAIN
-            heads = _started(alone, logits)
-            values = exact.values_of(heads, [best[0]], [best[1]])
-            found.append((float(values[0]), f"{role} layer {layer}", replace(heads, values=values)))
-    _, name, heads = min(found, key=lambda one: one[0])
-    return name, heads
+        apart = evenness * (math.log(roles[role]) if role else 0.0)
+        if _least(fitted.get((role, layer)), penalty) + apart >= below:
+            continue
+        only = {role: [part[layer : layer + 1] for part in train.blocks[role]]} if role else {}
+        alone = Problem.of({**evens, **only}, train.loss, torch.float32).solve([penalty], [0.0], tolerance=ROUGH)
+        heads = replace(_started(alone, logits), values=alone.values + apart)
+        found.append((f"{role} layer {layer}" if role else "even", heads))
+    if not found:
+        return None
+    name, heads = min(found, key=lambda one: float(one[1].values[0]))
+    return name, exact_head(train, heads, best)
+
+
+def _least(fitted: Fitted | None, penalty: float) -> float:
+    """Return what the value of a convex problem is at least, from its solution for another penalty: it is concave in that."""
+    if fitted is None:
+        return 0.0
+    return float(fitted.heads.values[0]) * min(penalty / fitted.penalty, 1.0)
 
 
 def _started(heads: Heads, logits: Mapping[str, Tensor]) -> Heads:
     """Return a head with other mixtures."""
     count = len(heads.bias)
     return replace(heads, logits={role: of_role.to(heads.bias)[None].repeat(count, 1) for role, of_role in logits.items()})
-
-
-def _leaning(logits: Tensor) -> Tensor:
-    """Return a mixture that leans to the layer which has all the weight, and can leave it: there, the slope is zero."""
-    return torch.where(logits == CERTAIN, LEANING, 0.0)

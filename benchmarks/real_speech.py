@@ -1,0 +1,234 @@
+"""Every task on real speech with real weights, and the heads beside each other: `docs/results.md` and `results/` come from here.
+
+    python benchmarks/real_speech.py DATA WEIGHTS WORK
+
+DATA holds the public sets in their own layouts (emodb_full, lt_speech_commands, fsdd, speechocean762, precise; what lacks is passed
+over), WEIGHTS the folders whisper_tiny_en, whisper_base and minilm in the hub's format. Runs that are finished in WORK are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+HOME = Path(__file__).parents[1]
+BEGIN = "<!-- made by benchmarks/real_speech.py: do not edit below -->"
+Row = dict[str, str]
+VALID = "upstream.attend=valid"  # Whisper reads the clip alone, not 30 s of it and silence
+UPSTREAMS = ("fbank", "whisper_random", "whisper_tiny_en", "whisper_base")
+EXACT, ADAM = "exact (the bare command)", "solver=adam"
+HEADS: dict[str, tuple[str, ...]] = {
+    EXACT: (),
+    "the same, all layers mixed": ("exact.keep=mixture",),
+    "the same, mean+std": ("{task}.pooling=mean+std",),
+    ADAM: ("solver=adam", "training.steps=2000"),
+    "solver=adam, layers normed": ("solver=adam", "training.steps=2000", "upstream.normalize_layers=true"),
+}
+
+
+@dataclass(frozen=True)
+class Set:
+    """A set of real speech with a task that it serves."""
+
+    name: str
+    task: str
+    folder: str  # below DATA
+    rows: Callable[[Path], Iterator[Row]] | None  # of a manifest; None: a reader of ours knows the layout
+    options: tuple[str, ...] = ()
+    about: str = ""
+
+
+def lt_words(folder: Path) -> Iterator[Row]:
+    """Yield the words of Lithuanian commands: every fifth speaker is tested, the one before chooses."""
+    files = sorted(path for path in folder.glob("dataset/*/*_nohash_*.wav") if not path.parent.name.startswith("_"))
+    speakers = sorted({path.name.split("_")[0] for path in files})
+    splits = {speaker: ("train", "train", "train", "dev", "test")[place % 5] for place, speaker in enumerate(speakers)}
+    for path in files:
+        speaker = path.name.split("_")[0]
+        yield {"audio": str(path), "label": path.parent.name, "speaker": speaker, "split": splits[speaker]}
+
+
+def digits(folder: Path, *, of_speakers: bool) -> Iterator[Row]:
+    """Yield takes 0 to 19 of the digits; as official, takes 0 to 4 are tested. Labels are digits or their speakers."""
+    for path in sorted(folder.glob("recordings/*.wav")):
+        digit, speaker, take = path.stem.split("_")
+        if int(take) < 20:
+            split = "test" if int(take) < 5 else "dev" if int(take) < 10 else "train"
+            yield {"audio": str(path), "label": speaker if of_speakers else digit, "speaker": speaker, "split": split}
+
+
+def learners(folder: Path) -> Iterator[Row]:
+    """Yield the sentences of learners of English, the speaker as label: of five in a row, three are for training."""
+    places: dict[str, int] = {}
+    for line in (folder / "train" / "wav.scp").read_text(encoding="utf-8").splitlines():
+        name, path = line.split()
+        speaker = Path(path).parent.name
+        place = places[speaker] = places.get(speaker, -1) + 1
+        split = ("train", "train", "train", "dev", "test")[place % 5]
+        yield {"audio": str(folder / path), "label": speaker, "speaker": speaker, "split": split, "id": name}
+
+
+def rated_learners(folder: Path) -> Iterator[Row]:
+    """Yield the same sentences with the mean of their raters: accuracy, fluency and prosody under the names that avd has."""
+    lines = (line.split("\t", 1) for line in (folder / "train" / "utt2score").read_text(encoding="utf-8").splitlines())
+    scores = {name: json.loads(content) for name, content in lines}
+    for row in learners(folder):
+        found = scores[row["id"]]
+        rated = {"arousal": "accuracy", "valence": "fluency", "dominance": "prosodic"}
+        values = {name: f"{mean(found[of]):.3f}" for name, of in rated.items()}
+        yield {"audio": row["audio"], "speaker": row["speaker"], **values}
+
+
+def wake_words(folder: Path) -> Iterator[Row]:
+    """Yield wake words said to a device, and other speech; nobody knows the speakers."""
+    for path in sorted(folder.rglob("*.wav")):
+        meant = "other" if "not-wake-words" in path.parts else "directed"
+        yield {"audio": str(path), "label": meant}
+
+
+SETS = (
+    Set("EmoDB, 4 emotions", "emotion", "emodb_full", None, ("corpus.name=emodb",), "339 clips, 10 folds by speaker"),
+    Set("Lithuanian words", "ks", "lt_speech_commands", lt_words, (), "20 words, speakers apart"),
+    Set(
+        "digits", "ks", "fsdd", lambda folder: digits(folder, of_speakers=False), (), "10 digits of 6 speakers, takes 0-4 tested"
+    ),
+    Set("digits' speakers", "sid", "fsdd", lambda folder: digits(folder, of_speakers=True), (), "6 speakers"),
+    Set("learners' voices", "sid", "speechocean762", learners, (), "12 speakers, 12 training sentences each"),
+    Set(
+        "learners' ratings",
+        "avd",
+        "speechocean762",
+        rated_learners,
+        ("avd.scale=[0, 10]",),
+        "accuracy, fluency, prosody (0 to 10), 5 folds by speaker",
+    ),
+    Set("wake words", "dsd", "precise", wake_words, (), "88 wake words, 35 other clips, 5 folds"),
+)
+SINGLE = {"Lithuanian words", "digits", "digits' speakers", "learners' voices"}  # with a split of their own
+
+
+def main() -> None:
+    """Train what is missing, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "weights", "work"):
+        parser.add_argument(name, type=Path)
+    flags = parser.parse_args()
+    data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
+    work.mkdir(parents=True, exist_ok=True)
+    make_random(weights / "whisper_tiny_en", work / "whisper_random")
+    found: list[dict[str, Any]] = []
+    for one in (one for one in SETS if (data / one.folder).is_dir()):
+        for upstream in UPSTREAMS:
+            found.append(measure(one, upstream, EXACT, data, weights, work))
+        for head in (head for head in HEADS if head != EXACT and one.task != "avd"):
+            found.append(measure(one, "whisper_tiny_en", head, data, weights, work))
+    (HOME / "results").mkdir(exist_ok=True)
+    (HOME / "results" / "real_speech.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = HOME / "docs" / "results.md"
+    page.write_text(page.read_text(encoding="utf-8").split(BEGIN)[0] + BEGIN + "\n" + tables(found), encoding="utf-8")
+
+
+def make_random(like: Path, folder: Path) -> None:
+    """Make a model of the same architecture that has learned nothing."""
+    if folder.is_dir():
+        return
+    import torch
+    from transformers import AutoConfig, WhisperModel
+
+    torch.manual_seed(0)
+    WhisperModel(AutoConfig.from_pretrained(like)).save_pretrained(folder)
+    for path in like.iterdir():
+        if path.suffix == ".json" and not (folder / path.name).exists():
+            shutil.copy(path, folder / path.name)
+
+
+def measure(one: Set, upstream: str, head: str, data: Path, weights: Path, work: Path) -> dict[str, Any]:
+    """Return what one run (or plan of folds) says; one that is finished is read."""
+    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{one.name}-{upstream}-{head}")
+    folder, place = work / slug, data / one.folder
+    if one.rows is not None:
+        table = work / f"{''.join(letter for letter in one.name if letter.isalnum())}.csv"
+        write_table(table, list(one.rows(place)))
+        place = table
+    name = upstream if upstream == "fbank" else str((work if upstream == "whisper_random" else weights) / upstream)
+    options = [*one.options, *(option.format(task=one.task) for option in HEADS[head])]
+    options += [VALID] if upstream != "fbank" else []
+    folds = [] if one.name in SINGLE else ["--folds", "all"]
+    words = [sys.executable, str(HOME / "run_downstream.py"), "-u", name, "-d", one.task, "--data", str(place), *folds]
+    words += ["-p", str(folder), "-o", *options, "--quiet"] if options else ["-p", str(folder), "--quiet"]
+    if not (folder / "result.json").is_file():
+        print(f"{one.name} · {upstream} · {head}", flush=True)
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    metric = result["select_by"]
+    pooled = result["pooled"]["test"] if "pooled" in result else {}
+    scores = pooled.get("scores") or result["scores"]["test"]
+    intervals = pooled.get("intervals") or result["intervals"]["test"]
+    runs = [folder / run["name"] for run in result.get("runs", [])] or [folder]
+    seconds = sum(json.loads((run / "result.json").read_text())["environment"]["seconds"] for run in runs)
+    shown = f"-u {upstream} -d {one.task} --data {one.folder}{'.csv' if one.rows else ''} {' '.join(folds)}"
+    return {
+        "set": one.name,
+        "about": one.about,
+        "task": one.task,
+        "upstream": upstream,
+        "head": head,
+        "metric": metric,
+        "value": scores[metric],
+        "interval": intervals[metric],
+        "seconds": round(seconds, 1),
+        "command": " ".join(f"{shown} {'-o ' + ' '.join(options) if options else ''}".split()),
+    }
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write a manifest."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def tables(found: Sequence[dict[str, Any]]) -> str:
+    """Return the two tables, and the command of each row."""
+    names = list(dict.fromkeys(row["set"] for row in found))
+    by_upstream = {(row["set"], row["upstream"]): row for row in found if row["head"] == EXACT}
+    lines = [
+        "",
+        "## Tasks and upstreams",
+        "",
+        "Heads are the bare command's. In brackets the 95 % interval; seconds of the head alone.",
+        "",
+    ]
+    lines += [f"| set | metric | {' | '.join(UPSTREAMS)} |", f"|---|---|{'---|' * len(UPSTREAMS)}"]
+    for name in names:
+        rows = [by_upstream[name, upstream] for upstream in UPSTREAMS]
+        lines.append(f"| {name}: {rows[0]['about']} | {rows[0]['metric']} | {' | '.join(map(cell, rows))} |")
+    lines += ["", "## Heads on the same features", "", "Upstream: Whisper tiny.en. `solver=adam` takes 2,000 steps.", ""]
+    with_heads = [name for name in names if any(row["set"] == name and row["head"] == ADAM for row in found)]
+    lines += [f"| head | {' | '.join(with_heads)} |", f"|---|{'---|' * len(with_heads)}"]
+    for head in HEADS:
+        of_head = {row["set"]: row for row in found if (row["head"], row["upstream"]) == (head, "whisper_tiny_en")}
+        lines.append(f"| {head} | {' | '.join(cell(of_head[name]) for name in with_heads)} |")
+    lines += ["", "## Commands", "", "After `python run_downstream.py`:", "", "```"]
+    return "\n".join([*lines, *(row["command"] for row in found), "```", ""])
+
+
+def cell(row: dict[str, Any]) -> str:
+    """Return a score with its interval and its time."""
+    ends = row["interval"]
+    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+    return f"{row['value']:.3f}{interval}, {row['seconds']:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
