@@ -124,6 +124,15 @@ def test_a_layer_that_is_not_there_cannot_be_kept(tones: Path, tmp_path: Path, k
         run(bare(tones, exact={"keep": keep}), tmp_path / "run", QUIET)
 
 
+@pytest.mark.parametrize("exact", [{"penalty": 0.01}, {"evenness": 0.1}, {"judge": "dev"}, {"keep": "2"}, {"each_layer": False}])
+def test_what_is_given_is_not_chosen(tones: Path, tmp_path: Path, exact: dict[str, Any]) -> None:
+    result = run(bare(tones, exact=exact), tmp_path / "run", QUIET)["exact"]
+    for name in {"penalty", "keep"} & {*exact}:
+        assert result[name] == exact[name]
+    assert result["judged_by"] == ("dev" if "judge" in exact else "dev and 4 parts of train, each left out in turn")
+    assert bool(read_json(tmp_path / "run" / "layers.json")["roles"]["audio"]["layers"]) == exact.get("each_layer", True)
+
+
 def test_ratings_are_spread_as_the_ratings_are(rated: Path, tmp_path: Path) -> None:
     result = run(bare(rated, "avd", avd={"scale": [1, 7]}, text_upstream={"name": "hashed_words"}), tmp_path / "run", QUIET)
     assert len(result["exact"]["gain"]) == 3

@@ -157,6 +157,8 @@ class Trial:
         if not new:
             return
         repeated = [setting for setting in new for _ in range(1 + len(self.held_out))]
+        if start is not None and len(start.bias) <= len(self.held_out):
+            start = None  # of the whole split alone: without a part it would have seen what it is judged by
         weights = self.train.loss.weights[None] * torch.cat([torch.ones_like(self.held_out[:1]), 1 - self.held_out])
         weights = (weights / weights.sum(dim=1, keepdim=True)).repeat(len(new), 1)
         found = self.rough.solve(
