@@ -34,7 +34,9 @@ def made_up(rows: int) -> tuple[list[Tensor], Tensor]:
     parts, classes = [], []
     for start in range(0, rows, ROWS):
         hidden = torch.randn(min(ROWS, rows - start), DIM, generator=generator)
-        layers = [hidden + (0.3 + 0.2 * abs(layer - 8)) * torch.randn(hidden.shape, generator=generator) for layer in range(LAYERS)]
+        layers = [
+            hidden + (0.3 + 0.2 * abs(layer - 8)) * torch.randn(hidden.shape, generator=generator) for layer in range(LAYERS)
+        ]
         parts.append(torch.stack([(layer @ turn / scale / layer.std()).to(kind) for layer in layers]))
         classes.append((hidden @ answer + 0.7 * torch.randn(len(hidden), CLASSES, generator=generator)).argmax(dim=1))
     return parts, torch.cat(classes)
@@ -81,7 +83,10 @@ def of_scikit_learn(train: Split, dev: Split, test: Split) -> float:
 def of_steps(train: Split, dev: Split, test: Split, steps: int = 10_000) -> float:
     """Return the accuracy of linear 256 -> linear over a weighted sum of all layers, by Adam, the best step by dev."""
     torch.manual_seed(0)
-    sums, head = torch.nn.Parameter(torch.zeros(LAYERS)), torch.nn.Sequential(torch.nn.Linear(DIM, 256), torch.nn.Linear(256, CLASSES))
+    sums, head = (
+        torch.nn.Parameter(torch.zeros(LAYERS)),
+        torch.nn.Sequential(torch.nn.Linear(DIM, 256), torch.nn.Linear(256, CLASSES)),
+    )
     optimizer = torch.optim.Adam([sums, *head.parameters()], lr=1e-3)
     values, classes = torch.cat(list(train.blocks["audio"]), dim=1), train.loss.targets  # type: ignore[attr-defined]
 

@@ -25,6 +25,8 @@ def with_solver(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         values = merge(values, layer)
     if "tasks" in values or "solver" not in values or not values.get("task"):
         return list(layers)
+    if not isinstance(values.get("training", {}), Mapping):  # a mistake that is reported with all others
+        return [*layers, {"solver": "adam"}]
     task = load_task(str(values["task"]))
     autos = [place for place, layer in enumerate(layers) if layer.get("solver") == "auto"]
     above = layers[autos[-1] + 1 :] if autos else layers

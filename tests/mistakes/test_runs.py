@@ -211,6 +211,6 @@ def test_a_plan_names_the_part_that_fails(flags: str, error_of: Callable[..., st
         "audio,label,split\n"
         + "".join(f"{n}.wav,{'ab'[n % 2]},{s}\n" for n, s in enumerate(["train", "train", "dev", "dev", "test", "test"]))
     )
-    message = error_of(f"{TRAIN.replace('tones/tones.csv', 'gone.csv')} --seeds 1,2 {flags}", lines=10)
+    message = error_of(f"{TRAIN.replace('tones/tones.csv', 'gone.csv')} -o solver=adam --seeds 1,2 {flags}", lines=10)
     assert "6 broken" in message
     assert "Run 'seed" in message or not flags
