@@ -24,14 +24,15 @@ LAYERS, DIM, CLASSES, ROWS = 13, 768, 4, 1024
 SHARES = (0.6, 0.2, 0.2)  # of train, dev and test
 
 
-def made_up(rows: int) -> tuple[list[Tensor], Tensor]:
-    """Return standardised layers in parts (layer, row, dim), and classes."""
-    generator = torch.Generator().manual_seed(0)
+def made_up(rows: int, seed: int = 0, whole: int = 0) -> tuple[list[Tensor], Tensor]:
+    """Return standardised layers in parts (layer, row, dim), and classes; `whole` is the size of the corpus."""
+    generator = torch.Generator().manual_seed(0)  # of what all parts of a corpus have in common
     turn = torch.randn(DIM, DIM, generator=generator) * torch.logspace(0, -1.5, DIM)
     scale = (turn.square().sum(dim=0)).sqrt()
     answer = torch.randn(DIM, CLASSES, generator=generator) / DIM**0.5
-    kind = torch.float16 if rows * LAYERS * DIM > 2**28 else torch.float32
+    kind = torch.float16 if max(rows, whole) * LAYERS * DIM > 2**28 else torch.float32
     parts, classes = [], []
+    generator.manual_seed(1 + seed)
     for start in range(0, rows, ROWS):
         hidden = torch.randn(min(ROWS, rows - start), DIM, generator=generator)
         layers = [
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rivals", action="store_true", help="scikit-learn and the head by steps too, in turns")
     flags = parser.parse_args()
     warnings.filterwarnings("ignore")
-    parts, classes = made_up(flags.rows)
+    parts, classes = made_up(flags.rows) if flags.folds > 1 else ([], torch.zeros(0))
     ways: dict[str, Callable[[Split, Split, Split], float]] = {
         "exact": lambda train, dev, test: accuracy(solve_probe(train, dev), test)
     }
@@ -125,9 +126,12 @@ def main() -> None:
         ways |= {"scikit-learn, 8 penalties": of_scikit_learn, "steps, one setting": of_steps}
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for fold in range(flags.folds):
-        splits = cut(parts, classes, fold)
-        if flags.folds == 1:
-            parts.clear()
+        if flags.folds == 1:  # a corpus that is not held twice
+            sizes = [int(share * flags.rows) for share in SHARES]
+            train, dev, test = (split(*made_up(size, seed, flags.rows)) for seed, size in enumerate(sizes))
+            splits = train, dev, test
+        else:
+            splits = cut(parts, classes, fold)
         for name, way in ways.items():
             began = time.perf_counter()
             right = way(*splits)
