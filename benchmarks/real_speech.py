@@ -3,7 +3,7 @@
     python benchmarks/real_speech.py DATA WEIGHTS WORK
 
 DATA holds the public sets in their own layouts (emodb_full, lt_speech_commands, fsdd, speechocean762, precise; what lacks is
-passed over), WEIGHTS the folders whisper_tiny_en, whisper_base and minilm in the hub's format. Runs that are finished in WORK are kept.
+passed over), WEIGHTS the folders whisper_tiny_en, whisper_base and minilm in the hub's format. Finished runs in WORK are kept.
 """
 
 from __future__ import annotations
