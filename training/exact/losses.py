@@ -27,6 +27,10 @@ class Loss(Protocol):
         """The weight of each utterance: (row), sum 1."""
         ...
 
+    def bends(self, outputs: Tensor) -> Tensor:
+        """Return how strongly each utterance's share of the loss bends, a mean over outputs: (row); outputs are (row, output)."""
+        ...
+
     def part(self, outputs: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the share of some rows in the loss (problem), and its gradient.
 
@@ -51,6 +55,11 @@ class Multinomial:
     def curvature(self) -> float:
         """Half of what it is where all classes are as likely: it falls on the way."""
         return 0.5 / self.num_outputs
+
+    def bends(self, outputs: Tensor) -> Tensor:
+        """Return the mean of p (1 - p) over the classes, weighted."""
+        shares = outputs.softmax(dim=1)
+        return (shares * (1 - shares)).mean(dim=1) * self.weights
 
     def part(self, outputs: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross entropy of some rows, and probability minus truth, weighted."""
@@ -82,6 +91,10 @@ class Squares:
     def curvature(self) -> float:
         """What it is everywhere: the first step of a conditioned search ends at the closed form of ridge regression."""
         return 1.0
+
+    def bends(self, outputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the weights: squares bend everywhere alike."""
+        return self.weights
 
     def part(self, outputs: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return half the weighted squared error of some rows, and the weighted error."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,11 +74,12 @@ def mixed(values: Tensor, mixtures: Tensor) -> Tensor:
 class Conditioner:
     """Turns weights so that the problem is round: along eigenvectors of the features' products, stretched as the loss bends."""
 
-    def __init__(self, parts: Sequence[Tensor]) -> None:
+    def __init__(self, parts: Sequence[Tensor], bends: Tensor | None = None) -> None:
         total, rows = torch.zeros((), device=parts[0].device), 0
         for values in parts:
             even = values.float().mean(dim=0)  # (row, dim)
-            total, rows = total + even.T @ even, rows + len(even)
+            bent = even if bends is None else even * bends[rows : rows + len(even), None].float() * len(bends)
+            total, rows = total + even.T @ bent, rows + len(even)
         self.values, self.vectors = torch.linalg.eigh(total / rows)  # in float32: it decides how fast, not what is found
         self.values = self.values.clamp(min=0)
 
@@ -100,11 +101,18 @@ class Problem:
     blocks: Blocks
     loss: Loss
     conditioners: Mapping[str, Conditioner]
+    curvature: float | None = None  # of the loss where the conditioners were made; None: what it says
 
     @classmethod
     def of(cls, blocks: Blocks, loss: Loss, dtype: torch.dtype) -> Problem:
         """Return the problem of some utterances."""
         return cls(blocks, loss, {role: Conditioner(parts) for role, parts in blocks.items()}).to(dtype)
+
+    def near(self, heads: Heads) -> Problem:
+        """Return the same, conditioned by how the loss bends about a head: where most classes are sure, few utterances do."""
+        bends = self.loss.bends(heads.outputs(self.blocks)[0])
+        conditioners = {role: Conditioner(parts, bends).to(self.example.dtype) for role, parts in self.blocks.items()}
+        return replace(self, conditioners=conditioners, curvature=1.0)
 
     def to(self, dtype: torch.dtype) -> Problem:
         """Return the same, computed in another type."""
@@ -150,7 +158,8 @@ class _Search:
         self.layers = {role: parts[0].shape[0] for role, parts in problem.blocks.items()}
         self.dims = {role: parts[0].shape[2] for role, parts in problem.blocks.items()}
         self.outputs = problem.loss.num_outputs
-        self.stretches = {role: one.stretch(problem.loss.curvature, penalties) for role, one in problem.conditioners.items()}
+        curvature = problem.curvature or problem.loss.curvature
+        self.stretches = {role: one.stretch(curvature, penalties) for role, one in problem.conditioners.items()}
 
     def start(self, heads: Heads | None) -> Tensor:
         """Return the vectors of heads, or of none: no weights, even mixtures."""

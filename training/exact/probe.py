@@ -219,7 +219,7 @@ def fit_one(train: Split, dev: Split | None, penalty: float | None, near: float 
     best = trial.best
     trial.attempt([(best[0] * FINER, 0.0), (best[0] / FINER, 0.0)], trial.heads[best])
     found = trial.heads[trial.best]
-    kept = exact.solve([trial.best[0]], [0.0], tolerance=FINE, start=found.take([0]))
+    kept = exact.near(found.take([0])).solve([trial.best[0]], [0.0], tolerance=FINE, start=found.take([0]))
     return Fitted(kept, *trial.best, trial.losses, found)
 
 
@@ -274,7 +274,7 @@ def exact_head(train: Split, heads: Heads, setting: Setting) -> Heads:
     }
     problem = Problem.of(blocks, train.loss, torch.float64)
     alone = replace(heads, logits={role: torch.zeros(1, 1) for role in blocks})
-    found = problem.solve([penalty], [0.0], tolerance=FINE, start=alone)
+    found = problem.near(alone).solve([penalty], [0.0], tolerance=FINE, start=alone)
     logits = {role: of_role.to(found.bias) for role, of_role in heads.logits.items()}
     return replace(found, logits=logits, values=found.values + evenness * unevenness(heads))
 
