@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...core.errors import UserError
 from ...core.files import plain_disk_errors, write_json
+from ...core.installation import install_command
 from ...corpus.batch import as_batch
 from ...upstream.families.hubert import HubertFamily
 from ...upstream.families.spectrogram import Spectrogram
@@ -56,7 +57,7 @@ def require() -> None:
     if missing:
         raise UserError(
             f"Expected the packages {', '.join(NEEDED)} for --onnx, found no {missing[0]}. "
-            "Run: pip install -c constraints.txt 'headwater[onnx]'"
+            f"Run: {install_command('onnx')}"
         )
 
 
