@@ -126,6 +126,15 @@ def test_jobs_in_a_launch_are_refused_with_the_two_commands_that_work(
     assert "`python run_mtl.py … --jobs 2`" in line_shown
 
 
+def test_a_gain_without_its_baselines_is_refused(error_of: Callable[..., str], desk: Path) -> None:
+    corpus = {"name": "manifest", "data": "tones/rated.csv"}
+    recipe = {"select": "gain", "baselines": {"dsd": 0.5}, "tasks": {"emotion": {"corpus": corpus}, "dsd": {"corpus": corpus}}}
+    (desk / "joint.yaml").write_text(yaml.safe_dump({"upstream": {"name": "fbank_no_cmvn"}, **recipe}))
+    assert error_of("headwater downstream -c joint.yaml").endswith(
+        "Expected baselines of all tasks for select=gain, found none of emotion. Run --scenario single first."
+    )
+
+
 def test_without_torchjd_the_command_that_brings_it_is_named(
     mtl_error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
