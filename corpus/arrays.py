@@ -78,7 +78,7 @@ def checked_rate(rate: float | None) -> float:
 def waveforms_at(what: Any, sampling_rate: float, wanted: int) -> list[Tensor]:
     """Return the waveforms of a list, of an array (batch, sample), or one alone, at the wanted rate.
 
-    A float tensor at that rate stays on its device, and gradients go through it.
+    A float tensor at that rate is taken as it is.
     """
     return [*_waveforms_at(what, checked_rate(sampling_rate), wanted)]
 

@@ -145,7 +145,9 @@ def _prediction(
         return Prediction(name_of(item), error=str(problem))
     pieces = [Piece(window, text) for window in windows]
     if not _has_silence(run) and all(window is not None and not window.any() for window in windows):
-        return Prediction(name_of(item), error=f"Expected sound, found digital silence (zeros): {name_of(item)}. Record it again.")
+        return Prediction(
+            name_of(item), error=f"Expected sound, found digital silence (zeros): {name_of(item)}. Record it again."
+        )
     kind, (value, scores) = run.answer, run.join(pieces)
     if scores is not None and not scores.isfinite().all():
         return Prediction(name_of(item), error=f"Expected finite scores, found NaN or infinity: {name_of(item)}. {_DAMAGED}")

@@ -71,13 +71,13 @@ def sharing_notes(question: Question, splits: Mapping[str, Sequence[Example]], *
         if spoken:
             some = ", ".join(sorted(speakers)[:3]) + ", …" * (len(speakers) > 3)
             notes.append(
-                f"{len(spoken)} of the {len(found)} {split} utterances are by speakers of train or dev ({some}): their scores flatter"
+                f"{len(spoken)} of the {len(found)} {split} utterances are by speakers of train or dev ({some}): scores flatter"
             )
         same = shared_audio(found, chosen, names, stretches="recordings" in question.shares) if opens_audio else []
         if same:
             notes.append(
                 f"{len(same)} of the {len(found)} {split} utterances are of files that are in train or dev too, by name or by "
-                f"content (the first: {same[0].id}): their scores flatter"
+                f"content (the first: {same[0].id}): scores flatter"
             )
     return tuple(notes)
 

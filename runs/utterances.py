@@ -42,7 +42,9 @@ def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> 
     utterances = [utterance for rows in chosen.values() for utterance in rows]
     seconds, broken = check_files(utterances, cache_folder())
     if broken and not config.skip_broken:
-        raise broken_files(broken, len(utterances), "Mend or remove these files, or go on without them with -o corpus.skip_broken=true.")
+        raise broken_files(
+            broken, len(utterances), "Mend or remove these files, or go on without them with -o corpus.skip_broken=true."
+        )
     return seconds, (f"{len(broken)} broken file{'s' * (len(broken) > 1)} left out",) if broken else ()
 
 
@@ -58,9 +60,7 @@ def broken_files(broken: Sequence[Broken], total: int, advice: str) -> UserError
     """Return the error that names the first of the files that cannot be read."""
     listed = "\n".join(f"  {entry}" for entry in broken[:5])
     more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
-    return UserError(
-        f"Expected readable audio for all {total} utterances, found {len(broken)} broken:\n{listed}{more}\n{advice}"
-    )
+    return UserError(f"Expected readable audio for all {total} utterances, found {len(broken)} broken:\n{listed}{more}\n{advice}")
 
 
 def readable(chosen: Chosen, config: CorpusConfig, reader: Upstream) -> tuple[Chosen, tuple[str, ...]]:

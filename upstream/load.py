@@ -32,8 +32,8 @@ def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Up
     """Return an upstream in eval mode without gradients, by name, hub id, folder, run folder, `s3prl/NAME` or a file.
 
     `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers: waveforms are 16 kHz and mono, others come with
-    `sampling_rate=`. `upstream.requires_grad_(True)` before a loop that trains it. With a modality another one is refused, and of a
-    run that had both it is the one that is loaded.
+    `sampling_rate=`. Before a loop that trains it: `upstream.requires_grad_(True)`. With a modality another one is refused, and
+    of a run that had both it is the one that is loaded.
     """
     if isinstance(what, str) and what.endswith(".py"):  # typed in the code that calls; a recipe's comes in a config
         what = use(what, "upstream").name

@@ -64,7 +64,10 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
     seeds: dict[int, tuple[Path, ...]] = {}
     for part in parts:
         seeds[part.seed] = (*seeds.get(part.seed, ()), part.place)
-    question, vocabulary = load_task(config.only.task).question(config.only.expert), RunFolder(first.home).read().vocabulary(name)[name]
+    question, vocabulary = (
+        load_task(config.only.task).question(config.only.expert),
+        RunFolder(first.home).read().vocabulary(name)[name],
+    )
     with RunFolder(first.home).usable_vocabulary():
         question.answer(vocabulary)
     return Side(

@@ -143,7 +143,9 @@ def _number(row: Row, names: Mapping[str, str], key: str, path: Path, what: str 
 def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: Path, path: Path) -> Utterance:
     for key in needed:
         if _cell(row, names, key) is None:
-            drop = ", or leave out all such rows: -o corpus.options.missing_label=drop" if key == "label" else ", or remove the row."
+            drop = (
+                ", or leave out all such rows: -o corpus.options.missing_label=drop" if key == "label" else ", or remove the row."
+            )
             raise UserError(
                 f"Expected a value in column '{names[key]}', found none in row {row.number} of {path}. Fill it in{drop}"
             )

@@ -16,7 +16,6 @@ from ...training.model import Model
 from ...upstream.base import Frames, Layers, Upstream
 from ...upstream.families.whisper import WhisperEncoder
 from ...upstream.weighted_sum import WeightedSum
-from ..waveforms import SHORTEST
 
 SAMPLES_PER_FRAME = 320  # of Whisper
 _LONGEST = 16_000 * 3600  # without a limit the exporter takes none of its own

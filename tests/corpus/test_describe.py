@@ -63,7 +63,9 @@ def test_identical_files_and_labels_that_differ_in_case_are_named(tmp_path: Path
         (tmp_path / name).write_text(content)
     paths = [str(tmp_path / name) for name in "abcd"]
     assert identical_files(paths) == [paths[:2]]
-    rows = [Utterance(path, path, labels={"label": label}) for path, label in zip(paths, ("sad", "SAD", "low", "low"), strict=True)]
+    rows = [
+        Utterance(path, path, labels={"label": label}) for path, label in zip(paths, ("sad", "SAD", "low", "low"), strict=True)
+    ]
     twins = Corpus("mine", "split", None, {"train": (rows[0], rows[2]), "test": (rows[1], rows[3])}, {"label": ("sad", "SAD")})
     text = describe(twins, {}, [], identical_files(paths))
     assert f"files of the same bytes: 1 groups\n  {paths[0]} (train) = {paths[1]} (test)" in text

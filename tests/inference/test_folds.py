@@ -126,7 +126,10 @@ def test_one_fold_of_a_plan_is_that_run(plan: Path, tmp_path: Path) -> None:
     summary["runs"][1]["fold"] = 2
     (folder / "result.json").write_text(json.dumps(summary))
     requested = load_run(folder, fold=1)
-    assert requested.predict(SOUND, sampling_rate=16_000).scores == load_run(folder / "seed1").predict(SOUND, sampling_rate=16_000).scores
+    assert (
+        requested.predict(SOUND, sampling_rate=16_000).scores
+        == load_run(folder / "seed1").predict(SOUND, sampling_rate=16_000).scores
+    )
     with pytest.raises(UserError, match=r"Expected a finished run in .*seed2"):
         load_run(folder)
 
@@ -136,7 +139,10 @@ def test_of_a_sweep_the_setting_that_dev_chose_predicts(plan: Path, tmp_path: Pa
     summary = json.loads((folder / "result.json").read_text())
     summary["runs"][0]["setting"], summary["runs"][1]["setting"], summary["chosen"] = "a", "b", "b"
     (folder / "result.json").write_text(json.dumps(summary))
-    assert load_run(folder).predict(SOUND, sampling_rate=16_000).scores == load_run(folder / "seed2").predict(SOUND, sampling_rate=16_000).scores
+    assert (
+        load_run(folder).predict(SOUND, sampling_rate=16_000).scores
+        == load_run(folder / "seed2").predict(SOUND, sampling_rate=16_000).scores
+    )
 
 
 def test_predictions_without_scores_have_no_mean() -> None:

@@ -236,7 +236,9 @@ def test_s3prls_own_code_can_hold_the_upstream(trainable: bool, trained: Any, im
     made = trained(upstream_trainable=trainable)
     run = load_run(imported(made, "-u", "s3prl/hubert_local", "-k", str(made.file)))
     waveform = 0.1 * torch.randn(12000, generator=torch.Generator().manual_seed(7))
-    assert [*(run.predict(waveform, sampling_rate=16_000).scores or {}).values()] == pytest.approx(made.scores(waveform), abs=1e-5)
+    assert [*(run.predict(waveform, sampling_rate=16_000).scores or {}).values()] == pytest.approx(
+        made.scores(waveform), abs=1e-5
+    )
 
 
 def test_the_weights_that_a_checkpoint_names_are_those_of_s3prls_own_code_too(trained: Any, imported: Any) -> None:

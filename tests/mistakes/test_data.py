@@ -147,12 +147,14 @@ def test_a_single_actor_of_ravdess_is_said_to_be_alone(error_of: Callable[..., s
     assert "found none (splits: train 0, dev 0, test 3; 23 of 24 actors are missing: 02, 03, 04" in message
 
 
-@pytest.mark.parametrize("verb", ["check", "transcribe --model tiny"])
+@pytest.mark.parametrize("verb", ["check", "transcribe"])
 def test_a_verb_that_needs_no_folds_asks_for_no_speakers(
     verb: str, type_in: TypeIn, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for row in rows_of(desk) if row["speaker"] == rows_of(desk)[0]["speaker"]]
-    write_table(desk / "my.csv", [{key: row[key] for key in ("audio", "label", "speaker")} for row in rows], ["audio", "label", "speaker"])
+    write_table(
+        desk / "my.csv", [{key: row[key] for key in ("audio", "label", "speaker")} for row in rows], ["audio", "label", "speaker"]
+    )
 
     def find_asr(*_: object) -> None:
         """Stand behind the corpus, which is read first."""
@@ -172,7 +174,11 @@ BYTES = {
     "a spreadsheet": ("my.xlsx", b"PK\x03\x04", ("a table (.csv, .tsv, .jsonl)", "Save it")),
     "a row too short": ("my.csv", b"audio,label\na.wav\n", ("2 columns, found 1 in row 2", "quotes")),
     "a file twice": ("my.csv", b"audio,label\na.wav,x\na.wav,y\n", ("every utterance once", "rows 2 and 3")),
-    "no label in a row": ("my.csv", b"audio,label\na.wav,\n", ("a value in column 'label', found none in row 2", "missing_label=drop")),
+    "no label in a row": (
+        "my.csv",
+        b"audio,label\na.wav,\n",
+        ("a value in column 'label', found none in row 2", "missing_label=drop"),
+    ),
     "a start that is no number": ("my.csv", b"audio,label,start\na.wav,x,soon\n", ("seconds in column 'start', found 'soon'",)),
     "json that is none": ("my.jsonl", b'{"audio": "a.wav"\n', ("one json object in each line", "row 1")),
 }

@@ -146,7 +146,7 @@ SID = load_task("sid").question(load_task("sid").options())
 def test_speakers_and_files_that_test_shares_are_notes(tmp_path: Path) -> None:
     splits = examples(tmp_path, train=[("a.wav", "ann")], dev=[("b.wav", "bo")], test=[("b2.wav", "ann"), ("c.wav", "cy")])
     speakers, files = sharing_notes(EMOTION, splits, opens_audio=True)
-    assert speakers == "1 of the 2 test utterances are by speakers of train or dev (ann): their scores flatter"
+    assert speakers == "1 of the 2 test utterances are by speakers of train or dev (ann): scores flatter"
     assert "1 of the 2 test utterances are of files that are in train or dev too" in files
     assert "(the first: test-b2.wav)" in files
     assert sharing_notes(EMOTION, splits, opens_audio=False) == (speakers,)
