@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import UserError
 from ..core.files import cache_folder, format_bytes
 from ..core.hub import WEIGHTS, check_torchaudio, is_hub_id
+from ..core.installation import NAME, install_command, is_clone, required
 from ..core.process import commit
 from ..corpus.base import CORPORA
 from ..corpus.load import list_corpora
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ..upstream.base import Registered
 
 
-NAME = __name__.split(".")[0]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 BY_HAND = {"s3prl": "pip install --no-deps s3prl"}  # extras whose own requirements would break this installation
 KEPT = ("store", "demo", "transcripts", "converted-1")  # in the cache; whatever else lies there is listed too
@@ -69,7 +69,8 @@ def attempt(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return look()
     except Exception as problem:
-        advice = "Mend what is named above, and run this again" if name != "versions" else f"Install again: pip install {NAME}"
+        again = f"Install again: {'pip install -e .' if is_clone() else 'pip install --force-reinstall WHEEL'}"
+        advice = "Mend what is named above, and run this again" if name != "versions" else again
         return [Finding(name, f"cannot be read: {in_a_line(problem)}", advice)]
 
 
@@ -146,16 +147,6 @@ def installed(name: str) -> str:
         return ""
 
 
-def required(distribution: str, chosen: Sequence[str] = ("",)) -> list[Requirement]:
-    """Return what an installed distribution needs directly on this machine, with some of its extras."""
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(text) for text in requires(distribution) or ()]
-    return [
-        each for each in wanted if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *chosen))
-    ]
-
-
 def extras() -> list[Finding]:
     """Return which optional packages are here."""
     always, found = {*map(str, required(NAME))}, []
@@ -166,7 +157,7 @@ def extras() -> list[Finding]:
         missing = [name for name in dict.fromkeys(wanted.name for wanted in (*own, *nested)) if not installed(name)]
         here = ", ".join(f"{name} {installed(name)}" for name in names if installed(name))
         lacks = f"without {', '.join(missing)}" if here else f"not installed ({', '.join(missing)})"
-        advice = BY_HAND.get(extra, f"pip install '{NAME}[{extra}]'") if missing else ""
+        advice = (BY_HAND.get(extra) or install_command(extra)) if missing else ""
         if extra in BY_HAND and here:  # what it lacks is left out on purpose
             lacks, advice = "", ""
         found.append(Finding(extra, " ".join(part for part in (here, lacks if missing else "") if part), advice))

@@ -64,11 +64,13 @@ def check(flags: Namespace) -> int:
     from ..core.files import cache_folder
     from ..corpus.audio import check_files
     from ..corpus.describe import describe
+    from ..corpus.overlap import identical_files
 
     corpus = corpus_of(flags)
     utterances = [utterance for rows in corpus.splits.values() for utterance in rows]
     seconds, broken = check_files(utterances, cache_folder())
-    print_result(describe(corpus, seconds, broken))
+    identical = identical_files(utterance.audio for utterance in utterances if utterance.id in seconds)
+    print_result(describe(corpus, seconds, broken, identical))
     return BROKEN if broken else 0
 
 
@@ -147,8 +149,9 @@ def chosen_splits(corpus: Corpus, requested: str | None) -> Mapping[str, Sequenc
 def corpus_of(flags: Namespace) -> Corpus:
     """Return the corpus that the flags name."""
     name, data = named(flags)
-    without_label = flags.action == "transcribe" and name == "manifest"  # a transcript needs no label
-    options = {"label_required": False} if without_label else {}
+    options: dict[str, Any] = {}
+    if name == "manifest":  # neither verb needs folds, and a transcript no label
+        options = {"splits_required": False, "label_required": flags.action != "transcribe"}
     values = {"name": name, "data": data, "fold": flags.fold, "demo": flags.demo, "options": options}
     return read_corpus_of(values, section_of(flags))
 

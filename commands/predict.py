@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
 
     refuse_mixtures(flags)
     files = inputs_of(flags)
+    if flags.format == "msp-challenge":
+        refuse_one_name(files)
     # of a single run, --fold is the corpus' alone
     fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
@@ -194,6 +196,20 @@ def inputs_of(flags: Namespace) -> Sequence[Item]:
             f"Expected a split of {corpus.name} after --split, found '{flags.split}'. There are: {', '.join(splits)}."
         )
     return splits[flags.split]
+
+
+def refuse_one_name(files: Sequence[Item]) -> None:
+    """Refuse different files of one name for a table that has no folders."""
+    from ..inference.inputs import audio_of
+
+    seen: dict[str, str] = {}
+    for path in map(audio_of, files):
+        first = seen.setdefault(Path(path).name, path)
+        if first != path:
+            raise UserError(
+                f"Expected a name for each file for --format msp-challenge, whose table has no folders, found two called "
+                f"'{Path(path).name}': {first} and {path}. Rename one, or leave --format out."
+            )
 
 
 def transcript_lookup(flags: Namespace, run: TrainedRun | Folds) -> TranscriptLookup | None:

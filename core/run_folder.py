@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .files import is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
 from .options import read_yaml, write_yaml
 
@@ -212,6 +212,17 @@ class RunFolder:
         for path, content in contents.items():
             if content is not None:
                 write_json(path, content)
+
+    @contextmanager
+    def usable_vocabulary(self) -> Iterator[None]:
+        """Turn what a task makes of a vocabulary that was altered into one line."""
+        try:
+            yield
+        except (KeyError, TypeError, IndexError, AttributeError) as problem:
+            raise UserError(
+                f"Expected what the run was trained to predict in '{self.vocabulary}', found a file that its task cannot use "
+                f"({type(problem).__name__}: {first_line(problem)}). Put the file back, or train again."
+            ) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +68,31 @@ def read_complete(path: str | Path, start: float = 0.0, duration: float | None =
 
 def _read_mono(path: str | Path, start: float, duration: float | None, sample_rate: int) -> np.ndarray:
     """Decode, average and resample piece by piece, so that memory is bounded by what is returned."""
-    parts: list[np.ndarray] = []
     with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: a name may be no UTF-8
-        rate, decoded = file.samplerate, 0
-        if rate > _FASTEST:
-            raise RuntimeError(f"a sample rate of {rate} Hz")
-        stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
-        for piece in _pieces(file, path, start, duration):
-            decoded += len(piece)
-            _refuse_long(path, decoded / rate)
-            mono = piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32)
-            parts.append(mono if stream is None else stream.resample_chunk(mono))
+        pieces = _pieces(file, path, start, duration)
+        mono = (piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32) for piece in pieces)
+        return _resampled(mono, file.samplerate, sample_rate, path)
+
+
+def resample_array(samples: np.ndarray, rate: float, sample_rate: int) -> np.ndarray:
+    """Return float32 samples (sample) at another rate, as a file's are."""
+    try:
+        return _resampled([samples], rate, sample_rate, "the array")
+    except RuntimeError as problem:
+        raise UserError(f"Expected a sampling rate in Hz, found {problem}. For instance: sampling_rate=16000") from None
+
+
+def _resampled(pieces: Iterable[np.ndarray], rate: float, sample_rate: int, path: str | Path) -> np.ndarray:
+    """Return the pieces of one channel as one waveform at a sample rate."""
+    parts: list[np.ndarray] = []
+    decoded = 0
+    if rate > _FASTEST:
+        raise RuntimeError(f"a sample rate of {rate:.0f} Hz")
+    stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+    for piece in pieces:
+        decoded += len(piece)
+        _refuse_long(path, decoded / rate)
+        parts.append(piece if stream is None else stream.resample_chunk(piece))
     return _joined(parts if stream is None or not parts else [*parts, stream.resample_chunk(_NOTHING, last=True)])
 
 

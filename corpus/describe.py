@@ -8,19 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from .audio import Broken
 from .base import CORPORA, Corpus, Utterance
 from .load import claimants, list_corpora
+from .overlap import alike_note, shared_speakers
 
 _SHOWN = 12  # speakers listed by name in a split; more are counted
 
 
-def describe(corpus: Corpus, durations: Mapping[str, float], broken: Sequence[Broken]) -> str:
-    """Return counts by split, class and speaker, hours, overlaps between splits, every broken file, and the notes."""
+def describe(
+    corpus: Corpus, durations: Mapping[str, float], broken: Sequence[Broken], identical: Sequence[Sequence[str]] = ()
+) -> str:
+    """Return counts by split, class and speaker, hours, overlaps between splits, identical and broken files, and the notes."""
     fold = "" if corpus.fold is None else f", fold {corpus.fold}"
     lines = [f"{corpus.name}, protocol {corpus.protocol}{fold}"]
     for split, rows in corpus.splits.items():
         lines += ["", *_describe_split(split, rows, durations, corpus)]
-    lines += ["", *_overlaps(corpus)]
+    lines += ["", *overlaps] if (overlaps := _overlaps(corpus)) else []
+    lines += ["", f"files of the same bytes: {len(identical)} groups", *_identical(corpus, identical)] if identical else []
     lines += ["", f"broken files: {len(broken)}", *(f"  {entry.id}  {entry}" for entry in broken)]
-    lines += [f"note: {note}" for note in corpus.notes]
+    lines += [f"note: {note}" for note in (*corpus.notes, *_alike(corpus))]
     return "\n".join(lines)
 
 
@@ -47,12 +51,28 @@ def _overlaps(corpus: Corpus) -> list[str]:
     lines = []
     for position, (first, rows) in enumerate(splits):
         for second, others in splits[position + 1 :]:
-            speakers = {row.speaker for row in rows if row.speaker} & {row.speaker for row in others if row.speaker}
+            speakers = shared_speakers(rows, others)
             texts = {_plain(row) for row in rows if row.text} & {_plain(row) for row in others if row.text}
             share = sum(1 for row in others if row.text and _plain(row) in texts)
             of_these = f"{share} of the {len(others)} in {second}"
             lines.append(f"{first} and {second} share {len(speakers)} speakers, {len(texts)} texts ({of_these})")
     return lines
+
+
+def _identical(corpus: Corpus, groups: Sequence[Sequence[str]]) -> list[str]:
+    """Return a line for each group of identical files, with the splits that each file is in."""
+    places: dict[str, list[str]] = {}
+    for split, rows in corpus.splits.items():
+        for path in dict.fromkeys(row.audio for row in rows):
+            places.setdefault(path, []).append(split)
+    return ["  " + " = ".join(f"{path} ({', '.join(places[path])})" for path in group) for group in groups]
+
+
+def _alike(corpus: Corpus) -> list[str]:
+    """Return a note for each kind of label with classes that nearly have the same name."""
+    rows = [row for split in corpus.splits.values() for row in split]
+    found = {key: alike_note(sorted({str(row.labels[key]) for row in rows if key in row.labels})) for key in corpus.label_order}
+    return [f"{key}: {note}" for key, note in found.items() if note]
 
 
 def _plain(row: Utterance) -> str:

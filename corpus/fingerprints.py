@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..core.file_cache import FileKey, FileMemory, file_key
-from ..core.files import _unreadable, hash_file
+from ..core.files import _unreadable, cache_folder, hash_file
 from .base import Utterance
 
 
@@ -20,14 +20,25 @@ def hashes(root: Path) -> FileMemory:
     return FileMemory(root / "hashes-1.sqlite", "Audio files are hashed again in every run")
 
 
+def hashes_folder() -> Path:
+    """Return where hashes are remembered without a run: the store remembers those of the same files there."""
+    return cache_folder() / "store"
+
+
 def row_keys(utterances: Iterable[Utterance], root: Path, sample_rate: int) -> dict[str, str]:
     """Return the row key of each utterance by id.
 
     Hashes of files are remembered, so that a second run opens none.
     """
     utterances = list(utterances)
+    by_path = file_hashes({utterance.audio for utterance in utterances}, root)
+    return {utterance.id: row_key(by_path[utterance.audio], utterance, sample_rate) for utterance in utterances}
+
+
+def file_hashes(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """Return the hash of each file by its path; what is remembered below `root` is not read."""
     try:
-        files: dict[str, FileKey] = {path: file_key(path) for path in {utterance.audio for utterance in utterances}}
+        files: dict[str, FileKey] = {path: file_key(path) for path in paths}
     except OSError as error:
         raise _unreadable(str(error.filename), error) from error
     with hashes(root) as memory:
@@ -36,8 +47,7 @@ def row_keys(utterances: Iterable[Utterance], root: Path, sample_rate: int) -> d
         for path, digest in zip(fresh, hashed(fresh), strict=True):
             known[files[path]] = digest
             memory.keep(files[path], digest)
-    by_path = {path: known[key] for path, key in files.items()}
-    return {utterance.id: row_key(by_path[utterance.audio], utterance, sample_rate) for utterance in utterances}
+    return {path: known[key] for path, key in files.items()}
 
 
 def text_keys(utterances: Iterable[Utterance]) -> dict[str, str]:

@@ -180,6 +180,8 @@ class Question:
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
     label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
+    # what splits share by definition, so that it is no leakage: speakers, recordings (of which each split has its stretches)
+    shares: tuple[Literal["speakers", "recordings"], ...] = ()
     writes: bool = False  # the target is the transcript: an utterance without one has no target
 
     def __post_init__(self) -> None:

@@ -97,8 +97,9 @@ def require_trainable(classes: Classes, corpus: Corpus, splits: Sequence[str] = 
     for split in splits:
         if not any(classes.of(utterance) for utterance in corpus.splits.get(split, ())):
             found = ", ".join(f"{name} {len(rows)}" for name, rows in corpus.splits.items())
+            known = "; ".join([f"splits: {found}", *corpus.notes])
             raise UserError(
-                f"Expected labelled utterances in split '{split}' of {corpus.name}, found none (splits: {found}). "
+                f"Expected labelled utterances in split '{split}' of {corpus.name}, found none ({known}). "
                 "Check the corpus with `headwater corpus check`."
             )
     unseen = [name for name, count in classes.counts.items() if not count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from ..core.run_folder import Row, counted
 from ..corpus.batch import Batch
 from ..downstream.answer import Answer
 from ..upstream.base import Layers, Upstream
-from .predict import Piece, Prediction, TranscriptLookup, predict_item, predict_items, utterance_text
+from .predict import Piece, Predictor
 from .trained_run import TrainedRun
-from .waveforms import AudioItem
 
 LoadOne = Callable[..., TrainedRun]
 
 
 @dataclass(frozen=True)
-class Folds:
+class Folds(Predictor):
     """The runs of a plan, loaded: they predict as one run does."""
 
     folder: Path
@@ -65,14 +64,6 @@ class Folds:
     def without_text(self) -> Folds:
         """Return the runs without their text role, which they must be trained for."""
         return replace(self, runs=tuple(run.without_text() for run in self.runs))
-
-    def predict(self, what: AudioItem, text: str | None = None) -> Prediction:
-        """Return the prediction for a file or a 16 kHz mono waveform; what cannot be read raises UserError."""
-        return predict_item(self, what, text)
-
-    def predict_all(self, items: Iterable[AudioItem], transcripts: TranscriptLookup | None = None) -> Iterator[Prediction]:
-        """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        return predict_items(self, items, transcripts or utterance_text)
 
     def move_to(self, device: str) -> None:
         """Put the models on a device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..corpus.base import Utterance
 from ..corpus.batch import Batch, as_batch
 from ..downstream.answer import Answer
 from ..training.loop import ahead
-from .waveforms import SAMPLE_RATE, AudioItem, name_of, windows_of
+from .waveforms import SAMPLE_RATE, AudioItem, Waveform, item_of, items_of, name_of, windows_of
 
 TranscriptLookup = Callable[[AudioItem], str]  # an item -> its transcript, or a UserError that says where one may come from
 
@@ -50,7 +50,50 @@ class Piece:
 
 
 class Predictor(Protocol):
-    """What predicts on files: one run, or the folds of a plan together."""
+    """What predicts on files and arrays: one run, or the folds of a plan together."""
+
+    @overload
+    def predict(
+        self, what: list[Any] | tuple[Any, ...], text: Sequence[str] | None = None, *, sampling_rate: float | None = None
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, what: AudioItem | np.ndarray | Tensor, text: str | None = None, *, sampling_rate: float | None = None
+    ) -> Prediction: ...
+
+    def predict(
+        self, what: Any, text: str | Sequence[str] | None = None, *, sampling_rate: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Return the prediction for a file or for an array of mono samples, with its text where the run reads one.
+
+        A list, or an array (batch, sample), gives a list of predictions. Arrays need their `sampling_rate`; int16 samples are
+        divided by 32,768. What cannot be read raises UserError; `predict_all` passes it over.
+        """
+        items = items_of(what, sampling_rate)
+        batch = items if isinstance(items, list) else [items]
+        if sampling_rate is not None and not any(isinstance(item, Waveform) for item in batch):
+            raise UserError(f"Expected no sampling_rate for a file, which says its own, found {sampling_rate}. Leave it out.")
+        if not isinstance(items, list):
+            return predict_item(self, items, None if text is None else str(text))
+        texts = [None] * len(items) if text is None else text
+        if isinstance(texts, str) or len(texts) != len(items):
+            found = "one for all" if isinstance(texts, str) else len(texts)
+            raise UserError(f"Expected a text for each of {len(items)} items, found {found}. Give a list of as many texts.")
+        return [predict_item(self, item, own) for item, own in zip(items, texts, strict=True)]
+
+    def predict_all(
+        self, items: Iterable[Any], transcripts: TranscriptLookup | None = None, *, sampling_rate: float | None = None
+    ) -> Iterator[Prediction]:
+        """Yield a prediction for each item, in order; what cannot be read carries its error instead.
+
+        `sampling_rate` is that of the arrays among the items.
+        """
+        if isinstance(items, Sequence):
+            items = [item_of(item, sampling_rate) for item in items]
+        else:
+            items = (item_of(item, sampling_rate) for item in items)
+        return predict_items(self, items, transcripts or utterance_text)
 
     @property
     def answer(self) -> Answer:
@@ -101,6 +144,10 @@ def _prediction(
     except UserError as problem:
         return Prediction(name_of(item), error=str(problem))
     pieces = [Piece(window, text) for window in windows]
+    if not _has_silence(run) and all(window is not None and not window.any() for window in windows):
+        return Prediction(
+            name_of(item), error=f"Expected sound, found digital silence (zeros): {name_of(item)}. Record it again."
+        )
     kind, (value, scores) = run.answer, run.join(pieces)
     if scores is not None and not scores.isfinite().all():
         return Prediction(name_of(item), error=f"Expected finite scores, found NaN or infinity: {name_of(item)}. {_DAMAGED}")
@@ -108,6 +155,11 @@ def _prediction(
     seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
     start = item.start if isinstance(item, Utterance) else 0.0
     return Prediction(name_of(item), start, seconds, None if kind.column is None else value, named)
+
+
+def _has_silence(run: Predictor) -> bool:
+    """Return whether silence is one of the run's classes (of keyword spotting): then zeros have a label."""
+    return any(name.strip("_").lower() == "silence" for name in run.answer.score_names)
 
 
 _DAMAGED = "Look for damaged samples in it: values far above 1 are none of speech."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,11 @@ from ..training.model import Model, check_device, weights_of_task
 from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged
-from .predict import Piece, Prediction, TranscriptLookup, predict_item, predict_items, utterance_text
-from .waveforms import AudioItem
+from .predict import Piece, Predictor
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class TrainedRun(Predictor):
     """A run folder, loaded."""
 
     folder: Path
@@ -72,17 +71,6 @@ class TrainedRun:
     def roles(self) -> tuple[str, ...]:
         """The inputs that it needs of a file: audio, text."""
         return self.expert.roles
-
-    def predict(self, what: AudioItem, text: str | None = None) -> Prediction:
-        """Return the prediction for a file or a 16 kHz mono waveform, with its text where the run reads one.
-
-        What cannot be read raises UserError.
-        """
-        return predict_item(self, what, text)
-
-    def predict_all(self, items: Iterable[AudioItem], transcripts: TranscriptLookup | None = None) -> Iterator[Prediction]:
-        """Yield a prediction for each item, in order; what cannot be read carries its error instead."""
-        return predict_items(self, items, transcripts or utterance_text)
 
     def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
         """Return one prediction, and its scores if there are any, from the pieces of a file."""
@@ -146,12 +134,15 @@ def load_one(
     upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
     kind = load_task(config.only.task)
     vocabulary = stored.vocabulary(name)[name]
-    expert = build_expert(config.seed, config.only, kind, vocabulary, upstreams)
+    question = kind.question(config.only.expert)
+    with run.usable_vocabulary():
+        question.answer(vocabulary)
+        expert = build_expert(config.seed, config.only, kind, vocabulary, upstreams)
     experts, standardizes = {config.only.task: expert}, config.solver == "exact"
     model = Model(upstreams, experts, roles_of(config), shares_sums=shares, standardizes=standardizes)
     tensors, _ = load_tensors(run.best)
     model.load_trained_state(weights_of_task(tensors, name, config.only.task), str(run.best))
-    return TrainedRun(folder, config, model.eval(), expert, kind.question(config.only.expert), tuple(identity["marks"]), name)
+    return TrainedRun(folder, config, model.eval(), expert, question, tuple(identity["marks"]), name)
 
 
 def moved(config: RunConfig, role: str, path: str) -> RunConfig:

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..corpus.arrays import SAMPLE_RATE, Samples, is_one, resampled, rows_of
 from ..corpus.audio import read_complete
 from ..corpus.base import Utterance
 
-SAMPLE_RATE = 16_000
+SHORTEST = 400  # samples: one frame of every upstream here, which would fill up what is shorter
 WINDOW_SECONDS = 20.0  # longer files are cut into equal windows of at most this, and joined
-# a file, a stretch of one, or a 16 kHz mono waveform
-AudioItem = str | Path | Utterance | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Waveform:
+    """An array of samples with its rate, which must be given: nothing in an array says it."""
+
+    samples: Samples
+    sampling_rate: float | None
+
+
+AudioItem = str | Path | Utterance | Waveform  # a file, a stretch of one, or an array
+
+
+def items_of(what: Any, sampling_rate: float | None) -> AudioItem | list[AudioItem]:
+    """Return what a user gives to predict on: one item, or a list of them of a list or of an array (batch, sample)."""
+    if isinstance(what, (np.ndarray, Tensor)) and not is_one(what):
+        return [Waveform(row, sampling_rate) for row in rows_of(what)]
+    if not isinstance(what, (list, tuple)) or is_one(what):
+        return item_of(what, sampling_rate)
+    if not what:
+        raise UserError("Expected at least one file or array, found an empty list.")
+    return [item_of(one, sampling_rate) for one in what]
+
+
+def item_of(what: Any, sampling_rate: float | None) -> AudioItem:
+    """Return one file, stretch or array as an item."""
+    if isinstance(what, (str, Path, Utterance, Waveform)):
+        return what
+    if isinstance(what, (np.ndarray, Tensor)) or is_one(what):
+        return Waveform(what, sampling_rate)
+    raise UserError(
+        f"Expected a file, an array or a list of them, found {type(what).__name__}. "
+        "Call predict('a.wav') or predict(x, sampling_rate=16000)."
+    )
 
 
 def windows_of(item: AudioItem) -> list[np.ndarray] | UserError:
@@ -26,27 +61,19 @@ def windows_of(item: AudioItem) -> list[np.ndarray] | UserError:
 
 
 def read_waveform(item: AudioItem) -> np.ndarray:
-    """Return a 16 kHz mono waveform that has at least one sample, all of them numbers."""
+    """Return a 16 kHz mono waveform of at least one frame, all of its samples numbers."""
     if isinstance(item, Utterance):
         waveform = read_complete(item.audio, item.start, item.duration, SAMPLE_RATE)
     elif isinstance(item, (str, Path)):
         waveform = read_complete(str(item), sample_rate=SAMPLE_RATE)
     else:
-        waveform = as_float(np.asarray(item))
-    if waveform.ndim != 1:
-        raise UserError(f"Expected a 1-d waveform, found shape {waveform.shape}. Average the channels.")
-    if not len(waveform):
-        raise UserError("Expected sound, found a waveform of 0 samples. Record it again.")
-    if not np.isfinite(waveform).all():
-        raise UserError(f"Expected samples that are numbers, found NaN or infinite ones: {name_of(item)}. Record it again.")
+        waveform = resampled(item.samples, item.sampling_rate)
+    if len(waveform) < SHORTEST:
+        raise UserError(
+            f"Expected at least one frame of audio ({SHORTEST} samples at 16 kHz, {1000 * SHORTEST / SAMPLE_RATE:g} ms), found "
+            f"{len(waveform)} samples: {name_of(item)}. Record it again."
+        )
     return waveform
-
-
-def as_float(samples: np.ndarray) -> np.ndarray:
-    """Return samples as float32; integers are scaled to -1 … 1, as files of them are."""
-    if np.issubdtype(samples.dtype, np.integer):
-        return (samples / (np.iinfo(samples.dtype).max + 1.0)).astype(np.float32)
-    return samples.astype(np.float32)
 
 
 def name_of(item: AudioItem) -> str:

@@ -1,4 +1,4 @@
-"""Detect leakage: utterances that a run is scored on, and that what it starts from was trained on."""
+"""Detect leakage: what a run is scored on, and was trained on itself, or in what it starts from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from ..core.run_folder import RunFolder
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Example
+from ..corpus.overlap import alike_note, first_names, identical_files, shared_audio, shared_speakers
+from ..downstream.base import Question
 from ..plugins.registry import SECTIONS
 from .config.schema import RunConfig, TaskConfig, roles_of
 
@@ -54,6 +56,36 @@ def leakage_notes(
         seen = " and ".join(f"{count} of the {len(tested[split])} {split} utterances" for split, count in counts.items() if count)
         notes += [f"{what} was trained on {seen}: their scores say little"] * bool(seen)
     return tuple(notes)
+
+
+def sharing_notes(question: Question, splits: Mapping[str, Sequence[Example]], *, opens_audio: bool) -> tuple[str, ...]:
+    """Return a note for each split to test whose speakers or files are in train or dev, unless the question is about that."""
+    rows = {split: [example.utterance for example in examples] for split, examples in splits.items()}
+    chosen = [row for split in ("train", "dev") for row in rows.get(split, ())]
+    tested = {split: found for split, found in rows.items() if split not in ("train", "dev")}
+    every = [row.audio for found in rows.values() for row in found] if opens_audio and tested else []
+    names, notes = first_names(identical_files(every)), list[str]()
+    for split, found in tested.items():
+        speakers = set() if "speakers" in question.shares else shared_speakers(found, chosen)
+        spoken = [row for row in found if row.speaker in speakers]
+        if spoken:
+            some = ", ".join(sorted(speakers)[:3]) + ", …" * (len(speakers) > 3)
+            notes.append(
+                f"{len(spoken)} of the {len(found)} {split} utterances are by speakers of train or dev ({some}): scores flatter"
+            )
+        same = shared_audio(found, chosen, names, stretches="recordings" in question.shares) if opens_audio else []
+        if same:
+            notes.append(
+                f"{len(same)} of the {len(found)} {split} utterances are of files that are in train or dev too, by name or by "
+                f"content (the first: {same[0].id}): scores flatter"
+            )
+    return tuple(notes)
+
+
+def label_notes(vocabulary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a note about classes that nearly have the same name, and how to make them one."""
+    note = alike_note(map(str, vocabulary.get("classes") or ()))
+    return (f"{note}. Make them one with -o labels.merge='{{ONE: OTHER}}'",) if note else ()
 
 
 def has_comparable_ids(folder: Path, corpus: Corpus) -> bool:

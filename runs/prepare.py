@@ -29,8 +29,8 @@ from .config.schema import CorpusConfig, RunConfig, TaskConfig, batch_size_of, r
 from .final import EarlierRun, earlier_of, everything, refuse_other_weights
 from .heads import start_from_heads
 from .joint import balance_text, message_of, refuse_nothing_shared
-from .leakage import leakage_notes
-from .utterances import Chosen, usable_utterances
+from .leakage import label_notes, leakage_notes, sharing_notes
+from .utterances import Chosen, refuse_absent, usable_utterances
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ def prepare_tasks(
             tasks[name], found = task_data(name, config, corpora[name], used)
         except UserError as problem:
             raise UserError(message_of(config, name, problem)) from None
-        found += leakage_notes(config, task, corpora[name], tasks[name].splits)
+        data = tasks[name]
+        found += leakage_notes(config, task, corpora[name], data.splits)
+        found += sharing_notes(data.question, data.splits, opens_audio="audio" in used)
+        found += label_notes(data.expert.vocabulary)
         notes += [f"{name}: {note}" if config.is_joint else note for note in found]
     return tasks, tuple(notes)
 
@@ -119,7 +122,12 @@ def task_data(
     section = config.tasks[name]
     task = load_task(section.task)
     question = task.question(section.expert)
-    vocabulary = question.make_vocabulary(section.expert, section.labels, corpus)
+    try:
+        vocabulary = question.make_vocabulary(section.expert, section.labels, corpus)
+    except UserError:
+        if "audio" in upstreams:
+            refuse_absent(corpus.splits)  # the cause behind it, where no file is there
+        raise
     needed = ("train",) if config.split else ("train", "dev")  # a final model's dev is what it is trained on: of labels only
     rows_of = {split: rows for split, rows in corpus.splits.items() if split in needed or not config.split}
     chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in rows_of.items()}
@@ -130,8 +138,9 @@ def task_data(
     splits, left_out = drop_untrainable(expert, splits)
     for split in needed:
         if not splits.get(split):
+            known = f" ({'; '.join(corpus.notes)})" if corpus.notes else ""
             raise UserError(
-                f"Expected utterances in split '{split}' of {corpus.name}, found none. Check `headwater corpus check`."
+                f"Expected utterances in split '{split}' of {corpus.name}, found none{known}. Check `headwater corpus check`."
             )
     together = refuse_few(config, section, expert, splits["train"])
     source, size = Source(tuple(upstreams)), batch_size_of(config, section)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..core.errors import UserError
-from ..core.files import cache_folder
-from ..corpus.audio import check_files
+from ..core.files import cache_folder, obstacle
+from ..corpus.audio import Broken, check_files
 from ..corpus.base import Utterance
 from ..corpus.transcription.transcripts import require_texts
 from ..upstream.base import Modality, TokenCounter, Upstream
@@ -42,13 +42,25 @@ def audible(chosen: Mapping[str, Sequence[Utterance]], config: CorpusConfig) -> 
     utterances = [utterance for rows in chosen.values() for utterance in rows]
     seconds, broken = check_files(utterances, cache_folder())
     if broken and not config.skip_broken:
-        listed = "\n".join(f"  {entry}" for entry in broken[:5])
-        more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
-        raise UserError(
-            f"Expected readable audio for all {len(utterances)} utterances, found {len(broken)} broken:\n{listed}{more}\n"
-            "Mend or remove these files, or go on without them with -o corpus.skip_broken=true."
+        raise broken_files(
+            broken, len(utterances), "Mend or remove these files, or go on without them with -o corpus.skip_broken=true."
         )
     return seconds, (f"{len(broken)} broken file{'s' * (len(broken) > 1)} left out",) if broken else ()
+
+
+def refuse_absent(splits: Chosen) -> None:
+    """Refuse a corpus of which no file is there; none is opened."""
+    rows = [row for split in splits.values() for row in split]
+    broken = [Broken(row.id, row.audio, found) for row in rows if (found := obstacle(row.audio))]
+    if rows and len(broken) == len(rows):
+        raise broken_files(broken, len(rows), "Check the paths: relative ones begin at the table's folder, or at audio_root.")
+
+
+def broken_files(broken: Sequence[Broken], total: int, advice: str) -> UserError:
+    """Return the error that names the first of the files that cannot be read."""
+    listed = "\n".join(f"  {entry}" for entry in broken[:5])
+    more = f"\n  and {len(broken) - 5} more" if len(broken) > 5 else ""
+    return UserError(f"Expected readable audio for all {total} utterances, found {len(broken)} broken:\n{listed}{more}\n{advice}")
 
 
 def readable(chosen: Chosen, config: CorpusConfig, reader: Upstream) -> tuple[Chosen, tuple[str, ...]]:

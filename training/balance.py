@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError, nearest
+from ..core.installation import install_command
 from ..core.options import ABOVE_0, AT_LEAST_0
 
 METHODS = ("sum", "fixed", "uncertainty", "dwa", "gradnorm")
@@ -205,7 +206,7 @@ def aggregator(name: str, tasks: int, settings: Mapping[str, Any]) -> Any:
     try:
         import torchjd.aggregation as found
     except ImportError:
-        raise UserError("Expected torchjd for --balance torchjd:…, found none. Run: pip install 'headwater[mtl]'") from None
+        raise UserError(f"Expected torchjd for --balance torchjd:…, found none. Run: {install_command('mtl')}") from None
     known = {
         word: kind
         for word, kind in vars(found).items()
@@ -226,7 +227,7 @@ def aggregator(name: str, tasks: int, settings: Mapping[str, Any]) -> Any:
         made(torch.eye(max(tasks, 2)))
     except (ImportError, NameError) as problem:
         raise UserError(
-            f"Expected the solver of torchjd's {name}, found none: {problem}. Run: pip install 'headwater[mtl-solvers]'"
+            f"Expected the solver of torchjd's {name}, found none: {problem}. Run: {install_command('mtl-solvers')}"
         ) from None
     except (TypeError, ValueError, AttributeError, RuntimeError) as problem:
         raise UserError(f"Expected settings that torchjd's {name} takes, found: {problem}. See balance.settings.") from None

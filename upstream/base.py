@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
+from ..corpus.arrays import SAMPLE_RATE, Waveform16kHz, waveforms_at
 from ..corpus.batch import Batch
 from ..plugins.registry import ADDING, Registry
 
@@ -28,7 +29,8 @@ class UpstreamSpec:
     num_layers: int  # entries of Layers.values
     dim: int
     sample_rate: int  # 0 of a text's
-    num_frames: Callable[[int], int]  # samples of an utterance -> its frames; a text has none, and refuses
+    # samples of an utterance -> its frames; a text has none, and refuses. Its repr would be that of the whole model
+    num_frames: Callable[[int], int] = field(repr=False)
     normalize: bool = False  # waveforms go in with zero mean and unit variance
     maskable: bool = False  # forward(masked=…) works
     centred: bool = False  # frames of an utterance have mean zero: linear -> mean would see nothing
@@ -93,6 +95,33 @@ class Upstream(nn.Module, ABC):
     untrained: bool = False  # random weights: results are marked
     code: str = ""  # of one that is not ours: which code computes it
     family: ClassVar[tuple[str, str] | None] = None  # of ours: what the store's keys call the class; it never changes
+
+    def __call__(
+        self,
+        batch: Batch | Waveform16kHz | Sequence[Waveform16kHz | str],
+        *,
+        sampling_rate: float = SAMPLE_RATE,
+        views: int = 1,
+        masked: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Layers:
+        """Return the layers of a batch, of a list of 16 kHz mono waveforms (or one, or an array (batch, sample)), or of texts.
+
+        Waveforms of another `sampling_rate` are resampled as files are; int16 samples are divided by 32,768.
+        """
+        if not isinstance(batch, Batch) and self.spec.modality == "audio":
+            batch = waveforms_at(batch, sampling_rate, self.spec.sample_rate)
+        elif sampling_rate != SAMPLE_RATE:
+            found = "a batch, which is at 16 kHz" if isinstance(batch, Batch) else "texts"
+            raise UserError(f"Expected waveforms beside sampling_rate, found {found}. Leave it out.")
+        return super().__call__(batch, views=views, masked=masked, layers=layers)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch on what is random in training: the checkpoint's dropout, and what the config adds (LayerDrop, SpecAugment).
+
+        It switches on no gradients: a loaded upstream has none before `upstream.requires_grad_(True)`.
+        """
+        return super().train(mode)
 
     @abstractmethod
     def forward(

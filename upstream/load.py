@@ -29,10 +29,11 @@ def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Regi
 
 
 def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return an upstream in eval mode, by name, hub id, folder, run folder, `s3prl/NAME` or a file of one's own.
+    """Return an upstream in eval mode without gradients, by name, hub id, folder, run folder, `s3prl/NAME` or a file.
 
-    `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers. With a modality another one is refused, and of a
-    run that had both it is the one that is loaded.
+    `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers: waveforms are 16 kHz and mono, others come with
+    `sampling_rate=`. Before a loop that trains it: `upstream.requires_grad_(True)`. With a modality another one is refused, and
+    of a run that had both it is the one that is loaded.
     """
     if isinstance(what, str) and what.endswith(".py"):  # typed in the code that calls; a recipe's comes in a config
         what = use(what, "upstream").name
@@ -42,7 +43,7 @@ def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Up
     _refuse_modality(config, upstream.spec.modality, modality)
     upstream.name, upstream.source = config.name, upstream.source or row.source
     upstream.untrained, upstream.code = upstream.untrained or row.untrained, upstream.code or row.code
-    return upstream.eval()
+    return upstream.eval().requires_grad_(False)  # who finetunes it switches gradients on
 
 
 def find_upstream(config: UpstreamConfig, modality: str | None = None) -> Registered:

@@ -64,6 +64,12 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
     seeds: dict[int, tuple[Path, ...]] = {}
     for part in parts:
         seeds[part.seed] = (*seeds.get(part.seed, ()), part.place)
+    question, vocabulary = (
+        load_task(config.only.task).question(config.only.expert),
+        RunFolder(first.home).read().vocabulary(name)[name],
+    )
+    with RunFolder(first.home).usable_vocabulary():
+        question.answer(vocabulary)
     return Side(
         folder,
         name,
@@ -73,8 +79,8 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
         tuple(dict.fromkeys(mark for part in parts for mark in part.content["marks"])),
         tuple(split for split in first.splits if all(split in part.splits for part in parts)),
         seeds,
-        load_task(config.only.task).question(config.only.expert),
-        RunFolder(first.home).read().vocabulary(name)[name],
+        question,
+        vocabulary,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import UserError
+from ...core.installation import install_command
 
 SAMPLE_RATE = 22050  # what espeak-ng returns
 
@@ -67,7 +68,7 @@ def _engine() -> _Engine:
     except ImportError as error:
         raise UserError(
             "Expected the speech synthesiser of the demo corpora, found no package 'espeakng-loader'. "
-            "Install it with: pip install 'headwater[demo]'"
+            f"Install it with: {install_command('demo')}"
         ) from error
     library = ctypes.CDLL(str(loader.get_library_path()))
     if library.espeak_Initialize(_SYNCHRONOUS, 0, str(loader.get_data_path()).encode(), 0) != SAMPLE_RATE:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...core.errors import UserError
 from ...core.files import expanded
@@ -33,17 +33,20 @@ def read(
     columns: Mapping[str, str] | None = None,
     audio_root: str | None = None,
     label_required: bool = True,
+    missing_label: Literal["refuse", "drop"] = "refuse",
+    splits_required: bool = True,
 ) -> Corpus:
     """Return the table's utterances; its label column becomes the label `label`, other columns keep their names.
 
     `columns` maps what is needed (audio, label, speaker, …) to the table's headers. Paths are relative to
-    `audio_root`, or to the table's folder.
+    `audio_root`, or to the table's folder. Without `splits_required` a table that makes no train and test is all one split.
     """
     number = check_fold("manifest", PROTOCOLS, protocol, fold)
     path = expanded(root)
     headers, rows = read_table(path)
     needed = ("audio", "label") if label_required else ("audio",)
     names = resolve_columns(headers, columns or {}, needed, path)
+    rows, dropped = _labelled(rows, names, path) if label_required and missing_label == "drop" else (rows, ())
     ratings = {} if label_required else _ratings(headers, names, rows[0])
     names |= ratings
     base = expanded(audio_root) if audio_root else path.parent
@@ -56,11 +59,14 @@ def read(
         raise UserError(
             f"Expected at least two classes in column '{names['label']}' of {path}, found only '{classes[0]}'.{_HINT}"
         )
-    chosen = _choose(protocol, names, utterances)
+    chosen = _choose(protocol, names, utterances, splits_required)
     if chosen == "split":
         _refuse_other_folds(number, path)
         number = None
-    splits, notes = _split(chosen, utterances, rows, names, number or 1, path)
+    splits, notes = _split(chosen, utterances, rows, names, number or 1, path, splits_required)
+    notes += dropped
+    if chosen == "all_test" != protocol:
+        number, notes = None, (*notes, f"fewer than {_FEWEST_SPEAKERS} speakers make no folds: all rows are one split")
     if chosen == "random5" and "speaker" not in names:
         notes += (_no_speakers(headers, names),)
     notes += _unused_columns(headers, names)
@@ -71,6 +77,15 @@ def read(
 
 
 _HINT = " Add rows of another class, or name another column: -o corpus.options.columns.label=HEADER"
+
+
+def _labelled(rows: Sequence[Row], names: Mapping[str, str], path: Path) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the rows that have a label, and a note that counts the others."""
+    kept = [row for row in rows if _cell(row, names, "label") is not None]
+    if not kept:
+        raise UserError(f"Expected a label in column '{names['label']}' of {path}, found none in any row. Fill it in.")
+    left = [row.number for row in rows if _cell(row, names, "label") is None]
+    return kept, (f"{len(left)} of {len(rows)} rows left out: no label (the first: row {left[0]})",) if left else ()
 
 
 _RATINGS = ("arousal", "valence", "dominance")
@@ -128,8 +143,11 @@ def _number(row: Row, names: Mapping[str, str], key: str, path: Path, what: str 
 def _utterance(row: Row, names: Mapping[str, str], needed: Sequence[str], base: Path, path: Path) -> Utterance:
     for key in needed:
         if _cell(row, names, key) is None:
+            drop = (
+                ", or leave out all such rows: -o corpus.options.missing_label=drop" if key == "label" else ", or remove the row."
+            )
             raise UserError(
-                f"Expected a value in column '{names[key]}', found none in row {row.number} of {path}. Fill in or remove it."
+                f"Expected a value in column '{names[key]}', found none in row {row.number} of {path}. Fill it in{drop}"
             )
     start, end = _number(row, names, "start", path) or 0.0, _number(row, names, "end", path)
     audio = _cell(row, names, "audio") or ""
@@ -175,12 +193,17 @@ def _refuse_twins(utterances: Sequence[Utterance], rows: Sequence[Row], path: Pa
         seen[utterance.id] = row.number
 
 
-def _choose(protocol: str, names: Mapping[str, str], utterances: Sequence[Utterance]) -> str:
+def _choose(protocol: str, names: Mapping[str, str], utterances: Sequence[Utterance], required: bool) -> str:
     if protocol != "auto":
         return protocol
     if "split" in names:
         return "split"
-    return "speaker5" if all(utterance.speaker for utterance in utterances) else "random5"
+    if not all(utterance.speaker for utterance in utterances):
+        return "random5"
+    return "speaker5" if required or len({utterance.speaker for utterance in utterances}) >= _FEWEST_SPEAKERS else "all_test"
+
+
+_FEWEST_SPEAKERS = 5  # of five folds
 
 
 def _refuse_other_folds(fold: int | None, path: Path) -> None:
@@ -192,10 +215,16 @@ def _refuse_other_folds(fold: int | None, path: Path) -> None:
 
 
 def _split(
-    protocol: str, utterances: Sequence[Utterance], rows: Sequence[Row], names: Mapping[str, str], fold: int, path: Path
+    protocol: str,
+    utterances: Sequence[Utterance],
+    rows: Sequence[Row],
+    names: Mapping[str, str],
+    fold: int,
+    path: Path,
+    required: bool,
 ) -> tuple[Splits, tuple[str, ...]]:
     if protocol == "split":
-        return _own_split(utterances, rows, names, path)
+        return _own_split(utterances, rows, names, path, required)
     if protocol == "all_test":
         return {"test": tuple(utterances)}, ()
     if protocol == "random5":
@@ -207,7 +236,7 @@ def _split(
             f"Expected a speaker in every row for protocol speaker5, found none in row {missing} of {path}. "
             "Name the column (-o corpus.options.columns.speaker=HEADER), or choose -o corpus.protocol=random5."
         )
-    if len(speakers) < 5:
+    if len(speakers) < _FEWEST_SPEAKERS:
         raise UserError(
             f"Expected at least 5 speakers for 5 folds, found {len(speakers)} in {path}. "
             "Add a column 'split', or choose -o corpus.protocol=random5."
@@ -216,7 +245,7 @@ def _split(
 
 
 def _own_split(
-    utterances: Sequence[Utterance], rows: Sequence[Row], names: Mapping[str, str], path: Path
+    utterances: Sequence[Utterance], rows: Sequence[Row], names: Mapping[str, str], path: Path, required: bool
 ) -> tuple[Splits, tuple[str, ...]]:
     if "split" not in names:
         raise UserError(
@@ -234,14 +263,14 @@ def _own_split(
         splits.setdefault(name, []).append(utterance)
     tested = any(name.startswith("test") for name in splits)  # test1 and test2 are as good
     missing = ([] if "train" in splits else ["train"]) + ([] if tested else ["test"])
-    if missing:
+    if missing and required:
         counts = ", ".join(f"{name} ({len(found)})" for name, found in splits.items())
         raise UserError(
             f"Expected rows of split '{missing[0]}' in {path}, found {counts}. "
             "Add them, leave the column out for folds, or evaluate all rows with -o corpus.protocol=all_test."
         )
     frozen: Splits = {name: tuple(found) for name, found in splits.items()}
-    if "dev" in frozen:
+    if "dev" in frozen or missing:
         return frozen, ()
     parts, note = choose_dev(frozen["train"])
     return {**frozen, **parts}, (note,)

@@ -25,6 +25,7 @@ FOLDS = {  # protocol -> the test actors of each fold; women have even numbers
         for actors in ("01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22")
     ),
 }
+_ACTORS = tuple(f"{actor:02d}" for actor in range(1, 25))
 _EXPECTED = {emotion: 96 if emotion == "neutral" else 192 for emotion in EMOTIONS}
 _NAME = re.compile(
     r"(?P<modality>0[1-3])-(?P<channel>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])"
@@ -55,6 +56,10 @@ def read(root: str | Path, *, protocol: str = "actor6", fold: int | None = None)
         )
     utterances = [_utterance(path) for _, path in sorted(chosen.items())]
     notes = tuple(f"{count} files passed over: {why}" for why, count in sorted(passed_over.items()))
+    actors = {str(row.speaker) for row in utterances}
+    missing = [actor for actor in _ACTORS if actor not in actors]
+    if missing and not is_demo(folder):
+        notes += (f"{len(missing)} of {len(_ACTORS)} actors are missing: {', '.join(missing)}",)
     if not is_demo(folder):
         notes += compare_counts("RAVDESS speech", Counter(str(row.labels["emotion"]) for row in utterances), _EXPECTED)
     splits = split_by_speaker(utterances, FOLDS[protocol], number or 1)

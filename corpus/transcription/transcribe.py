@@ -17,7 +17,7 @@ from ...core.errors import UserError
 from ...core.files import cache_folder, plain_disk_errors, write_text
 from ..audio import Broken, check_files, read_audio
 from ..base import Corpus, Utterance
-from ..fingerprints import row_keys
+from ..fingerprints import hashes_folder, row_keys
 from ..tables import TABLES
 from .recogniser import SAMPLE_RATE, AsrModel, Recogniser, find_asr
 from .transcripts import TranscriptCache, texts_of_table, with_texts
@@ -55,15 +55,11 @@ def transcripts_of(asr: AsrModel) -> TranscriptCache:
     return TranscriptCache(cache_folder() / "transcripts" / f"{asr.fingerprint[:32]}.jsonl", about)
 
 
-def _hashes_folder() -> Path:
-    return cache_folder() / "store"  # the store remembers the hashes of the same files
-
-
 def transcribe(utterances: Sequence[Utterance], asr: AsrModel, device: str = "cpu") -> Transcribed:
     """Return the transcript of each utterance; a kill costs the pass that was running, and the same call resumes behind it."""
     lengths, broken = check_files(utterances, cache_folder())
     audible = [utterance for utterance in utterances if utterance.id in lengths]
-    keys = row_keys(audible, _hashes_folder(), SAMPLE_RATE)
+    keys = row_keys(audible, hashes_folder(), SAMPLE_RATE)
     cache = transcripts_of(asr)
     known = cache.read()
     todo = {keys[row.id]: row for row in audible if keys[row.id] not in known}
@@ -117,7 +113,7 @@ def with_transcripts(corpus: Corpus, what: str, *, where: str = "") -> Corpus:
         return compared(corpus, transcribed, path.stem, EnglishTextNormalizer({}))
     asr = find_asr(what)
     lengths, _ = check_files(rows, cache_folder())
-    keys = row_keys([row for row in rows if row.id in lengths], _hashes_folder(), SAMPLE_RATE)
+    keys = row_keys([row for row in rows if row.id in lengths], hashes_folder(), SAMPLE_RATE)
     known = transcripts_of(asr).read()
     texts = {utterance: known[key] for utterance, key in keys.items() if key in known}
     language = "" if asr.spelling == asr.name else f" --language {asr.language}"

@@ -47,4 +47,4 @@ def score(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[st
     return {"acc": metrics.accuracy(outcome.references, outcome.predictions)}
 
 
-QUESTION = replace(question_of_classes("sid", "speaker", METRICS, score), make_vocabulary=make_vocabulary)
+QUESTION = replace(question_of_classes("sid", "speaker", METRICS, score), make_vocabulary=make_vocabulary, shares=("speakers",))

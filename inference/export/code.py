@@ -102,7 +102,8 @@ def main(words: Sequence[str]) -> int:
             use(str(folder / path))
         run = load_run(folder)
         assert isinstance(run, TrainedRun), "an exported folder holds one run"
-        run.predict(np.zeros(SAMPLE_RATE, dtype=np.float32), "words" if run.uses_text else None)
+        sound = np.random.default_rng(0).normal(scale=0.1, size=SAMPLE_RATE)
+        run.predict(sound, "words" if run.uses_text else None, sampling_rate=SAMPLE_RATE)
     except UserError as problem:
         print(" ".join(str(problem).split()), file=sys.stderr)
         return 1

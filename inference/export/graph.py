@@ -18,7 +18,6 @@ from ...upstream.families.whisper import WhisperEncoder
 from ...upstream.weighted_sum import WeightedSum
 
 SAMPLES_PER_FRAME = 320  # of Whisper
-SHORTEST = 400  # samples: one frame of every upstream here
 _LONGEST = 16_000 * 3600  # without a limit the exporter takes none of its own
 _FLOOR, _RANGE = 1e-10, 8.0  # Whisper's: of the energies, and of their logarithms below the loudest
 

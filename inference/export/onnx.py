@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ...core.errors import UserError
 from ...core.files import plain_disk_errors, write_json
+from ...core.installation import install_command
 from ...corpus.batch import as_batch
 from ...upstream.families.hubert import HubertFamily
 from ...upstream.families.spectrogram import Spectrogram
 from ..trained_run import TrainedRun
-from ..waveforms import SAMPLE_RATE, WINDOW_SECONDS
-from .graph import SHORTEST, AsGraph, longest_of
+from ..waveforms import SAMPLE_RATE, SHORTEST, WINDOW_SECONDS
+from .graph import AsGraph, longest_of
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 FILE, DESCRIPTION = "model.onnx", "model.json"
@@ -55,8 +56,7 @@ def require() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"Expected the packages {', '.join(NEEDED)} for --onnx, found no {missing[0]}. "
-            "Run: pip install -c constraints.txt 'headwater[onnx]'"
+            f"Expected the packages {', '.join(NEEDED)} for --onnx, found no {missing[0]}. Run: {install_command('onnx')}"
         )
 
 

@@ -207,7 +207,7 @@ def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.installed
     monkeypatch.setattr(doctor, "installed", lambda name: "" if name in {"espeakng-loader", "s3prl"} else real(name))
     found = examine(list_upstreams)["extras"]
-    assert named(found, "demo") == Finding("demo", "not installed (espeakng-loader)", "pip install 'headwater[demo]'")
+    assert named(found, "demo") == Finding("demo", "not installed (espeakng-loader)", "pip install -e '.[demo]'")
     assert named(found, "s3prl").advice == "pip install --no-deps s3prl"
     assert "test" not in {finding.name for finding in found}
 

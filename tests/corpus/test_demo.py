@@ -159,7 +159,7 @@ def test_a_synthesiser_that_is_not_installed_is_named_with_the_command(tmp_path:
     (tmp_path / "espeakng_loader.py").write_text("raise ImportError('no module of this name')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=r"pip install 'headwater\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[demo\]'"):
         demo_root(get_reader("ravdess"), scale=TINY)
     assert not [path for path in (tmp_path / "cache" / "demo").iterdir() if path.is_dir()]
 

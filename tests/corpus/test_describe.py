@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from headwater.corpus.audio import Broken
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.describe import describe, table_of_corpora
 from headwater.corpus.load import list_corpora
+from headwater.corpus.overlap import identical_files
 
 
 def corpus() -> Corpus:
@@ -53,3 +56,18 @@ def test_the_list_marks_the_usual_corpus_of_a_task() -> None:
     assert (marks["iemocap"]["emotion"], marks["iemocap"]["demo"]) == ("X", "demo")
     assert (marks["manifest"]["emotion"], marks["manifest"]["demo"]) == ("x", "-")
     assert (marks["msp_podcast"]["avd"], marks["directed"]["dsd"], marks["emodb"]["dsd"]) == ("X", "X", "-")
+
+
+def test_identical_files_and_labels_that_differ_in_case_are_named(tmp_path: Path) -> None:
+    for name, content in {"a": "same", "b": "same", "c": "else", "d": "longer"}.items():
+        (tmp_path / name).write_text(content)
+    paths = [str(tmp_path / name) for name in "abcd"]
+    assert identical_files(paths) == [paths[:2]]
+    rows = [
+        Utterance(path, path, labels={"label": label}) for path, label in zip(paths, ("sad", "SAD", "low", "low"), strict=True)
+    ]
+    twins = Corpus("mine", "split", None, {"train": (rows[0], rows[2]), "test": (rows[1], rows[3])}, {"label": ("sad", "SAD")})
+    text = describe(twins, {}, [], identical_files(paths))
+    assert f"files of the same bytes: 1 groups\n  {paths[0]} (train) = {paths[1]} (test)" in text
+    assert "note: label: classes that differ in case or space alone: 'SAD' and 'sad'" in text
+    assert "same bytes" not in describe(corpus(), {}, [])

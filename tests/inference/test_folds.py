@@ -52,7 +52,7 @@ def plan(plans: dict[str, Path]) -> Path:
 
 def mean_of(plan: Path) -> dict[str, float]:
     """The mean of what the runs say one by one, by name."""
-    each = [load_run(plan / name).predict(SOUND).scores or {} for name in ("seed1", "seed2")]
+    each = [load_run(plan / name).predict(SOUND, sampling_rate=16_000).scores or {} for name in ("seed1", "seed2")]
     return {name: (each[0][name] + each[1][name]) / 2 for name in each[0]}
 
 
@@ -60,7 +60,7 @@ def mean_of(plan: Path) -> dict[str, float]:
 def test_a_plan_predicts_with_the_mean_of_its_runs_scores(plans: dict[str, Path], task: str) -> None:
     folder = plans[task]
     requested = library.load_run(folder)
-    prediction = requested.predict(SOUND)
+    prediction = requested.predict(SOUND, sampling_rate=16_000)
     assert prediction.scores == pytest.approx(mean_of(folder), abs=1e-6)
     assert requested.description.startswith("mean of the scores of 2 seeds")
     if task == "emotion":
@@ -79,7 +79,7 @@ def test_an_upstream_that_the_runs_share_is_loaded_and_runs_once(plan: Path, mon
     requested = load_run(plan)
     assert isinstance(requested, Folds)
     assert len({id(run.model.upstream("audio")) for run in requested.runs}) == 1
-    requested.predict(SOUND)
+    requested.predict(SOUND, sampling_rate=16_000)
     assert len(calls) == 1
 
 
@@ -88,7 +88,7 @@ def test_finetuned_runs_have_an_upstream_each(tones: Path, tmp_path: Path) -> No
     requested = load_run(folder)
     assert isinstance(requested, Folds)
     assert len({id(run.model.upstream("audio")) for run in requested.runs}) == 2
-    assert requested.predict(SOUND).scores == pytest.approx(mean_of(folder), abs=1e-6)
+    assert requested.predict(SOUND, sampling_rate=16_000).scores == pytest.approx(mean_of(folder), abs=1e-6)
 
 
 def test_classes_are_matched_by_name_not_by_place(plan: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_classes_are_matched_by_name_not_by_place(plan: Path, tmp_path: Path) ->
     known = json.loads(path.read_text())
     known["emotion"]["classes"].reverse()
     path.write_text(json.dumps(known))
-    scores = load_run(folder).predict(SOUND).scores
+    scores = load_run(folder).predict(SOUND, sampling_rate=16_000).scores
     assert scores == pytest.approx(mean_of(folder), abs=1e-6)
     assert scores != pytest.approx(mean_of(plan), abs=1e-3)
 
@@ -116,7 +116,7 @@ def test_a_threshold_is_the_mean_of_those_that_dev_placed(
     assert isinstance(requested, Folds)
     assert requested.vocabulary["threshold"] == sum(thresholds) / 2
     assert f"threshold {sum(thresholds) / 2:.4f}, the mean of theirs" in requested.description
-    assert requested.predict(SOUND).label == label
+    assert requested.predict(SOUND, sampling_rate=16_000).label == label
 
 
 def test_one_fold_of_a_plan_is_that_run(plan: Path, tmp_path: Path) -> None:
@@ -126,7 +126,10 @@ def test_one_fold_of_a_plan_is_that_run(plan: Path, tmp_path: Path) -> None:
     summary["runs"][1]["fold"] = 2
     (folder / "result.json").write_text(json.dumps(summary))
     requested = load_run(folder, fold=1)
-    assert requested.predict(SOUND).scores == load_run(folder / "seed1").predict(SOUND).scores
+    assert (
+        requested.predict(SOUND, sampling_rate=16_000).scores
+        == load_run(folder / "seed1").predict(SOUND, sampling_rate=16_000).scores
+    )
     with pytest.raises(UserError, match=r"Expected a finished run in .*seed2"):
         load_run(folder)
 
@@ -136,7 +139,10 @@ def test_of_a_sweep_the_setting_that_dev_chose_predicts(plan: Path, tmp_path: Pa
     summary = json.loads((folder / "result.json").read_text())
     summary["runs"][0]["setting"], summary["runs"][1]["setting"], summary["chosen"] = "a", "b", "b"
     (folder / "result.json").write_text(json.dumps(summary))
-    assert load_run(folder).predict(SOUND).scores == load_run(folder / "seed2").predict(SOUND).scores
+    assert (
+        load_run(folder).predict(SOUND, sampling_rate=16_000).scores
+        == load_run(folder / "seed2").predict(SOUND, sampling_rate=16_000).scores
+    )
 
 
 def test_predictions_without_scores_have_no_mean() -> None:

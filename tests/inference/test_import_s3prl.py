@@ -182,7 +182,7 @@ def test_scores_equal_those_of_s3prls_own_head(case: str, trained: Any, imported
     run = load_run(imported(made))
     for seconds in (0.4, 1.0, 3.7):
         waveform = 0.1 * torch.randn(int(16000 * seconds), generator=torch.Generator().manual_seed(7))
-        found = run.predict(waveform)
+        found = run.predict(waveform, sampling_rate=16_000)
         assert found.scores is not None
         assert [*found.scores] == ["neu", "hap", "ang", "sad"]
         expected = made.scores(waveform)
@@ -221,7 +221,7 @@ def test_a_finetuned_run_needs_its_start_no_more(trained: Any, imported: Any) ->
     made = trained(upstream_trainable=True)
     folder = imported(made)
     made.file.unlink()
-    assert load_run(folder).predict(torch.ones(8000)).label in {"neu", "hap", "ang", "sad"}
+    assert load_run(folder).predict(torch.ones(8000), sampling_rate=16_000).label in {"neu", "hap", "ang", "sad"}
 
 
 def test_a_run_predicts_by_the_command(trained: Any, imported: Any, tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,9 @@ def test_s3prls_own_code_can_hold_the_upstream(trainable: bool, trained: Any, im
     made = trained(upstream_trainable=trainable)
     run = load_run(imported(made, "-u", "s3prl/hubert_local", "-k", str(made.file)))
     waveform = 0.1 * torch.randn(12000, generator=torch.Generator().manual_seed(7))
-    assert [*(run.predict(waveform).scores or {}).values()] == pytest.approx(made.scores(waveform), abs=1e-5)
+    assert [*(run.predict(waveform, sampling_rate=16_000).scores or {}).values()] == pytest.approx(
+        made.scores(waveform), abs=1e-5
+    )
 
 
 def test_the_weights_that_a_checkpoint_names_are_those_of_s3prls_own_code_too(trained: Any, imported: Any) -> None:
@@ -265,7 +267,7 @@ def test_a_head_of_other_shapes_is_refused(key: str, trained: Any, tmp_path: Pat
 
 def test_other_classes_are_named_in_order(trained: Any, imported: Any) -> None:
     run = load_run(imported(trained(), "--classes", "a,b,c,d"))
-    assert [*(run.predict(torch.ones(8000)).scores or {})] == ["a", "b", "c", "d"]
+    assert [*(run.predict(torch.ones(8000), sampling_rate=16_000).scores or {})] == ["a", "b", "c", "d"]
 
 
 def with_head(**changes: Any) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from headwater.core.tensors import load_tensors
 from headwater.corpus.base import Utterance
 from headwater.inference.inputs import files_of
 from headwater.inference.load import load_run
+from headwater.inference.predict import Piece
 from headwater.inference.waveforms import WINDOW_SECONDS, cut
 from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
@@ -63,7 +67,7 @@ def test_a_prediction_is_the_one_of_the_test_csv(finished: Path, tones: Path) ->
 def test_a_waveform_predicts_as_its_file_does(finished: Path, tones: Path) -> None:
     trained = load_run(finished)
     samples, _ = soundfile.read(tones.parent / "10.wav", dtype="float32")
-    assert trained.predict(samples).scores == trained.predict(tones.parent / "10.wav").scores
+    assert trained.predict(samples, sampling_rate=16_000).scores == trained.predict(tones.parent / "10.wav").scores
 
 
 def test_long_files_are_cut_into_equal_windows_and_joined(finished: Path, tmp_path: Path) -> None:
@@ -78,9 +82,98 @@ def test_long_files_are_cut_into_equal_windows_and_joined(finished: Path, tmp_pa
 
 @pytest.mark.parametrize("samples", [1, 100, 16_000])
 def test_silence_and_very_short_sounds_have_finite_scores(finished: Path, samples: int) -> None:
-    prediction = load_run(finished).predict(np.zeros(samples, dtype=np.float32))
-    assert prediction.scores is not None
-    assert np.isfinite(list(prediction.scores.values())).all()
+    _, scores = load_run(finished).join([Piece(np.zeros(samples, dtype=np.float32), None)])
+    assert scores is not None
+    assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize(("samples", "found"), [(0, "0 samples"), (399, "399 samples"), (16_000, "digital silence")])
+def test_what_holds_no_sound_has_an_error_and_no_label(finished: Path, tmp_path: Path, samples: int, found: str) -> None:
+    soundfile.write(tmp_path / "none.wav", np.zeros(samples), 16_000)
+    (prediction,) = load_run(finished).predict_all([tmp_path / "none.wav"])
+    assert (prediction.label, prediction.scores) == (None, None)
+    assert found in prediction.error or "no samples" in prediction.error or "found none" in prediction.error
+    with pytest.raises(UserError, match=found):
+        load_run(finished).predict(np.zeros(samples, np.float32), sampling_rate=16_000)
+
+
+def test_silence_has_a_label_where_it_is_a_class(finished: Path) -> None:
+    loaded = load_run(finished)
+    classes = {"classes": ["low", "middle", "_silence_"]}
+    keyword = replace(loaded, expert=loaded.expert.with_vocabulary({**loaded.vocabulary, **classes}))
+    assert keyword.predict(np.zeros(16_000, np.float32), sampling_rate=16_000).label in classes["classes"]
+
+
+def test_an_array_at_another_rate_predicts_as_its_file_does(finished: Path, tmp_path: Path) -> None:
+    """By the function that files go through, so that the scores are the same to the last digit."""
+    trained = load_run(finished)
+    for rate in (8_000, 44_100, 48_000):
+        samples = (0.3 * np.sin(2 * np.pi * 700 * np.arange(rate) / rate)).astype(np.float32)
+        soundfile.write(tmp_path / "x.wav", samples, rate, subtype="FLOAT")
+        expected = trained.predict(tmp_path / "x.wav").scores
+        for array in (samples, torch.from_numpy(samples), samples.tolist(), samples.astype(np.float64)):
+            assert trained.predict(array, sampling_rate=rate).scores == expected
+        assert trained.predict(samples, sampling_rate=16_000).scores != expected
+
+
+def test_integers_are_scaled_as_those_of_files(finished: Path, tones: Path) -> None:
+    trained = load_run(finished)
+    samples, rate = soundfile.read(tones.parent / "10.wav", dtype="int16")
+    assert trained.predict(samples, sampling_rate=rate).scores == trained.predict(tones.parent / "10.wav").scores
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.stack, lambda waves: torch.from_numpy(np.stack(waves))])
+def test_a_batch_gives_a_list_of_predictions(finished: Path, kind: Callable[..., Any]) -> None:
+    trained = load_run(finished)
+    waves = [0.1 * np.random.default_rng(seed).standard_normal(8_000).astype(np.float32) for seed in (0, 1)]
+    expected = [trained.predict(wave, sampling_rate=16_000) for wave in waves]
+    assert trained.predict(kind(waves), sampling_rate=16_000) == expected
+
+
+def test_a_list_may_hold_files_beside_arrays(finished: Path, tones: Path) -> None:
+    trained, file = load_run(finished), tones.parent / "10.wav"
+    samples, rate = soundfile.read(file, dtype="float32")
+    assert {str(found.scores) for found in trained.predict([file, samples, str(file)], sampling_rate=rate)} == {
+        str(trained.predict(file).scores)
+    }
+    assert [found.error for found in trained.predict_all([samples, file])] == [NO_RATE, ""]
+
+
+NO_RATE = "Expected the sampling rate of an array, found none. Call predict(x, sampling_rate=16000)."
+WAVE = np.full(8_000, 0.1, np.float32)
+ARRAYS: dict[str, tuple[Any, Any, str]] = {
+    "no rate": (WAVE, None, NO_RATE),
+    "no rate of a list": ([WAVE], None, NO_RATE),
+    "no rate of numbers": ([0.1] * 800, None, NO_RATE),
+    "no rate of a tensor": (torch.ones(800), None, NO_RATE),
+    "a rate of 0": (WAVE, 0, "Expected a sampling rate in Hz, found 0."),
+    "a rate that is a word": (WAVE, "16k", "Expected a sampling rate in Hz, found '16k'."),
+    "a rate of nowhere": (WAVE, 1e9, "Expected a sampling rate in Hz, found a sample rate of 1000000000 Hz."),
+    "a rate of a file": ("a.wav", 16_000, "Expected no sampling_rate for a file"),
+    "bytes": (b"RIFF", 16_000, "Expected a file, an array or a list of them, found bytes."),
+    "nothing": (None, 16_000, "found NoneType"),
+    "an empty list": ([], 16_000, "found an empty list"),
+    "a mapping in a list": ([{}], 16_000, "found dict"),
+    "NaN": (np.array([np.nan] * 800), 16_000, "Expected samples that are numbers, found NaN or infinite ones"),
+    "infinity": (torch.full((800,), torch.inf), 16_000, "found NaN or infinite ones"),
+    "64-bit integers": ([1] * 800, 16_000, "Expected samples of float, int16 or int32, found int64."),
+    "channels": (np.ones((8_000, 2)), 16_000, "found shape (8000, 2), more waveforms than samples"),
+    "three dimensions": (np.ones((1, 2, 8_000)), 16_000, "Expected a 1-d waveform, found shape (1, 2, 8000)"),
+    "complex numbers": (np.ones(800, np.complex64), 16_000, "found complex64"),
+}
+
+
+@pytest.mark.parametrize("mistake", ARRAYS)
+def test_an_array_that_is_no_sound_is_refused_in_one_line(finished: Path, mistake: str) -> None:
+    what, rate, message = ARRAYS[mistake]
+    with pytest.raises(UserError, match=re.escape(message)) as problem:
+        load_run(finished).predict(what, sampling_rate=rate)
+    assert len(str(problem.value).splitlines()) == 1
+
+
+def test_a_text_goes_with_each_item_of_a_list(finished: Path) -> None:
+    with pytest.raises(UserError, match="Expected a text for each of 2 items, found one for all"):
+        load_run(finished).predict([WAVE, WAVE], "words", sampling_rate=16_000)
 
 
 def test_other_rates_and_stereo_are_read_as_16_khz_mono(finished: Path, tones: Path, tmp_path: Path) -> None:
@@ -208,8 +301,8 @@ def test_other_weights_than_the_runs_are_refused(tones: Path, tmp_path: Path) ->
     for name in ("mine", "other"):
         HubertModel(settings).save_pretrained(tmp_path / name)
     folder = short_run(tones, tmp_path / "run", name=str(tmp_path / "mine"))
-    assert load_run(folder).predict(np.ones(4000, dtype=np.float32)).label
-    assert load_run(folder, str(tmp_path / "mine")).predict(np.ones(4000, dtype=np.float32)).label
+    assert load_run(folder).predict(np.ones(4000, dtype=np.float32), sampling_rate=16_000).label
+    assert load_run(folder, str(tmp_path / "mine")).predict(np.ones(4000, dtype=np.float32), sampling_rate=16_000).label
     with pytest.raises(UserError, match="found others"):
         load_run(folder, str(tmp_path / "other"))
 
@@ -228,9 +321,9 @@ def test_a_finetuned_run_predicts_without_the_model_it_started_from(tones: Path,
     models[kind]().save_pretrained(start)
     folder = short_run(tones, tmp_path / "run", name=str(start), trainable=True, keep_layers=2)
     sound = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    before = load_run(folder).predict(sound).scores
+    before = load_run(folder).predict(sound, sampling_rate=16_000).scores
     shutil.rmtree(start)
-    assert load_run(folder).predict(sound).scores == before
+    assert load_run(folder).predict(sound, sampling_rate=16_000).scores == before
     upstream = load_upstream(str(folder))
     assert upstream.spec.num_layers == 3
     tensors, _ = load_tensors(folder / "checkpoints" / "best.safetensors")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from headwater.core.errors import UserError
+
 TypeIn = Callable[[str], tuple[int, str, str]]
 TRAIN = "python run_downstream.py -u fbank_no_cmvn -d emotion"
 TONES = f"{TRAIN} --data tones/tones.csv"
@@ -129,12 +131,54 @@ def test_a_missing_column_is_refused_with_the_option_filled_in(error_of: Callabl
     assert type_in(f"headwater corpus check my.csv {option}")[0] == 0
 
 
+def test_missing_files_are_named_as_the_cause(error_of: Callable[..., str], desk: Path) -> None:
+    (desk / "my.csv").write_text("audio,label\na.wav,low\nb.wav,high\n")
+    message = error_of(f"{TRAIN} --data my.csv", lines=4)
+    assert "readable audio for all 2 utterances, found 2 broken" in message
+    assert "a.wav: no such file" in message
+
+
+def test_a_single_actor_of_ravdess_is_said_to_be_alone(error_of: Callable[..., str], desk: Path) -> None:
+    (desk / "RAVDESS" / "Actor_02").mkdir(parents=True)
+    (desk / "RAVDESS" / "Actor_01").mkdir()
+    for emotion in "123":
+        (desk / "RAVDESS" / "Actor_01" / f"03-01-0{emotion}-01-01-01-01.wav").write_bytes(b"RIFF")
+    message = error_of(f"{TRAIN} --corpus ravdess --data RAVDESS")
+    assert "found none (splits: train 0, dev 0, test 3; 23 of 24 actors are missing: 02, 03, 04" in message
+
+
+@pytest.mark.parametrize("verb", ["check", "transcribe"])
+def test_a_verb_that_needs_no_folds_asks_for_no_speakers(
+    verb: str, type_in: TypeIn, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in rows_of(desk) if row["speaker"] == rows_of(desk)[0]["speaker"]]
+    write_table(
+        desk / "my.csv", [{key: row[key] for key in ("audio", "label", "speaker")} for row in rows], ["audio", "label", "speaker"]
+    )
+
+    def find_asr(*_: object) -> None:
+        """Stand behind the corpus, which is read first."""
+        raise UserError("the corpus was read")
+
+    monkeypatch.setattr("headwater.corpus.transcription.recogniser.find_asr", find_asr)
+    if verb == "check":
+        code, out, err = type_in("headwater corpus check my.csv")
+        assert (code, err) == (0, "")
+        assert "fewer than 5 speakers make no folds" in out
+        return
+    assert type_in(f"headwater corpus {verb} my.csv")[2].endswith("error: the corpus was read\n")
+
+
 BYTES = {
     "another encoding": ("my.csv", "audio,label\ncafé.wav,low\n".encode("latin-1"), ("UTF-8 text", "found byte 0xe9")),
     "a spreadsheet": ("my.xlsx", b"PK\x03\x04", ("a table (.csv, .tsv, .jsonl)", "Save it")),
     "a row too short": ("my.csv", b"audio,label\na.wav\n", ("2 columns, found 1 in row 2", "quotes")),
     "a file twice": ("my.csv", b"audio,label\na.wav,x\na.wav,y\n", ("every utterance once", "rows 2 and 3")),
-    "no label in a row": ("my.csv", b"audio,label\na.wav,\n", ("a value in column 'label', found none in row 2",)),
+    "no label in a row": (
+        "my.csv",
+        b"audio,label\na.wav,\n",
+        ("a value in column 'label', found none in row 2", "missing_label=drop"),
+    ),
     "a start that is no number": ("my.csv", b"audio,label,start\na.wav,x,soon\n", ("seconds in column 'start', found 'soon'",)),
     "json that is none": ("my.jsonl", b'{"audio": "a.wav"\n', ("one json object in each line", "row 1")),
 }

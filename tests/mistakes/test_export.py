@@ -116,7 +116,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setattr(onnx_export, "NEEDED", ("json", "no_such_package"))
     message = error_of("headwater export run out --onnx")
-    assert "found no no_such_package. Run: pip install -c constraints.txt 'headwater[onnx]'" in message
+    assert "found no no_such_package. Run: pip install -e '.[onnx]'" in message
 
 
 def test_an_upstream_that_only_s3prl_can_build_is_refused(

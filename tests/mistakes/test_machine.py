@@ -94,6 +94,16 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(filled: int, small_disk: Pa
     assert not halves(small_disk)
 
 
+def test_predictions_on_a_full_disk_end_in_one_line_with_the_place(small_disk: Path, type_in: TypeIn) -> None:
+    with suppress(OSError), (small_disk / "other").open("wb") as file:
+        file.write(bytes(512 * 1024))
+    code, out, err = type_in("headwater predict run tones/00.wav --out disk/labels.csv")
+    assert (code, out) == (2, "")
+    (line,) = (line for line in err.splitlines() if line.startswith("error"))
+    assert "'disk/labels.csv'" in line
+    assert "full" in line
+
+
 def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_one_whole(
     desk: Path, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +205,7 @@ def test_a_demo_without_its_synthesiser_names_what_to_install(
     assert (code, out) == (2, "")
     message = err.splitlines()[-1]
     assert "error: Expected the speech synthesiser of the demo corpora, found no package 'espeakng-loader'" in message
-    assert "pip install 'headwater[demo]'" in message
+    assert "pip install -e '.[demo]'" in message
     assert not list((tmp_path / "cache").rglob("*.wav"))
     assert not (tmp_path / "desk" / "result").exists()
 

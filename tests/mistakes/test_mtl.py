@@ -126,12 +126,21 @@ def test_jobs_in_a_launch_are_refused_with_the_two_commands_that_work(
     assert "`python run_mtl.py … --jobs 2`" in line_shown
 
 
+def test_a_gain_without_its_baselines_is_refused(error_of: Callable[..., str], desk: Path) -> None:
+    corpus = {"name": "manifest", "data": "tones/rated.csv"}
+    recipe = {"select": "gain", "baselines": {"dsd": 0.5}, "tasks": {"emotion": {"corpus": corpus}, "dsd": {"corpus": corpus}}}
+    (desk / "joint.yaml").write_text(yaml.safe_dump({"upstream": {"name": "fbank_no_cmvn"}, **recipe}))
+    assert error_of("headwater downstream -c joint.yaml").endswith(
+        "Expected baselines of all tasks for select=gain, found none of emotion. Run --scenario single first."
+    )
+
+
 def test_without_torchjd_the_command_that_brings_it_is_named(
     mtl_error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchjd", None)
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
-    assert "pip install 'headwater[mtl]'" in mtl_error_of(f"{FINETUNED} --balance torchjd:PCGrad")
+    assert "pip install -e '.[mtl]'" in mtl_error_of(f"{FINETUNED} --balance torchjd:PCGrad")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("quadprog") is not None, reason="the solver is here")
@@ -139,7 +148,7 @@ def test_a_surgery_that_misses_its_solver_says_so_before_the_first_step(mtl_erro
     pytest.importorskip("torchjd")
     line_shown = mtl_error_of(f"{FINETUNED} --balance torchjd:UPGrad")
     assert "the solver of torchjd's UPGrad, found none" in line_shown
-    assert "pip install 'headwater[mtl-solvers]'" in line_shown
+    assert "pip install -e '.[mtl-solvers]'" in line_shown
 
 
 def test_a_head_of_another_task_is_refused(mtl_error_of: Callable[..., str]) -> None:

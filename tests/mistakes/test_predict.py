@@ -162,3 +162,10 @@ def test_a_final_model_is_not_tested_on_what_it_was_trained_on(plan: Path, type_
     assert "Test it on another corpus: --corpus NAME or --data TABLE." in message
     again = error_of(f"{TRAIN} split=all steps_from=final")
     assert f"found the final model '{plan.parent}/final'. Name the run that it took its own from: {plan}" in again
+
+
+def test_two_files_of_one_name_are_refused_for_a_table_without_folders(error_of: Callable[..., str], desk: Path) -> None:
+    (desk / "other").mkdir()
+    shutil.copy(desk / "tones" / "00.wav", desk / "other" / "00.wav")
+    message = error_of("headwater predict run tones/00.wav other/00.wav --format msp-challenge")
+    assert "found two called '00.wav': tones/00.wav and other/00.wav. Rename one" in message

@@ -176,6 +176,17 @@ def test_a_damaged_file_of_a_run_is_named(name: str, error_of: Callable[..., str
     assert "Mend the file" in message or "Remove" in message
 
 
+@pytest.mark.parametrize(
+    "typed", ["headwater predict mine tones/00.wav", "headwater compare run mine", "headwater export mine out"]
+)
+@pytest.mark.parametrize("emptied", [b'{"emotion": {}}', b'{"emotion": {"classes": 5}}'])
+def test_a_vocabulary_changed_by_hand_is_one_line(typed: str, emptied: bytes, error_of: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "vocabulary.json", emptied)
+    message = error_of(typed)
+    assert "mine/vocabulary.json', found a file that its task cannot use" in message
+    assert "Put the file back, or train again." in message
+
+
 @pytest.mark.parametrize("name", ["identity.json", "vocabulary.json", "result.json", "checkpoints/best.safetensors"])
 def test_the_advice_on_damage_mends_the_run(name: str, type_in: TypeIn, desk: Path) -> None:
     copy = damaged(desk / "run", name, b"")

@@ -81,7 +81,7 @@ def test_a_finished_run_transcribes_a_file(trained: Path, tones: Path) -> None:
 def test_a_long_file_is_written_window_by_window(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requested, texts = load_run(trained), iter(["FIRST", "", "LAST"])
     monkeypatch.setattr(requested.expert, "decode", lambda _: (next(texts),))
-    prediction = requested.predict(np.zeros(int(2.5 * WINDOW_SECONDS * 16_000), np.float32))
+    prediction = requested.predict(np.ones(int(2.5 * WINDOW_SECONDS * 16_000), np.float32), sampling_rate=16_000)
     assert prediction.label == "FIRST LAST"
     assert prediction.seconds == 2.5 * WINDOW_SECONDS
 

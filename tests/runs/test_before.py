@@ -97,7 +97,7 @@ def test_the_folders_say_nothing_of_the_machine_that_made_them() -> None:
 @pytest.mark.parametrize("name", ASKED)
 def test_a_run_of_before_predicts_what_it_predicted(name: str) -> None:
     folder, task = ASKED[name]
-    found, expected = load_run(folder, task=task).predict(sound()), EXPECTED["predictions"][name]
+    found, expected = load_run(folder, task=task).predict(sound(), sampling_rate=16_000), EXPECTED["predictions"][name]
     assert found.label == expected["label"]
     assert found.scores == pytest.approx(expected["scores"], abs=1e-6)
 
@@ -105,7 +105,7 @@ def test_a_run_of_before_predicts_what_it_predicted(name: str) -> None:
 def test_a_run_of_before_is_exported(tmp_path: Path) -> None:
     export_run(JOINT, tmp_path / "out", task="emotion")
     assert RunFolder(tmp_path / "out").is_finished
-    found = load_run(tmp_path / "out").predict(sound())
+    found = load_run(tmp_path / "out").predict(sound(), sampling_rate=16_000)
     assert found.scores == pytest.approx(EXPECTED["predictions"]["joint emotion"]["scores"], abs=1e-6)
 
 

@@ -111,7 +111,7 @@ def test_an_expert_with_another_tasks_question_takes_the_threshold_too(rated: Pa
 
 
 def test_it_predicts(final: Path) -> None:
-    scores = load_run(final).predict(np.ones(4_000, dtype=np.float32)).scores
+    scores = load_run(final).predict(np.ones(4_000, dtype=np.float32), sampling_rate=16_000).scores
     assert scores is not None
     assert sum(scores.values()) == pytest.approx(1.0)
 

@@ -406,7 +406,7 @@ def test_a_final_joint_model_trains_on_every_split_for_the_steps_of_the_earlier_
     assert result["tasks"]["dsd"]["best"]["scores"] == {}
     places = [read_json(final.with_name(name) / "vocabulary.json")["dsd"]["threshold"] for name in ("earlier", "final")]
     assert places[0] == places[1]
-    assert loaded(final, "avd").predict(np.ones(4_000, dtype=np.float32)).scores
+    assert loaded(final, "avd").predict(np.ones(4_000, dtype=np.float32), sampling_rate=16_000).scores
 
 
 def test_a_final_joint_model_is_no_test_of_its_own_corpus(final: Path, rated: Path) -> None:

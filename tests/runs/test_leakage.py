@@ -15,9 +15,10 @@ import yaml
 from headwater.core.files import read_json
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Example
+from headwater.downstream.load import load_task
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, TaskConfig
-from headwater.runs.leakage import leakage_notes
+from headwater.runs.leakage import label_notes, leakage_notes, sharing_notes
 from headwater.runs.prepare import prepare
 from headwater.upstream.base import UpstreamConfig
 
@@ -126,3 +127,59 @@ def test_a_run_of_several_tasks_has_the_note(tones: Path, leaking: Path) -> None
     assert [note for note in notes if "was trained on" in note] == [
         f"emotion: the head of '{leaking}' was trained on 12 of the 12 test utterances: their scores say little"
     ]
+
+
+def examples(folder: Path, **splits: Sequence[tuple[str, str]]) -> dict[str, list[Example]]:
+    """Splits of (file, speaker); files whose names begin alike hold the same bytes, all are of one size."""
+    for name in {name for rows in splits.values() for name, _ in rows}:
+        (folder / name).write_bytes(name[:1].encode() * 100)
+    return {
+        split: [Example(Utterance(f"{split}-{name}", str(folder / name), speaker=speaker), 1.0) for name, speaker in rows]
+        for split, rows in splits.items()
+    }
+
+
+EMOTION = load_task("emotion").question(load_task("emotion").options())
+SID = load_task("sid").question(load_task("sid").options())
+
+
+def test_speakers_and_files_that_test_shares_are_notes(tmp_path: Path) -> None:
+    splits = examples(tmp_path, train=[("a.wav", "ann")], dev=[("b.wav", "bo")], test=[("b2.wav", "ann"), ("c.wav", "cy")])
+    speakers, files = sharing_notes(EMOTION, splits, opens_audio=True)
+    assert speakers == "1 of the 2 test utterances are by speakers of train or dev (ann): scores flatter"
+    assert "1 of the 2 test utterances are of files that are in train or dev too" in files
+    assert "(the first: test-b2.wav)" in files
+    assert sharing_notes(EMOTION, splits, opens_audio=False) == (speakers,)
+
+
+def test_the_same_path_in_train_and_test_is_a_note(tmp_path: Path) -> None:
+    (note,) = sharing_notes(EMOTION, examples(tmp_path, train=[("a.wav", "")], test=[("a.wav", "")]), opens_audio=True)
+    assert "1 of the 1 test utterances are of files" in note
+
+
+def test_what_splits_share_by_definition_is_no_note(tmp_path: Path) -> None:
+    assert sharing_notes(SID, examples(tmp_path, train=[("a.wav", "ann")], test=[("b.wav", "ann")]), opens_audio=True) == ()
+    noise = [Utterance(f"{start}", str(tmp_path / "a.wav"), start, 5.0) for start in (0.0, 5.0)]
+    halves = {"train": [Example(noise[0], 5.0)], "test": [Example(noise[1], 5.0)]}
+    ks = load_task("ks").question(load_task("ks").options())
+    assert sharing_notes(ks, halves, opens_audio=True) == ()
+    assert len(sharing_notes(EMOTION, halves, opens_audio=True)) == 1
+
+
+def test_classes_that_differ_in_case_or_space_alone_are_a_note() -> None:
+    (note,) = label_notes({"classes": ["ANGRY", "angry", "sad", " sad"]})
+    assert note.startswith("classes that differ in case or space alone: 'ANGRY' and 'angry', 'sad' and ' sad'. ")
+    assert label_notes({"classes": ["angry", "sad"]}) == label_notes({}) == ()
+
+
+def test_notes_of_what_is_shared_reach_the_result(config: RunConfig, tones: Path, tmp_path: Path) -> None:
+    lines = [line.split(",") for line in tones.read_text().splitlines()[1:]]
+    rows = [f"{tones.parent / audio},{label},{speaker},{split}" for audio, label, speaker, split in lines]
+    rows[-1] = rows[-1].rsplit(",", 2)[0] + f",{lines[0][2]},test"
+    rows[0] = rows[0].replace(f",{lines[0][1]},", f",{lines[0][1].upper()},")
+    (tmp_path / "t.csv").write_text("\n".join(["audio,label,speaker,split", *rows]) + "\n")
+    task = replace(config.only, corpus=replace(config.only.corpus, data=str(tmp_path / "t.csv")))
+    notes = prepare(config.with_only(task)).notes
+    assert any("by speakers of train or dev" in note for note in notes)
+    assert any("differ in case or space alone" in note for note in notes)
+    assert not any("flatter" in note or "case" in note for note in prepare(config).notes)

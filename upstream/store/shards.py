@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -66,13 +66,18 @@ class Shard:
 
     def is_sound(self) -> bool:
         """Return whether every row is what was written; the file is read, not mapped."""
-        frame = math.prod(self.shape[1:]) * self.dtype.itemsize
         with self.path.open("rb") as file:
-            for row in self.rows:
-                file.seek(self.offset + row.start * frame)
-                if zlib.crc32(file.read(row.frames * frame)) != row.checksum:
-                    return False
-        return True
+            return all(self._is_sound(row, file) for row in self.rows)
+
+    def is_row_sound(self, row: Row) -> bool:
+        """Return whether one row is what was written."""
+        with self.path.open("rb") as file:
+            return self._is_sound(row, file)
+
+    def _is_sound(self, row: Row, file: BinaryIO) -> bool:
+        frame = math.prod(self.shape[1:]) * self.dtype.itemsize
+        file.seek(self.offset + row.start * frame)
+        return zlib.crc32(file.read(row.frames * frame)) == row.checksum
 
 
 @lru_cache(maxsize=_MAPPED)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import sys
@@ -283,6 +284,10 @@ class Store:
         (self.folder / USED).touch()
 
 
+SAMPLED = 16  # shards of which one row is compared again whenever a run opens the store
+_CHANCE = random.SystemRandom()  # no draw of a run's own
+
+
 @contextmanager
 def locked_alone(folder: Path) -> Iterator[bool]:
     """Give whether no process holds a space; while the block lasts, none can."""
@@ -341,7 +346,10 @@ def checked_shards(root: Path) -> FileMemory:
 
 
 def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Iterator[tuple[Path, Shard | None]]:
-    """Yield shards, None where one is damaged; checksums are compared once for each file as it is now, or `anew`."""
+    """Yield shards, None where one is damaged; checksums are compared once for each file as it is now, or `anew`.
+
+    Of files that were compared before, a few rows are: a disk may lose what it holds, size and time as before.
+    """
     from tqdm import tqdm
 
     with checked_shards(root) as memory:
@@ -350,6 +358,8 @@ def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Itera
             with suppress(FileNotFoundError):  # pruned or removed by another process
                 keys[path] = file_key(path)
         known = {} if anew else memory.recall(keys.values())
+        seen = [path for path, key in keys.items() if key in known]
+        sampled = {*_CHANCE.sample(seen, min(SAMPLED, len(seen)))}
         bar = tqdm(total=len(keys) - len(known), desc="checking shards", unit="shard", leave=False, disable=None)
         for path, key in keys.items():
             try:
@@ -357,6 +367,8 @@ def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Itera
                 if shard is not None and key not in known:
                     shard = shard if shard.is_sound() else None
                     bar.update()
+                elif shard is not None and path in sampled and not shard.is_row_sound(_CHANCE.choice(shard.rows)):
+                    shard = None
             except FileNotFoundError:
                 continue
             if shard is not None and key not in known:

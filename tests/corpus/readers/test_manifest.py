@@ -342,3 +342,24 @@ def test_a_pipe_is_no_table_and_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_user_that_is_not_there_has_no_files(tmp_path: Path) -> None:
     path = table(tmp_path, "audio,label", *(f"~nobody/{n}.wav,{'ab'[n % 2]}" for n in range(6)))
     assert len(rows(manifest.read(path))) == 6
+
+
+def test_rows_without_a_label_are_named_or_left_out(tmp_path: Path) -> None:
+    path = table(tmp_path, "audio,label", "a.wav,yes", "b.wav,", "c.wav,no", "d.wav, ")
+    assert "found none in row 3 of" in failure(path)
+    assert failure(path).endswith("Fill it in, or leave out all such rows: -o corpus.options.missing_label=drop")
+    corpus = manifest.read(path, missing_label="drop")
+    assert {*rows(corpus)} == {"a.wav", "c.wav"}
+    assert "2 of 4 rows left out: no label (the first: row 3)" in corpus.notes
+    (tmp_path / "data.csv").write_text("audio,label\na.wav,\n")
+    assert "found none in any row" in failure(path, missing_label="drop")
+
+
+def test_a_table_need_not_make_folds_where_nobody_needs_them(tmp_path: Path) -> None:
+    few = manifest.read(by_speaker(tmp_path, speakers=2), splits_required=False)
+    assert {split: len(found) for split, found in few.splits.items()} == {"test": 8}
+    assert few.fold is None
+    assert few.notes == ("fewer than 5 speakers make no folds: all rows are one split",)
+    assert manifest.read(by_speaker(tmp_path), splits_required=False) == manifest.read(by_speaker(tmp_path))
+    only = manifest.read(table(tmp_path, "audio,label,split", "a.wav,x,train", "b.wav,y,train"), splits_required=False)
+    assert {*only.splits} == {"train"}

@@ -232,6 +232,17 @@ def test_a_damaged_shard_is_removed_and_its_rows_computed_again(
     assert stored(tmp_path / "store") == undisturbed
 
 
+def test_rows_that_rot_in_place_are_noticed_by_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Size and time of change are as before, so that the file is not compared as a whole."""
+    fill(tmp_path / "store", 1, tmp_path / "log")
+    [path] = (tmp_path / "store" / SPACE.key).glob("*.safetensors")
+    state = path.stat()
+    alter(path)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert fill(tmp_path / "store", 1, tmp_path / "log") == 1
+    assert f"{path} is damaged: removed" in capsys.readouterr().err
+
+
 def test_a_stray_file_among_the_shards_is_removed(tmp_path: Path) -> None:
     fill(tmp_path / "store", 5, tmp_path / "log")
     (tmp_path / "store" / SPACE.key / "03-stray.safetensors").write_bytes(b"\0" * 100)

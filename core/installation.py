@@ -1,0 +1,38 @@
+"""How Headwater is installed here, and how to install the packages that are optional."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import requires
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+NAME = __name__.split(".")[0]
+CLONE = Path(__file__).parents[1]
+
+
+def is_clone() -> bool:
+    """Return whether this code runs from a clone: an installed wheel has no pyproject.toml."""
+    return (CLONE / "pyproject.toml").is_file()
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra: no index has a package of our name, so a wheel's user installs its parts."""
+    if is_clone():
+        return f"pip install -e '.[{extra}]'"
+    always = {*map(str, required(NAME))}
+    own = [str(wanted).partition(";")[0].strip() for wanted in required(NAME, [extra]) if str(wanted) not in always]
+    return f"pip install {' '.join(map(repr, own))}"
+
+
+def required(distribution: str, chosen: Sequence[str] = ("",)) -> list[Requirement]:
+    """Return what an installed distribution needs directly on this machine, with some of its extras."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in requires(distribution) or ()]
+    return [
+        each for each in wanted if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *chosen))
+    ]
