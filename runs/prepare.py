@@ -305,7 +305,8 @@ def describe(setup: RunSetup, folder: Path) -> list[str]:
     if config.solver == "exact":
         size = f"{trained:,} weights of a linear head on standardised layers, solved exactly (no steps, no seed)"
     joint = balance_text(config, model, setup.balancer)
-    shares = joint if config.is_joint else f" of {config.training.batch_size} utterances" * (config.solver == "adam")
+    steps = f" of {config.training.batch_size} utterances (solver=adam)" * (config.solver == "adam")
+    shares = joint if config.is_joint else steps
     return [
         *(f"{mark}: not a result to quote" for mark in setup.marks),
         *(f"{NOUNS[role]}{describe_upstream(model, role)}{sums * config.is_joint}" for role in model.configs),
