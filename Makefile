@@ -1,4 +1,4 @@
-.PHONY: check format lint types test demo
+.PHONY: check format lint types test real demo
 PYTHON ?= python
 
 check: format lint types test
@@ -16,6 +16,10 @@ types:
 
 test:
 	$(PYTHON) -m pytest
+
+# real pretrained weights (packages pinned by hash in tests/real/requirements.txt); HEADWATER_REAL_DATA names a folder of public sets
+real:
+	HEADWATER_REAL=1 $(PYTHON) -m pytest -n 0 -rs tests/real
 
 demo:
 	$(PYTHON) run_downstream.py -u fbank -d emotion --demo

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .ctranslate2 import converted, is_ctranslate2
 from .errors import UserError, first_line
 from .files import NO_FILE, obstacle
 
@@ -52,6 +53,8 @@ def model_folder(what: str, *, on_hub: bool = True, is_text: bool = False) -> Pa
     """
     local = Path(what).expanduser()
     if local.is_dir():
+        if is_ctranslate2(local):
+            return converted(local)
         if not (local / "config.json").is_file():
             raise UserError(
                 f"Expected config.json and weights in '{what}', found no config.json. Give a folder in the hub's format."

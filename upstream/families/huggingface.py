@@ -33,6 +33,11 @@ _CHECKPOINTS = {
         "hubert": "facebook/hubert-base-ls960",
         "hubert_base": "facebook/hubert-base-ls960",
         "hubert_large_ll60k": "facebook/hubert-large-ll60k",
+        "mhubert_147": "utter-project/mHuBERT-147",  # 147 languages
+        "chinese_hubert_base": "TencentGameMate/chinese-hubert-base",
+        "chinese_hubert_large": "TencentGameMate/chinese-hubert-large",
+        "japanese_hubert_base": "rinna/japanese-hubert-base",
+        "contentvec": "lengyue233/content-vec-best",
         "distilhubert": "ntu-spml/distilhubert",
         "distilhubert_base": "ntu-spml/distilhubert",
     },
@@ -47,6 +52,8 @@ _CHECKPOINTS = {
         "xls_r_300m": "facebook/wav2vec2-xls-r-300m",
         "xls_r_1b": "facebook/wav2vec2-xls-r-1b",
         "xls_r_2b": "facebook/wav2vec2-xls-r-2b",
+        "mms_300m": "facebook/mms-300m",  # 1,406 languages
+        "mms_1b": "facebook/mms-1b",
     },
     "wavlm": {
         "wavlm": "microsoft/wavlm-base-plus",
