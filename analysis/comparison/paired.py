@@ -80,16 +80,21 @@ def differences(
     for metric in question.metrics:
         gap = quick_gap(metric, sides, units, answer, slow) or slow.gap(metric)
         first, second = ([scores[metric] for scores in side] for side in whole)
-        _, spread = metrics.mean_and_spread([after - before for before, after in zip(first, second, strict=True)])
-        value = float(np.mean(second) - np.mean(first))
-        found[metric] = Difference(
-            float(np.mean(first)),
-            float(np.mean(second)),
-            spread,
-            metrics.bootstrap_interval(gap.drawn, names.tolist()) if known else None,
-            None if np.isnan(value) else permutation_p(gap.swapped, value, len(names)),
-        )
+        found[metric] = difference(gap, first, second, names.tolist(), known=known)
     return found
+
+
+def difference(gap: Gap, first: Sequence[float], second: Sequence[float], units: Sequence[str], *, known: bool) -> Difference:
+    """Return how the second side differs from the first, by their scores of each seed; `known`: the units are speakers."""
+    _, spread = metrics.mean_and_spread([after - before for before, after in zip(first, second, strict=True)])
+    value = float(np.mean(second) - np.mean(first))
+    return Difference(
+        float(np.mean(first)),
+        float(np.mean(second)),
+        spread,
+        metrics.bootstrap_interval(gap.drawn, units) if known else None,
+        None if np.isnan(value) else permutation_p(gap.swapped, value, len(units)),
+    )
 
 
 class Rescored:
@@ -105,7 +110,14 @@ class Rescored:
         return Gap(
             lambda chosen: self.drawn(chosen)[metric],
             lambda masks: np.array([self.swapped(mask)[metric] for mask in masks]),
+            lambda chosen: self.second(chosen)[metric],
         )
+
+    def second(self, chosen: NDArray) -> Scores:
+        """Return the second side's scores on a draw of units."""
+        rows = np.concatenate([self.rows[unit] for unit in chosen])
+        scores = [self.score(outcome.take(rows)) for outcome in self.sides[1]]
+        return {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
 
     def drawn(self, chosen: NDArray) -> Scores:
         """Return the gap in every metric on a draw of units."""
