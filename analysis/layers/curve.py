@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...core.errors import UserError
 from ...core.run_folder import RunFolder
@@ -18,7 +19,7 @@ from ...downstream.base import Outcome
 from ...downstream.metrics import bootstrap_interval, chance_level, mean_and_spread
 from ...runs.results import read_predictions
 from ..comparison.compare import ALPHA, known_metric, one_seed, refuse_other_question, same_tables, split_of
-from ..comparison.paired import Difference, Rescored, difference, holm, quick_gap
+from ..comparison.paired import Difference, Rescored, difference, permutation_p_of_any, quick_gap
 from ..comparison.sides import Side, places_of, read_side
 
 Interval = tuple[float, float] | None
@@ -34,13 +35,14 @@ class Point:
     name: str
     score: float
     interval: Interval  # 95 %, over speakers; None: too few
-    difference: Difference | None  # from the best layer; None: it is the best one, or scores of utterances are not there
-    p: float | None  # of that difference, by Holm's correction
+    # from the best layer, with the p of any layer differing as much; None: it is the best one, or no utterance's score is there
+    difference: Difference | None
 
     @property
     def is_told_apart(self) -> bool:
-        """Whether it differs from the best layer, by the rule of `headwater compare`."""
-        return self.difference is not None and not self.difference.holds_0 and self.p is not None and self.p < ALPHA
+        """Whether it differs from the best layer: the interval leaves out 0, and p is below 0.05, as `compare` decides."""
+        gap = self.difference
+        return gap is not None and not gap.holds_0 and gap.p is not None and gap.p < ALPHA
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,12 @@ def rows_of(curve: Curve) -> list[dict[str, Any]]:
         gap = point.difference
         gap_low, gap_high = (gap.interval if gap else None) or (None, None)
         found = {"value": point.score, "low": low, "high": high, "minus_best": gap.value if gap else None}
-        found |= {"minus_best_low": gap_low, "minus_best_high": gap_high, "p_holm": point.p, "told_apart": point.is_told_apart}
+        found |= {
+            "minus_best_low": gap_low,
+            "minus_best_high": gap_high,
+            "p_of_any": gap.p if gap else None,
+            "told_apart": point.is_told_apart,
+        }
         mixed = (None, None) if point.layer is None else (weights[point.layer], spreads[point.layer])
         named = {"metric": curve.metric, "layer": point.name if point.layer is None else point.layer}
         rows.append(shared | named | found | {"mixture": mixed[0], "mixture_std": mixed[1], "marks": " ".join(side.marks)})
@@ -156,13 +163,12 @@ def curve_of(side: Side, role: str, metric: str) -> Curve:
         layers = [outcomes_of_layer(side, role, split, layer) for layer in range(len(contents[0]["layers"]))]
         measured = measure(side, [*layers, own], speakers, metric, split, higher=higher)
     else:  # too many to keep: means over the runs, without intervals
-        columns = [[one["layers"][layer]["scores"][split][metric] for one in contents] for layer in range(len(contents[0]["layers"]))]
+        columns = [
+            [one["layers"][layer]["scores"][split][metric] for one in contents] for layer in range(len(contents[0]["layers"]))
+        ]
         columns.append([place.read().result()["scores"][split][metric] for place in places])
         measured = [(mean_and_spread(column)[0], None, None) for column in columns]
-    corrected = holm([gap.p if gap else None for _, _, gap in measured])
-    points = [
-        Point(layer, str(layer), *found, p) for layer, (found, p) in enumerate(zip(measured, corrected, strict=True))
-    ]
+    points = [Point(layer, str(layer), *found) for layer, found in enumerate(measured)]
     return Curve(
         side,
         role,
@@ -219,7 +225,9 @@ def scored(side: Side, place: RunFolder, role: str, split: str, layer: int, voca
     whole, _ = read_predictions(place.predictions(split), answer)
     rows = {name: row for row, name in enumerate(facts["ids"])}
     if {*rows} != {*whole.ids}:
-        raise UserError(f"Expected the utterances of '{place.predictions(split)}' in '{path}', found others. Train the run again.")
+        raise UserError(
+            f"Expected the utterances of '{place.predictions(split)}' in '{path}', found others. Train the run again."
+        )
     scores = tensors["scores"][layer][torch.tensor([rows[name] for name in whole.ids])]
     return replace(whole, predictions=answer.decide(scores), scores=scores)
 
@@ -229,7 +237,7 @@ def measure(
 ) -> list[Measured]:
     """Return the score and interval of each system, the last of which is no layer, and how it differs from the best layer.
 
-    The same speakers are drawn for all of them.
+    The same speakers are drawn for all of them, and change sides in all of them: p is that of any layer differing as much.
     """
     tables, known = same_tables([side], split), all(speakers)
     score: Callable[[Outcome], dict[str, float]] = lambda outcome: side.question.score(side.vocabulary, outcome, tables)  # noqa: E731
@@ -238,12 +246,25 @@ def measure(
     whole = [[score(outcome)[metric] for outcome in system] for system in columns]
     means = [mean_and_spread(scores)[0] for scores in whole]
     best = (max if higher else min)(range(len(systems) - 1), key=means.__getitem__)
-    found = []
+    gaps, swapped = [], {}
     for place, system in enumerate(columns):
         sides = (columns[best], system)
         slow = Rescored(sides, units, score)
-        gap = quick_gap(metric, sides, units, side.answer, slow) or slow.gap(metric)
-        interval = bootstrap_interval(gap.second, names.tolist()) if known else None
-        apart = None if place == best else difference(gap, whole[best], whole[place], names.tolist(), known=known)
-        found.append((means[place], interval, apart))
-    return found
+        gaps.append(quick_gap(metric, sides, units, side.answer, slow) or slow.gap(metric))
+        if place != best and not np.isnan(means[place] - means[best]):
+            swapped[place] = gaps[-1].swapped
+    values = [means[place] - means[best] for place in swapped]
+    p = dict(zip(swapped, permutation_p_of_any([*swapped.values()], values, len(names)) if swapped else (), strict=True))
+
+    def interval(draw: Callable[[NDArray], float]) -> Interval:
+        """Return the interval of a number over draws of speakers."""
+        return bootstrap_interval(draw, names.tolist()) if known else None
+
+    return [
+        (
+            means[place],
+            interval(gap.second),
+            None if place == best else difference(whole[best], whole[place], interval(gap.drawn), p.get(place)),
+        )
+        for place, gap in enumerate(gaps)
+    ]

@@ -23,7 +23,7 @@ def verdict(curve: Curve, raw: LayerWeights | None = None) -> list[str]:
     """Return what a curve says in words, and which to believe where weights say something else."""
     best, own = curve.best, curve.own
     scores = f"layer {best.name} alone scores best in {metric_title(curve.metric)}: {with_interval(best)}"
-    guessing = "" if curve.chance is None else f"; chance is {curve.chance:g}"
+    guessing = "" if curve.chance is None else f"; chance is {number(curve.chance)}"
     lines = [f"{scores}; the run's own head ({curve.kept}) scores {with_interval(own)}{guessing}"]
     if curve.has_intervals:
         others = [point for point in (*curve.layers, own) if point.difference is not None]
@@ -66,19 +66,17 @@ def without_intervals(curve: Curve) -> str:
 
 def explained(curve: Curve, raw: LayerWeights | None) -> Iterator[str]:
     """Yield what the weights say beside the curve, a line for each kind of them."""
-    mixture = int(curve.mixtures.mean(axis=0).argmax())
-    claims = [("the mixture of z-scored layers says", mixture)]
     key = f"{curve.side.task}/{curve.role}"
+    claims = [("the mixture of z-scored layers says", curve.mixtures, None)]
     if raw is not None and key in raw.weights:
-        claims.append(("raw weights say", int(raw.weights[key].mean(axis=0).argmax())))
-        claims.append(("raw weight × norm says", int(raw.contributions(key).mean(axis=0).argmax())))
-    agreeing = [claim for claim, layer in claims if layer == curve.best.layer]
-    if agreeing:
-        yield f"{' and '.join(agreeing)} layer {curve.best.name}, as the curve does"
-    for claim, layer in claims:
-        if layer != curve.best.layer:
-            of_norm = raw if claim.startswith("raw") else None
-            yield f"{claim} layer {layer}, {against(curve, curve.layers[layer], of_norm)}"
+        claims += [("raw weights say", raw.weights[key], raw), ("raw weight × norm says", raw.contributions(key), raw)]
+    even = 1 / len(curve.layers)
+    for claim, values, of_raw in claims:
+        mean, _ = over_runs(values)
+        layer = int(mean.argmax())
+        said = f"{claim} layer {layer} ({mean[layer]:.2f}, where even ones are {even:.2f})"
+        agrees = layer == curve.best.layer
+        yield f"{said}, as the curve does" if agrees else f"{said}, {against(curve, curve.layers[layer], of_raw)}"
 
 
 def against(curve: Curve, point: Point, raw: LayerWeights | None) -> str:
@@ -120,4 +118,4 @@ def massive_dimension(places: Sequence[Path], task: str, role: str, layer: int) 
     total = torch.stack(squares).mean(dim=0)
     share = total / total.sum().clamp(min=1e-300)
     largest = int(share.argmax())
-    return (largest, float(share[largest])) if share[largest] >= MASSIVE else None
+    return (largest, float(share[largest])) if share[largest] >= max(MASSIVE, 4 / len(share)) else None

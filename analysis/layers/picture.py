@@ -71,7 +71,9 @@ def raw_weights(curves: Sequence[Curve], runs: Sequence[Path]) -> LayerWeights:
         count = found.weights[key].shape[1] if key in found.weights else 0
         if count != len(curve.layers):
             there = f"{count} in the run of solver=adam" if count else f"none of '{key}' in the run of solver=adam"
-            raise UserError(f"Expected weights of {len(curve.layers)} layers, found {there}. Draw each with a command of its own.")
+            raise UserError(
+                f"Expected weights of {len(curve.layers)} layers, found {there}. Draw each with a command of its own."
+            )
     return found
 
 
@@ -82,7 +84,7 @@ def save_numbers(curves: Sequence[Curve], raw: LayerWeights | None, path: Path) 
         key, of_layers = f"{curve.side.task}/{curve.role}", len(curve.layers)
         for place, row in enumerate(rows_of(curve)):
             cells = {name: value for name, value in row.items() if name != "marks"}
-            for name, values in ((("weight", raw.weights[key]), ("weight_x_norm_share", raw.contributions(key))) if raw else ()):
+            for name, values in (("weight", raw.weights[key]), ("weight_x_norm_share", raw.contributions(key))) if raw else ():
                 mean, deviation = over_runs(values)
                 cells[f"raw_{name}"] = float(mean[place]) if place < of_layers else None
                 cells[f"raw_{name}_std"] = float(deviation[place]) if deviation is not None and place < of_layers else None
@@ -170,7 +172,7 @@ def table(curve: Curve, raw: LayerWeights | None) -> str:
             gap = point.difference
             cells["minus best"] = "" if gap is None else f"{gap.value:+.3f}"
             cells["its interval"] = "" if gap is None else ends_of(gap.interval, signed=True)
-            cells["p (Holm)"] = "" if point.p is None else number(point.p)
+            cells["p"] = "" if gap is None or gap.p is None else number(gap.p)
         if point.layer is not None:
             cells["mixture"] = spread(mean[point.layer], None if deviation is None else deviation[point.layer])
         rows.append(cells)
