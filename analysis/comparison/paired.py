@@ -176,7 +176,7 @@ def permutation_p(gaps: Callable[[NDArray], NDArray], value: float, units: int) 
 
 
 def permutation_p_of_any(gaps: Sequence[Callable[[NDArray], NDArray]], values: Sequence[float], units: int) -> list[float]:
-    """Return, for each of several differences, how often units that change sides make any of them as large (Westfall and Young)."""
+    """Return for each of several differences how often units that change sides make any of them as large (Westfall, Young)."""
     from tqdm import tqdm
 
     ways = 2**units if units <= MOST_EXACT else SWAPS

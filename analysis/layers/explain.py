@@ -91,7 +91,8 @@ def against(curve: Curve, point: Point, raw: LayerWeights | None) -> str:
 
 def reason(curve: Curve, point: Point, raw: LayerWeights | None) -> str:
     """Return why weights prefer a layer that is not the best."""
-    assert point.layer is not None and curve.best.layer is not None, "the run's own head has no weight of its own"
+    assert point.layer is not None, "the run's own head has no weight of its own"
+    assert curve.best.layer is not None, "the best of single layers is one of them"
     massive = massive_dimension(curve.places, curve.side.task, curve.role, point.layer)
     if massive is not None and raw is not None:
         return f"dimension {massive[0]} of layer {point.name} carries {100 * massive[1]:.0f} % of its square"
