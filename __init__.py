@@ -13,6 +13,7 @@ _PUBLIC = {
     "load_run": "headwater.inference.load",
     "compare": "headwater.analysis.comparison.compare",
     "results": "headwater.analysis.results",
+    "layer_curve": "headwater.analysis.layers.curve",
     "load_upstream": "headwater.upstream.load",
     "list_upstreams": "headwater.upstream.load",
     "load_task": "headwater.downstream.load",

@@ -9,7 +9,7 @@ from ..core.errors import UserError
 from .common.console import print_result
 from .common.shell import Action, Parser, run_action
 
-HELP = "draw layer weights, the geometry of Turbo's embeddings, or which task helps which"
+HELP = "draw the scores or weights of layers, the geometry of Turbo's embeddings, or which task helps which"
 EXAMPLE = "headwater plot layers result/downstream/my_run"
 
 
@@ -19,26 +19,27 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def plot_layers(arguments: Sequence[str]) -> int:
-    """Print the weight of each layer, and write csv, PNG and PDF."""
-    words = "Draw the weight of each layer in the weighted sum, as it is and multiplied by the norm of the layer's features."
+    """Print what each layer is worth, and write csv, PNG and PDF."""
+    words = (
+        "Draw the score of each layer alone with its 95 % interval, and the mixture of all, of runs with solver=exact. "
+        "Of runs with solver=adam, or beside the others: the weight of each layer in the weighted sum, as it is and multiplied "
+        "by the norm of the layer's features."
+    )
     parser = Parser("headwater plot layers", words, PICTURES["layers"].example)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, or one folder that holds several folds or seeds")
     add("--probe", action="store_true", help="RUN was trained with `-l all`: draw the score of each layer beside its weight")
-    add("--metric", default="", help="the metric that --probe draws (default: the one that chose the training step)")
+    add("--metric", default="", help="the metric of the scores (default: the one that chose the training step)")
     add("--out", metavar="DIR", help="folder for the pictures (default: plots/ of the first run)")
     flags = parser.parse_args(arguments)
-    if flags.metric and not flags.probe:
-        raise UserError(f"Expected --probe beside --metric {flags.metric}, found none: weights have no metric. Add --probe.")
     if flags.probe and len(flags.runs) > 1:
         raise UserError(f"Expected one folder after --probe, found {len(flags.runs)}. Draw each with a command of its own.")
+    from ..analysis.layers.picture import layers
     from ..analysis.layers.probe import probe
-    from ..analysis.layers.weights import layer_weights
-    from ..core.run_folder import RunFolder
 
     runs = [Path(run) for run in flags.runs]
-    out = Path(flags.out) if flags.out else RunFolder(runs[0]).plots
-    print_result(probe(runs[0], out, flags.metric) if flags.probe else layer_weights(runs, out))
+    out = Path(flags.out) if flags.out else None
+    print_result(probe(runs[0], out, flags.metric) if flags.probe else layers(runs, out, flags.metric))
     return 0
 
 
@@ -93,7 +94,7 @@ def plot_relations(arguments: Sequence[str]) -> int:
 
 
 PICTURES = {
-    "layers": Action(plot_layers, "draw the weight of each layer, or the score of each layer", EXAMPLE),
+    "layers": Action(plot_layers, "draw the score of each layer, or its weight", EXAMPLE),
     "geometry": Action(
         plot_geometry,
         "draw alignment and uniformity of the embeddings of Turbo runs",

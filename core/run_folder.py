@@ -330,6 +330,10 @@ class Stored:
         """Return the weighted sums, and the mean norms of their layers."""
         return self._json(self.folder.layer_weights, needed)
 
+    def layers(self, *needed: str) -> dict[str, Any]:
+        """Return what each layer knows alone, and the mixture of all."""
+        return self._json(self.folder.layers, needed)
+
     def architecture(self, role: str) -> dict[str, Any]:
         """Return an upstream's architecture."""
         return self._json(self.folder.architecture(role), ())

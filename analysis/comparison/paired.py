@@ -80,16 +80,18 @@ def differences(
     for metric in question.metrics:
         gap = quick_gap(metric, sides, units, answer, slow) or slow.gap(metric)
         first, second = ([scores[metric] for scores in side] for side in whole)
-        _, spread = metrics.mean_and_spread([after - before for before, after in zip(first, second, strict=True)])
         value = float(np.mean(second) - np.mean(first))
-        found[metric] = Difference(
-            float(np.mean(first)),
-            float(np.mean(second)),
-            spread,
-            metrics.bootstrap_interval(gap.drawn, names.tolist()) if known else None,
-            None if np.isnan(value) else permutation_p(gap.swapped, value, len(names)),
-        )
+        p = None if np.isnan(value) else permutation_p(gap.swapped, value, len(names))
+        found[metric] = difference(first, second, metrics.bootstrap_interval(gap.drawn, names.tolist()) if known else None, p)
     return found
+
+
+def difference(
+    first: Sequence[float], second: Sequence[float], interval: tuple[float, float] | None, p: float | None
+) -> Difference:
+    """Return how the second side differs from the first, by their scores of each seed."""
+    _, spread = metrics.mean_and_spread([after - before for before, after in zip(first, second, strict=True)])
+    return Difference(float(np.mean(first)), float(np.mean(second)), spread, interval, p)
 
 
 class Rescored:
@@ -105,7 +107,14 @@ class Rescored:
         return Gap(
             lambda chosen: self.drawn(chosen)[metric],
             lambda masks: np.array([self.swapped(mask)[metric] for mask in masks]),
+            lambda chosen: self.second(chosen)[metric],
         )
+
+    def second(self, chosen: NDArray) -> Scores:
+        """Return the second side's scores on a draw of units."""
+        rows = np.concatenate([self.rows[unit] for unit in chosen])
+        scores = [self.score(outcome.take(rows)) for outcome in self.sides[1]]
+        return {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
 
     def drawn(self, chosen: NDArray) -> Scores:
         """Return the gap in every metric on a draw of units."""
@@ -163,12 +172,20 @@ def quick_gap(metric: str, sides: Sides, units: NDArray[np.intp], answer: Answer
 
 def permutation_p(gaps: Callable[[NDArray], NDArray], value: float, units: int) -> float:
     """Return how often units that change sides make a difference at least as large: of all ways, or of 10,000 drawn."""
+    return permutation_p_of_any([gaps], [value], units)[0]
+
+
+def permutation_p_of_any(gaps: Sequence[Callable[[NDArray], NDArray]], values: Sequence[float], units: int) -> list[float]:
+    """Return for each of several differences how often units that change sides make any of them as large (Westfall, Young)."""
     from tqdm import tqdm
 
     ways = 2**units if units <= MOST_EXACT else SWAPS
     batches = tqdm(swaps(units), total=-(-ways // _AT_ONCE), desc="swapping", delay=2, leave=False, disable=None)
-    count = sum(int(np.sum(np.abs(gaps(masks)) >= abs(value) - SAME)) for masks in batches)
-    return count / ways if units <= MOST_EXACT else (1 + count) / (1 + ways)
+    counts = np.zeros(len(values), int)
+    for masks in batches:
+        largest = np.fmax.reduce([np.abs(gap(masks)) for gap in gaps])
+        counts += [int(np.sum(largest >= abs(value) - SAME)) for value in values]
+    return [count / ways if units <= MOST_EXACT else (1 + count) / (1 + ways) for count in counts.tolist()]
 
 
 def swaps(units: int) -> Iterator[NDArray[np.bool_]]:

@@ -22,6 +22,7 @@ class Gap:
 
     drawn: Callable[[NDArray], float]  # numbers of the units drawn, with repetitions
     swapped: Callable[[NDArray], NDArray]  # (swap, unit): True where the sides change places -> one value for each swap
+    second: Callable[[NDArray], float]  # what the second side alone scores on the units drawn
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ def tallied(tally: Tally, answer: Answer, sides: Sides, units: NDArray[np.intp])
         moved = masks.astype(float) @ change  # (seed, swap, statistic)
         return np.mean(tally.value(whole[1] - moved) - tally.value(whole[0] + moved), axis=0)
 
-    return Gap(drawn, swapped)
+    def alone(chosen: NDArray) -> float:
+        """Return what the second side scores on one draw."""
+        return float(np.mean(tally.value(np.bincount(chosen, minlength=first.shape[1]).astype(float) @ second)))
+
+    return Gap(drawn, swapped, alone)
 
 
 def ranked(value: Curve, answer: Answer, sides: Sides, units: NDArray[np.intp]) -> Gap | None:
@@ -88,7 +93,13 @@ def ranked(value: Curve, answer: Answer, sides: Sides, units: NDArray[np.intp]) 
         pieces = np.array_split(masks.astype(float), -(-masks.shape[0] * 2 * len(units) // _CELLS))
         return np.concatenate([gaps(1 - piece, piece) for piece in pieces])
 
-    return Gap(drawn, swapped)
+    def alone(chosen: NDArray) -> float:
+        """Return what the second side scores on one draw."""
+        counts = np.bincount(chosen, minlength=int(units.max()) + 1).astype(float)
+        own = [np.where(ranking.is_second, counts[ranking.unit], 0.0)[None] for ranking in rankings]
+        return float(np.mean([value(*ranking.rates(of_seed)) for ranking, of_seed in zip(rankings, own, strict=True)]))
+
+    return Gap(drawn, swapped, alone)
 
 
 @dataclass(frozen=True)

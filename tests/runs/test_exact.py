@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from constructed import Constructed
 
 from headwater.core.errors import UserError
 from headwater.core.files import read_json
-from headwater.corpus.batch import Batch
 from headwater.inference.load import load_run
 from headwater.runs.config.recipes import task_default
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
-from headwater.upstream.base import Layers, Upstream, UpstreamSpec
+from headwater.upstream.base import Layers
 from headwater.upstream.statistics import pooled_layers
 from headwater.upstream.weighted_sum import WeightedSum
 
@@ -148,36 +148,6 @@ def test_a_final_model_has_the_settings_of_the_run_that_chose_them(solved: Path,
     assert after["penalty"] == pytest.approx(before["penalty"])
     assert after["keep"] == before["keep"]
     assert load_run(final).predict(str(tones.parent / "00.wav")).label in ("low", "middle", "high")
-
-
-class Constructed(Upstream):
-    """Layers of which one alone knows the tone, at a hundredth of the others' size; one dimension of the last is massive."""
-
-    name = "constructed"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spec = UpstreamSpec("audio", 7, 8, 16_000, lambda samples: max(samples // 320, 1))
-
-    def forward(self, batch: Batch, *, layers: Any = None, **_: Any) -> Layers:  # type: ignore[override]
-        """Return noise that is a function of the samples, and what the spectrum says in layer 5."""
-        assert batch.waveforms is not None
-        values = []
-        for layer in range(7) if layers is None else layers:
-            rows = []
-            for waveform, length in zip(batch.waveforms, batch.lengths, strict=True):
-                seed = int(waveform[:length].abs().sum() * 1e4) * 7 + layer
-                noise = torch.randn(1, 8, generator=torch.Generator().manual_seed(seed))
-                if layer == 5:
-                    power = torch.fft.rfft(waveform[:length], n=16_000).abs()
-                    bands = torch.stack([power[100:500].mean(), power[500:1500].mean(), power[1500:4000].mean()])
-                    noise[0, :3] += 20 * (bands / bands.sum() - 1 / 3)
-                    noise = 0.01 * noise
-                if layer == 6:
-                    noise[0, 0] = 1000 + 10 * noise[0, 0]
-                rows.append(noise)
-            values.append(torch.stack(rows))
-        return Layers(values, (1,) * len(batch.lengths))
 
 
 def test_the_layer_that_knows_is_found_whatever_its_size(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
