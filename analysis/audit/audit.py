@@ -14,10 +14,11 @@ from ...downstream.base import Outcome
 from ...runs.runtime import Runtime, print_progress
 from ..comparison.compare import known_metric, one_seed, same_tables, split_of
 from ..comparison.sides import Side, read_side
+from ..comparison.theirs import read_theirs
 from .controls import Outcomes, control_findings, run_controls
 from .finding import Finding, Scale, within
 from .fold import read_fold
-from .groups import group_findings
+from .groups import group_findings, their_finding
 from .material import (
     audio_findings,
     find_pairs,
@@ -33,7 +34,13 @@ from .sound import Sound
 
 
 def audit(
-    folder: Path, runtime: Runtime, *, metric: str | None = None, split: str | None = None, by: Sequence[str] = ()
+    folder: Path,
+    runtime: Runtime,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+    by: Sequence[str] = (),
+    theirs: Path | None = None,
 ) -> dict[str, Any]:
     """Return what the audit of a run, or of the folds of a plan, finds, and leave it in its folder."""
     side = read_side(folder)
@@ -42,7 +49,10 @@ def audit(
     outcome, speakers = one_seed(side, seed, tested)
     decides = known_metric(metric or side.question.primary_metric, side.question)
     scale = Scale(side.question, side.vocabulary, same_tables([side], tested), decides, speakers)
+    given = None if theirs is None else read_theirs(theirs, side, tested, outcome).given  # a mistake in it costs no time
     findings = findings_of(places, tested, outcome, scale, runtime, by)
+    if given is not None and theirs is not None:
+        findings.append(their_finding(theirs.name, outcome, given, scale))
     content = {
         "about": about(side, tested, outcome, scale),
         "run": str(folder),
@@ -71,8 +81,8 @@ def findings_of(
     everything: dict[str, Example] = {}
     folds, outcomes, noise = [], Outcomes(), None
     for number, place in enumerate(places):
-        print_progress(runtime, f"audit     {place}")
         fold = read_fold(place, tested, runtime)
+        print_progress(runtime, f"audit     {place}")
         new = [row for row in fold.examples if row.utterance.id not in everything]
         everything |= {row.utterance.id: row for row in new}
         if "audio" in fold.task.source.roles:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .sound import QUIET, Sound, agreement
+from .sound import NOTHING, Sound, agreement
 
 LIKELY = 0.8  # cosine of two fingerprints above which their waveforms are compared
 SAME = 0.75  # correlation of two waveforms above which they are one recording
@@ -32,7 +32,7 @@ def likely_pairs(sounds: Sequence[Sound]) -> list[tuple[int, int, float]]:
     """
     seconds = np.array([sound.seconds for sound in sounds])
     prints = np.stack([sound.fingerprint for sound in sounds]).astype(np.float32)
-    heard = np.array([sound.peak > QUIET for sound in sounds])
+    heard = np.array([sound.peak > NOTHING for sound in sounds])
     prints = normed(prints - prints[heard].mean(axis=0) * (heard.sum() >= 50)) if heard.any() else prints * 0
     order = np.array([row for row in np.argsort(seconds, kind="stable") if heard[row]], dtype=int)
     sorted_seconds, found = seconds[order], list[tuple[int, int, float]]()

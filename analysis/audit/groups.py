@@ -72,3 +72,13 @@ def group_line(name: str, scores: Mapping[str, Mapping[str, object]]) -> str:
     shown = [*scores] if len(ranked) <= SHOWN else [ranked[0], ranked[-1]]
     words = [f"{value} {scores[value]['score']:.3f}{within(scores[value]['interval'])}" for value in shown]  # type: ignore[arg-type]
     return f"{name}: {', '.join(words)}" if len(ranked) <= SHOWN else f"{name}: from {' to '.join(words)} ({len(ranked)} groups)"
+
+
+def their_finding(name: str, run: Outcome, theirs: Outcome, scale: Scale) -> Finding:
+    """Return the score of another toolkit's predictions beside the run's, and how many the two agree on."""
+    value, score = scale.score(theirs), scale.score(run)
+    same = sum(one == other for one, other in zip(run.predictions, theirs.predictions, strict=True)) / len(run.ids)
+    interval = scale.interval(theirs)
+    both = f"{100 * same:.0f} % of predictions are the same"
+    line = f"{name}: {scale.title} {value:.3f}{within(interval)}, the run {score:.3f}; {both}"
+    return Finding("predictions", name, line, facts={"score": value, "interval": interval, "same": same})

@@ -113,8 +113,8 @@ def audio_findings(
         a, b, one, other = torn[0]
         words = f"{len(torn)} pairs of one recording have two labels ({a}: {one}, {b}: {other})"
         found.append(Finding("audio", "torn", words, True, {"pairs": torn}))
-    quiet = [name for name, sound in sounds.items() if sound.peak <= QUIET]
-    words = f"{len(quiet) or 'no'} of {len(ids)} utterances {'is' if len(quiet) == 1 else 'are'} silent (no sample above -60 dB)"
+    quiet = [name for name, sound in sounds.items() if sound.rms < QUIET]
+    words = f"{len(quiet) or 'no'} of {len(ids)} utterances {'is' if len(quiet) == 1 else 'are'} next to silent (below -60 dB)"
     words += f": {', '.join(quiet[:SHOWN])}" if quiet else ""
     found.append(Finding("audio", "silence", words, bool(quiet), {"ids": quiet}))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ RATE = 8000  # Hz: what a resampled copy still has
 SEGMENTS, BANDS = 32, 16  # of a fingerprint
 LOWEST, HIGHEST = 100.0, 3400.0  # Hz: a telephone's band
 FLOOR = 1e-4  # of the largest energy: below it is noise
-QUIET = 1e-3  # of full scale: the peak of a clip in which nobody can be heard (-60 dB)
+QUIET = 1e-3  # of full scale: a clip whose rms is below it holds next to no speech (-60 dB)
+NOTHING = 1e-4  # of full scale: the peak of a clip that has no samples to compare
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def fingerprint(waveform: NDArray) -> NDArray[np.float32]:
     power = np.abs(np.fft.rfft(frames, n=max(size, 512), axis=1)) ** 2  # (segment, frequency)
     edges = np.geomspace(LOWEST, HIGHEST, BANDS + 1) / (RATE / 2) * (power.shape[1] - 1)
     places = np.round(edges).astype(int)
-    bands = np.stack([power[:, a : max(b, a + 1)].sum(axis=1) for a, b in zip(places[:-1], places[1:], strict=True)], axis=1)
+    bands = np.stack([power[:, a : max(b, a + 1)].sum(axis=1) for a, b in pairwise(places)], axis=1)
     if not bands.max() > 0:
         return np.zeros(SEGMENTS * BANDS, np.float32)
     levels = 10 * np.log10(bands + FLOOR * bands.max())
