@@ -19,6 +19,7 @@ VERBS = {
     "export": "headwater.commands.export",
     "import": "headwater.commands.import_",
     "compare": "headwater.commands.compare",
+    "audit": "headwater.commands.audit",
     "report": "headwater.commands.report",
     "plot": "headwater.commands.plot",
     "list": "headwater.commands.list_",
@@ -29,7 +30,7 @@ VERBS = {
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "use": ("predict", "export", "import"),
-    "look": ("compare", "report", "plot"),
+    "look": ("compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),
 }
 

@@ -11,6 +11,9 @@ from .common.console import print_note, print_result
 from .common.shell import Parser
 
 HELP = "compare runs on the same utterances: difference, confidence interval, p-value, verdict"
+RUNS = (
+    "folders of runs, of plans, or of evaluations (RUN/evaluations/…); behind the first, a csv of another toolkit's predictions"
+)
 EXAMPLE = "headwater compare result/downstream/hubert result/downstream/wavlm --json compared.json"
 
 
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         "Compare runs with the first one on the same utterances. Folds of a plan are pooled, seeds are paired.",
         EXAMPLE,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, of plans, or of evaluations (RUN/evaluations/…)")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=RUNS)
     parser.add_argument("--metric", help="decide by this metric (default: the one that the task reports)")
     parser.add_argument("--split", help="compare on this split (default: the test split of the corpus)")
     parser.add_argument("--task", help="compare this task of runs that have several")

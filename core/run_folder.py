@@ -82,6 +82,16 @@ class RunFolder:
         return self.path / f"layers-{role}-{split}.safetensors"
 
     @property
+    def audit(self) -> Path:
+        """What an audit found: controls, leaks, duplicates, doubtful labels."""
+        return self.path / "audit.json"
+
+    @property
+    def doubtful_labels(self) -> Path:
+        """The labels that an audit holds to be wrong: id, file, label, prediction, confidence."""
+        return self.path / "audit-labels.csv"
+
+    @property
     def metrics(self) -> Path:
         """The log of training and of each evaluation on dev, a line for each."""
         return self.path / "metrics.jsonl"

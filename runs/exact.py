@@ -70,8 +70,7 @@ def solve(
     standards = gather.standards(train_rows)
     train = gather.split(train_rows, standards)
     dev = gather.split(dev_rows, standards) if dev_rows else None
-    by_parts = bool(dev_rows) and (config.judge == "parts" or (config.judge == "auto" and len(dev_rows) < DEV_IS_ENOUGH))
-    train = replace(train, parts=parts_of(train_rows, dev_rows)) if by_parts else train
+    train = with_parts(train, config, train_rows, dev_rows)
     solution = solve_probe(
         train,
         dev,
@@ -92,8 +91,14 @@ def solve(
             heads, _ = spread(fitted.heads, gathered["dev"].only(role, layer))
             parts = {name: found.only(role, layer) for name, found in gathered.items()}
             alone[role].append({name: outcome_of_layer(task, splits[name], part, heads) for name, part in parts.items()})
-    judged = f"dev and {PARTS} parts of train, each left out in turn" if by_parts else "dev"
+    judged = "dev" if train.parts is None else f"dev and {PARTS} parts of train, each left out in turn"
     return Solved(solution, gain, judged if dev_rows else "an earlier run", alone)
+
+
+def with_parts(train: Split, config: ExactConfig, train_rows: Sequence[Example], dev_rows: Sequence[Example]) -> Split:
+    """Return the training split with the parts that are left out in turn, where dev does not judge alone."""
+    by_parts = bool(dev_rows) and (config.judge == "parts" or (config.judge == "auto" and len(dev_rows) < DEV_IS_ENOUGH))
+    return replace(train, parts=parts_of(train_rows, dev_rows)) if by_parts else train
 
 
 def kept_of(config: ExactConfig, standards: Mapping[str, Standard]) -> str:

@@ -15,6 +15,7 @@ from ...runs.results import read_tables
 from ..titles import titles_of
 from .paired import Difference, Discordant, counted_by, differences, discordant, holm
 from .sides import Side, pooled_outcome, read_side
+from .theirs import is_table, read_theirs
 
 ALPHA = 0.05
 
@@ -65,15 +66,18 @@ def compare(
     task: str | None = None,
     weights: str | None = None,
 ) -> Compared:
-    """Compare every run or plan with the first one, on the same utterances of a split."""
+    """Compare every run or plan (or table of predictions) with the first run, on the same utterances of a split."""
     places = [Path(folder).expanduser() for folder in folders]
-    sides = [read_side(place, task, weights) for place in places]
-    first, names = sides[0], names_of(places)
-    for side in sides[1:]:
+    if is_table(places[0]):
+        raise UserError(f"Expected a run first, which knows the labels, found the table '{places[0]}'. Name it behind the run.")
+    runs = {place: read_side(place, task, weights) for place in places if not is_table(place)}
+    first, names = runs[places[0]], names_of(places)
+    for side in runs.values():
         refuse_other_question(first, side)
-    question, split = first.question, split_of(sides, split)
+    question, split = first.question, split_of([*runs.values()], split)
     decides = known_metric(metric or question.primary_metric, question)
     reference, speakers = one_seed(first, next(iter(first.seeds)), split)
+    sides = [runs[place] if place in runs else read_theirs(place, first, split, reference) for place in places]
     outcomes, tables = [aligned(side, split, reference, speakers, first) for side in sides], same_tables(sides, split)
     found = [differences((outcomes[0], other), speakers, question, first.vocabulary, tables) for other in outcomes[1:]]
     counted = counted_by(question, first.vocabulary, outcomes[0][0], tables)
@@ -183,6 +187,7 @@ def one_seed(side: Side, seed: int, split: str) -> tuple[Outcome, list[str]]:
 
 def same_tables(sides: Sequence[Side], split: str) -> Tables:
     """Return what all sides' predictions are scored with: the tables of their split, which must be the same."""
+    sides = [side for side in sides if side.given is None]
     found = [read_tables([*map(RunFolder, next(iter(side.seeds.values())))], split) for side in sides]
     other = next((side for side, tables in zip(sides, found, strict=True) if tables != found[0]), None)
     if other is not None:
@@ -197,7 +202,7 @@ def aligned(side: Side, split: str, reference: Outcome, speakers: Sequence[str],
     """Return a side's predictions by seed, in the order of the first side; refuse other utterances, labels or speakers."""
     found = []
     for seed in side.seeds:
-        outcome, voices = one_seed(side, seed, split)
+        outcome, voices = one_seed(side, seed, split) if side.given is None else (side.given, [*speakers])
         named = f"'{side.folder}'" + (f" (seed {seed})" if len(side.seeds) > 1 else "")
         places = {name: row for row, name in enumerate(outcome.ids)}
         missing, added = [name for name in reference.ids if name not in places], {*outcome.ids} - {*reference.ids}

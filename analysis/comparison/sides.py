@@ -49,6 +49,7 @@ class Side:
     seeds: Mapping[int, tuple[Path, ...]]  # seed -> a place for each of its folds
     question: Question
     vocabulary: Mapping[str, Any]
+    given: Outcome | None = None  # predictions that no run made: of another toolkit
 
     @property
     def answer(self) -> Answer:

@@ -20,7 +20,19 @@ from ..table import number
 from ..titles import titles_of
 from .headline import Headline, headline_html, headlines_of
 from .html import element, markdown, page, paragraph, picture, table, text
-from .sections import Content, Run, configuration, confusions, curves, environment, layers, pooled_confusions, scores, summary
+from .sections import (
+    Content,
+    Run,
+    audited,
+    configuration,
+    confusions,
+    curves,
+    environment,
+    layers,
+    pooled_confusions,
+    scores,
+    summary,
+)
 from .side_by_side import first_sentence, side_by_side
 
 RELATIONS = "relations.json"
@@ -162,6 +174,7 @@ def result_section(found: Found, drawings: Path, count: Callable[[int], object])
         others = [path for path in others if path not in summaries]
     for path in others:
         body += beside(path, folder, drawings)
+    body += attempt("audit", partial(audited, folder))
     if len(runs) > 1 and len(found.counted) < len(runs):
         body += [element("h3", "All runs"), *overview(runs)]
     for place, run in enumerate(runs):

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ...core.files import read_json
 from ...core.run_folder import RunFolder
 from ...core.text import without_folders
 from ...runs import pictures as plots
+from ..audit.finding import SECTIONS
 from ..layers.weights import layer_weights
 from ..table import result_table, run_tables
 from .html import element, markdown, paragraph, picture, table, text
@@ -83,6 +85,20 @@ def unmarked(table_text: str, content: Content) -> str:
     """Return tables without the lines of marks: those stand at the top of the page."""
     marks = " ".join(content.get("marks") or ())
     return "\n".join(line for line in table_text.splitlines() if not marks or line != marks)
+
+
+def audited(folder: Path) -> list[str]:
+    """Return what an audit of a result found, a line for each control; nothing where it was not audited."""
+    path = RunFolder(folder).audit
+    if not path.is_file():
+        return []
+    content = read_json(path, ("findings", "about"))
+    body = [element("h3", "Audit"), paragraph(without_folders(str(content["about"])), "soft")]
+    for section, title in SECTIONS.items():
+        lines = [one for one in content["findings"] if one["section"] == section]
+        items = [element("li", element("strong", text(one["line"])) if one["warns"] else text(one["line"])) for one in lines]
+        body += [element("h4", text(title)), element("ul", *items)] if lines else []
+    return body
 
 
 def curves(run: Run, drawings: Path) -> list[str]:

@@ -18,7 +18,18 @@ from .hubert import HubertFamily
 from .tokenizer import read_tokenizer
 from .whisper import WhisperEncoder, feature_extractor
 
-__all__ = ["OPTIONS", "build", "check_torchaudio", "class_of", "configure", "new_model", "options_of", "rebuild", "wrap"]
+__all__ = [
+    "FAMILIES",
+    "OPTIONS",
+    "build",
+    "check_torchaudio",
+    "class_of",
+    "configure",
+    "new_model",
+    "options_of",
+    "rebuild",
+    "wrap",
+]
 
 OPTIONS = frozenset(
     {"keep_layers", "padding", "normalize_waveform", "dropout", "dropout_of", "layerdrop", "spec_augment", "attend"}
@@ -119,6 +130,7 @@ _CLASSES = {
     "roberta": ("transformers.models.roberta.modeling_roberta", "RobertaModel"),
     "gpt2": ("transformers.models.gpt2.modeling_gpt2", "GPT2Model"),
 }
+FAMILIES = frozenset(_CLASSES)
 _TITLES = {
     "hubert": "HuBERT",
     "wav2vec2": "wav2vec 2.0",
@@ -243,10 +255,10 @@ def rebuild(architecture: dict[str, Any], config: UpstreamConfig) -> Upstream:
     return wrap(new_model(settings), config, architecture=architecture)
 
 
-def new_model(settings: Any) -> Any:
+def new_model(settings: Any, seed: int = 0) -> Any:
     """Return transformers' model of a config with random weights, leaving the caller's generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return class_of(settings.model_type)(settings, **_MADE_WITH.get(settings.model_type, {}))
 
 
