@@ -19,7 +19,8 @@ from .errors import UserError
 from .files import cache_folder, plain_disk_errors
 
 VERSIONS = (4, 5, 6)  # of the file
-TYPES = {0: np.dtype("<f4"), 1: np.dtype("<i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2"), 5: np.dtype("<u2")}
+NAMES = ("<f4", "<i1", "<i2", "<i4", "<f2", "<u2")  # by their number in the file
+TYPES: dict[int, np.dtype[Any]] = {number: np.dtype(name) for number, name in enumerate(NAMES)}
 BFLOAT16 = 5
 MOST_VARIABLES, MOST_DIMENSIONS, MOST_BLOCKS = 10_000, 8, 256
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "normalizer.json", "special_tokens_map.json")

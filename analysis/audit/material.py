@@ -104,10 +104,10 @@ def audio_findings(
     groups = groups_of(len(ids), pairs)
     sizes = Counter(groups)
     copies = sum(size - 1 for size in sizes.values())
-    listed = [[ids[pair.first], ids[pair.second], round(pair.correlation, 3)] for pair in pairs]
+    listed = [(ids[pair.first], ids[pair.second], round(pair.correlation, 3)) for pair in pairs]
     shown = f" ({', '.join(f'{a} = {b}' for a, b, _ in listed[:SHOWN])})" if listed else ""
     line = f"{copies or 'no'} of {len(ids)} utterances {'is' if copies == 1 else 'are'} a recording that is there already{shown}"
-    found = [Finding("audio", "duplicates", line, bool(copies), {"pairs": listed})]
+    found = [Finding("audio", "duplicates", line, bool(copies), {"pairs": [list(pair) for pair in listed]})]
     torn = [[a, b, labels[a], labels[b]] for a, b, _ in listed if a in labels and b in labels and labels[a] != labels[b]]
     if torn:
         a, b, one, other = torn[0]

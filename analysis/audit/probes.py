@@ -32,7 +32,7 @@ def held_out_outputs(everything: Split, parts: Tensor, penalty: float) -> NDArra
     numbers = parts.unique().tolist()
     weights = torch.stack([(parts != number).double() * everything.loss.weights for number in numbers])
     weights = weights / weights.sum(dim=1, keepdim=True)
-    problem = Problem.of(everything.blocks, everything.loss, torch.float64).rough()
+    problem = Problem.of(everything.blocks, everything.loss, torch.float64).to(torch.float32)
     count = len(numbers)
     heads = problem.solve([penalty] * count, [0.0] * count, tolerance=ROUGH, weights=weights)
     outputs = heads.outputs(everything.blocks).double().cpu().numpy()  # (part, utterance, class)

@@ -129,11 +129,15 @@ def draw_scores(axes: Axes, curve: Curve) -> None:
     }
     if not curve.has_intervals:
         groups = {"layer alone": list(curve.layers)}
-    looks = ({"marker": "D", "markersize": 8}, {"marker": "o", "markersize": 6}, {"marker": "o", "markersize": 6, "mfc": "white"})
+    looks: tuple[dict[str, Any], ...] = (
+        {"marker": "D", "markersize": 8},
+        {"marker": "o", "markersize": 6},
+        {"marker": "o", "markersize": 6, "mfc": "white"},
+    )
     for (label, points), look in zip(groups.items(), looks, strict=False):
         if points:
             values = [point.score for point in points]
-            axes.errorbar([point.layer for point in points], values, yerr=bars(points), label=label, **style, **look)
+            axes.errorbar([float(point.layer or 0) for point in points], values, yerr=bars(points), label=label, **style, **look)
     axes.axhline(curve.own.score, color=OWN, linestyle="--", linewidth=1.2, label=f"{curve.own.name} {number(curve.own.score)}")
     if curve.own.interval is not None:
         axes.axhspan(*curve.own.interval, color=OWN, alpha=0.08, linewidth=0)

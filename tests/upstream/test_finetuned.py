@@ -15,9 +15,17 @@ from headwater.upstream.load import list_upstreams, load_upstream
 TINY = [row.name for row in list_upstreams("test_*")]
 
 
+def finetuned(name: str, dropout: float) -> Upstream:
+    """Return an upstream whose blocks are trained, as -f does: its convolutions stay as they are."""
+    upstream = load_upstream(UpstreamConfig(name=name, dropout=dropout)).requires_grad_(True).train()
+    for part in upstream.front_end():
+        part.requires_grad_(False)
+    return upstream
+
+
 def one_step(name: str, recompute: bool, utterances: Any) -> tuple[Upstream, int]:
     """Return a finetuned upstream after one backward pass with dropout, and the bytes that were kept for it."""
-    upstream = load_upstream(UpstreamConfig(name=name, dropout=0.2)).requires_grad_(True).train()
+    upstream = finetuned(name, dropout=0.2)
     if recompute:
         upstream.recompute_blocks()
     own = {parameter.untyped_storage().data_ptr() for parameter in upstream.parameters()}
@@ -51,7 +59,7 @@ def test_recomputed_blocks_give_the_same_gradients_with_dropout_and_keep_less(na
 
 def gradient(name: str, recompute: bool, bf16: bool, utterances: Any) -> Tensor:
     """Return the gradient of all weights in one row."""
-    upstream = load_upstream(UpstreamConfig(name=name, dropout=0.0)).requires_grad_(True).train()
+    upstream = finetuned(name, dropout=0.0)
     if recompute:
         upstream.recompute_blocks()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
