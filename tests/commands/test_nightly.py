@@ -140,7 +140,7 @@ def test_a_file_that_is_requested_twice_has_one_row(recordings: Path, night: Nig
 
 
 def test_stretches_of_a_file_have_a_row_each(night: Night, recordings: Path, opened: list[str]) -> None:
-    soundfile.write(recordings / "long.wav", np.zeros(16_000), 16_000)
+    soundfile.write(recordings / "long.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
     Path("list.csv").write_text("audio,start,end\nin/long.wav,0,0.5\nin/long.wav,0.5,1\n")
     night(inputs="list.csv")
     assert [(row["start"], row["end"]) for row in rows()] == [("0.000", "0.500"), ("0.500", "1.000")]
