@@ -67,7 +67,8 @@ def without_intervals(curve: Curve) -> str:
 def explained(curve: Curve, raw: LayerWeights | None) -> Iterator[str]:
     """Yield what the weights say beside the curve, a line for each kind of them."""
     key = f"{curve.side.task}/{curve.role}"
-    claims: list[tuple[str, np.ndarray, LayerWeights | None]] = [("the mixture of z-scored layers says", curve.mixtures, None)]
+    claims: list[tuple[str, np.ndarray, LayerWeights | None]]
+    claims = [("the mixture of z-scored layers says", curve.mixtures, None)]
     if raw is not None and key in raw.weights:
         claims += [("raw weights say", raw.weights[key], raw), ("raw weight × norm says", raw.contributions(key), raw)]
     even = 1 / len(curve.layers)

@@ -51,11 +51,6 @@ def is_exact(run: Path) -> bool:
     return RunFolder(run).result.is_file() and has_curve(run)
 
 
-def verdicts(runs: Sequence[Path]) -> list[str]:
-    """Return what the curves of runs say in words; of runs without a curve nothing."""
-    return [line for curve in read_curves(runs) for line in verdict(curve)] if runs and all(map(is_exact, runs)) else []
-
-
 def raw_weights(curves: Sequence[Curve], runs: Sequence[Path]) -> LayerWeights:
     """Return the weights of runs with solver=adam; they must be of the curve's task, upstream and corpus."""
     found, side = read_layer_weights([file for run in runs for file in find_files(run)]), curves[0].side
@@ -98,7 +93,8 @@ def draw(curves: Sequence[Curve], raw: LayerWeights | None, folder: Path) -> Non
     width = min(14.0, max(6.5, 0.45 * count + 1.5) * len(curves))
     side, first = curves[0].side, curves[0]
     upstream = " + ".join(without_folders(name) for name in side.upstream.split(" + "))
-    about = f"{side.task} · {side.corpus} · {first.split}: layers of {upstream} (0 = input of block 1)"
+    pooled = f", {len(first.places)} runs pooled" if len(first.places) > 1 else ""
+    about = f"{side.task} · {side.corpus} · {first.split}{pooled}: layers of {upstream} (0 = input of block 1)"
     figure = new_figure(width, 3.4 + 1.7 * (panels - 1), marked_title(about, side.marks))
     grid = figure.subplots(panels, len(curves), squeeze=False, sharex="col", height_ratios=(2.2, *[1] * (panels - 1)))
     for column, curve in zip(grid.T, curves, strict=True):
@@ -129,7 +125,7 @@ def draw_scores(axes: Axes, curve: Curve) -> None:
     }
     if not curve.has_intervals:
         groups = {"layer alone": list(curve.layers)}
-    looks: tuple[dict[str, Any], ...] = (
+    looks: Sequence[dict[str, Any]] = (
         {"marker": "D", "markersize": 8},
         {"marker": "o", "markersize": 6},
         {"marker": "o", "markersize": 6, "mfc": "white"},
@@ -137,7 +133,14 @@ def draw_scores(axes: Axes, curve: Curve) -> None:
     for (label, points), look in zip(groups.items(), looks, strict=False):
         if points:
             values = [point.score for point in points]
-            axes.errorbar([float(point.layer or 0) for point in points], values, yerr=bars(points), label=label, **style, **look)
+            axes.errorbar(
+                [point.layer for point in points if point.layer is not None],
+                values,
+                yerr=bars(points),
+                label=label,
+                **style,
+                **look,
+            )
     axes.axhline(curve.own.score, color=OWN, linestyle="--", linewidth=1.2, label=f"{curve.own.name} {number(curve.own.score)}")
     if curve.own.interval is not None:
         axes.axhspan(*curve.own.interval, color=OWN, alpha=0.08, linewidth=0)
@@ -145,9 +148,9 @@ def draw_scores(axes: Axes, curve: Curve) -> None:
         low, high = axes.get_ylim()
         shown = low - (high - low) <= curve.chance <= high + (high - low)  # farther away it would flatten the curve
         if shown:
-            axes.axhline(curve.chance, color="black", linestyle=":", linewidth=1, label=f"chance {curve.chance:g}")
+            axes.axhline(curve.chance, color="black", linestyle=":", linewidth=1, label=f"chance {curve.chance:.3g}")
         else:
-            axes.plot([], [], linestyle="none", label=f"chance {curve.chance:g}, outside")
+            axes.plot([], [], linestyle="none", label=f"chance {curve.chance:.3g} (not shown)")
     axes.set_ylabel(metric_title(curve.metric) + (", 95 % intervals" if curve.has_intervals else ""))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)  # above: it covers no point

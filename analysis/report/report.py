@@ -28,6 +28,7 @@ from .sections import (
     confusions,
     curves,
     environment,
+    layer_curve,
     layers,
     pooled_confusions,
     scores,
@@ -36,7 +37,7 @@ from .sections import (
 from .side_by_side import first_sentence, side_by_side
 
 RELATIONS = "relations.json"
-REDRAWN = ("curves", "confusion-", "layer-weights")  # pictures of a run that are made from its numbers here
+REDRAWN = ("curves", "confusion-", "layer-weights", "layer-curve")  # pictures of a run that are made from its numbers here
 NOT_TO_QUOTE = "not results to quote"
 
 
@@ -163,6 +164,7 @@ def result_section(found: Found, drawings: Path, count: Callable[[int], object])
     unfinished = sorted(str(place.relative_to(folder)) for place in RunFolder(folder).below() if not is_run(place))
     body = [paragraph(f"left out, not finished: {', '.join(unfinished)}", "absent")] if unfinished else []
     large = attempt("score", lambda: [headline_block(headlines_of(found.title, folder, runs))])
+    large += attempt("layer curve", partial(layer_curve, folder, drawings))
     if is_run(folder):
         body.append(side_of(large + run_facts(runs[0]), run_pictures(runs[0], drawings, alone=True), tall=len(runs[0].first) > 1))
         others = sorted(folder.glob(RELATIONS))

@@ -15,6 +15,9 @@ from ...core.run_folder import RunFolder
 from ...core.text import without_folders
 from ...runs import pictures as plots
 from ..audit.finding import SECTIONS
+from ..layers.curve import read_curves
+from ..layers.explain import verdict
+from ..layers.picture import NAME, draw, is_exact
 from ..layers.weights import layer_weights
 from ..table import result_table, run_tables
 from .html import element, markdown, paragraph, picture, table, text
@@ -112,9 +115,21 @@ def curves(run: Run, drawings: Path) -> list[str]:
 
 
 def layers(folders: Sequence[Path], drawings: Path, whose: str) -> list[str]:
-    """Return the weights of the layers over some runs."""
-    layer_weights(folders, drawings)
-    return [picture(drawings / "layer-weights.png", f"Layer weights {whose}".strip())]
+    """Return the weights of the layers over some runs, where no curve says more."""
+    if not any(map(is_exact, folders)):
+        layer_weights(folders, drawings)
+        return [picture(drawings / "layer-weights.png", f"Layer weights {whose}".strip())]
+    return []
+
+
+def layer_curve(folder: Path, drawings: Path) -> list[str]:
+    """Return what each layer of a run or plan knows alone, and the verdict in words; nothing where there is no curve."""
+    if not is_exact(folder):
+        return []
+    found = read_curves([folder])
+    draw(found, None, drawings)
+    words = [paragraph(line, "soft") for curve in found for line in verdict(curve)]
+    return [picture(drawings / f"{NAME}.png", "The score of each layer alone"), *words]
 
 
 def confusions(content: Content, task: str, marks: Sequence[str], drawings: Path, *, dev: bool) -> list[str]:

@@ -19,6 +19,7 @@ from headwater.analysis.comparison.sides import Side
 from headwater.analysis.layers.curve import measure, read_curves
 from headwater.analysis.layers.explain import massive_dimension, verdict
 from headwater.analysis.layers.picture import layers
+from headwater.analysis.report.report import report
 from headwater.core.errors import UserError
 from headwater.core.files import read_json
 from headwater.downstream.base import Outcome
@@ -183,6 +184,15 @@ def test_the_command_prints_the_verdict(constructed: Path, tmp_path: Path, capsy
     assert "layer 5 alone scores best in WA" in capsys.readouterr().out
 
 
+def test_the_report_shows_the_curve_and_the_verdict_after_the_score(constructed: Path, tmp_path: Path) -> None:
+    report([constructed / "exact"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.index("The score of each layer alone") < page.index("worse: 0, 1, 2, 3, 4, 6") < page.index("macro_f1")
+    assert "Layer weights" not in page
+    report([constructed / "adam"], tmp_path / "adam.html")
+    assert "Layer weights" in (tmp_path / "adam.html").read_text(encoding="utf-8")
+
+
 def test_no_dimension_is_named_where_none_is_massive(constructed: Path) -> None:
     assert massive_dimension([constructed / "exact"], "emotion", "audio", 0) is None
     assert massive_dimension([constructed / "exact"], "emotion", "audio", 6) is not None
@@ -194,7 +204,7 @@ def test_where_the_mixture_leans_to_a_worse_layer_the_curve_is_believed(construc
     assert any("says layer 2 (1.00, where even ones are 0.14), but layer 2 alone" in line for line in verdict(curve))
 
 
-def simulated(generator: np.random.Generator, right: list[np.ndarray], utterances: int = 6) -> tuple[list[Outcome], list[str]]:
+def simulated(generator: np.random.Generator, right: list[np.ndarray], utterances: int = 3) -> tuple[list[Outcome], list[str]]:
     """Return systems that are right with a share of their own for each speaker, and the speakers of the utterances."""
     speakers = np.repeat(np.arange(len(right[0])), utterances)
     truth = generator.integers(3, size=len(speakers))
@@ -224,7 +234,7 @@ def test_intervals_over_two_hundred_speakers_in_two_folds_cover_what_is_true() -
         gap = quick_gap("ua", (sides[0], sides[1]), units, answer, slow)
         assert gap is not None
         names = [str(unit) for unit in range(200)]
-        own, apart = (bootstrap_interval(one, names, repeats=400) for one in (gap.second, gap.drawn))
+        own, apart = (bootstrap_interval(one, names, repeats=200) for one in (gap.second, gap.drawn))
         assert own is not None
         assert apart is not None
         covered += own[0] <= 0.7 <= own[1]
@@ -234,12 +244,12 @@ def test_intervals_over_two_hundred_speakers_in_two_folds_cover_what_is_true() -
 
 
 def test_equal_layers_are_told_apart_rarely() -> None:
-    """Layers that know as much, in 20 simulations of 12 speakers: told apart from the best in at most 4."""
+    """Of five layers that know as much as the sixth, over 10 speakers, at most one in ten is called worse: of 60, six."""
     generator, wrong = np.random.default_rng(1), 0
     vocabulary = {"classes": [*CLASSES]}
     side = Side(Path("none"), "emotion", "c", "p", "u", (), ("test",), {1: ()}, QUESTION, vocabulary)
-    for _ in range(20):
-        outcomes, speakers = simulated(generator, [np.full(12, 0.7)] * 6)
+    for _ in range(12):
+        outcomes, speakers = simulated(generator, [np.full(10, 0.7)] * 7)
         found = measure(side, [[outcome] for outcome in outcomes], speakers, "ua", "test", higher=True)
-        wrong += any(gap is not None and not gap.holds_0 and gap.p is not None and gap.p < 0.05 for _, _, gap in found)
-    assert wrong <= 4
+        wrong += sum(gap is not None and not gap.holds_0 and gap.p is not None and gap.p < 0.05 for _, _, gap in found)
+    assert wrong <= 6
