@@ -77,6 +77,7 @@ def run_of(what: Path, flags: Namespace, runtime: Runtime) -> Path:
             if value:
                 raise UserError(f"Expected {name} beside a table with -u and -d, found '{what}' alone. Leave {name} out.")
         return what
+    from ..analysis.audit.fold import refuse_steps
     from ..plans.grid import run_plan
     from .downstream import make_parser as parser_of_runs
     from .downstream import plan_of
@@ -93,5 +94,6 @@ def run_of(what: Path, flags: Namespace, runtime: Runtime) -> Path:
     if flags.matrix:
         words += ["-n", f"audit-{what.resolve().parent.name}-{what.stem}"]
     _, parts, folder = plan_of(parser_of_runs("headwater audit").parse_args(words))
+    refuse_steps(parts[0].config, str(what))
     run_plan(parts, folder, runtime)
     return folder

@@ -18,7 +18,7 @@ from ...corpus.batch import Example
 from ...downstream.base import Outcome
 from ...runs.config.identity import refuse_other
 from ...runs.config.resolve import config_of
-from ...runs.config.schema import ExactConfig
+from ...runs.config.schema import ExactConfig, RunConfig
 from ...runs.exact import Gatherer, loss_of_targets, outcome_of_layer, spread, with_parts
 from ...runs.features import with_store
 from ...runs.prepare import RunSetup, prepare
@@ -53,15 +53,20 @@ class Fold:
         return {name: mixed(split, self.kept) for name, split in self.splits.items()}
 
 
+def refuse_steps(config: RunConfig, where: str) -> None:
+    """Refuse a run by steps: controls are fitted as the run was, in seconds."""
+    if config.solver != "exact":
+        raise UserError(
+            f"Expected a run with solver=exact to audit (its controls are fitted like it), found solver={config.solver} in "
+            f"'{where}'. Train it with -o solver=exact."
+        )
+
+
 def read_fold(folder: Path, tested: str, runtime: Runtime) -> Fold:
     """Return a finished run whose corpus and weights are still those that it was trained on."""
     run = RunFolder(folder)
     config, _, _ = config_of(folder, None)
-    if config.solver != "exact":
-        raise UserError(
-            f"Expected a run with solver=exact to audit (its controls are fitted like it), found solver={config.solver} in "
-            f"'{folder}'. Train it with -o solver=exact."
-        )
+    refuse_steps(config, str(folder))
     chosen = run.read().result("exact")["exact"]
     kept = read_json(run.layers, ("roles",))["roles"]
     setup = prepare(config)

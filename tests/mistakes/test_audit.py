@@ -36,6 +36,12 @@ def test_what_cannot_be_audited_is_reported(error_of: Callable[..., str], typed:
     assert expected in message, message
 
 
+def test_a_task_by_steps_is_refused_before_it_is_trained(error_of: Callable[..., str], desk: Path) -> None:
+    message = error_of("headwater audit tones/tones.csv -u fbank_no_cmvn -d emotion -o training.steps=5")
+    assert "Expected a run with solver=exact to audit (its controls are fitted like it), found solver=adam" in message
+    assert not (desk / "result").exists()
+
+
 @pytest.fixture
 def rows(desk: Path) -> list[dict[str, str]]:
     """The run's own predictions, as another toolkit would give them."""
