@@ -101,7 +101,8 @@ def findings_of(
     same = len(speakers_of) == len({speaker for speaker, _ in speakers_of}) == len({target for _, target in speakers_of})
     findings += leak_findings(leaks_of(folds, tested, recordings), reads_text=reads_text, labels_are_speakers=same)
     if sounds:
-        labels = {name: str(row.target) for name, row in everything.items()}
+        classes = fold.task.answer.classes
+        labels = {name: str(classes[row.target] if classes else row.target) for name, row in everything.items()}
         findings += audio_findings(rows, sounds, pairs, labels)
     findings += [noise] if noise is not None else []
     return findings + group_findings(outcome, everything, scale, by)

@@ -55,7 +55,7 @@ def near_identical(sounds: Sequence[Sound], waveform: Callable[[int], NDArray]) 
     for first, second, _ in likely_pairs(sounds)[:MOST_COMPARED]:
         correlation = agreement(waveform(first), waveform(second))
         if correlation >= SAME:
-            found.append(Pair(first, second, correlation))
+            found.append(Pair(min(first, second), max(first, second), correlation))
     return found
 
 

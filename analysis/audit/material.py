@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.files import cache_folder
+from ...core.text import last_part
 from ...corpus.audio import read_audio
 from ...corpus.base import Utterance
 from ...corpus.batch import Example
@@ -87,7 +88,7 @@ def leak_findings(leaks: Sequence[Leak], *, reads_text: bool, labels_are_speaker
         else:
             line = (
                 f"{NAMES[one.kind]}: {one.rows} of {one.of} tested utterances share theirs with another split "
-                f"({one.values} of {one.of_values} different ones; {', '.join(one.examples[:SHOWN])})"
+                f"({one.values} of {one.of_values} different ones; {listed_ids(one.examples)})"
             )
         harmless = (one.kind == "text" and not reads_text) or one.kind == "session"
         line += ", which only a model that reads the words could use" * bool(one.rows and one.kind == "text" and not reads_text)
@@ -105,19 +106,24 @@ def audio_findings(
     sizes = Counter(groups)
     copies = sum(size - 1 for size in sizes.values())
     listed = [(ids[pair.first], ids[pair.second], round(pair.correlation, 3)) for pair in pairs]
-    shown = f" ({', '.join(f'{a} = {b}' for a, b, _ in listed[:SHOWN])})" if listed else ""
+    shown = f" ({', '.join(f'{last_part(a)} = {last_part(b)}' for a, b, _ in listed[:SHOWN])})" if listed else ""
     line = f"{copies or 'no'} of {len(ids)} utterances {'is' if copies == 1 else 'are'} a recording that is there already{shown}"
     found = [Finding("audio", "duplicates", line, bool(copies), {"pairs": [list(pair) for pair in listed]})]
     torn = [[a, b, labels[a], labels[b]] for a, b, _ in listed if a in labels and b in labels and labels[a] != labels[b]]
     if torn:
         a, b, one, other = torn[0]
-        words = f"{len(torn)} pairs of one recording have two labels ({a}: {one}, {b}: {other})"
+        words = f"{len(torn)} pairs of one recording have two labels ({last_part(a)}: {one}, {last_part(b)}: {other})"
         found.append(Finding("audio", "torn", words, True, {"pairs": torn}))
     quiet = [name for name, sound in sounds.items() if sound.rms < QUIET]
     words = f"{len(quiet) or 'no'} of {len(ids)} utterances {'is' if len(quiet) == 1 else 'are'} next to silent (below -60 dB)"
-    words += f": {', '.join(quiet[:SHOWN])}" if quiet else ""
+    words += f": {listed_ids(quiet)}" if quiet else ""
     found.append(Finding("audio", "silence", words, bool(quiet), {"ids": quiet}))
     return found
+
+
+def listed_ids(names: Sequence[str]) -> str:
+    """Return a few ids for a line; of those that are paths, as a table's are, the last part."""
+    return ", ".join(last_part(name) for name in names[:SHOWN])
 
 
 def noise_of(fold: Fold) -> tuple[Noise, list[Example]] | None:
@@ -147,7 +153,7 @@ def noise_finding(noise: Noise, rows: Sequence[Example], classes: Sequence[str])
     if not noise.share:
         line = f"no label of {len(rows)} is doubted: the heads' own uncertainty explains where they disagree"
         return Finding("labels", "noise", line, facts=facts)
-    first = "".join(f"; {one['id']}: {one['label']}, predicted {one['prediction']}" for one in listed[:SHOWN])
+    first = "".join(f"; {last_part(one['id'])}: {one['label']}, predicted {one['prediction']}" for one in listed[:SHOWN])
     line = f"about {100 * noise.share:.1f} % of {len(rows)} labels may be wrong, {len(listed)} are listed{first}"
     return Finding("labels", "noise", line, True, facts)
 
