@@ -105,7 +105,9 @@ def audited(folder: Path) -> list[str]:
 
 
 def curves(run: Run, drawings: Path) -> list[str]:
-    """Return the loss and the metrics over the steps of a run."""
+    """Return the loss and the metrics over the steps of a run; one that was solved has none."""
+    if "exact" in run.result:
+        return []
     drawn, contents = drawings / "curves.svg", run.chosen
     corpora = ", ".join(dict.fromkeys(str(content.get("corpus", "")) for content in contents.values()))
     title = plots.run_title("Learning curves", " + ".join(contents), str(run.result.get("upstream", "")), corpora)
