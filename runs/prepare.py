@@ -236,7 +236,7 @@ def varies(upstream: Upstream, section: UpstreamConfig) -> bool:
 def refuse_few(config: RunConfig, section: TaskConfig, expert: Expert, train: Sequence[Example]) -> tuple[str, ...]:
     """Refuse steps that a loss which compares utterances cannot use, and say what it makes of pieces."""
     size, limit = batch_size_of(config, section), config.training.piece_size
-    if expert.loss_needs != "whole_batch":
+    if expert.loss_needs != "whole_batch" or config.solver == "exact":  # which has no steps
         return ()
     if not 2 <= size <= len(train):
         raise UserError(
