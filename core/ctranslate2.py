@@ -22,6 +22,7 @@ VERSIONS = (4, 5, 6)  # of the file
 NAMES = ("<f4", "<i1", "<i2", "<i4", "<f2", "<u2")  # by their number in the file
 TYPES: dict[int, np.dtype[Any]] = {number: np.dtype(name) for number, name in enumerate(NAMES)}
 BFLOAT16 = 5
+CONVERSION = 2  # raised by hand when what is written changes
 MOST_VARIABLES, MOST_DIMENSIONS, MOST_BLOCKS = 10_000, 8, 256
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "normalizer.json", "special_tokens_map.json")
 Variables = Mapping[str, np.ndarray]
@@ -34,12 +35,13 @@ def is_ctranslate2(folder: Path) -> bool:
 
 
 def converted(folder: Path) -> Path:
-    """Return the same model in the hub's format, in the cache: made once for each model.bin."""
-    digest = hashlib.sha256()
-    with (folder / "model.bin").open("rb") as file:
-        while block := file.read(2**24):
-            digest.update(block)
-    digest.update(repr(sorted(name for name in TOKENIZER if (folder / name).is_file())).encode())
+    """Return the same model in the hub's format, in the cache: made once for each model.bin and its tokenizer."""
+    digest = hashlib.sha256(f"conversion {CONVERSION}".encode())
+    for name in ("model.bin", *(name for name in TOKENIZER if (folder / name).is_file())):
+        digest.update(f"\0{name}\0{(folder / name).stat().st_size}\0".encode())
+        with (folder / name).open("rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
     place = cache_folder() / "converted" / digest.hexdigest()[:24]
     if (place / "config.json").is_file():
         return place
@@ -63,11 +65,13 @@ def write_hub_format(folder: Path, to: Path) -> None:
     from safetensors.numpy import save_file
 
     path = folder / "model.bin"
-    made = read_variables(path)
     try:
+        made = read_variables(path)
         state = dict(whisper_state(made))
         config = whisper_config(made, state)
-    except (KeyError, ValueError, IndexError) as problem:
+    except (KeyError, ValueError, IndexError, TypeError) as problem:
+        if isinstance(problem, UserError):
+            raise
         raise UserError(
             f"Expected every weight of a Whisper model in '{path}', found another model or a damaged one ({problem}). "
             "Convert or fetch it again."
@@ -124,8 +128,10 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
 def restored(name: str, found: Variables) -> np.ndarray:
     """Return a tensor in float32: a quantised one is divided by the scale of each row, or of all."""
     values, scale = found[name], found.get(f"{name}_scale")
-    if values.dtype.kind != "i" or scale is None:
+    if values.dtype.kind != "i" or not values.ndim:
         return values
+    if scale is None or scale.size not in (1, len(values)) or not bool((np.isfinite(scale) & (scale != 0)).all()):
+        raise ValueError(f"no usable scale of '{name}'")
     scale = scale.astype(np.float32).reshape(-1, *[1] * (values.ndim - 1)) if scale.size > 1 else scale.astype(np.float32)
     return values.astype(np.float32) / scale
 
@@ -229,6 +235,8 @@ def whisper_config(made: Variables, state: Mapping[str, np.ndarray]) -> dict[str
     vocabulary, dim = state["model.decoder.embed_tokens.weight"].shape
     usual = np.array(dim // 64)  # of every Whisper
     heads = {side: int(made.get(f"{side}/num_heads", usual)) for side in ("encoder", "decoder")}
+    if not all(0 < count <= dim and dim % count == 0 for count in heads.values()):
+        raise ValueError(f"{heads['encoder']} and {heads['decoder']} heads for {dim} dimensions")
     return {
         "architectures": ["WhisperForConditionalGeneration"],
         "model_type": "whisper",

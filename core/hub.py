@@ -49,7 +49,7 @@ def check_torchaudio() -> None:
 def model_folder(what: str, *, on_hub: bool = True, is_text: bool = False) -> Path:
     """Return the folder with config.json and weights of a local folder or (on_hub) a hub id, fetched where it must be.
 
-    `reads`: it is a text model, as far as one knows.
+    `is_text`: it is a text model, as far as one knows.
     """
     local = Path(what).expanduser()
     if local.is_dir():

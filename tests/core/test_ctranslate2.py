@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from headwater.core.ctranslate2 import generation_settings, read_variables
+from headwater.core.ctranslate2 import converted, generation_settings, read_variables
 from headwater.core.errors import UserError
 from headwater.upstream.load import load_upstream
 
@@ -154,6 +154,37 @@ def test_another_model_and_one_that_lacks_weights_are_refused(variables: dict[st
     lacking = {name: value for name, value in variables.items() if "conv2" not in name}
     with pytest.raises(UserError, match="every weight of a Whisper model"):
         load_upstream(str(folder_of(tmp_path / "lacking", written(lacking))))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"decoder/embeddings/weight_scale": np.zeros(64)}, "no usable scale of 'decoder/embeddings/weight'"),
+        ({"decoder/embeddings/weight_scale": np.ones(3)}, "no usable scale"),
+        ({}, "no usable scale"),
+        ({"decoder/embeddings/weight_scale": np.ones(64), "encoder/num_heads": np.array(-1)}, "heads for 16 dimensions"),
+        ({"decoder/embeddings/weight_scale": np.ones(64), "encoder/num_heads": np.ones(3)}, "every weight of a Whisper model"),
+    ],
+)
+def test_scales_and_heads_that_no_model_has_are_refused(
+    variables: dict[str, np.ndarray], other: dict[str, np.ndarray], message: str, tmp_path: Path
+) -> None:
+    raw = written({**variables, **other}, {"decoder/embeddings/weight": "int8"})
+    with pytest.raises(UserError, match=message) as caught:
+        load_upstream(str(folder_of(tmp_path / "ct2", raw)))
+    assert str(tmp_path / "ct2" / "model.bin") in str(caught.value)
+
+
+def test_another_tokenizer_is_another_model(variables: dict[str, np.ndarray], tmp_path: Path) -> None:
+    folder, places = folder_of(tmp_path / "ct2", written(variables)), set()
+    words = ["<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|startofprev|>", "<|notimestamps|>"]
+    for first in (10, 20):
+        tokens = [{"content": word, "id": first + place} for place, word in enumerate(words)]
+        (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
+        place = converted(folder)
+        assert json.loads((place / "generation_config.json").read_text())["eos_token_id"] == first
+        places.add(place)
+    assert len(places) == 2
 
 
 def test_the_sizes_of_a_tensor_are_compared_before_it_is_read(tmp_path: Path) -> None:
