@@ -17,6 +17,7 @@ from .errors import UserError, first_line
 from .files import is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
 from .options import read_yaml, write_yaml
 
+TOGETHER = "together"  # in place of a role: a head on all layers of all roles at once
 EVALUATIONS, TASKS = "evaluations", "tasks"  # folders below a run, with results of their own
 ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}  # by role
 Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
@@ -78,7 +79,10 @@ class RunFolder:
         return self.path / "layers.json"
 
     def layer_outcomes(self, role: str, split: str) -> Path:
-        """Return where the scores of a split stand that a head on each layer alone gives: (layer, utterance, output)."""
+        """Return where the scores of a split stand that a head on each layer alone gives: (layer, utterance, output).
+
+        The role TOGETHER stands for one head on all layers of all roles.
+        """
         return self.path / f"layers-{role}-{split}.safetensors"
 
     @property

@@ -18,6 +18,7 @@ from ..training.config import TrainingConfig
 from ..training.exact.losses import Loss, Multinomial, Squares
 from ..training.exact.mixture import Heads
 from ..training.exact.probe import Solution, Split, solve_probe
+from ..training.exact.together import Together, apart, fit_together
 from ..training.loop import ahead, outcome_of, refuse_no_numbers
 from ..training.model import Model
 from ..training.step import TaskData
@@ -48,6 +49,8 @@ class Solved:
     gain: tuple[float, ...]  # by which each rating was spread; () of classes
     judged_by: str
     alone: Mapping[str, Sequence[Mapping[str, Outcome]]]  # role -> layer -> split -> its predictions
+    together: Together | None  # the head on all layers at once, where it is asked for
+    all_layers: Mapping[str, Outcome]  # split -> its predictions
 
 
 def solve(
@@ -80,6 +83,10 @@ def solve(
         each_alone=config.each_layer or config.keep.isdecimal(),
         advance=show,
     )
+    together = None
+    if config.together:
+        show("all layers together")
+        together = fit_together(train, dev, config.penalty, solution.mixture.penalty)
     kept, gain = spread(solution.kept.heads, dev, config.gain)
     put(model, task, kept, standards)
     splits = {name: rows for name, rows in task.splits.items() if name != "train" and rows and dev is not None}
@@ -91,8 +98,12 @@ def solve(
             heads, _ = spread(fitted.heads, gathered["dev"].only(role, layer))
             parts = {name: found.only(role, layer) for name, found in gathered.items()}
             alone[role].append({name: outcome_of_layer(task, splits[name], part, heads) for name, part in parts.items()})
+    all_layers: dict[str, Outcome] = {}
+    if together is not None and dev is not None:
+        heads, _ = spread(together.fitted.heads, apart(dev))
+        all_layers = {name: outcome_of_layer(task, splits[name], apart(found), heads) for name, found in gathered.items()}
     judged = "dev" if train.parts is None else f"dev and {PARTS} parts of train, each left out in turn"
-    return Solved(solution, gain, judged if dev_rows else "an earlier run", alone)
+    return Solved(solution, gain, judged if dev_rows else "an earlier run", alone, together, all_layers)
 
 
 def with_parts(train: Split, config: ExactConfig, train_rows: Sequence[Example], dev_rows: Sequence[Example]) -> Split:
@@ -144,7 +155,23 @@ def curve_of(solved: Solved, task: TaskData) -> dict[str, object]:
             ],
         }
     loss = solved.solution.mixture.loss if solved.solution.mixture.tried else None
-    return {"task": task.name, "select_by": task.select_by, "mixture_held_out_loss": loss, "roles": roles}
+    return {
+        "task": task.name,
+        "select_by": task.select_by,
+        "mixture_held_out_loss": loss,
+        "roles": roles,
+        **({} if solved.together is None else {"together": together_of(solved, task, solved.together)}),
+    }
+
+
+def together_of(solved: Solved, task: TaskData, together: Together) -> dict[str, object]:
+    """Return what layers.json says of the head on all layers at once."""
+    return {
+        "penalty": together.fitted.penalty,
+        "held_out_loss": together.fitted.loss if together.fitted.tried else None,
+        "shares": {role: shares.tolist() for role, shares in together.shares.items()},
+        "scores": {split: finite(task.score(split, outcome)) for split, outcome in solved.all_layers.items()},
+    }
 
 
 class Gatherer:

@@ -22,7 +22,7 @@ from .config.schema import ExactConfig, RunConfig
 TRAINED_FOR = {
     "training": ("steps", "patience", "eval_every"),
     "optimizer": ("schedule_steps",),
-    "exact": ("penalty", "evenness", "keep", "gain", "each_layer"),
+    "exact": ("penalty", "evenness", "keep", "gain", "each_layer", "together"),
 }
 
 TINY = 1e-12  # of an evenness of 0, where a mean of logarithms is formed
@@ -54,6 +54,7 @@ class EarlierRun:
             keep=most,
             gain=[sum(column) / len(column) for column in zip(*gains, strict=True)] if gains else None,
             each_layer=False,
+            together=False,
         )
 
     @property

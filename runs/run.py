@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..core.errors import UserError
 from ..core.files import plain_disk_errors
-from ..core.run_folder import RunFolder
+from ..core.run_folder import TOGETHER, RunFolder
 from ..training.loop import Hooks, shows_progress, train
 from ..training.step import Plan, Progress, TaskData
 from .config.identity import identity_of, refuse_other
@@ -207,6 +207,8 @@ def finish_exact(folder: Path, setup: RunSetup, accelerator: Accelerator, runtim
         there.write(layers=curve_of(solved, found[task.name]["best"].task))
         for role, outcomes in solved.alone.items():
             write_layer_outcomes(there, role, outcomes, setup.marks)
+        if solved.all_layers:
+            write_layer_outcomes(there, TOGETHER, [solved.all_layers], setup.marks)
         write_all(folder, setup, found, result)
         print_progress(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()

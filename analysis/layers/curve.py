@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...core.errors import UserError
-from ...core.run_folder import RunFolder
+from ...core.run_folder import TOGETHER, RunFolder
 from ...core.tensors import load_tensors
 from ...downstream.base import Outcome
 from ...downstream.metrics import bootstrap_interval, chance_level, mean_and_spread
@@ -23,7 +23,7 @@ from ..comparison.paired import Difference, Rescored, difference, permutation_p_
 from ..comparison.sides import Side, places_of, read_side
 
 Interval = tuple[float, float] | None
-MIXTURE, KEPT = "mixture", "kept head"
+MIXTURE, KEPT, ALL = "mixture", "kept head", "all together"
 Measured = tuple[float, Interval, Difference | None]  # a score, its interval, how it differs from the best layer's
 
 
@@ -56,11 +56,17 @@ class Curve:
     higher_is_better: bool
     layers: tuple[Point, ...]  # in order
     own: Point  # the run's own head: the mixture, or the layer that did better on what was held out
+    together: Point | None  # the head on all layers at once, where the runs have one
     mixtures: np.ndarray  # (run, layer): weights of the mixture of standardised layers
     kept: str  # what the runs' own heads are, in words
     utterances: int
     speakers: int  # 0: not known
     chance: float | None
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The layers, and the heads that are none."""
+        return (*self.layers, *((self.together,) if self.together else ()), self.own)
 
     @property
     def best(self) -> Point:
@@ -97,11 +103,11 @@ def layer_curve(*folders: str | Path, metric: str = "") -> list[dict[str, Any]]:
 
 
 def rows_of(curve: Curve) -> list[dict[str, Any]]:
-    """Return a curve as rows."""
+    """Return a curve as rows: one for each of its points."""
     side, (weights, spreads) = curve.side, zip(*map(mean_and_spread, curve.mixtures.T.tolist()), strict=True)
     shared = {"upstream": side.upstream, "task": side.task, "corpus": side.corpus, "role": curve.role, "split": curve.split}
     rows = []
-    for point in (*curve.layers, curve.own):
+    for point in curve.points:
         low, high = point.interval or (None, None)
         gap = point.difference
         gap_low, gap_high = (gap.interval if gap else None) or (None, None)
@@ -159,24 +165,28 @@ def curve_of(side: Side, role: str, metric: str) -> Curve:
     own, speakers = owns(side, split)
     name, words = names_of_own(places)
     higher = side.question.metrics[metric] == "higher"
+    layers = len(contents[0]["layers"])
+    is_whole = all("together" in place.read().layers() for place in places)
     if all(place.layer_outcomes(role, split).is_file() for place in places):
-        layers = [outcomes_of_layer(side, role, split, layer) for layer in range(len(contents[0]["layers"]))]
-        measured = measure(side, [*layers, own], speakers, metric, split, higher=higher)
+        systems = [outcomes_of_layer(side, role, split, layer) for layer in range(layers)]
+        whole = [outcomes_of_layer(side, TOGETHER, split, 0)] if is_whole else []
+        measured = measure(side, [*systems, *whole, own], layers, speakers, metric, split, higher=higher)
     else:  # too many to keep: means over the runs, without intervals
-        columns = [
-            [one["layers"][layer]["scores"][split][metric] for one in contents] for layer in range(len(contents[0]["layers"]))
-        ]
+        columns = [[one["layers"][layer]["scores"][split][metric] for one in contents] for layer in range(layers)]
+        if is_whole:
+            columns.append([place.read().layers()["together"]["scores"][split][metric] for place in places])
         columns.append([place.read().result()["scores"][split][metric] for place in places])
         measured = [(mean_and_spread(column)[0], None, None) for column in columns]
-    points = [Point(layer, str(layer), *found) for layer, found in enumerate(measured)]
+    points = [Point(layer, str(layer), *found) for layer, found in enumerate(measured[:layers])]
     return Curve(
         side,
         role,
         metric,
         split,
         higher,
-        tuple(points[:-1]),
-        replace(points[-1], layer=None, name=name),
+        tuple(points),
+        Point(None, name, *measured[-1]),
+        Point(None, ALL, *measured[layers]) if is_whole else None,
         np.array([content["mixture"] for content in contents]),
         words,
         len(speakers),
@@ -233,9 +243,16 @@ def scored(side: Side, place: RunFolder, role: str, split: str, layer: int, voca
 
 
 def measure(
-    side: Side, systems: Sequence[Sequence[Outcome]], speakers: Sequence[str], metric: str, split: str, *, higher: bool
+    side: Side,
+    systems: Sequence[Sequence[Outcome]],
+    layers: int,
+    speakers: Sequence[str],
+    metric: str,
+    split: str,
+    *,
+    higher: bool,
 ) -> list[Measured]:
-    """Return the score and interval of each system, the last of which is no layer, and how it differs from the best layer.
+    """Return the score and interval of each system, the first of which are layers, and how it differs from the best layer.
 
     The same speakers are drawn for all of them, and change sides in all of them: p is that of any layer differing as much.
     """
@@ -245,7 +262,7 @@ def measure(
     columns = [[outcome.columns(side.answer) for outcome in system] for system in systems]
     whole = [[score(outcome)[metric] for outcome in system] for system in columns]
     means = [mean_and_spread(scores)[0] for scores in whole]
-    best = (max if higher else min)(range(len(systems) - 1), key=means.__getitem__)
+    best = (max if higher else min)(range(layers), key=means.__getitem__)
     gaps, swapped = [], {}
     for place, system in enumerate(columns):
         sides = (columns[best], system)

@@ -26,10 +26,11 @@ def verdict(curve: Curve, raw: LayerWeights | None = None) -> list[str]:
     guessing = "" if curve.chance is None else f"; chance is {number(curve.chance)}"
     lines = [f"{scores}; the run's own head ({curve.kept}) scores {with_interval(own)}{guessing}"]
     if curve.has_intervals:
-        others = [point for point in (*curve.layers, own) if point.difference is not None]
+        others = [point for point in curve.points if point.difference is not None]
         alike = [point.name for point in others if not point.is_told_apart]
         worse = [point.name for point in others if point.is_told_apart and not is_better(curve, point)]
-        better = f"; better than any layer: {own.name}" if own.is_told_apart and is_better(curve, own) else ""
+        ahead = [point.name for point in others if point.is_told_apart and is_better(curve, point)]
+        better = f"; better than any layer: {listed(ahead)}" if ahead else ""
         lines.append(f"cannot be told apart from layer {best.name}: {listed(alike)}; worse: {listed(worse)}{better}")
     else:
         lines.append(without_intervals(curve))
@@ -37,7 +38,7 @@ def verdict(curve: Curve, raw: LayerWeights | None = None) -> list[str]:
 
 
 def is_better(curve: Curve, point: Point) -> bool:
-    """Return whether the run's own head scores better than the best layer."""
+    """Return whether a head that is no layer scores better than the best layer."""
     return point.difference is not None and (point.difference.value > 0) == curve.higher_is_better
 
 

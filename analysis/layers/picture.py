@@ -73,7 +73,7 @@ def raw_weights(curves: Sequence[Curve], runs: Sequence[Path]) -> LayerWeights:
 
 
 def save_numbers(curves: Sequence[Curve], raw: LayerWeights | None, path: Path) -> None:
-    """Write a row for each layer and one for the run's own head."""
+    """Write a row for each layer, and one for each head that is none."""
     rows = []
     for curve in curves:
         key, of_layers = f"{curve.side.task}/{curve.role}", len(curve.layers)
@@ -142,6 +142,9 @@ def draw_scores(axes: Axes, curve: Curve) -> None:
                 **look,
             )
     axes.axhline(curve.own.score, color=OWN, linestyle="--", linewidth=1.2, label=f"{curve.own.name} {number(curve.own.score)}")
+    if curve.together is not None:
+        label = f"{curve.together.name} {number(curve.together.score)}"
+        axes.axhline(curve.together.score, color="C4", linestyle="-.", linewidth=1.2, label=label)
     if curve.own.interval is not None:
         axes.axhspan(*curve.own.interval, color=OWN, alpha=0.08, linewidth=0)
     if curve.chance is not None:
@@ -172,7 +175,7 @@ def table(curve: Curve, raw: LayerWeights | None) -> str:
     title = f"{side.task} · {side.corpus} · {curve.split}: {where}{pooled}; {curve.role} layers of {side.upstream}, each alone"
     rows = []
     mean, deviation = over_runs(curve.mixtures)
-    for point in (*curve.layers, curve.own):
+    for point in curve.points:
         cells = {"layer": point.name, metric: number(point.score)}
         if curve.has_intervals:
             cells["95 % interval"] = ends_of(point.interval)
@@ -186,9 +189,9 @@ def table(curve: Curve, raw: LayerWeights | None) -> str:
     key = f"{side.task}/{curve.role}"
     for name, values in (("raw weight", raw.weights[key]), ("× norm, sum 1", raw.contributions(key))) if raw else ():
         means, deviations = over_runs(values)
-        for layer, row in enumerate(rows[:-1]):
+        for layer, row in enumerate(rows[: len(curve.layers)]):
             row[name] = spread(means[layer], None if deviations is None else deviations[layer])
-    for point, row in zip((*curve.layers, curve.own), rows, strict=True):
+    for point, row in zip(curve.points, rows, strict=True):
         alike = curve.has_intervals and point.difference is not None and not point.is_told_apart
         row[""] = "best" if point is curve.best else "not told apart" if alike else ""
     return "\n".join([marked_title(title, side.marks), render(rows)])

@@ -58,6 +58,7 @@ class ExactConfig:
     )
     gain: list[float] | None = None  # by which ratings are spread; None: until they vary as those of dev do
     each_layer: bool = True  # a head on each layer alone, too
+    together: bool = False  # a head on all layers at once, too: for the curve, at about twice the time
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ class Minimum:
     steps: int
 
 
-def minimize(objective: Objective, start: Tensor, *, tolerance: float, most: int = 500) -> Minimum:
-    """Return the minimum that L-BFGS reaches for each problem from its start: until no entry of its gradient is above tolerance.
+def minimize(objective: Objective, start: Tensor, *, tolerance: float, gain: float = 0.0, most: int = 500) -> Minimum:
+    """Return the minimum that L-BFGS reaches for each problem from its start.
 
+    It ends where no entry of the gradient is above tolerance, or where a step would lower the value by less than a share of
+    it, `gain`: whatever the scale of the problem, what is left to win is then small beside what there is.
     A value never rises on the way: who starts at a solution ends at one that is as good or better.
     """
     place = start.clone()
@@ -34,9 +36,8 @@ def minimize(objective: Objective, start: Tensor, *, tolerance: float, most: int
     value, gradient = objective(place, everything)
     steps_before: list[Tensor] = []  # each (problem, parameter), newest last
     changes: list[Tensor] = []
-    stuck = torch.zeros(
-        len(place), dtype=torch.bool, device=place.device
-    )  # no step goes down any more: rounding is all that is left
+    # no step goes down any more, since rounding is all that is left, or none goes down far enough
+    settled = torch.zeros(len(place), dtype=torch.bool, device=place.device)
     moving = everything[gradient.abs().amax(dim=1) > tolerance]
     step = 0
     while len(moving) and step < most:
@@ -51,6 +52,12 @@ def minimize(objective: Objective, start: Tensor, *, tolerance: float, most: int
         if bool(uphill.any()):
             direction[uphill] = -slope[uphill]
             along = _products(direction, slope)
+        hopeful = along.abs() > 2 * gain * value[moving].abs()
+        if not bool(hopeful.all()):
+            settled[moving[~hopeful]] = True
+            moving, here, slope, direction, along = (one[hopeful] for one in (moving, here, slope, direction, along))
+            if not len(moving):
+                break
         length = torch.ones(len(moving), dtype=place.dtype, device=place.device)
         if not steps_before:
             length = (1 / slope.abs().sum(dim=1)).clamp(max=1.0)
@@ -70,8 +77,8 @@ def minimize(objective: Objective, start: Tensor, *, tolerance: float, most: int
         moved[moving], turned[moving] = new - here, bend - slope
         steps_before, changes = [*steps_before, moved][-MEMORY:], [*changes, turned][-MEMORY:]
         place[moving], value[moving], gradient[moving] = new, reached, bend
-        stuck[moving[unsettled]] = True
-        moving = everything[(gradient.abs().amax(dim=1) > tolerance) & ~stuck]
+        settled[moving[unsettled]] = True
+        moving = everything[(gradient.abs().amax(dim=1) > tolerance) & ~settled]
     return Minimum(place, value, gradient.abs().amax(dim=1), step)
 
 

@@ -24,6 +24,7 @@ from .minimize import minimize
 Blocks = Mapping[str, Sequence[Tensor]]  # role -> parts of its standardised layers, each (layer, row, dim), in the rows' order
 CERTAIN = 30.0  # logit above the others at which a layer has all the weight, to the last bit
 MOST_STEPS = 400
+LEAST_BEND = 1e-5  # of the value in a logit
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,20 @@ class Problem:
         penalties: Sequence[float],
         evenness: Sequence[float],
         *,
-        tolerance: float,
+        tolerance: float = 0.0,
+        gain: float = 0.0,
         start: Heads | None = None,
         weights: Tensor | None = None,
+        shares: Mapping[str, Tensor] | None = None,
     ) -> Heads:
         """Return the heads of as many problems as there are penalties, each with its evenness; `start` has as many heads.
 
-        `weights` (problem, row) stand for those of the loss: of problems that leave utterances out.
+        `weights` (problem, row) stand for those of the loss: of problems that leave utterances out. The penalty of a role's
+        weights is divided by its share (problem), where there are shares.
         """
-        search = _Search(self, self.example.new_tensor(list(penalties)), self.example.new_tensor(list(evenness)), weights)
-        found = minimize(search.objective, search.start(start), tolerance=tolerance, most=MOST_STEPS)
+        numbers = (self.example.new_tensor(list(of_problems)) for of_problems in (penalties, evenness))
+        search = _Search(self, *numbers, weights, shares, start)
+        found = minimize(search.objective, search.start(start), tolerance=tolerance, gain=gain, most=MOST_STEPS)
         everything = torch.arange(len(found.parameters), device=found.parameters.device)
         return Heads(*search.parts(found.parameters, everything), found.values, found.steps)
 
@@ -152,28 +157,62 @@ class Problem:
 class _Search:
     """The problems as one vector each: turned weights of each role, bias, logits of each role that has several layers."""
 
-    def __init__(self, problem: Problem, penalties: Tensor, evenness: Tensor, weights: Tensor | None = None) -> None:
-        self.problem, self.penalties, self.evenness = problem, penalties, evenness
-        self.row_weights = None if weights is None else weights.to(penalties)
+    def __init__(
+        self,
+        problem: Problem,
+        penalties: Tensor,
+        evenness: Tensor,
+        weights: Tensor | None = None,
+        shares: Mapping[str, Tensor] | None = None,
+        near: Heads | None = None,
+    ) -> None:
+        self.problem, self.evenness = problem, evenness
+        self.penalties = {role: penalties / shares[role].to(penalties) if shares else penalties for role in problem.blocks}
+        self.count, self.row_weights = len(penalties), None if weights is None else weights.to(penalties)
         self.layers = {role: parts[0].shape[0] for role, parts in problem.blocks.items()}
         self.dims = {role: parts[0].shape[2] for role, parts in problem.blocks.items()}
         self.outputs = problem.loss.num_outputs
         curvature = problem.curvature or problem.loss.curvature
-        self.stretches = {role: one.stretch(curvature, penalties) for role, one in problem.conditioners.items()}
+        self.stretches = {role: one.stretch(curvature, self.penalties[role]) for role, one in problem.conditioners.items()}
+        self.logit_stretches = {role: 1 / bends.clamp(min=LEAST_BEND).sqrt() for role, bends in self.logit_bends(near).items()}
+
+    @torch.no_grad()
+    def logit_bends(self, heads: Heads | None) -> dict[str, Tensor]:
+        """Return about how strongly the value bends in each logit near some heads: (problem, layer); it conditions the search."""
+        logits = {
+            role: self.evenness.new_zeros(self.count, number) if heads is None else heads.logits[role].to(self.evenness)
+            for role, number in self.layers.items()
+        }
+        mixtures = {role: of_role.softmax(dim=1) for role, of_role in logits.items()}
+        bends = {role: self.evenness[:, None] * mixture for role, mixture in mixtures.items()}
+        if heads is None or max(self.layers.values()) == 1:
+            return bends
+        outputs = heads.outputs(self.problem.blocks).to(self.evenness)
+        of_rows = torch.stack([self.problem.loss.bends(of_problem) for of_problem in outputs])  # (problem, row)
+        for role, parts in self.problem.blocks.items():
+            first, weights = 0, heads.weights[role].to(self.evenness)
+            for values in parts:
+                rows = slice(first, first + values.shape[1])
+                first = rows.stop
+                for place, mixture in enumerate(mixtures[role]):
+                    of_layers = values.to(weights) @ weights[place].T  # (layer, row, output)
+                    apart = (of_layers - torch.einsum("l,lro->ro", mixture, of_layers)).square().sum(dim=2)
+                    bends[role][place] += mixture.square() * (apart @ of_rows[place, rows])
+        return bends
 
     def start(self, heads: Heads | None) -> Tensor:
         """Return the vectors of heads, or of none: no weights, even mixtures."""
-        count = len(self.penalties)
+        count, like = self.count, self.evenness
         if heads is None:
             size = sum(self.outputs * dim for dim in self.dims.values()) + self.outputs
             size += sum(count for count in self.layers.values() if count > 1)
-            return self.penalties.new_zeros(count, size)
+            return like.new_zeros(count, size)
         pieces = []
         for role in self.layers:
-            turned = heads.weights[role].to(self.penalties) @ self.problem.conditioners[role].vectors
+            turned = heads.weights[role].to(like) @ self.problem.conditioners[role].vectors
             pieces.append((turned / self.stretches[role][:, None]).reshape(count, -1))
-        pieces.append(heads.bias.to(self.penalties))
-        pieces += [heads.logits[role].to(self.penalties) for role, number in self.layers.items() if number > 1]
+        pieces.append(heads.bias.to(like))
+        pieces += [heads.logits[role].to(like) / self.logit_stretches[role] for role, number in self.layers.items() if number > 1]
         return torch.cat(pieces, dim=1)
 
     def parts(self, vectors: Tensor, index: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
@@ -187,7 +226,8 @@ class _Search:
         bias = vectors[:, place : place + self.outputs]
         place += self.outputs
         for role, number in self.layers.items():
-            logits[role] = vectors[:, place : place + number] if number > 1 else vectors.new_zeros(count, 1)
+            shifted = vectors[:, place : place + number] * self.logit_stretches[role][index] if number > 1 else None
+            logits[role] = vectors.new_zeros(count, 1) if shifted is None else shifted
             place += number if number > 1 else 0
         return weights, bias, logits
 
@@ -196,9 +236,10 @@ class _Search:
         weights, bias, logits = self.parts(vectors, index)
         logs = {role: of_role.log_softmax(dim=1) for role, of_role in logits.items()}
         mixtures = {role: of_role.exp() for role, of_role in logs.items()}
-        penalties, evenness = self.penalties[index], self.evenness[index]
+        penalties = {role: of_role[index] for role, of_role in self.penalties.items()}
+        evenness = self.evenness[index]
         value = vectors.new_zeros(len(vectors))
-        of_weights = {role: penalties[:, None, None] * of_role for role, of_role in weights.items()}
+        of_weights = {role: penalties[role][:, None, None] * of_role for role, of_role in weights.items()}
         of_bias = torch.zeros_like(bias)
         of_mixture = {role: torch.zeros_like(of_role) for role, of_role in mixtures.items()}
         first, every = 0, self.problem.loss.weights[None]
@@ -221,7 +262,7 @@ class _Search:
                     of_mixture[role] = of_mixture[role] + torch.stack([flat @ one for one in back])
         pieces = []
         for role, of_role in of_weights.items():
-            value = value + 0.5 * penalties * weights[role].square().sum(dim=(1, 2))
+            value = value + 0.5 * penalties[role] * weights[role].square().sum(dim=(1, 2))
             turned = (of_role @ self.problem.conditioners[role].vectors) * self.stretches[role][index][:, None]
             pieces.append(turned.reshape(len(vectors), -1))
         pieces.append(of_bias)
@@ -229,5 +270,6 @@ class _Search:
             if self.layers[role] > 1:
                 value = value + evenness * ((mixture * logs[role]).sum(dim=1) + math.log(self.layers[role]))
                 slope = of_mixture[role] + evenness[:, None] * (logs[role] + 1)
-                pieces.append(mixture * (slope - (mixture * slope).sum(dim=1, keepdim=True)))
+                of_logits = mixture * (slope - (mixture * slope).sum(dim=1, keepdim=True))
+                pieces.append(of_logits * self.logit_stretches[role][index])
         return value, torch.cat(pieces, dim=1)

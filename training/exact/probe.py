@@ -12,17 +12,18 @@ from torch import Tensor
 from .losses import Loss, loss_of
 from .mixture import CERTAIN, Blocks, Heads, Problem, mixed
 
-ROUGH, FINE = 3e-4, 1e-6  # largest entry of the gradient: while settings are tried (float32), and of what is kept (float64)
+ROUGH = 1e-4  # share of its value by which a step lowers a setting that is tried (float32)
+FINE = 1e-6  # largest entry of the gradient of what is kept (float64)
 LEANING = 4.0  # logit above the others of a layer that a search starts from
-MIXTURES = 1e-3  # the same while mixtures are tried
-MIXED = 3e-5  # the same of the mixture that is kept (float32)
+MIXED = 1e-7  # share of its value by which a step lowers the mixture that is kept (float32)
 FIRST, STEP, FINER = 1e-2, 10.0, 10.0**0.5  # where the path of penalties begins, how it goes on, and its last refinement
 WEAKEST, LARGEST = 0.03, 1e3  # penalties: the smallest times the utterances (scikit-learn's C is one over that), the largest
 WORTH = 0.99  # a path goes on while its loss falls below this share of the best
 Setting = tuple[float, float]  # penalty, evenness
 Corner = tuple[str, int]  # a role, and the layer that has all its weight
 EVEN: Corner = ("", -1)  # no corner: the even mixture
-EVENNESS = (1.0, 0.1, 0.01, 0.001)
+EVENNESS = (1.0, 0.1, 0.01, 0.001)  # that are tried at first, each
+LEAST_EVENNESS, MOST_MOVES = 2e-6, 12  # where the search of the mixture's settings ends
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ def _better_alone(alone: Mapping[str, Sequence[Fitted]], mixture: Fitted) -> int
 class Trial:
     """Fits settings, and judges them by what was left out: dev, and parts of the training split where it has some."""
 
-    def __init__(self, rough: Problem, train: Split, dev: Split, tolerance: float = ROUGH) -> None:
-        self.rough, self.train, self.dev, self.tolerance = rough, train, dev, tolerance
+    def __init__(self, rough: Problem, train: Split, dev: Split, gain: float = ROUGH) -> None:
+        self.rough, self.train, self.dev, self.gain = rough, train, dev, gain
         self.losses: dict[Setting, float] = {}
         self.heads: dict[Setting, Heads] = {}  # of the whole training split
         self.held_out = _held_out(train)
@@ -161,13 +162,8 @@ class Trial:
             start = None  # of the whole split alone: without a part it would have seen what it is judged by
         weights = self.train.loss.weights[None] * torch.cat([torch.ones_like(self.held_out[:1]), 1 - self.held_out])
         weights = (weights / weights.sum(dim=1, keepdim=True)).repeat(len(new), 1)
-        found = self.rough.solve(
-            [penalty for penalty, _ in repeated],
-            [evenness for _, evenness in repeated],
-            tolerance=self.tolerance,
-            start=None if start is None else start.take([*range(1 + len(self.held_out))] * len(new)),
-            weights=weights if len(self.held_out) else None,
-        )
+        before = None if start is None else start.take([*range(1 + len(self.held_out))] * len(new))
+        found = self.fit(repeated, before, weights if len(self.held_out) else None)
         of_dev = self.dev.losses(found)
         of_parts = self.losses_of_parts(found) if len(self.held_out) else []
         for place, setting in enumerate(new):
@@ -179,6 +175,11 @@ class Trial:
                 count = float(held_out.sum())
                 total, rows = total + of_parts[first + 1 + number] * count, rows + count
             self.losses[setting] = total / rows
+
+    def fit(self, settings: Sequence[Setting], start: Heads | None, weights: Tensor | None) -> Heads:
+        """Return the heads of some settings; `weights` (setting, row) leave parts out."""
+        penalties, evenness = zip(*settings, strict=True)
+        return self.rough.solve(penalties, evenness, gain=self.gain, start=start, weights=weights)
 
     def losses_of_parts(self, found: Heads) -> list[float]:
         """Return the loss of each head on the part that it left out."""
@@ -242,17 +243,24 @@ def fit_mixture(
         best, start = (penalty, evenness), begin
     else:
         assert dev is not None, "settings are chosen on dev"
-        trial, first = Trial(rough, train, dev, MIXTURES), even.penalty
-        trial.attempt([(first, value) for value in (EVENNESS if evenness is None else (evenness,))], begin)
-        if penalty is None:
-            best = trial.best
-            trial.attempt([(first * FINER, best[1]), (first / FINER, best[1])], trial.heads[best])
+        trial = Trial(rough, train, dev)
+        begun = [even.penalty] if penalty is not None else _begun(fitted)
+        for first in begun:
+            trial.attempt([(first, value) for value in (EVENNESS if evenness is None else (evenness,))], begin)
+        for _ in range(MOST_MOVES):
+            best, loss = trial.best, trial.losses[trial.best]
+            moves = [] if penalty is not None else [(best[0] * FINER, best[1]), (best[0] / FINER, best[1])]
+            if evenness is None:
+                moves += [(best[0], value) for value in (best[1] * STEP, best[1] / STEP) if LEAST_EVENNESS < value < 2]
+            trial.attempt(moves, trial.heads[best])
+            if trial.losses[trial.best] >= WORTH * loss:
+                break
         best, tried = trial.best, trial.losses
         start = trial.heads[best].take([0])
 
     def descend(heads: Heads) -> Heads:
         """Return where a search from a head ends, its weights solved exactly for the mixture that it found."""
-        return exact_head(train, rough.solve([best[0]], [best[1]], tolerance=MIXED, start=heads), best)
+        return exact_head(train, rough.solve([best[0]], [best[1]], gain=MIXED, start=heads), best)
 
     kept, name = descend(start), "even"
     found = _lowest_start(train, float(kept.values[0]), fitted, best)
@@ -262,6 +270,12 @@ def fit_mixture(
         others = [descend(_started(at, leaning)), at]  # where a layer has all the weight, the slope is zero
         kept, name = min(others, key=lambda found: float(found.values[0])), lowest
     return Fitted(kept, *best, tried), name
+
+
+def _begun(fitted: Mapping[Corner, Fitted]) -> list[float]:
+    """Return the penalties that a search of the mixture's begins at: the even mixture's, and that of the best layer alone."""
+    best = min(fitted, key=lambda corner: fitted[corner].loss)
+    return [*dict.fromkeys([fitted[EVEN].penalty, fitted[best].penalty])]
 
 
 def exact_head(train: Split, heads: Heads, setting: Setting) -> Heads:

@@ -69,6 +69,7 @@ def constructed(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(prepare, "load_upstream", lambda *_: Constructed())
         patch.setattr(prepare, "find_upstream", lambda *_: None)
         train(folder / "exact", wide)
+        train(folder / "together", wide, exact={"together": True})
         train(folder / "adam", wide, training={"steps": 40})
     return folder
 
@@ -104,10 +105,26 @@ def test_curve_is_drawn_and_written(constructed: Path, tmp_path: Path) -> None:
 
 def test_the_curve_is_a_table_in_python(constructed: Path) -> None:
     rows = headwater.layer_curve(constructed / "exact", metric="wa")
-    assert [row["layer"] for row in rows] == [0, 1, 2, 3, 4, 5, 6, "kept head"]
+    assert [row["layer"] for row in rows] == [0, 1, 2, 3, 4, 5, 6, "mixture"]
     assert rows[5]["minus_best"] is None
     assert rows[6]["minus_best_high"] < 0
     assert {row["metric"] for row in rows} == {"wa"}
+
+
+def test_a_head_on_all_layers_at_once_stands_beside_the_curve(constructed: Path, tmp_path: Path) -> None:
+    run_folder = constructed / "together"
+    text = layers([constructed / "adam", run_folder], tmp_path)
+    [curve] = read_curves([run_folder])
+    written = read_json(run_folder / "layers.json")["together"]
+    assert curve.together is not None
+    assert curve.together.score == pytest.approx(written["scores"]["test"]["ua"], abs=1e-5)
+    assert curve.together.interval is not None
+    assert np.argmax(written["shares"]["audio"]) == 5
+    assert sum(written["shares"]["audio"]) == pytest.approx(1)
+    assert "all together" in text
+    rows = headwater.layer_curve(run_folder)
+    assert [row["layer"] for row in rows[-2:]] == ["all together", "mixture"]
+    assert rows[:7] == headwater.layer_curve(constructed / "exact")[:7]
 
 
 def test_few_speakers_give_scores_without_intervals(tones: Path, tmp_path: Path) -> None:
@@ -250,6 +267,6 @@ def test_equal_layers_are_told_apart_rarely() -> None:
     side = Side(Path("none"), "emotion", "c", "p", "u", (), ("test",), {1: ()}, QUESTION, vocabulary)
     for _ in range(12):
         outcomes, speakers = simulated(generator, [np.full(10, 0.7)] * 7)
-        found = measure(side, [[outcome] for outcome in outcomes], speakers, "ua", "test", higher=True)
+        found = measure(side, [[outcome] for outcome in outcomes], 6, speakers, "ua", "test", higher=True)
         wrong += sum(gap is not None and not gap.holds_0 and gap.p is not None and gap.p < 0.05 for _, _, gap in found)
     assert wrong <= 6

@@ -126,3 +126,19 @@ def test_many_problems_end_where_each_would_alone() -> None:
 
     found = minimize(bowl, torch.zeros(3, 2).double(), tolerance=1e-10)
     assert torch.allclose(found.parameters, centres, atol=1e-9)
+
+
+def test_the_mixture_leans_to_what_dev_wants_where_classes_are_nearly_certain() -> None:
+    """Values and gradients are small then: a search that ends by the size of its gradient would not begin."""
+    generator = torch.Generator().manual_seed(3)
+    layers = torch.randn(LAYERS, 240, 80, generator=generator)
+    layers[2] = layers[1] + 0.1 * layers[2]
+    targets = (layers[1] @ torch.randn(80, CLASSES, generator=generator)).argmax(dim=1)
+    train = split(layers[:, :180], multinomial(targets[:180]), torch.arange(180) % 4)
+    dev = split(layers[:, 180:], multinomial(targets[180:]))
+    found = solve_probe(train, dev)
+    tried = {evenness: loss for (_, evenness), loss in found.mixture.tried.items()}
+    assert len({*tried.values()}) == len(tried) >= 4
+    mixture = found.mixture.heads.mixtures("audio")[0]
+    assert float(mixture[1] + mixture[2]) > 0.9
+    assert found.mixture.loss < 1.02 * min(one.loss for one in found.alone["audio"])
