@@ -141,8 +141,8 @@ class Problem:
         `weights` (problem, row) stand for those of the loss: of problems that leave utterances out. The penalty of a role's
         weights is divided by its share (problem), where there are shares.
         """
-        numbers = (self.example.new_tensor(list(of_problems)) for of_problems in (penalties, evenness))
-        search = _Search(self, *numbers, weights, shares, start)
+        of_weights, of_mixtures = (self.example.new_tensor(list(of_problems)) for of_problems in (penalties, evenness))
+        search = _Search(self, of_weights, of_mixtures, weights, shares, start)
         found = minimize(search.objective, search.start(start), tolerance=tolerance, gain=gain, most=MOST_STEPS)
         everything = torch.arange(len(found.parameters), device=found.parameters.device)
         return Heads(*search.parts(found.parameters, everything), found.values, found.steps)
