@@ -233,7 +233,7 @@ class Lines:
 
 def plain_lines(answer: Answer) -> Lines:
     """Return the columns of everybody: file, start, end, a label (ratings have none), scores (a text has none), error."""
-    named = [] if answer.column is None else [answer.column]
+    named = answer.answered
     columns = [*named, *(f"score_{name}" for name in answer.score_names)]
 
     def row(prediction: Prediction) -> list[str]:

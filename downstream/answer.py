@@ -89,6 +89,11 @@ class Answer(ABC):
         """Return the columns of a table that hold a prediction; `kind` is 'reference' or 'prediction'."""
         return [kind]
 
+    @property
+    def answered(self) -> list[str]:
+        """The columns of the csv of `predict` that hold what `write` gives."""
+        return [] if self.column is None else [self.column]
+
     def write(self, value: Any) -> list[str]:
         """Return a prediction as the cells of these columns."""
         return [str(value)]

@@ -124,6 +124,14 @@ class Expert(nn.Module, ABC):
         """Return the one linear layer that is all of the head, over what `pools` names: then solver=exact can compute it."""
         return None
 
+    def choices(self) -> tuple[int, ...]:
+        """Return how many outputs of `linear` each choice is among, where an answer is several; () where it is one."""
+        return ()
+
+    def places(self, target: Any) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the right output of each choice, counted within the choice; -1 where none is."""
+        return ()
+
     def importance(self, target: Any) -> float:  # noqa: ARG002
         """Return how much an utterance with this target counts in the loss, relative to others."""
         return 1.0

@@ -24,16 +24,22 @@ from .labels import Classes, LabelsConfig, classes_of, label_key, require_traina
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
-    """The section of a task with classes: [projection -> pooling] of each modality -> linear."""
+class PooledConfig:
+    """What a section says of [projection -> pooling] of each modality -> linear."""
 
     projector_dim: Annotated[int, ABOVE_0] | None = 256  # None: no projection, the head is one linear layer
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
     # mean+std, mean+max: of each layer, before their sum; avgmax: of the sum. auto: mean, of spectra more
     pooling: Literal["mean", "mean+std", "mean+max", "avgmax", "attentive", "auto"] = "mean"
     dropout: Annotated[float, SHARE] = 0.0
-    class_weights: bool = False  # cross entropy weighted with 1 / the class' share
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(PooledConfig):
+    """The section of a task with classes."""
+
+    class_weights: bool = False  # cross entropy weighted with 1 / the class' share
 
 
 # with these the head is one linear layer over pooled layers
@@ -125,15 +131,7 @@ def build_classifier(
     even_classes: bool = False,
 ) -> Classifier:
     """Return the expert for a vocabulary and what the upstreams promise."""
-    branches = {}
-    for role, spec in specs.items():
-        activation: str = options.activation
-        if activation == "auto":
-            # with frames of mean zero, linear -> mean is a constant: nothing could be trained
-            activation = "relu" if spec.centred else "none"
-        pooling = usual_pooling(spec) if options.pooling == "auto" else options.pooling
-        branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, pooling)
-    fusion = Fusion(branches, options.modality_dropout)
+    fusion = fusion_of(options, specs)
     return Classifier(
         vocabulary,
         fusion,
@@ -142,6 +140,19 @@ def build_classifier(
         crop_seconds=crop_seconds,
         even_classes=even_classes,
     )
+
+
+def fusion_of(options: PooledConfig, specs: Mapping[str, UpstreamSpec]) -> Fusion:
+    """Return what is in front of the last linear layer, for what the upstreams promise."""
+    branches = {}
+    for role, spec in specs.items():
+        activation: str = options.activation
+        if activation == "auto":
+            # with frames of mean zero, linear -> mean is a constant: nothing could be trained
+            activation = "relu" if spec.centred else "none"
+        pooling = usual_pooling(spec) if options.pooling == "auto" else options.pooling
+        branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, pooling)
+    return Fusion(branches, options.modality_dropout)
 
 
 def usual_pooling(spec: UpstreamSpec) -> str:

@@ -20,6 +20,13 @@ class LabelsConfig:
     column: str = ""  # a manifest's label column by its own name; "": the usual one
 
 
+def refuse_labels(labels: LabelsConfig, task: str, why: str) -> None:
+    """Refuse any of these settings for a task that has no class labels; `why`: what it has, as "which has texts"."""
+    for name, value in vars(labels).items():
+        if value not in (None, ""):
+            raise UserError(f"Expected no labels.{name} for {task}, {why}, found {value}. Leave it out.")
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes of a run, and how an utterance's label becomes one of them."""

@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..corpus.batch import Example, silent_batch
 from ..downstream.base import Outcome, Output
 from ..training.config import TrainingConfig
-from ..training.exact.losses import Loss, Multinomial, Squares
+from ..training.exact.losses import Choices, Loss, Multinomial, Squares
 from ..training.exact.mixture import Heads
 from ..training.exact.probe import Solution, Split, solve_probe
 from ..training.exact.together import Together, apart, fit_together
@@ -241,6 +241,9 @@ def loss_of_targets(task: TaskData, examples: Sequence[Example]) -> Loss:
     targets = [example.target for example in examples]
     weights = torch.tensor([example.weight * task.expert.importance(example.target) for example in examples]).double()
     weights = weights / weights.sum()
+    sizes = task.expert.choices()
+    if sizes:
+        return Choices(torch.tensor([task.expert.places(target) for target in targets]), weights, sizes)
     if isinstance(targets[0], int):
         return Multinomial(torch.tensor(targets), weights, cast(nn.Linear, task.expert.linear()).out_features)
     return Squares(torch.tensor(targets, dtype=torch.float64), weights)

@@ -58,6 +58,7 @@ def _f1(totals: NDArray) -> NDArray:
 
 def _right(_: Answer, outcome: Outcome) -> NDArray:
     right = np.asarray(outcome.references) == np.asarray(outcome.predictions)
+    right = right.reshape(len(right), -1).all(axis=1)  # of several slots all
     return np.stack([right, np.ones_like(right)], axis=1).astype(float)
 
 

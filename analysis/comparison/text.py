@@ -13,7 +13,12 @@ from .paired import MOST_EXACT, SAME, SWAPS, Difference
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 # metrics that are shares: their differences are printed in points, hundredths of them
-SHARES = {"wa", "ua", "acc", "acc_point", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per"}
+SHARES = {"wa", "ua", "acc", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per"}
+
+
+def is_share(metric: str) -> bool:
+    """Return whether a metric is a share: accuracies of parts of an answer (`acc_action`) are."""
+    return metric in SHARES or metric.startswith("acc_")
 
 
 def compared_text(compared: Compared, *, markdown: bool = False) -> str:
@@ -191,14 +196,14 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
         return f"the interval leaves out 0, but {corrected} is {chance(p)}"
     if p < ALPHA:
         return f"{corrected} is {chance(p)}, but the interval holds 0"
-    width = half * (100 if metric in SHARES else 1)
+    width = half * (100 if is_share(metric) else 1)
     about = f"{float(f'{width:.2g}'):g}" if width >= 10 else f"{float(f'{width:.1g}'):g}"
-    return f"{compared.speakers} speakers resolve about {about} {'points' if metric in SHARES else metric_title(metric)}"
+    return f"{compared.speakers} speakers resolve about {about} {'points' if is_share(metric) else metric_title(metric)}"
 
 
 def in_points(metric: str, *values: float) -> Sequence[str]:
     """Return values in points where the metric is a share, in its own unit elsewhere; none but 0 becomes 0."""
-    factor, least = (100, 1) if metric in SHARES else (1, 3)
+    factor, least = (100, 1) if is_share(metric) else (1, 3)
     scaled = [factor * number for number in values]
     return [f"{number:.{digits_of(*scaled, least=least)}f}" for number in scaled]
 

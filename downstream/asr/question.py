@@ -10,7 +10,7 @@ from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
 from ..answer import Text
 from ..base import Outcome, Question, Tables
-from ..labels import LabelsConfig
+from ..labels import LabelsConfig, refuse_labels
 from .spelling import error_rates, plain_text
 
 _MOST_NAMED = 5  # unseen characters named in a result
@@ -18,9 +18,7 @@ _MOST_NAMED = 5  # unseen characters named in a result
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
     """Return the characters of the training split's texts, in order."""
-    for name, value in vars(labels).items():
-        if value not in (None, ""):
-            raise UserError(f"Expected no labels.{name} for asr, which has texts and no classes, found {value}. Leave it out.")
+    refuse_labels(labels, "asr", "which has texts and no classes")
     vocabulary = {"characters": [], "normalize": options.normalize}
     require_texts(vocabulary, corpus)
     characters = {sign for row in corpus.splits["train"] for sign in reference_of(vocabulary, row)}

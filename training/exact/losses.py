@@ -76,6 +76,46 @@ class Multinomial:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """Cross entropies of several choices, summed: the outputs of each stand side by side."""
+
+    targets: Tensor  # (row, choice): the class within the choice; below 0: none of them, which costs nothing
+    weights: Tensor  # (row), sum 1
+    sizes: tuple[int, ...]  # outputs of each choice
+
+    @property
+    def num_outputs(self) -> int:
+        """The outputs of a head."""
+        return sum(self.sizes)
+
+    @property
+    def curvature(self) -> float:
+        """The mean of what it is for each choice."""
+        return sum(0.5 / size for size in self.sizes) / len(self.sizes)
+
+    def each(self, outputs: Tensor) -> list[tuple[Multinomial, Tensor, Tensor]]:
+        """Return each choice alone: its loss, its outputs, and 1 for rows that have a class."""
+        found = []
+        for targets, part in zip(self.targets.T, outputs.split(self.sizes, dim=-1), strict=True):
+            known = (targets >= 0).to(self.weights)
+            found.append((Multinomial(targets.clamp(min=0), self.weights * known, part.shape[-1]), part, known))
+        return found
+
+    def bends(self, outputs: Tensor) -> Tensor:
+        """Return the mean over the choices of what each bends."""
+        return torch.stack([loss.bends(part) for loss, part, _ in self.each(outputs)]).mean(dim=0)
+
+    def part(self, outputs: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cross entropies of some rows, and probability minus truth, weighted."""
+        found = [loss.part(part, rows, weights * known[rows]) for loss, part, known in self.each(outputs)]
+        return torch.stack([value for value, _ in found]).sum(dim=0), torch.cat([errors for _, errors in found], dim=-1)
+
+    def to(self, place: Tensor) -> Choices:
+        """Return the same on the device and in the type of a tensor."""
+        return Choices(self.targets.to(place.device), self.weights.to(place), self.sizes)
+
+
+@dataclass(frozen=True)
 class Squares:
     """Half the squared error, summed over the outputs."""
 

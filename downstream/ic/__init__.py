@@ -1,0 +1,1 @@
+"""Intent classification: what is the speaker asking for, slot by slot?"""
