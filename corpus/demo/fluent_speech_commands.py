@@ -31,7 +31,7 @@ def make_demo(folder: Path, *, seed: int, scale: float) -> None:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     number = 0
     for split, speakers in _SPEAKERS.items():
-        rows = []
+        rows: list[tuple[int | str, ...]] = []
         for _ in range(max(2, round(speakers * scale))):
             number += 1
             generator = np.random.default_rng([seed, number])
