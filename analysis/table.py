@@ -157,8 +157,9 @@ def _heading(result: Result) -> list[str]:
     where += [f"trained on {result['trained_on']}"] if other else []
     where += [f"{key} {result[key]}" for key in ("fold", "seed") if result.get(key) is not None]
     if "exact" in result:
-        keep = result["exact"]["keep"]
-        where.append("exact, all layers mixed" if keep == "mixture" else f"exact, layer {keep} alone")
+        keep, layers = result["exact"]["keep"], result["exact"].get("layers")  # a run of before does not say how many
+        how = "all layers mixed" if keep == "mixture" else f"layer {keep} alone"
+        where.append("exact" if layers == 1 else f"exact, {how}")
     elif result.get("best_step") is not None:
         why = f"best dev {result['select_by']}" if result["select_by"] else "the last"
         where.append(f"step {result['best_step']} ({why})")

@@ -172,3 +172,16 @@ def test_wide_characters_keep_columns_straight() -> None:
 def test_details_by_class_are_a_line_of_words() -> None:
     details = {"test": {"recall": {"yes": 0.5, "no": 1.0}}}
     assert "test: recall (yes 0.500, no 1.000)" in table.result_table({**result(), "details": details})
+
+
+@pytest.mark.parametrize(
+    ("exact", "heading"),
+    [
+        ({"keep": "mixture", "layers": 1}, "seed 3 · exact"),
+        ({"keep": "mixture", "layers": 5}, "seed 3 · exact, all layers mixed"),
+        ({"keep": "2", "layers": 5}, "seed 3 · exact, layer 2 alone"),
+        ({"keep": "mixture"}, "seed 3 · exact, all layers mixed"),
+    ],
+)
+def test_a_mixture_is_named_where_there_is_more_than_one_layer(exact: dict[str, Any], heading: str) -> None:
+    assert table.result_table(result(exact=exact)).splitlines()[0].endswith(heading)

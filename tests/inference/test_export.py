@@ -198,6 +198,8 @@ def test_the_readme_says_what_it_is_and_how_to_use_it(exported_runs: Mapping[str
         "`high`, `low`, `middle`",
         "headwater predict . my.wav",
         "licence of",
+        "| split | metric | score | 95 % interval |",
+        "| test | ua | ",
     ):
         assert part in message
     assert "ratings from 1 to 7 of: `arousal`" in (exported_runs["folder"] / "two" / "README.md").read_text()
