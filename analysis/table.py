@@ -116,13 +116,16 @@ def summary_table(summary: Result, *, markdown: bool = False) -> str:
 
 
 def _mean_rows(summary: Result, runs: Sequence[Result], split: str) -> list[dict[str, str]]:
-    column = f"mean ± spread over {_what_varies(runs)}"
+    alone = len(runs) == 1  # its score is the mean and what is pooled: once is enough
+    column = split if alone else f"mean ± spread over {_what_varies(runs)}"
     pooled, rows = summary["pooled"].get(split), []
     for metric, values in summary["mean"][split].items():
         row = {"metric": metric, column: spread(values["mean"], values["spread"])}
         if pooled:
-            row["pooled"] = number(pooled["scores"].get(metric))
-            row["95 % interval (pooled)"] = interval(pooled["intervals"], metric, pooled["num_speakers"], split)
+            row |= {} if alone else {"pooled": number(pooled["scores"].get(metric))}
+            row[f"95 % interval ({split if alone else 'pooled'})"] = interval(
+                pooled["intervals"], metric, pooled["num_speakers"], split
+            )
         rows.append(row | _reference_cell(summary, metric))
     return rows
 
