@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...runs.config.schema import roles_of
+from ...runs.leakage import caveats
 from ..trained_run import TrainedRun
 
 
@@ -65,7 +66,8 @@ def scores_of(result: Mapping[str, Any]) -> list[str]:
             known = f"[{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "none"
             rows += [f"| {split} | {metric} | {scores[metric]:.3f} | {known} |"] if metric in scores else []
     table = ["## How well it does", "", "| split | metric | score | 95 % interval |", "|---|---|---|---|", *rows]
-    return ["\n".join(table)] if rows else []
+    warned = [f"\n{note}." for note in caveats(result.get("notes", ()))]
+    return ["\n".join([*table, *warned])] if rows else []
 
 
 def prediction_text(run: TrainedRun) -> str:
