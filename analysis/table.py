@@ -116,13 +116,16 @@ def summary_table(summary: Result, *, markdown: bool = False) -> str:
 
 
 def _mean_rows(summary: Result, runs: Sequence[Result], split: str) -> list[dict[str, str]]:
-    column = f"mean ± spread over {_what_varies(runs)}"
+    alone = len(runs) == 1  # its score is the mean and what is pooled: once is enough
+    column = split if alone else f"mean ± spread over {_what_varies(runs)}"
     pooled, rows = summary["pooled"].get(split), []
     for metric, values in summary["mean"][split].items():
         row = {"metric": metric, column: spread(values["mean"], values["spread"])}
         if pooled:
-            row["pooled"] = number(pooled["scores"].get(metric))
-            row["95 % interval (pooled)"] = interval(pooled["intervals"], metric, pooled["num_speakers"], split)
+            row |= {} if alone else {"pooled": number(pooled["scores"].get(metric))}
+            row[f"95 % interval ({split if alone else 'pooled'})"] = interval(
+                pooled["intervals"], metric, pooled["num_speakers"], split
+            )
         rows.append(row | _reference_cell(summary, metric))
     return rows
 
@@ -157,8 +160,9 @@ def _heading(result: Result) -> list[str]:
     where += [f"trained on {result['trained_on']}"] if other else []
     where += [f"{key} {result[key]}" for key in ("fold", "seed") if result.get(key) is not None]
     if "exact" in result:
-        keep = result["exact"]["keep"]
-        where.append("exact, all layers mixed" if keep == "mixture" else f"exact, layer {keep} alone")
+        keep, layers = result["exact"]["keep"], result["exact"].get("layers")  # a run of before does not say how many
+        how = "all layers mixed" if keep == "mixture" else f"layer {keep} alone"
+        where.append("exact" if layers == 1 else f"exact, {how}")
     elif result.get("best_step") is not None:
         why = f"best dev {result['select_by']}" if result["select_by"] else "the last"
         where.append(f"step {result['best_step']} ({why})")

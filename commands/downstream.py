@@ -117,6 +117,7 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     from ..analysis.table import result_table, run_tables
     from ..plans.grid import run_plan
+    from ..runs.leakage import caveats
     from ..runs.runtime import Runtime
 
     runtime = Runtime(flags.device, flags.quiet, flags.share_layers, by=split_words(flags.by), named=bool(flags.past_exp))
@@ -136,7 +137,8 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     except KeyboardInterrupt:
         print_note("the same command goes on where it was")
         raise
-    print_result(run_tables(result), *footnotes(config, folder, parts))
+    warned = [f"note: {note}" for note in caveats(result.get("notes") or ())]  # with --quiet and in a file too
+    print_result(run_tables(result), *warned, *footnotes(config, folder, parts))
     return 0
 
 

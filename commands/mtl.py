@@ -51,7 +51,13 @@ def make_parser(prog: str) -> Parser:
     add("-c", "--config", metavar="YAML", help=help_text)
     help_text = "set options of the recipe: training.steps=2000, tasks.emotion.corpus.protocol=…"
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
-    add("--data", action="append", default=[], metavar="CORPUS=PATH", help="folder or table of one corpus; may be repeated")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="folder or table of one corpus, or of one task; may be repeated",
+    )
     add("--demo", action="store_true", help="use the miniature corpora of the tasks")
     add(
         "--shared-weights", action="store_true", help="share one weighted sum of the layers between all tasks (default: one each)"

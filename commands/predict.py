@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
     print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.description] if isinstance(run, Folds) else []))
-    print_note(*leakage_note(flags, run))
+    print_note(*leakage_note(flags, run), *trained_note(files, run))
     lines, transcripts = FORMATS[flags.format](run.answer), transcript_lookup(flags, run)
     broken = print_all(files, run, lines, transcripts) if flags.out is None else write_all(flags, files, run, lines, transcripts)
     return BROKEN if broken else 0
@@ -66,6 +67,20 @@ def leakage_note(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
     return [
         f"note: other folds of {flags.run} were trained on this split of {flags.corpus}; --fold N chooses the one that was not"
     ]
+
+
+def trained_note(files: Sequence[Item], run: TrainedRun | Folds) -> list[str]:
+    """Return a note where a run over a table, or any of some folds, was trained on files that are to predict."""
+    from ..core.run_folder import RunFolder
+    from ..inference.folds import Folds
+    from ..inference.inputs import audio_of
+    from ..runs.leakage import trained_utterances
+
+    folders = [RunFolder(member.folder) for member in (run.runs if isinstance(run, Folds) else (run,))]
+    lists = [folder.read().trained_on() for folder in folders if folder.trained_on.is_file()]  # an exported run has none
+    known = {name.rpartition(" ")[0] for each in lists for name in trained_utterances(each, "manifest")}
+    count = sum(os.path.abspath(audio_of(file)) in known for file in files)
+    return [f"note: {run.folder} was trained on {count} of these {len(files)} files: their labels say little"] if count else []
 
 
 def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None) -> int:

@@ -15,6 +15,7 @@ from ..core.errors import UserError
 from .audio import resample_array
 
 SAMPLE_RATE = 16_000
+LOWEST_RATE = 1000  # Hz: less is a slip, such as 16 for 16 kHz
 # one waveform, mono: numbers from -1 to 1, or 8-, 16- or 32-bit integers, which are divided by their range as those of files
 Samples = np.ndarray | Tensor | Sequence[float]
 Waveform16kHz = Samples  # one that has 16,000 samples in a second
@@ -72,6 +73,8 @@ def checked_rate(rate: float | None) -> float:
         raise UserError("Expected the sampling rate of an array, found none. Call predict(x, sampling_rate=16000).")
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not (math.isfinite(rate) and rate > 0):
         raise UserError(f"Expected a sampling rate in Hz, found {rate!r}. For instance: sampling_rate=16000")
+    if rate < LOWEST_RATE:
+        raise UserError(f"Expected a sampling rate in Hz, found {rate:g}. 16 kHz is sampling_rate=16000.")
     return float(rate)
 
 

@@ -10,6 +10,7 @@ from .base import CORPORA, Corpus, Utterance
 from .load import claimants, list_corpora
 from .overlap import alike_note, shared_speakers
 
+NO_SPEAKERS, NO_TEXTS = "speakers: not known", "texts: not known"
 _SHOWN = 12  # speakers listed by name in a split; more are counted
 
 
@@ -23,9 +24,14 @@ def describe(
         lines += ["", *_describe_split(split, rows, durations, corpus)]
     lines += ["", *overlaps] if (overlaps := _overlaps(corpus)) else []
     lines += ["", f"files of the same bytes: {len(identical)} groups", *_identical(corpus, identical)] if identical else []
-    lines += ["", f"broken files: {len(broken)}", *(f"  {entry.id}  {entry}" for entry in broken)]
+    lines += ["", f"broken files: {len(broken)}", *(_broken(entry) for entry in broken)]
     lines += [f"note: {note}" for note in (*corpus.notes, *_alike(corpus))]
     return "\n".join(lines)
+
+
+def _broken(entry: Broken) -> str:
+    """Return a broken file's line; an utterance that is called as its file is named once."""
+    return f"  {entry}" if entry.id == entry.audio else f"  {entry.id}  {entry}"
 
 
 def _describe_split(split: str, rows: Sequence[Utterance], durations: Mapping[str, float], corpus: Corpus) -> list[str]:
@@ -54,8 +60,11 @@ def _overlaps(corpus: Corpus) -> list[str]:
             speakers = shared_speakers(rows, others)
             texts = {_plain(row) for row in rows if row.text} & {_plain(row) for row in others if row.text}
             share = sum(1 for row in others if row.text and _plain(row) in texts)
-            of_these = f"{share} of the {len(others)} in {second}"
-            lines.append(f"{first} and {second} share {len(speakers)} speakers, {len(texts)} texts ({of_these})")
+            of_these = f"{len(texts)} texts ({share} of the {len(others)} in {second})"
+            both = (rows, others)
+            of_people = f"{len(speakers)} speakers" if all(any(row.speaker for row in split) for split in both) else NO_SPEAKERS
+            of_words = of_these if all(any(row.text for row in split) for split in both) else NO_TEXTS
+            lines.append(f"{first} and {second} share {of_people}, {of_words}")
     return lines
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import UserError, nearest
+from ..core.options import option_text
 from ..corpus.base import Corpus, Utterance
 
 
@@ -111,7 +112,15 @@ def require_trainable(classes: Classes, corpus: Corpus, splits: Sequence[str] = 
             )
     unseen = [name for name, count in classes.counts.items() if not count]
     if unseen:
+        trained = {plain(name): name for name, count in classes.counts.items() if count}
+        same = {name: trained[plain(name)] for name in unseen if plain(name) in trained}
+        join = f"If they are the same, join them: -o {option_text('labels.merge', same)}. Otherwise leave" if same else "Leave"
         raise UserError(
             f"Expected every class in the training split of {corpus.name}, found no '{', '.join(unseen)}'. "
-            f"Leave it out: -o labels.keep='[{', '.join(name for name in classes.names if name not in unseen)}]'"
+            f"{join} it out: -o labels.keep='[{', '.join(name for name in classes.names if name not in unseen)}]'"
         )
+
+
+def plain(name: str) -> str:
+    """Return a label without case and space at its ends: two that are alike then are likely one class."""
+    return name.strip().lower()

@@ -122,13 +122,14 @@ def kept_of(config: ExactConfig, standards: Mapping[str, Standard]) -> str:
     raise UserError(f"Expected exact.keep auto, mixture{layers}, found '{config.keep}'. Leave it out.")
 
 
-def described(solved: Solved) -> dict[str, object]:
+def described(solved: Solved, task: TaskData) -> dict[str, object]:
     """Return what result.json says of a solution."""
     solution, kept = solved.solution, solved.solution.kept
     return {
         "penalty": kept.penalty,
         "evenness": kept.evenness,
         "keep": "mixture" if solution.layer is None else str(solution.layer),
+        "layers": max(len(solution.mixture.heads.mixtures(role)[0]) for role in task.expert.roles),
         **({"gain": list(solved.gain)} if solved.gain else {}),
         "judged_by": solved.judged_by,
         "start": solution.start,

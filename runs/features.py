@@ -15,14 +15,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ..core.errors import UserError
 from ..core.files import cache_folder, format_bytes, parse_size, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
-from ..training.loop import ahead, shows_progress
+from ..training.loop import ahead
 from ..training.source import Source
 from ..training.step import TaskData, cropped
 from ..upstream.base import Layers, TokenCounter, Upstream
@@ -30,6 +29,7 @@ from ..upstream.statistics import over_time
 from ..upstream.store.reading import MemoryLayers, ShardLayers, StoredLayers
 from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, space_of
 from .config.schema import MODES, RunConfig, StoreConfig
+from .log import filling
 from .prepare import RunSetup
 
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
@@ -305,12 +305,11 @@ def fill(setup: RunSetup, store: Store, demand: Demand, accelerator: Accelerator
     if not missing:
         return
     setup.model.to(accelerator.device).eval()
-    seconds = sum(example.seconds for example in missing.values())
-    with tqdm(total=round(seconds), desc="computing features", unit="s", disable=not shows_progress(accelerator)) as bar:
+    with filling([example.seconds for example in missing.values()], accelerator, show) as advance:
         store.fill(
             missing,
             compute=lambda examples: compute(setup.model.upstream(demand.role), store.space, examples, accelerator),
-            advance=lambda example: bar.update(example.seconds),
+            advance=lambda example: advance(example.seconds),
             first_bucket=accelerator.process_index * BUCKETS // accelerator.num_processes,
             show=show if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
         )

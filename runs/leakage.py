@@ -15,6 +15,13 @@ from ..downstream.base import Question
 from ..plugins.registry import SECTIONS
 from .config.schema import RunConfig, TaskConfig, roles_of
 
+FLATTERS, SAYS_LITTLE = ": scores flatter", ": their scores say little"
+
+
+def caveats(notes: Sequence[str]) -> list[str]:
+    """Return those of a run's notes without which its scores should not be read."""
+    return [note for note in notes if note.endswith((FLATTERS, SAYS_LITTLE))]
+
 
 def utterance_key(corpus: str, utterance: Utterance) -> str:
     """Return the key of an utterance: its id, which two tables may share; there, the file and its stretch."""
@@ -54,7 +61,7 @@ def leakage_notes(
         tested = {split: [row.utterance for row in rows] for split, rows in splits.items() if split != "train"}
         counts = {split: count_trained(known, corpus.name, rows) for split, rows in tested.items()}
         seen = " and ".join(f"{count} of the {len(tested[split])} {split} utterances" for split, count in counts.items() if count)
-        notes += [f"{what} was trained on {seen}: their scores say little"] * bool(seen)
+        notes += [f"{what} was trained on {seen}{SAYS_LITTLE}"] * bool(seen)
     return tuple(notes)
 
 
@@ -71,13 +78,13 @@ def sharing_notes(question: Question, splits: Mapping[str, Sequence[Example]], *
         if spoken:
             some = ", ".join(sorted(speakers)[:3]) + ", …" * (len(speakers) > 3)
             notes.append(
-                f"{len(spoken)} of the {len(found)} {split} utterances are by speakers of train or dev ({some}): scores flatter"
+                f"{len(spoken)} of the {len(found)} {split} utterances are by speakers of train or dev ({some}){FLATTERS}"
             )
         same = shared_audio(found, chosen, names, stretches="recordings" in question.shares) if opens_audio else []
         if same:
             notes.append(
                 f"{len(same)} of the {len(found)} {split} utterances are of files that are in train or dev too, by name or by "
-                f"content (the first: {same[0].id}): scores flatter"
+                f"content (the first: {same[0].id}){FLATTERS}"
             )
     return tuple(notes)
 

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,26 @@ class Display:
             self.bar.clear()
             print_progress(self.runtime, *lines)
             self.bar.refresh()
+
+
+@contextmanager
+def filling(seconds: Sequence[float], accelerator: Accelerator, show: Callable[[str], None]) -> Iterator[Callable[[float], None]]:
+    """Give what is called with the seconds of each utterance whose features are there: a bar on a terminal, else lines."""
+    total, done, count = sum(seconds), 0.0, 0
+    began = shown = time.monotonic()
+
+    def advance(of_one: float) -> None:
+        """Count one utterance."""
+        nonlocal done, count, shown
+        done, count, now = done + of_one, count + 1, time.monotonic()
+        bar.update(of_one)
+        if bar.disable and count < len(seconds) and now - shown >= (FIRST_SECONDS if shown == began else QUIET_SECONDS):
+            shown = now
+            left = duration((total - done) * (now - began) / max(done, 1e-9))
+            show(f"store     {count} of {len(seconds)} computed: about {left} left")
+
+    with tqdm(total=round(total), desc="computing features", unit="s", disable=not shows_progress(accelerator)) as bar:
+        yield advance
 
 
 def improving_notes(config: RunConfig, progress: Progress) -> list[str]:

@@ -337,6 +337,7 @@ def describe_upstream(model: Model, role: str) -> str:
     upstream, section = model.upstream(role), model.configs[role]
     how = "finetuned" if section.trainable else "frozen"
     count, layer = upstream.spec.num_layers, section.layer
-    use = f"weighted sum of {count} layers" if layer is None and count > 1 else f"layer {layer or 0} (of 0 to {count - 1})"
-    use += ", each normed" * section.normalize_layers
-    return f"{upstream.name} ({upstream.source}), {how}, {use}"
+    use = f"weighted sum of {count} layers" if layer is None else f"layer {layer} (of 0 to {count - 1})"
+    use = ("its one layer" if count == 1 else use) + ", each normed" * section.normalize_layers
+    source = f" ({upstream.source})" * (upstream.source != upstream.name)
+    return f"{upstream.name}{source}, {how}, {use}"

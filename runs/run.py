@@ -201,7 +201,7 @@ def finish_exact(folder: Path, setup: RunSetup, accelerator: Accelerator, runtim
     progress = Progress(step=1, best_step=1, seconds=time.monotonic() - began)
     save(RunFolder(folder).best, setup, progress, accelerator)
     found: Evaluations = {task.name: {"best": evaluate_task(model, config.training, accelerator, runtime.by, task)}}
-    result = {**result_of(folder, setup, found, progress, accelerator.device), "exact": described(solved)}
+    result = {**result_of(folder, setup, found, progress, accelerator.device), "exact": described(solved, task)}
     if accelerator.is_main_process:
         there = RunFolder(folder)
         there.write(layers=curve_of(solved, found[task.name]["best"].task))

@@ -108,6 +108,7 @@ def random_outcome(fold: Fold, runtime: Runtime) -> Outcome:
         upstreams[role] = upstream.weights_hash()
     sources = {name: replace(task, source=type(task.source)(task.source.roles)) for name, task in fold.setup.tasks.items()}
     setup = replace(fold.setup, tasks=sources, identity={**fold.setup.identity, "upstreams": upstreams})
+    print_progress(runtime, "random    the same upstream with random weights: its features are computed once too")
     setup = with_store(setup, fold.accelerator, partial(print_progress, runtime))
     return predictions(fold.task, features_of(setup, fold.tested, fold.accelerator), fold.exact, fold.tested)
 

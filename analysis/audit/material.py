@@ -107,15 +107,16 @@ def audio_findings(
     copies = sum(size - 1 for size in sizes.values())
     listed = [(ids[pair.first], ids[pair.second], round(pair.correlation, 3)) for pair in pairs]
     shown = f" ({', '.join(f'{last_part(a)} = {last_part(b)}' for a, b, _ in listed[:SHOWN])})" if listed else ""
-    line = f"{copies or 'no'} of {len(ids)} utterances {'is' if copies == 1 else 'are'} a recording that is there already{shown}"
+    line = f"{copies or 'none'} of {len(ids)} utterances {'repeats' if copies <= 1 else 'repeat'} a recording of another{shown}"
     found = [Finding("audio", "duplicates", line, bool(copies), {"pairs": [list(pair) for pair in listed]})]
     torn = [[a, b, labels[a], labels[b]] for a, b, _ in listed if a in labels and b in labels and labels[a] != labels[b]]
     if torn:
         a, b, one, other = torn[0]
-        words = f"{len(torn)} pairs of one recording have two labels ({last_part(a)}: {one}, {last_part(b)}: {other})"
+        pairs_have = "pair of one recording has" if len(torn) == 1 else "pairs of one recording have"
+        words = f"{len(torn)} {pairs_have} two labels ({last_part(a)}: {one}, {last_part(b)}: {other})"
         found.append(Finding("audio", "torn", words, True, {"pairs": torn}))
     quiet = [name for name, sound in sounds.items() if sound.rms < QUIET]
-    words = f"{len(quiet) or 'no'} of {len(ids)} utterances {'is' if len(quiet) == 1 else 'are'} next to silent (below -60 dB)"
+    words = f"{len(quiet) or 'none'} of {len(ids)} utterances {'is' if len(quiet) <= 1 else 'are'} next to silent (below -60 dB)"
     words += f": {listed_ids(quiet)}" if quiet else ""
     found.append(Finding("audio", "silence", words, bool(quiet), {"ids": quiet}))
     return found

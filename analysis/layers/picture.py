@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAME = "layer-curve"
+MEANING = (
+    "minus best: the difference from the best layer; p: how often any layer would differ as much if speakers swapped their "
+    "predictions; worse: the interval leaves out 0 and p is below 0.05; mixture: a layer's weight"
+)
 COLOR, OWN = "C0", "C3"
 
 
@@ -43,7 +47,9 @@ def layers(runs: Sequence[Path], out: Path | None = None, metric: str = "") -> s
     place = RunFolder(Path(exact[0])).plots if out is None else Path(out)
     save_numbers(curves, raw, place / f"{NAME}.csv")
     draw(curves, raw, place)
-    return "\n\n".join("\n".join([table(curve, raw), *verdict(curve, raw)]) for curve in curves)
+    tables = "\n\n".join("\n".join([table(curve, raw), *verdict(curve, raw)]) for curve in curves)
+    meaning = [MEANING] if any(curve.has_intervals for curve in curves) else []
+    return "\n".join([tables, *meaning, f"written to {place / NAME}.png, .pdf and .csv"])
 
 
 def is_exact(run: Path) -> bool:

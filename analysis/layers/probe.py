@@ -63,7 +63,7 @@ def probe(folder: Path, out: Path | None = None, metric: str = "") -> str:
     place = RunFolder(Path(folder)).plots if out is None else Path(out)
     _save_numbers(found, place / "probe.csv")
     _draw(found, place)
-    return _table(found)
+    return f"{_table(found)}\nwritten to {place / 'probe'}.png, .pdf and .csv"
 
 
 def read_probe(folder: Path, metric: str = "") -> Probe:

@@ -47,7 +47,7 @@ def layer_weights(runs: Sequence[Path], out: Path | None = None) -> str:
     folder = RunFolder(Path(runs[0])).plots if out is None else Path(out)
     _save_numbers(found, folder / "layer-weights.csv")
     _draw(found, folder)
-    return _table(found)
+    return f"{_table(found)}\nwritten to {folder / 'layer-weights'}.png, .pdf and .csv"
 
 
 def find_files(run: Path) -> list[Path]:

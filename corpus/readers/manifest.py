@@ -269,11 +269,16 @@ def _own_split(
             f"Expected rows of split '{missing[0]}' in {path}, found {counts}. "
             "Add them, leave the column out for folds, or evaluate all rows with -o corpus.protocol=all_test."
         )
-    frozen: Splits = {name: tuple(found) for name, found in splits.items()}
+    frozen: Splits = {name: tuple(splits[name]) for name in sorted(splits, key=_place)}
     if "dev" in frozen or missing:
         return frozen, ()
     parts, note = choose_dev(frozen["train"])
-    return {**frozen, **parts}, (note,)
+    return {**parts, **{name: found for name, found in frozen.items() if name not in parts}}, (note,)
+
+
+def _place(split: str) -> int:
+    """Return where a split stands among others: train and dev first, then tests in the table's order."""
+    return {"train": 0, "dev": 1}.get(split, 2)
 
 
 def _own_name(word: str, row: Row, path: Path) -> str:

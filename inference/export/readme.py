@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...runs.config.schema import roles_of
+from ...runs.leakage import caveats
 from ..trained_run import TrainedRun
 
 
@@ -18,6 +19,7 @@ def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> st
         *(f"**{mark}: not a result to quote.**" for mark in run.marks),
         f"A trained run of Headwater. {holds(exported.needed)}",
         made_from(run, result),
+        *scores_of(result),
         f"## What it predicts\n\n{prediction_text(run)}",
         usage(run, exported.code),
         *([onnx_usage(exported.graph)] if exported.graph else []),
@@ -48,10 +50,24 @@ def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
         depth = "finetuned" if section.trainable else "frozen"
         layer = "" if section.layer is None else f", layer {section.layer}"
         rows[f"{role} upstream"] = f"{run.model.upstream(role).name.rstrip('/').split('/')[-1]}, {depth}{layer}"
-    rows |= {"corpus": ", ".join([*corpus, *fold]), "seed": str(result.get("seed", "")), "step": str(result.get("best_step", ""))}
+    rows |= {"corpus": ", ".join([*corpus, *fold]), "seed": str(result.get("seed", ""))}
+    rows |= {"step": str(result.get("best_step", ""))} if "exact" not in result else {"head": "linear, solved exactly"}
     rows |= {key: str(result.get("environment", {}).get(key, "")) for key in ("headwater", "commit")}
     lines = [f"| {key} | {value} |" for key, value in rows.items() if value]
     return "\n".join(["## What it was made from", "", "| | |", "|---|---|", *lines])
+
+
+def scores_of(result: Mapping[str, Any]) -> list[str]:
+    """Return the scores of a run's splits other than dev with their intervals; nothing of a run without a score."""
+    rows = []
+    for split, scores in result.get("scores", {}).items():
+        for metric in result.get("metrics", ()) if split != "dev" else ():
+            ends = (result.get("intervals", {}).get(split) or {}).get(metric)
+            known = f"[{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "none"
+            rows += [f"| {split} | {metric} | {scores[metric]:.3f} | {known} |"] if metric in scores else []
+    table = ["## How well it does", "", "| split | metric | score | 95 % interval |", "|---|---|---|---|", *rows]
+    warned = [f"\n{note}." for note in caveats(result.get("notes", ()))]
+    return ["\n".join([*table, *warned])] if rows else []
 
 
 def prediction_text(run: TrainedRun) -> str:

@@ -13,7 +13,7 @@ from ...core.errors import UserError, nearest
 from ...core.options import bind, convert, merge, options_of_sections
 from ...core.run_folder import RunFolder
 from ...corpus.base import CORPORA, Reader
-from ...corpus.load import default_corpus, get_reader
+from ...corpus.load import default_corpus, get_reader, list_corpora
 from ...corpus.locate import recognise
 from ...downstream.base import Task
 from ...downstream.load import built_in_tasks, load_task
@@ -257,7 +257,8 @@ def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> 
         place = f"corpus.options.{key}"
         if key not in reader.options:
             known = ", ".join(reader.options) or "none"
-            errors.append(f"Unknown option '{place}'.{nearest(key, reader.options)} {reader.name} has: {known}.")
+            others = "".join(f" --corpus {name} has it." for name, other in list_corpora().items() if key in other.options)
+            errors.append(f"Unknown option '{place}'.{nearest(key, reader.options)} {reader.name} has: {known}.{others}")
             continue
         try:
             options[key] = convert(hints[key], value, place, errors)

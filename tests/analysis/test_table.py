@@ -116,8 +116,14 @@ def test_a_plan_shows_each_run_then_spread_and_interval_in_columns_of_their_own(
 def test_a_plan_of_one_run_has_no_spread() -> None:
     summary = plan(mean={"test": {"ua": {"mean": 0.1, "spread": None, "runs": 1}}}, runs=plan()["runs"][:1], pooled={})
     text = table.summary_table(summary)
-    assert "mean ± spread over 1 run" in text
+    assert not {"mean", "spread", "pooled"} & {*text.split()}
     assert cells(text, "ua") == ["ua", "0.100"]
+
+
+def test_a_plan_of_one_run_shows_its_score_once_with_the_interval() -> None:
+    summary = plan(mean={"test": {"ua": {"mean": 0.31, "spread": None, "runs": 1}}}, runs=plan()["runs"][:1])
+    assert cells(table.summary_table(summary), "ua") == ["ua", "0.310", "[0.250, 0.400]"]
+    assert "95 % interval (test)" in table.summary_table(summary)
 
 
 def test_a_sweep_has_a_row_for_each_setting_and_shows_that_dev_decided() -> None:
@@ -172,3 +178,16 @@ def test_wide_characters_keep_columns_straight() -> None:
 def test_details_by_class_are_a_line_of_words() -> None:
     details = {"test": {"recall": {"yes": 0.5, "no": 1.0}}}
     assert "test: recall (yes 0.500, no 1.000)" in table.result_table({**result(), "details": details})
+
+
+@pytest.mark.parametrize(
+    ("exact", "heading"),
+    [
+        ({"keep": "mixture", "layers": 1}, "seed 3 · exact"),
+        ({"keep": "mixture", "layers": 5}, "seed 3 · exact, all layers mixed"),
+        ({"keep": "2", "layers": 5}, "seed 3 · exact, layer 2 alone"),
+        ({"keep": "mixture"}, "seed 3 · exact, all layers mixed"),
+    ],
+)
+def test_a_mixture_is_named_where_there_is_more_than_one_layer(exact: dict[str, Any], heading: str) -> None:
+    assert table.result_table(result(exact=exact)).splitlines()[0].endswith(heading)

@@ -33,6 +33,18 @@ def test_a_check_names_overlaps_of_speakers_and_of_texts_without_case_and_points
     assert "train and test share 1 speakers, 1 texts (1 of the 2 in test)" in describe(corpus(), {}, [])
 
 
+def test_what_splits_share_is_not_known_where_a_table_does_not_say_it() -> None:
+    def split(name: str) -> tuple[Utterance, ...]:
+        return (Utterance(name, f"/{name}.wav", text=None, speaker=None, labels={"emotion": "neu"}),)
+
+    bare = Corpus("toy", "p", None, {"train": split("a"), "test": split("b")}, {"emotion": ("neu",)})
+    assert "train and test share speakers: not known, texts: not known" in describe(bare, {}, [])
+
+
+def test_a_check_names_a_broken_file_once_where_the_utterance_has_its_name() -> None:
+    assert "\n  /d.wav: no such file" in describe(corpus(), {}, [Broken("/d.wav", "/d.wav", "no such file")])
+
+
 def test_a_check_names_every_broken_file() -> None:
     text = describe(corpus(), {}, [Broken("d", "/d.wav", "no such file"), Broken("e", "/e.wav", "no samples in it")])
     assert "broken files: 2" in text

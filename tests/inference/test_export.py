@@ -24,6 +24,7 @@ from headwater.core.options import merge, read_yaml
 from headwater.inference.export import code as export_code
 from headwater.inference.export import export
 from headwater.inference.export.export import export_run
+from headwater.inference.export.readme import scores_of
 from headwater.inference.load import load_run
 from headwater.inference.trained_run import TrainedRun
 from headwater.plans.grid import expand, run_plan
@@ -198,9 +199,19 @@ def test_the_readme_says_what_it_is_and_how_to_use_it(exported_runs: Mapping[str
         "`high`, `low`, `middle`",
         "headwater predict . my.wav",
         "licence of",
+        "| split | metric | score | 95 % interval |",
+        "| test | ua | ",
     ):
         assert part in message
     assert "ratings from 1 to 7 of: `arousal`" in (exported_runs["folder"] / "two" / "README.md").read_text()
+
+
+def test_the_readme_says_which_scores_flatter_and_has_none_of_dev() -> None:
+    scores = {"dev": {"ua": 0.9}, "test": {"ua": 0.5}}
+    notes = ["a table has other columns", "3 of the 9 test utterances are by speakers of train or dev (ann): scores flatter"]
+    [found] = scores_of({"scores": scores, "metrics": {"ua": "higher"}, "intervals": {"test": {"ua": None}}, "notes": notes})
+    assert found.splitlines()[4:] == ["| test | ua | 0.500 | none |", "", f"{notes[1]}."]
+    assert scores_of({"trained_on_all": 9}) == []
 
 
 def test_weights_for_an_exported_run_are_refused(exported_runs: Mapping[str, Any], tmp_path: Path) -> None:

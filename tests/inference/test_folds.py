@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import headwater as library
-from headwater.commands.predict import leakage_note
+from headwater.commands.predict import leakage_note, trained_note
 from headwater.core.errors import UserError
 from headwater.downstream.answer import Text
 from headwater.inference.folds import Folds, refuse_unlike
@@ -166,3 +166,15 @@ def test_folds_note_that_they_were_trained_on_the_corpus_to_predict(requested: d
     notes = leakage_note(flags, Folds(Path("plan"), tuple(result), {}, ""))  # type: ignore[arg-type]
     assert len(notes) == report
     assert all("other folds of plan were trained on this split of iemocap; --fold N" in note for note in notes)
+
+
+def test_files_that_a_run_was_trained_on_are_counted_in_a_note(plan: Path, tmp_path: Path) -> None:
+    keys = json.loads((plan / "seed1" / "trained_on.json").read_text())["heard"]
+    files = [key.rpartition(" ")[0] for key in keys]
+    for folder, run in ((plan, load_run(plan)), (plan / "seed1", load_run(plan / "seed1"))):
+        [note] = trained_note([*files, "new.wav"], run)
+        assert note == f"note: {folder} was trained on {len(files)} of these {len(files) + 1} files: their labels say little"
+        assert trained_note(["new.wav"], run) == []
+    shutil.copytree(plan / "seed1", tmp_path / "bare")
+    (tmp_path / "bare" / "trained_on.json").unlink()
+    assert trained_note(files, load_run(tmp_path / "bare")) == []

@@ -148,6 +148,7 @@ ARRAYS: dict[str, tuple[Any, Any, str]] = {
     "no rate of a tensor": (torch.ones(800), None, NO_RATE),
     "a rate of 0": (WAVE, 0, "Expected a sampling rate in Hz, found 0."),
     "a rate that is a word": (WAVE, "16k", "Expected a sampling rate in Hz, found '16k'."),
+    "kHz": (WAVE, 16, "Expected a sampling rate in Hz, found 16. 16 kHz is sampling_rate=16000."),
     "a rate of nowhere": (WAVE, 1e9, "Expected a sampling rate in Hz, found a sample rate of 1000000000 Hz."),
     "a rate of a file": ("a.wav", 16_000, "Expected no sampling_rate for a file"),
     "bytes": (b"RIFF", 16_000, "Expected a file, an array or a list of them, found bytes."),

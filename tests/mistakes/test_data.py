@@ -117,6 +117,24 @@ def test_a_table_that_cannot_be_trained_on_is_reported_in_one_line(
     assert all(part in message for part in parts), message
 
 
+def test_a_class_that_differs_in_case_from_one_in_training_may_be_joined_to_it(error_of: Callable[..., str], desk: Path) -> None:
+    rows = rows_of(desk)
+    place = next(index for index, row in enumerate(rows) if row["split"] == "test" and row["label"] == "low")
+    rows[place]["label"] = "Low"
+    write_table(desk / "my.csv", rows)
+    message = error_of(f"{TRAIN} --data my.csv")
+    assert "found no 'Low'. If they are the same, join them: -o labels.merge='{Low: low}'. Otherwise leave it out: " in message
+
+
+def test_a_flattered_score_is_called_so_under_the_table_with_quiet_too(type_in: TypeIn, desk: Path) -> None:
+    rows = rows_of(desk)
+    for row in rows:
+        row["speaker"] = "ann"
+    write_table(desk / "my.csv", rows)
+    code, out, _ = type_in(f"{TRAIN} --data my.csv -p flattered --quiet")
+    assert (code, out.count("note: 12 of the 12 test utterances are by speakers of train or dev (ann): scores flatter")) == (0, 1)
+
+
 def test_a_split_left_empty_by_the_labels_is_named(error_of: Callable[..., str], desk: Path) -> None:
     write_table(desk / "my.csv", [row for row in rows_of(desk) if row["split"] != "dev" or row["label"] == "low"])
     message = error_of(f"{TRAIN} --data my.csv -o labels.keep='[middle, high]'")

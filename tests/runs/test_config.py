@@ -75,6 +75,7 @@ def test_all_mistakes_are_reported_together() -> None:
         ("labels.keep=hap", "Expected a list at 'labels.keep'"),
         ("labels.merge=exc", "Expected a mapping at 'labels.merge'"),
         ("corpus.options.improvised=true", "Unknown option 'corpus.options.improvised'"),
+        ("corpus.options.columns={label: x}", "iemocap has: improvised_only, strip_tags. --corpus manifest has it."),
         ("corpus.protocol=superbb", "session5, speaker10, random10, superb"),
         ("corpus.name=iemocop", "Did you mean 'iemocap'?"),
         ("task=emotoin", "Did you mean 'emotion'?"),

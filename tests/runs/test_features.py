@@ -21,10 +21,11 @@ from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.downstream.answer import OneClass
 from headwater.runs import features as stored
+from headwater.runs import log
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.features import with_store
-from headwater.runs.prepare import prepare
+from headwater.runs.prepare import describe_upstream, prepare
 from headwater.runs.results import read_predictions
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime, make_accelerator, print_progress
@@ -345,6 +346,26 @@ def test_a_run_says_what_it_will_take_and_then_that_all_is_there(
     assert message[0][0].startswith("store     64 utterances (0.01 h) to compute once: 61.4 kB of means, in ")
     assert message[1][0].startswith("store     64 utterances are there already (means): no audio is read, in ")
     assert [len(lines) for lines in message] == [1, 1]
+
+
+def test_a_long_computation_of_features_says_how_far_it_is(
+    voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a log file there is no bar: without lines, minutes of a large model look like a command that hangs."""
+    monkeypatch.setattr(log, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(log, "QUIET_SECONDS", 0.0)
+    fill_store(configured(voices), tmp_path / "store")
+    lines = [line for line in capsys.readouterr().err.splitlines() if " computed: " in line]
+    assert lines[0].startswith("store     1 of 64 computed: about ")
+    assert lines[-1].startswith("store     63 of 64 computed: about ")
+
+
+def test_a_model_is_named_once_and_its_one_layer_is_no_sum(voices: Path) -> None:
+    model = prepare(configured(voices)).model
+    assert describe_upstream(model, "audio") == "fbank_no_cmvn (built in), frozen, its one layer"
+    upstream = model.upstream("audio")
+    upstream.name = upstream.source = "./my_model"
+    assert describe_upstream(model, "audio") == "./my_model, frozen, its one layer"
 
 
 def falsify(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,18 @@ def test_every_control_is_a_line_and_splits_of_speakers_share_nothing(content: d
     assert not [one["line"] for one in content["findings"] if one["warns"] and one["section"] in ("leakage", "labels")]
     assert not found["shuffled"]["warns"]
     assert found["random"]["score"] != content["score"]
+    assert re.fullmatch(r"none of \d+ utterances is next to silent .*", found["silence"]["line"])
     assert "with random weights (chance: 0.3" in found["random"]["line"]
     assert "without each speaker's mean (chance: 0.3" in found["speaker mean"]["line"]
     assert "text: not known" not in found["text"]["line"]
     assert json.loads(json.dumps(content)) == json.loads((Path(content["run"]) / "audit.json").read_text())
 
 
-def test_the_audit_is_the_same_every_time(content: dict[str, Any]) -> None:
-    assert audit(Path(content["run"]), QUIET) == content
+def test_the_audit_is_the_same_every_time_and_says_why_it_computes_features_again(
+    content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(Path(content["run"]), Runtime("cpu")) == content
+    assert "random    the same upstream with random weights: its features are computed once too" in capsys.readouterr().err
 
 
 def test_lines_that_warn_are_marked(content: dict[str, Any]) -> None:
@@ -95,9 +100,10 @@ def test_planted_faults_are_found(planted: Path, tmp_path: Path) -> None:
     assert not found["loudness"]["warns"]
     assert (found["audio"]["rows"], found["near"]["rows"], found["speaker"]["rows"]) == (1, 2, 1)
     assert found["duplicates"]["warns"]
-    assert found["torn"]["line"] == "1 pairs of one recording have two labels (4.wav: b, copy.wav: a)"
+    assert found["torn"]["line"] == "1 pair of one recording has two labels (4.wav: b, copy.wav: a)"
     assert not [one["line"] for one in found.values() if str(planted.parent) in one["line"]]
     assert found["silence"]["ids"]
+    assert re.match(r"2 of \d+ utterances repeat a recording of another \(", found["duplicates"]["line"])
     assert "has no weights" in found["random"]["line"]
     assert {*found["by gender"]["groups"]} == {"f", "m"}
 

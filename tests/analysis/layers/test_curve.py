@@ -76,6 +76,8 @@ def constructed(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_curve_and_mixture_find_the_layer_that_knows_and_raw_weights_mislead(constructed: Path, tmp_path: Path) -> None:
     text = layers([constructed / "adam", constructed / "exact"], tmp_path)
+    assert text.splitlines()[-1] == f"written to {tmp_path}/layer-curve.png, .pdf and .csv"
+    assert "p: how often any layer would differ as much" in text
     [curve] = read_curves([constructed / "exact"])
     assert curve.best.layer == 5
     assert curve.best.interval is not None
@@ -131,6 +133,7 @@ def test_few_speakers_give_scores_without_intervals(tones: Path, tmp_path: Path)
     text = layers([train(tmp_path / "run", tones)], tmp_path / "out")
     assert "no intervals: 2 speakers, an interval takes 8. Pool the folds (--folds all) to tell layers apart" in text
     assert "95 % interval" not in text
+    assert "p: how often" not in text
 
 
 @pytest.mark.parametrize(

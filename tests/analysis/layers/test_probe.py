@@ -111,7 +111,9 @@ def test_dev_chooses_a_setting_for_each_layer_of_a_sweep(tmp_path: Path) -> None
 
 
 def test_a_corpus_without_test_split_shows_dev_alone(tmp_path: Path) -> None:
-    assert "test" not in probe(write_probe(tmp_path / "probe", ONE, splits=("dev",)))
+    *table, written = probe(write_probe(tmp_path / "probe", ONE, splits=("dev",))).splitlines()
+    assert "test" not in "\n".join(table)
+    assert written == f"written to {tmp_path}/probe/plots/probe.png, .pdf and .csv"
 
 
 def unfinished(folder: Path) -> None:

@@ -35,7 +35,8 @@ def test_one_run_gives_weight_and_weight_times_norm_without_spread(tmp_path: Pat
     assert {first["weight_std"], first["weight_x_norm_share_std"]} == {""}
     assert (first["task"], first["role"], first["layer"], first["runs"], first["marks"]) == ("emotion", "audio", "0", "1", "DEMO")
     assert text.splitlines()[0].startswith("DEMO · layers of hubert")
-    assert text.splitlines()[-1].split() == ["1", "0.750", "1.000", "0.500"]
+    assert text.splitlines()[-2].split() == ["1", "0.750", "1.000", "0.500"]
+    assert text.splitlines()[-1].startswith("written to ")
     assert {path.name for path in (run / "plots").iterdir()} == {"layer-weights.csv", "layer-weights.png", "layer-weights.pdf"}
 
 

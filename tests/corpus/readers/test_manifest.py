@@ -99,6 +99,7 @@ def test_without_speakers_folds_are_drawn_and_the_note_says_what_that_means(tmp_
 def test_split_names_are_understood_and_others_kept(tmp_path: Path) -> None:
     names = ["Training", "valid", "TEST", "far_field"]
     corpus = manifest.read(table(tmp_path, "audio,label,split", *(f"{n}.wav,{'xy'[i % 2]},{n}" for i, n in enumerate(names))))
+    assert [*corpus.splits][:2] == ["train", "dev"]  # wherever they stand in the table
     assert (set(corpus.splits), corpus.protocol, corpus.fold) == ({"train", "dev", "test", "far_field"}, "split", None)
 
 
