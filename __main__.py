@@ -15,6 +15,7 @@ VERBS = {
     "downstream": "headwater.commands.downstream",
     "mtl": "headwater.commands.mtl",
     "recipe": "headwater.commands.recipe",
+    "qbe": "headwater.commands.qbe",
     "predict": "headwater.commands.predict",
     "export": "headwater.commands.export",
     "import": "headwater.commands.import_",
@@ -29,6 +30,7 @@ VERBS = {
 }
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
+    "search": ("qbe",),
     "use": ("predict", "export", "import"),
     "look": ("compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),

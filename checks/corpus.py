@@ -42,11 +42,13 @@ def reading(reader: Reader, data: str | None = None, options: dict[str, Any] | N
 
 
 def splits_are_there(subject: Reading) -> None:
-    """There are splits train and dev with utterances in them, and one to test."""
-    counts = {name: len(rows) for name, rows in subject.corpus.splits.items()}
-    others = [name for name, count in counts.items() if name not in ("train", "dev") and count]
-    if not (counts.get("train") and counts.get("dev") and others):
-        raise Failed(f"Expected utterances in train, dev and test, found {counts}. See headwater.corpus.folds for ways to split.")
+    """There are splits train (of a corpus to search: documents) and dev with utterances in them, and one to test."""
+    counts, train = {name: len(rows) for name, rows in subject.corpus.splits.items()}, subject.reader.train
+    others = [name for name, count in counts.items() if name not in (train, "dev") and count]
+    if not (counts.get(train) and counts.get("dev") and others):
+        raise Failed(
+            f"Expected utterances in {train}, dev and test, found {counts}. See headwater.corpus.folds for ways to split."
+        )
 
 
 def ids_are_unique(subject: Reading) -> None:

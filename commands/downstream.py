@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import UserError
 from ..plugins.code import name_behind
 from ..plugins.provenance import refuse_other_code
+from . import qbe
 from .common.console import print_note, print_result
 from .common.hints import DOWNSTREAM
 from .common.naming import folder_of
@@ -111,6 +112,8 @@ def make_parser(prog: str) -> Parser:
 def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     """Train or evaluate as the flags say, and print the table."""
     words = translated(arguments)
+    if (search := qbe.words_of(words)) is not None:  # nothing is trained
+        return qbe.run_as(search)
     flags = make_parser(prog).parse_args(words)
     print_note(*translation_note(arguments, words, prog))
     if flags.jobs < 1:

@@ -63,6 +63,7 @@ class Reader:
     has_layout: Callable[[Path], bool] | None = None  # whether a folder looks like this corpus
     is_file: bool = False  # the root is a file (a manifest), not a folder
     test: str = "test"  # the split that a table of several tasks is about
+    train: str = "train"  # the split that is learned from; of a corpus to search, its documents
 
     @property
     def default_protocol(self) -> str:

@@ -21,6 +21,7 @@ FLOORS = (
     "training",
     "runs",
     "plans inference",
+    "search",
     "analysis checks",
     "commands",
 )

@@ -1,0 +1,1 @@
+"""Search recordings for a spoken query, without training: query by example."""
