@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+Prepare = Callable[[Tensor], Tensor]  # frames (frame, dim) -> as they are compared, on the device that compares
+Costs = tuple[Tensor, tuple[int, ...]]  # (query, document), and which documents they are
 Distance = Literal["cosine_exp", "cosine", "cosine_neg_log", "euclidean", "cityblock"]
 _LEAST = 1e-9  # of a norm and of a row's range, as in s3prl
-_CELLS = {"cpu": 1 << 13, "cuda": 1 << 22}  # frames of documents at once: on a CPU a row of distances stays in its cache
+_ROWS = 256  # frames of queries at once: more make no product faster
+_CELLS = {"cpu": 1 << 12, "cuda": 1 << 22}  # frames of documents at once: on a CPU a row of distances stays in its cache
 _GAP = 2  # columns of infinite cost in front of each document: a path advances by two frames at most
 
 
@@ -26,24 +31,23 @@ class Block:
     rows: tuple[int, ...]  # which documents they are
 
 
-def make_blocks(documents: Sequence[Tensor], prepare: Callable[[Tensor], Tensor], device: torch.device) -> list[Block]:
-    """Return documents (frame, dim) in blocks, shortest first; `prepare` gives their frames as they are compared."""
+def make_blocks(documents: Sequence[Tensor], prepare: Prepare, device: torch.device) -> Iterator[Block]:
+    """Yield documents (frame, dim) in blocks, shortest first."""
     order = sorted(range(len(documents)), key=lambda row: len(documents[row]))
-    blocks, rows = list[Block](), list[int]()
+    rows: list[int] = []
     for place, row in enumerate(order):
         rows.append(row)
         following = len(documents[order[place + 1]]) if place + 1 < len(order) else None
         if following is None or (len(rows) + 1) * (following + _GAP) > _CELLS[device.type]:
-            blocks.append(_block([documents[row] for row in rows], rows, prepare, device))
+            yield _block([documents[row] for row in rows], rows, prepare)
             rows = []
-    return blocks
 
 
-def _block(documents: Sequence[Tensor], rows: Sequence[int], prepare: Callable[[Tensor], Tensor], device: torch.device) -> Block:
+def _block(documents: Sequence[Tensor], rows: Sequence[int], prepare: Prepare) -> Block:
     longest = max(map(len, documents))
     filled = [torch.cat([document, document[-1:].expand(longest - len(document), -1)]) for document in documents]
     frames = torch.stack([prepare(document) for document in filled])
-    return Block(torch.nn.functional.pad(frames, (0, 0, _GAP, 0)).to(device), tuple(rows))
+    return Block(torch.nn.functional.pad(frames, (0, 0, _GAP, 0)), tuple(rows))
 
 
 def unit_rows(frames: Tensor) -> Tensor:
@@ -68,18 +72,80 @@ def distances(query: Tensor, documents: Tensor, distance: Distance) -> Tensor:
     return apart
 
 
-def search_costs(query: Tensor, block: Block, distance: Distance = "cosine_exp", *, minmax: bool = True) -> Tensor:
-    """Return the mean distance along the best path of a query through each document of a block.
+def search_costs(
+    queries: Sequence[Tensor],
+    documents: Sequence[Tensor],
+    prepare: Prepare,
+    distance: Distance = "cosine_exp",
+    *,
+    minmax: bool = True,
+) -> Iterator[Costs]:
+    """Yield what the best path of each query through some documents costs, (query, document), and which documents they are.
 
-    The step pattern is dtw's `asymmetric` (Sakoe and Chiba 1978, slope 0 to 2): each frame of the query is used once, and
-    the document advances by 0, 1 or 2 frames; begin and end in the document are free.
+    A cost is the mean distance along the path. The step pattern is dtw's `asymmetric` (Sakoe and Chiba 1978, slope 0 to 2):
+    each frame of the query is used once, and the document advances by 0, 1 or 2 frames; begin and end in it are free.
+    `prepare` gives frames as they are compared. On a CPU each of torch's threads has documents of its own.
     """
+    ready = [prepare(query) for query in queries]
+    groups = list(_in_groups(ready))
+    device = ready[0].device
+    blocks = make_blocks(documents, prepare, device)
+
+    def of_block(block: Block) -> Costs:
+        """Return the costs of all queries in a block."""
+        with torch.inference_mode():
+            return torch.cat([group_costs(group, block, distance, minmax=minmax) for group in groups]), block.rows
+
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        yield from map(of_block, blocks)
+        return
+    torch.set_num_threads(1)  # of this thread, too: products of this size gain little from several, and wait for the slowest
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from _in_turn(pool, of_block, blocks, threads)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_turn(
+    pool: ThreadPoolExecutor, of_block: Callable[[Block], Costs], blocks: Iterator[Block], threads: int
+) -> Iterator[Costs]:
+    """Yield the costs of blocks that are prepared as they are needed: all at once would be too many frames."""
+    waiting: deque[Future[Costs]] = deque()
+    for block in blocks:
+        waiting.append(pool.submit(of_block, block))
+        if len(waiting) > threads:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _in_groups(queries: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield queries in order, so many together that the product of their frames with a block's is fast."""
+    group: list[Tensor] = []
+    for query in queries:
+        if group and sum(map(len, group)) + len(query) > _ROWS:
+            yield group
+            group = []
+        group.append(query)
+    yield group
+
+
+def group_costs(queries: Sequence[Tensor], block: Block, distance: Distance, *, minmax: bool) -> Tensor:
+    """Return the costs of some queries in the documents of a block: (query, document)."""
     count, width = block.frames.shape[:2]
-    apart = distances(query, block.frames.flatten(0, 1), distance).view(len(query), count, width)
+    apart = distances(torch.cat(list(queries)), block.frames.flatten(0, 1), distance).view(-1, count, width)
     if minmax:
         to_unit_range(apart[:, :, _GAP:])
     apart[:, :, :_GAP] = torch.inf
-    rows = apart.view(len(query), -1)
+    lengths = [len(query) for query in queries]
+    costs = [path_cost(rows) for rows in apart.view(len(apart), -1).split(lengths)]
+    return torch.stack([cost.view(count, width).amin(dim=1) / length for cost, length in zip(costs, lengths, strict=True)])
+
+
+def path_cost(rows: Tensor) -> Tensor:
+    """Return what the best path to each column costs that begins anywhere in the first row and ends in the last: (column,)."""
     # a row depends on the row before it alone, so that all columns of all documents are one operation
     best = torch.cat([rows.new_full((_GAP,), torch.inf), rows[0]])
     here, last, before = best[_GAP:], best[_GAP - 1 : -1], best[:-_GAP]
@@ -88,7 +154,7 @@ def search_costs(query: Tensor, block: Block, distance: Distance = "cosine_exp",
         torch.minimum(here, last, out=least)
         torch.minimum(least, before, out=least)
         torch.add(least, row, out=here)
-    return here.view(count, width).amin(dim=1) / len(query)
+    return here
 
 
 def to_unit_range(apart: Tensor) -> None:

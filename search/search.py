@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..corpus.base import Corpus
 from .config import SearchConfig
-from .dtw import best_stretch, is_cosine, make_blocks, search_costs, unit_rows
+from .dtw import best_stretch, is_cosine, search_costs, unit_rows
 from .features import Recordings, moments_of
 from .scoring import (
     Costs,
@@ -57,16 +57,16 @@ class Searcher:
     def __init__(
         self, queries: Sequence[Tensor], documents: Sequence[Tensor], config: SearchConfig, device: torch.device
     ) -> None:
-        self.config, self.device = config, device
+        self.config = config
         moments = moments_of([*queries, *documents]) if config.normalize_frames else None
-        self.mean = 0.0 if moments is None else moments.mean.float()
-        self.deviation = 1.0 if moments is None else moments.deviation.float()
-        self.queries = [self.prepare(query).to(device) for query in queries]
-        self.documents = documents
+        self.mean, self.deviation = torch.zeros(1, device=device), torch.ones(1, device=device)
+        if moments is not None:
+            self.mean, self.deviation = moments.mean.float().to(device), moments.deviation.float().to(device)
+        self.queries, self.documents = queries, documents
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Return frames as they are compared."""
-        normalized = (frames.float() - self.mean) / self.deviation
+        normalized = (frames.to(self.mean.device).float() - self.mean) / self.deviation
         return unit_rows(normalized) if is_cosine(self.config.distance) else normalized
 
     @torch.inference_mode()
@@ -74,18 +74,17 @@ class Searcher:
         """Return what the best path of each query through each document costs: (query, document)."""
         found = np.zeros((len(self.queries), len(self.documents)))
         with tqdm(total=len(self.documents), desc=title, unit="document", disable=None, leave=False) as bar:
-            for block in make_blocks(self.documents, self.prepare, self.device):
-                for row, query in enumerate(self.queries):
-                    costs = search_costs(query, block, self.config.distance, minmax=self.config.minmax)
-                    found[row, block.rows] = costs.cpu().numpy()
-                bar.update(len(block.rows))
+            config = self.config
+            for costs, rows in search_costs(self.queries, self.documents, self.prepare, config.distance, minmax=config.minmax):
+                found[:, rows] = costs.cpu().numpy()
+                bar.update(len(rows))
         return found
 
     @torch.inference_mode()
     def stretch(self, query: int, document: int, seconds: float) -> tuple[float, float]:
         """Return where in a document of so many seconds the best path of a query begins and ends."""
-        frames = self.prepare(self.documents[document]).to(self.device)
-        _, first, last = best_stretch(self.queries[query], frames, self.config.distance, minmax=self.config.minmax)
+        spoken, frames = self.prepare(self.queries[query]), self.prepare(self.documents[document])
+        _, first, last = best_stretch(spoken, frames, self.config.distance, minmax=self.config.minmax)
         return first / len(frames) * seconds, (last + 1) / len(frames) * seconds
 
     def scores(self, counted: np.ndarray, title: str = "searching") -> Numbers:

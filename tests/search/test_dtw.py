@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,6 @@ from torch import Tensor
 
 from headwater.search import dtw
 from headwater.search.dtw import best_stretch, distances, make_blocks, search_costs, unit_rows
-
-CPU = torch.device("cpu")
 
 
 def drawn(seed: int, count: int, least: int, most: int, dim: int = 12) -> list[Tensor]:
@@ -40,30 +39,47 @@ def by_loops(query: Tensor, document: Tensor, minmax: bool) -> tuple[float, int,
     return cost / len(apart), best[len(apart) - 1, end][1], end
 
 
+def costs_of(queries: Sequence[Tensor], documents: Sequence[Tensor], *, minmax: bool = True) -> np.ndarray:
+    found = np.full((len(queries), len(documents)), np.nan)
+    for costs, rows in search_costs(queries, documents, unit_rows, minmax=minmax):
+        found[:, rows] = costs.numpy()
+    return found
+
+
 @pytest.mark.parametrize("minmax", [True, False])
-def test_many_documents_at_once_cost_what_plain_loops_say(minmax: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pairs_at_once_cost_what_plain_loops_say(minmax: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(dtw._CELLS, "cpu", 100)  # several blocks, of several documents each
+    monkeypatch.setattr(dtw, "_ROWS", 30)  # and several groups of queries
     queries, documents = drawn(0, 5, 1, 20), drawn(1, 15, 1, 40)
-    blocks = make_blocks(documents, unit_rows, CPU)
-    assert len(blocks) > 2
-    assert sorted(row for block in blocks for row in block.rows) == list(range(15))
-    for query in queries:
-        for block in blocks:
-            for cost, row in zip(search_costs(unit_rows(query), block, minmax=minmax), block.rows, strict=True):
-                expected, first, last = by_loops(query, documents[row], minmax)
-                assert float(cost) == pytest.approx(expected, abs=1e-5)
-                one = best_stretch(unit_rows(query), unit_rows(documents[row]), minmax=minmax)
-                assert one[0] == pytest.approx(expected, abs=1e-5)
-                assert one[1:] == (first, last)
+    blocks = list(make_blocks(documents, unit_rows, torch.device("cpu")))
+    assert 2 < len(blocks) < 15
+    costs = costs_of(queries, documents, minmax=minmax)
+    for row, query in enumerate(queries):
+        for column, document in enumerate(documents):
+            expected, first, last = by_loops(query, document, minmax)
+            assert costs[row, column] == pytest.approx(expected, abs=1e-5)
+            one = best_stretch(unit_rows(query), unit_rows(document), minmax=minmax)
+            assert one[0] == pytest.approx(expected, abs=1e-5)
+            assert one[1:] == (first, last)
+
+
+def test_several_threads_find_the_same_and_leave_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dtw._CELLS, "cpu", 100)
+    queries, documents = drawn(0, 5, 1, 20), drawn(1, 15, 1, 40)
+    alone = costs_of(queries, documents)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        np.testing.assert_allclose(costs_of(queries, documents), alone, atol=1e-6)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_padding_of_a_block_changes_no_cost() -> None:
-    query, documents = unit_rows(drawn(0, 1, 8, 9)[0]), drawn(1, 4, 3, 30)
-    (together,) = make_blocks(documents, unit_rows, CPU)
-    costs = dict(zip(together.rows, search_costs(query, together).tolist(), strict=True))
-    for row, document in enumerate(documents):
-        (alone,) = make_blocks([document], unit_rows, CPU)
-        assert float(search_costs(query, alone)[0]) == pytest.approx(costs[row], abs=1e-6)
+    queries, documents = drawn(0, 1, 8, 9), drawn(1, 4, 3, 30)
+    alone = [costs_of(queries, [document])[0, 0] for document in documents]
+    np.testing.assert_allclose(costs_of(queries, documents)[0], alone, atol=1e-6)
 
 
 def test_a_query_that_was_cut_out_is_found_where_it_was() -> None:
@@ -122,9 +138,9 @@ def test_costs_are_those_of_s3prl(s3prl_expert: types.ModuleType) -> None:
         "open_begin": True,
         "open_end": True,
     }
-    (block,) = make_blocks(documents, unit_rows, CPU)
-    for query in queries:
-        for cost, row in zip(search_costs(unit_rows(query), block), block.rows, strict=True):
-            pair = query.numpy(), documents[row].numpy()
+    costs = costs_of(queries, documents)
+    for row, query in enumerate(queries):
+        for column, document in enumerate(documents):
+            pair = query.numpy(), document.numpy()
             _, _, score = s3prl_expert.match(*pair, "q", "d", s3prl_expert.cosine_exp, True, options)
-            assert -float(cost) == pytest.approx(score, abs=1e-5)
+            assert -costs[row, column] == pytest.approx(score, abs=1e-5)
