@@ -127,7 +127,8 @@ def read_corpus(flags: Namespace, config: SearchConfig) -> Corpus:
             f"Expected a corpus with queries and documents, found '{name}'. Use {default_corpus(TASK)}, or --queries and "
             "--documents."
         )
-    return load_corpus(name, flags.data, protocol=config.corpus.protocol, demo=flags.demo, demo_scale=config.corpus.demo_scale)
+    data = flags.data or config.corpus.data
+    return load_corpus(name, data, protocol=config.corpus.protocol, demo=flags.demo, demo_scale=config.corpus.demo_scale)
 
 
 def folder_of(flags: Namespace, corpus: Corpus) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from ..core.options import ABOVE_0, AT_LEAST_0, Range
 from .dtw import Distance
+from .scoring import Costs
 
 PRIOR = Range("between 0 and 1", lambda number: 0 < number < 1)
 
@@ -15,6 +16,7 @@ PRIOR = Range("between 0 and 1", lambda number: 0 < number < 1)
 class CorpusOptions:
     """Where queries and documents come from."""
 
+    data: str | None = None  # --data
     protocol: str = ""  # "": the first one of the corpus
     demo_scale: Annotated[float, ABOVE_0] = 1.0
 
@@ -33,3 +35,8 @@ class SearchConfig:
     miss: Annotated[float, ABOVE_0] = 100.0
     false_alarm: Annotated[float, ABOVE_0] = 1.0
     corpus: CorpusOptions = field(default_factory=CorpusOptions)
+
+    @property
+    def costs(self) -> Costs:
+        """What mistakes cost."""
+        return Costs(self.prior, self.miss, self.false_alarm)

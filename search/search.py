@@ -99,11 +99,6 @@ class Searcher:
         return (scores - mean) / np.maximum(deviation, 1e-9)
 
 
-def costs_of(config: SearchConfig) -> Costs:
-    """Return what mistakes cost."""
-    return Costs(config.prior, config.miss, config.false_alarm)
-
-
 def search_split(
     corpus: Corpus, split: str, queries: Recordings, documents: Recordings, layer: int, config: SearchConfig, device: torch.device
 ) -> tuple[Found, Searcher]:
@@ -113,7 +108,7 @@ def search_split(
     searcher = Searcher(queries.frames(layer), documents.frames(layer), config, device)
     targets = target_matrix(*names, corpus.split_tables[split]["targets"])
     trials = Trials(searcher.scores(counted, f"{split}, layer {layer}"), targets, counted)
-    return found_in(trials, costs_of(config)), searcher
+    return found_in(trials, config.costs), searcher
 
 
 def found_in(trials: Trials, costs: Costs) -> Found:
@@ -132,7 +127,7 @@ def found_in(trials: Trials, costs: Costs) -> Found:
 
 def with_dev(found: Found, dev: Found, config: SearchConfig) -> dict[str, float]:
     """Return a split's scores, with those at the threshold and the calibration of dev."""
-    costs, threshold = costs_of(config), threshold_of(dev, config)
+    costs, threshold = config.costs, threshold_of(dev, config)
     calibrated = normalized_cross_entropy(found.trials.seen(), costs, *dev.line)
     return {"mtwv": found.scores["mtwv"], "atwv": term_weighted_value(found.trials, threshold, costs)} | {
         "min_cnxe": found.scores["min_cnxe"],
@@ -153,7 +148,7 @@ def choose_layer(found: dict[int, dict[str, Found]]) -> int:
 
 def split_intervals(found: Found, dev: Found, config: SearchConfig) -> dict[str, list[float] | None]:
     """Return the intervals of a split's term weighted values."""
-    return intervals(found.trials, threshold_of(dev, config), costs_of(config))
+    return intervals(found.trials, threshold_of(dev, config), config.costs)
 
 
 def whole_truth(
@@ -171,7 +166,7 @@ def whole_truth(
     rows, columns = ({name: place for place, name in enumerate(group)} for group in (queries, documents))
     scores[np.ix_([rows[name] for name in names[0]], [columns[name] for name in names[1]])] = found.trials.scores
     trials = Trials(scores, target_matrix(queries, documents, tables["targets"]), np.ones(scores.shape, dtype=bool))
-    costs, seen = costs_of(config), trials.seen()
+    costs, seen = config.costs, trials.seen()
     return {
         "queries": len(seen.scores),
         "documents": len(documents),

@@ -32,6 +32,8 @@ GUESSED = {
     "then draw the scores with `headwater plot layers --probe RUN`.",
     "infer": PREDICT,
     "inference": PREDICT,
+    "search": "To search recordings for a spoken query, type `headwater qbe -u hubert -l 9 --queries word.wav "
+    "--documents FOLDER`.",
     "transcribe": "To transcribe a corpus, type `headwater corpus transcribe NAME --data FOLDER`; to transcribe files with a "
     "trained run, `headwater predict RUN my.wav`.",
     "demo": "To train on a miniature corpus, type `headwater downstream -u fbank -d emotion --demo`; to make one, "

@@ -18,12 +18,16 @@ KEYS = {
     "config.optimizer.lr": "optimizer.lr",
     f"{DATA}.root": "corpus.data",
     "config.downstream_expert.modelrc.projector_dim": "TASK.projector_dim",
+    f"{DATA}.dataset_root": "corpus.data",  # of -d quesst14_dtw, as the following
+    "config.downstream_expert.dtwrc.dist_method": "distance",
+    "config.downstream_expert.dtwrc.minmax_norm": "minmax",
+    "config.downstream_expert.feature_normalization": "normalize_frames",
 }
 FOLD = f"{DATA}.test_fold"  # -v
 # a step's utterances are the product of these two
 SIZE, PIECES = f"{DATA}.train_batch_size", "config.runner.gradient_accumulate_steps"
 # no number depends on these
-LEFT_OUT = (f"{DATA}.num_workers", f"{DATA}.pre_load", "config.runner.max_keep")
+LEFT_OUT = (f"{DATA}.num_workers", f"{DATA}.pre_load", "config.runner.max_keep", "config.downstream_expert.max_workers")
 OPTIMIZER = ("config.optimizer.name", "config.optimizer.torch_optim_name")
 WITH_TORCH = "TorchOptim"  # the first where the second one names it
 TORCH_DECAY = 0.01  # of torch's AdamW, where nobody says another; s3prl's own AdamW has 0
