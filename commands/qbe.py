@@ -6,7 +6,6 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +109,10 @@ def config_of(overrides: Sequence[str]) -> SearchConfig:
     from ..search.config import SearchConfig
 
     errors: list[str] = []
-    config = bind(SearchConfig, reduce(merge, map(parse_override, overrides), {}), "", errors)
+    options: dict[str, Any] = {}
+    for override in overrides:
+        options = merge(options, parse_override(override))
+    config = bind(SearchConfig, options, "", errors)
     if errors:
         raise UserError("\n".join(errors))
     return config

@@ -32,6 +32,11 @@ class Recordings:
     keys: tuple[str, ...]  # of their rows
     store: Store
 
+    @property
+    def ids(self) -> list[str]:
+        """The names of the recordings, in order."""
+        return [row.id for row in self.utterances]
+
     def frames(self, layer: int) -> list[Tensor]:
         """Return the frames (frame, dim) of a layer, as they are stored: in half precision where that holds them."""
         column = self.store.space.layers.index(layer)

@@ -122,19 +122,18 @@ def _result(
     corpus: Corpus, splits: Sequence[str], found: Mapping[str, Found], recordings: Mapping[str, Recordings], config: SearchConfig
 ) -> dict[str, Any]:
     """Return the numbers of the chosen layer."""
-    dev, documents = found[splits[0]], [row.id for row in recordings[DOCUMENTS].utterances]
-    names = {split: [[row.id for row in recordings[split].utterances], documents] for split in splits}
+    dev, documents = found[splits[0]], recordings[DOCUMENTS].ids
     notes = list(corpus.notes)
     if "dev" not in splits and config.threshold is None:
         notes.append("there are no dev queries: ATWV and calibration are those of the test's own best")
     for split in splits:
-        queries, seen = len(names[split][0]), len(found[split].trials.seen().scores)
+        queries, seen = len(recordings[split].ids), len(found[split].trials.seen().scores)
         if seen < queries:
             notes.append(f"{queries - seen} of the {queries} {split} queries are in no document, or in all: they are not scored")
         left_out = int((~found[split].trials.counted).sum())
         if left_out:
             notes.append(f"{left_out} {split} trials are left out: the query's own speaker speaks in the document")
-    whole = {split: whole_truth(corpus, split, found[split], dev, names[split], config) for split in splits}
+    whole = {split: whole_truth(corpus, split, found[split], dev, (recordings[split].ids, documents), config) for split in splits}
     return {
         "corpus": corpus.name,
         "protocol": corpus.protocol,
@@ -142,7 +141,7 @@ def _result(
         "scores": {split: finite(with_dev(found[split], dev, config)) for split in splits},
         "intervals": {split: split_intervals(found[split], dev, config) for split in splits if split == "test"},
         "num_documents": len(documents),
-        "num_queries": {split: len(names[split][0]) for split in splits},
+        "num_queries": {split: len(recordings[split].ids) for split in splits},
         "whole_ground_truth": {split: finite(scores) for split, scores in whole.items() if scores is not None},
         "search": plain(config),
         "notes": notes,
@@ -166,9 +165,8 @@ def _write_split(
     chosen = (trials.scores > threshold) & trials.counted
     listed = detections(searcher, trials.scores, chosen, documents)
     write_detections(folder / f"detections-{split}.csv", listed, queries.utterances, documents.utterances, marks, trials)
-    names = [[row.id for row in group.utterances] for group in (queries, documents)]
     # the scorer takes the folder of a list
-    write_stdlist(folder / f"stdlist-{split}" / "benchmark.stdlist.xml", trials, *names, threshold)
+    write_stdlist(folder / f"stdlist-{split}" / "benchmark.stdlist.xml", trials, queries.ids, documents.ids, threshold)
 
 
 def find(

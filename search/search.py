@@ -103,10 +103,9 @@ def search_split(
     corpus: Corpus, split: str, queries: Recordings, documents: Recordings, layer: int, config: SearchConfig, device: torch.device
 ) -> tuple[Found, Searcher]:
     """Return what a layer finds for a split's queries, and what found it."""
-    names = [[row.id for row in group.utterances] for group in (queries, documents)]
     counted = other_speakers(queries.utterances, documents.utterances)
     searcher = Searcher(queries.frames(layer), documents.frames(layer), config, device)
-    targets = target_matrix(*names, corpus.split_tables[split]["targets"])
+    targets = target_matrix(queries.ids, documents.ids, corpus.split_tables[split]["targets"])
     trials = Trials(searcher.scores(counted, f"{split}, layer {layer}"), targets, counted)
     return found_in(trials, config.costs), searcher
 

@@ -15,7 +15,7 @@ ENGLISH = "nnenglish"
 SPLITS = {"dev": "dev", "test": "eval"}  # ours -> the release's
 DOCUMENTS = "documents"
 _EXPECTED = {"documents": 12492, "dev queries": 560, "eval queries": 555}
-_SOURCE = "https://speech.fit.vutbr.cz/software/quesst-2014-multilingual-database-query-by-example-keyword-spotting"
+_SOURCE = "https://speech.fit.vutbr.cz/files/quesst14Database.tgz"
 
 
 def read(root: str | Path, *, protocol: str = "superb", fold: int | None = None) -> Corpus:
@@ -121,7 +121,7 @@ register_corpus(
         protocols=PROTOCOLS,
         make_demo=make_demo,
         train=DOCUMENTS,
-        description="documents in six languages and spoken queries to find in them; 12,492 documents, 560 + 555 queries",
+        description="six languages, 8 kHz: spoken queries, and documents to find them in; 12,492 documents, 560 + 555 queries",
         where=f"{_SOURCE} (for research): the folder quesst14Database with Audio, dev_queries, eval_queries and scoring",
     )
 )
