@@ -16,8 +16,8 @@ from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Output, Task
 from ..masks import Fill, MasksConfig, mask
+from ..recurrent import Recurrent, put_side_by_side
 from . import question
-from .recurrent import Recurrent, put_side_by_side
 from .spelling import BLANK, decode, encode, frames_needed
 
 

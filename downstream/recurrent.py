@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ...upstream.base import Frames
+from ..upstream.base import Frames
 
 
 class Recurrent(nn.Module):
-    """Bidirectional LSTMs, dropout behind each: (batch, frame, dim) -> (batch, frame, output_dim)."""
+    """LSTMs in both directions (or one), dropout behind each: (batch, frame, dim) -> (batch, frame, output_dim)."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, layers: int, dropout: float) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, layers: int, dropout: float, *, bidirectional: bool = True) -> None:
         super().__init__()
-        self.output_dim = 2 * hidden_dim
+        self.output_dim = (2 if bidirectional else 1) * hidden_dim
         sizes = [input_dim] + [self.output_dim] * (layers - 1)
         # one by one: cuDNN's own dropout between layers remembers a generator that no step could seed
-        self.layers = nn.ModuleList(nn.LSTM(size, hidden_dim, batch_first=True, bidirectional=True) for size in sizes)
+        self.layers = nn.ModuleList(nn.LSTM(size, hidden_dim, batch_first=True, bidirectional=bidirectional) for size in sizes)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, lengths: Sequence[int]) -> Tensor:
