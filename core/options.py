@@ -32,6 +32,9 @@ AT_LEAST_0 = Range("of 0 or more", lambda number: number >= 0)
 SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
 SHARE_OR_1 = Range("from 0 to 1", lambda number: 0 <= number <= 1)
 SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch takes no more
+MASKS = Range("from 0 to 1,000", lambda number: 0 <= number <= 1000)  # drawn for every utterance of a step
+MILLIONS = Range("from 0 to 1,000,000", lambda number: 0 <= number <= 10**6)
+UP_TO_MILLIONS = Range("above 0 and at most 1,000,000", lambda number: 0 < number <= 10**6)  # drawn before the first step
 DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
+from ...core.files import parse_size
 from ...core.options import bind, convert, merge, options_of_sections
 from ...core.run_folder import RunFolder
 from ...corpus.base import CORPORA, Reader
@@ -171,11 +172,17 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
 
 def store_mistakes(config: RunConfig) -> list[str]:
     """Return what is wrong with the way to use the store."""
+    mistakes = []
+    for size in filter(None, (config.store.limit, config.store.memory)):
+        try:
+            parse_size(size)
+        except UserError as problem:
+            mistakes.append(str(problem))
     mode = config.store.mode
     if mode in MODES or os.sep in mode or Path(mode).is_dir():
-        return []
+        return mistakes
     folder = f"For a folder of that name write ./{mode}."
-    return [f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}"]
+    return [*mistakes, f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}"]
 
 
 def role_mistakes(config: RunConfig) -> list[str]:
