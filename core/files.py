@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,6 +78,19 @@ def clear_asides(path: Path) -> None:
         number = left.name.removesuffix(".tmp").rpartition(".")[2]
         if number.isdigit() and not is_alive(int(number)):
             left.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder among the system's temporary ones; those that killed processes of this user and machine left are removed."""
+    begin = f"headwater-{socket.gethostname()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(begin)}*"):
+        number = left.name.removeprefix(begin).partition("-")[0]
+        with suppress(OSError):  # another process was faster
+            if number.isdigit() and not is_alive(int(number)) and left.lstat().st_uid == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{begin}{os.getpid()}-") as name:
+        yield Path(name)
 
 
 def is_alive(process: int) -> bool:

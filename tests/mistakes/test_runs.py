@@ -211,6 +211,11 @@ def test_a_result_that_names_no_corpus_is_not_compared(error_of: Callable[..., s
     assert "a run's json in 'mine/result.json', found: not all of corpus, protocol" in error_of("headwater compare run mine")
 
 
+def test_the_geometry_of_an_emptied_vocabulary_is_one_line(error_of: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "vocabulary.json", b"{}")
+    assert "with a joint space (-d turbo) in 'mine', found one without" in error_of("headwater plot geometry mine --out new")
+
+
 @pytest.mark.parametrize("roles", [None, 5, {"audio": 5}, {"audio": {"mixture": [1.0], "layers": [7]}}])
 def test_layers_changed_by_hand_are_one_line(roles: object, error_of: Callable[..., str], desk: Path) -> None:
     damaged(desk / "run", "layers.json", json.dumps({"roles": roles, "select_by": "ua"}).encode())
