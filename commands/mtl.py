@@ -171,7 +171,7 @@ def values_of(flags: Namespace) -> dict[str, Any]:
         values["text_upstream"] = {**section_in(values, "text_upstream"), "name": flags.text_upstream}
     for override in flags.override:
         values = merge(values, parse_override(override))
-    for name in (name for name in values["tasks"] if names and name not in names):
+    for name in (name for name in section_in(values, "tasks") if names and name not in names):
         raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
     if not any(section_in(values, key).get("name") for key in ("upstream", "text_upstream")):
         raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
@@ -189,7 +189,7 @@ def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
     def of_chosen(section: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in section.items() if name in chosen}
 
-    kept = {key: of_chosen(values[key]) for key in ("tasks", "baselines") if values.get(key)}
+    kept = {key: of_chosen(section_in(values, key)) for key in ("tasks", "baselines") if values.get(key)}
     if isinstance(weights := section_in(values, "balance").get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
         kept["balance"] = {**values["balance"], "weights": of_chosen(weights)}
     return values | kept

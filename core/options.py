@@ -64,7 +64,7 @@ def bind(
         place = f"{where}.{key}" if where else str(key)
         if key not in fields:
             other = f" Did you mean '{elsewhere[key]}'?" if key in elsewhere else nearest(str(key), fields)
-            errors.append(f"Unknown option '{place}'.{other} Known here: {', '.join(fields)}.")
+            errors.append(f"Unknown option '{shortened(place)}'.{other} Known here: {', '.join(fields)}.")
             continue
         kind = hints[fields[key]]
         try:
@@ -76,6 +76,11 @@ def bind(
             errors.append(str(problem))
     refuse_without_default(cls, bound, where)
     return cls(**bound)
+
+
+def shortened(word: str) -> str:
+    """Return a word as a message has room for it."""
+    return word if len(word) <= 100 else f"{word[:100]}…"
 
 
 def options_of_sections(*configs: type) -> dict[str, str]:
@@ -138,8 +143,9 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
             return value
         raise refusal
     if kind is str and isinstance(value, bool):
+        word = "on" if value else "off"
         raise ValueError(
-            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"off\"'."
+            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"{word}\"'."
         )
     if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
         raise refusal

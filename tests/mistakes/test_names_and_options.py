@@ -35,6 +35,8 @@ WORDS = {
     "no upstream": ("python run_downstream.py -d emotion --data tones/tones.csv", "an upstream, found none", "Add `-u fbank`"),
     "no task": ("python run_downstream.py -u fbank", "a task, found none", "Add `-d emotion`"),
     "no corpus to check": ("headwater corpus check", "a corpus after `corpus check`, found none", "`headwater list corpora`"),
+    "an option of endless letters": (f"{TRAIN} -o {'a' * 3000}=1", f"Unknown option '{'a' * 100}…'. Known here: task"),
+    "an option of a section of endless letters": (f"{TRAIN} -o training.{'b' * 3000}=1", f"'training.{'b' * 91}…'. Known"),
     "an option with a typo": (f"{TRAIN} -o optimizer.lrr=1", "Unknown option 'optimizer.lrr'", "Did you mean 'lr'?"),
     "a section with a typo": (f"{TRAIN} -o emotoin.dropout=0.1", "'emotoin'", "mean 'emotion'?", "task, emotion, corpus, labels"),
     "an option of the wrong type": (f"{TRAIN} -o training.steps=many", "'training.steps' to be a whole number, found 'many'"),
