@@ -342,7 +342,7 @@ class Stored:
 
     def layers(self, *needed: str) -> dict[str, Any]:
         """Return what each layer knows alone, and the mixture of all."""
-        content = self._json(self.folder.layers, needed, {"roles": dict})
+        content = self._json(self.folder.layers, needed, {"roles": dict, "select_by": str})
         for role in content.get("roles", {}).values():
             whole = isinstance(role, dict) and isinstance(role.get("mixture"), list) and isinstance(role.get("layers"), list)
             if not (whole and all(isinstance(one, dict) and isinstance(one.get("scores"), dict) for one in role["layers"])):

@@ -216,9 +216,18 @@ def test_the_geometry_of_an_emptied_vocabulary_is_one_line(error_of: Callable[..
     assert "with a joint space (-d turbo) in 'mine', found one without" in error_of("headwater plot geometry mine --out new")
 
 
-@pytest.mark.parametrize("roles", [None, 5, {"audio": 5}, {"audio": {"mixture": [1.0], "layers": [7]}}])
-def test_layers_changed_by_hand_are_one_line(roles: object, error_of: Callable[..., str], desk: Path) -> None:
-    damaged(desk / "run", "layers.json", json.dumps({"roles": roles, "select_by": "ua"}).encode())
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"roles": None},
+        {"roles": 5},
+        {"roles": {"audio": 5}},
+        {"roles": {"audio": {"mixture": [1.0], "layers": [7]}}},
+        {"select_by": 5},
+    ],
+)
+def test_layers_changed_by_hand_are_one_line(changed: dict[str, object], error_of: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "layers.json", json.dumps({"roles": {}, "select_by": "ua", **changed}).encode())
     assert "Expected a run's json in 'mine/layers.json', found:" in error_of("headwater plot layers mine")
 
 
