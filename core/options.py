@@ -32,6 +32,9 @@ AT_LEAST_0 = Range("of 0 or more", lambda number: number >= 0)
 SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
 SHARE_OR_1 = Range("from 0 to 1", lambda number: 0 <= number <= 1)
 SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch takes no more
+MASKS = Range("from 0 to 1,000", lambda number: 0 <= number <= 1000)  # drawn for every utterance of a step
+MILLIONS = Range("from 0 to 1,000,000", lambda number: 0 <= number <= 10**6)
+UP_TO_MILLIONS = Range("above 0 and at most 1,000,000", lambda number: 0 < number <= 10**6)  # drawn before the first step
 DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
@@ -61,7 +64,7 @@ def bind(
         place = f"{where}.{key}" if where else str(key)
         if key not in fields:
             other = f" Did you mean '{elsewhere[key]}'?" if key in elsewhere else nearest(str(key), fields)
-            errors.append(f"Unknown option '{place}'.{other} Known here: {', '.join(fields)}.")
+            errors.append(f"Unknown option '{shortened(place)}'.{other} Known here: {', '.join(fields)}.")
             continue
         kind = hints[fields[key]]
         try:
@@ -73,6 +76,11 @@ def bind(
             errors.append(str(problem))
     refuse_without_default(cls, bound, where)
     return cls(**bound)
+
+
+def shortened(word: str) -> str:
+    """Return a word as a message has room for it."""
+    return word if len(word) <= 100 else f"{word[:100]}…"
 
 
 def options_of_sections(*configs: type) -> dict[str, str]:
@@ -135,8 +143,9 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
             return value
         raise refusal
     if kind is str and isinstance(value, bool):
+        word = "on" if value else "off"
         raise ValueError(
-            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"off\"'."
+            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"{word}\"'."
         )
     if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
         raise refusal
