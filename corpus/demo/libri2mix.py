@@ -10,7 +10,7 @@ from .acting import FILE_RATE, VARIANTS, Speaker, Style, over_noise, voiced, wri
 from .librispeech import sentence
 
 _PLAN = {"train": (10, 60), "dev": (4, 16), "test": (8, 16)}  # speakers, mixtures at scale 1
-_SECONDS = 8.0
+_SECONDS = 5.5
 _FIRST = {"train": 100, "dev": 500, "test": 700}  # number of a split's first speaker
 
 

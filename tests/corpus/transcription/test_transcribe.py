@@ -436,7 +436,7 @@ def described(folder: Path, **settings: object) -> Path:
         (("--language", "klingon"), "knows (de, en; auto: it guesses), found 'klingon'."),
         (("--language", "french"), "knows (de, en; auto: it guesses), found 'french'. Name one of these, or another model."),
         (("--language", "germna"), "knows (de, en; auto: it guesses), found 'germna'. Did you mean 'german'?"),
-        (("--split", "tset"), "Expected splits of manifest (train, test, dev), found 'tset'. Did you mean 'test'? Name these."),
+        (("--split", "tset"), "Expected splits of manifest (train, dev, test), found 'tset'. Did you mean 'test'? Name these."),
         (("--out", "said.txt"), "Expected a table (.csv, .jsonl, .tsv) to write to, found 'said.txt'. Name it so."),
         (("--device", "tpu"), "tpu"),
     ],
