@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...downstream.answer import MOST_CLASSES, Answer
-from ...downstream.asr.spelling import Errors, count_errors
 from ...downstream.base import Outcome
+from ...downstream.spelling import Errors, count_errors
 from .resampling import Curve, Tally
 
 

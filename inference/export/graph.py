@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...corpus.batch import Batch
-from ...downstream.asr.expert import Asr
 from ...downstream.base import Expert
+from ...downstream.ctc import Ctc
 from ...training.model import Model
 from ...upstream.base import Frames, Layers, Upstream
 from ...upstream.families.whisper import WhisperEncoder
@@ -77,7 +77,7 @@ def over_all(values: Tensor, statistics: str) -> Tensor:
 
 def head_output(expert: Expert, frames: Frames) -> Tensor:
     """Return an expert's output for one utterance; LSTMs get it as it is, since nothing is padded."""
-    if not isinstance(expert, Asr):
+    if not isinstance(expert, Ctc):
         return expert({"audio": frames}).values
     hidden = expert.projector(side_by_side(frames.values, expert.options.downsample))
     for layer in expert.recurrent.layers:
