@@ -148,6 +148,7 @@ _TALLIES: Mapping[str, tuple[Tally, ...]] = {
     "far": (Tally(partial(_wrong_of, 0), _share),),
     "frr": (Tally(partial(_wrong_of, 1), _share),),
     "wer": (Tally(partial(_errors, lambda found: (found.word_errors, found.words)), _share),),
+    "per": (Tally(partial(_errors, lambda found: (found.word_errors, found.words)), _share),),  # phones apart as words are
     "cer": (Tally(partial(_errors, lambda found: (found.character_errors, found.characters)), _share),),
 }
 RANKINGS: Mapping[str, Curve] = {"eer": equal_error, "auc": area}

@@ -40,6 +40,12 @@ KINDS: dict[str, Mapping[str, Any]] = {
         "upstream": {"name": "fbank"},
         "asr": {"projector_dim": 8, "hidden_dim": 8, "layers": 1, "downsample": 3, "zero_infinity": True},
     },
+    "writes_phones": {
+        "task": "pr",
+        "upstream": {"name": "fbank"},
+        "labels": {"column": "label"},
+        "pr": {"projector_dim": 8, "zero_infinity": True},
+    },
 }
 
 
