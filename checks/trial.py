@@ -157,7 +157,7 @@ def with_length(row: Utterance) -> Utterance:
 
 
 def made_up() -> Corpus:
-    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, phones; and texts."""
+    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, phones, slots; texts."""
     splits: dict[str, tuple[Utterance, ...]] = {}
     for split, count in (("train", 18), ("dev", 9), ("test", 9)):
         splits[split] = tuple(_utterance(split, number) for number in range(count))
@@ -168,7 +168,7 @@ def _utterance(split: str, number: int) -> Utterance:
     words = list(itertools.islice(itertools.cycle(WORDS[number % len(WORDS) :] + WORDS), 3))
     ratings = {name: 1.0 + (number * step) % 7 for name, step in (("arousal", 1), ("valence", 2), ("dominance", 3))}
     labels = {"label": ("one", "two", "three")[number % 3], "directed": ("no", "yes")[number % 2], **ratings}
-    labels |= {"phones": " ".join("".join(words).upper())}  # a letter each
+    labels |= {"phones": " ".join("".join(words).upper()), "tagged": "{} [what: {}] {}".format(*words)}
     name = f"{split}-{number:02d}"
     return Utterance(name, f"{name}.wav", duration=2.0, text=" ".join(words), speaker=f"{split}{number % 3}", labels=labels)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..core.errors import UserError
 from ..core.options import ABOVE_0, AT_LEAST_0, SHARE
+from ..corpus.base import Utterance
 from ..corpus.batch import Batch
 from ..upstream.base import Frames, UpstreamSpec
 from .base import Expert, Output
@@ -124,6 +125,13 @@ def build_ctc(options: CtcConfig, vocabulary: Mapping[str, Any], specs: Mapping[
             "write. Name an audio model with -u, and leave out --text-upstream."
         )
     return Ctc(vocabulary, specs["audio"], options, writing)
+
+
+def left_out(splits: Mapping[str, Sequence[Utterance]], has_target: Callable[[Utterance], bool]) -> tuple[str, list[Utterance]]:
+    """Return which utterances of a corpus have no target: how many of each split in words, and the utterances."""
+    without = {split: [row for row in rows if not has_target(row)] for split, rows in splits.items()}
+    counts = ", ".join(f"{len(rows)} of {len(splits[split])} in {split}" for split, rows in without.items() if rows)
+    return counts, [row for rows in without.values() for row in rows]
 
 
 def refuse_classes(task: str, labels: LabelsConfig, what: str, allowed: Sequence[str] = ()) -> None:

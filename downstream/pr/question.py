@@ -9,7 +9,7 @@ from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
 from ..answer import Text
 from ..base import Outcome, Question, Tables
-from ..ctc import refuse_classes
+from ..ctc import left_out, refuse_classes
 from ..labels import LabelsConfig
 from ..spelling import error_rates, unseen_tokens
 from .lexicon import read_lexicon
@@ -95,11 +95,9 @@ def target(vocabulary: Mapping[str, Any], utterance: Utterance) -> str:
 
 def notes(vocabulary: Mapping[str, Any], splits: Mapping[str, Sequence[Utterance]]) -> tuple[str, ...]:
     """Return a note that counts the utterances without phones, with the words that are in no lexicon."""
-    without = {split: [row for row in rows if phones_of(vocabulary, row) is None] for split, rows in splits.items()}
-    counts = ", ".join(f"{len(rows)} of {len(splits[split])} in {split}" for split, rows in without.items() if rows)
-    if not counts:
+    counts, left = left_out(splits, lambda row: phones_of(vocabulary, row) is not None)
+    if not left:
         return ()
-    left = [row for rows in without.values() for row in rows]
     missing = missing_words(vocabulary["lexicon"], left)
     if vocabulary["column"] is not None:
         return (f"left out, nothing in column '{vocabulary['column']}': {counts} (the first: {left[0].id})",)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from of_s3prl import distance, of_s3prl
 
 from headwater.core.errors import UserError
 from headwater.core.options import read_yaml
@@ -225,19 +224,7 @@ def test_the_head_is_two_linear_layers_of_each_frame() -> None:
 
 
 def test_the_head_is_that_of_s3prl() -> None:
-    if importlib.util.find_spec("s3prl") is None:
-        assert os.environ.get("HEADWATER_REQUIRE_S3PRL") != "1"
-        pytest.skip("the package s3prl is not installed")
-    package = importlib.util.find_spec("s3prl")
-    assert package is not None
-    assert package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "downstream" / "model.py"
-    spec = importlib.util.spec_from_file_location("s3prl_heads", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    expert, theirs = expert_of(), module.FrameLevel(6, 4)
+    expert, theirs = expert_of(), of_s3prl("downstream/model.py").FrameLevel(6, 4)
     theirs.linear.load_state_dict(expert.classifier.state_dict())
     values = torch.randn(2, 7, 5)
     expected, _ = theirs(expert.projector(values))
@@ -266,20 +253,11 @@ def test_the_error_rate_is_the_edit_distance_of_random_sequences() -> None:
     generator = np.random.default_rng(0)
     phones = np.array(["AA0", "B", "AA", "oː"])
     pairs = [tuple(generator.choice(phones, generator.integers(1, 9)) for _ in range(2)) for _ in range(40)]
-    wrong = sum(_distance(one, other) for one, other in pairs)
+    wrong = sum(distance(one, other) for one, other in pairs)
     outcome = Outcome(
         tuple(map(str, range(40))), tuple(" ".join(other) for _, other in pairs), tuple(" ".join(one) for one, _ in pairs)
     )
     assert question.score({}, outcome, {})["per"] == pytest.approx(wrong / sum(len(one) for one, _ in pairs))
-
-
-def _distance(one: Any, other: Any) -> int:
-    row = list(range(len(other) + 1))
-    for place, sign in enumerate(one, start=1):
-        before, row[0] = row[0], place
-        for column, letter in enumerate(other, start=1):
-            before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, before + (sign != letter))
-    return row[-1]
 
 
 def test_a_phone_unseen_in_training_is_named() -> None:
