@@ -158,7 +158,7 @@ def with_length(row: Utterance) -> Utterance:
 
 
 def made_up() -> Corpus:
-    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, texts, speakers."""
+    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, phones, slots; texts."""
     splits: dict[str, tuple[Utterance, ...]] = {}
     for split, count in (("train", 18), ("dev", 9), ("test", 9)):
         splits[split] = tuple(_utterance(split, number) for number in range(count))
@@ -175,7 +175,8 @@ def _utterance(split: str, number: int) -> Utterance:
     }
     turns = [("first", 0.0, 0.3 + 0.02 * (number % 5)), ("second", 0.2, 0.5)]
     classes = {"label": ("one", "two", "three")[number % 3], "directed": ("no", "yes")[number % 2]}
-    labels: dict[str, Any] = {**classes, **ratings, **slots, LABEL: turns}
+    written = {"phones": " ".join("".join(words).upper()), "tagged": "{} [what: {}] {}".format(*words)}
+    labels: dict[str, Any] = {**classes, **ratings, **slots, **written, LABEL: turns}
     name = f"{split}-{number:02d}"
     return Utterance(name, f"{name}.wav", duration=2.0, text=" ".join(words), speaker=f"{split}{number % 3}", labels=labels)
 

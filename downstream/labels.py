@@ -24,11 +24,12 @@ class LabelsConfig:
     column: str = ""  # a manifest's label column by its own name; "": the usual one
 
 
-def refuse_labels(labels: LabelsConfig, task: str, why: str) -> None:
-    """Refuse any of these settings for a task that has no class labels; `why`: what it has, as "which has texts"."""
+def refuse_classes(task: str, labels: LabelsConfig, what: str, allowed: Sequence[str] = ()) -> None:
+    """Refuse the options of classes for a task that has none."""
     for name, value in vars(labels).items():
-        if value not in (None, ""):
-            raise UserError(f"Expected no labels.{name} for {task}, {why}, found {value}. Leave it out.")
+        if value not in (None, "") and name not in allowed:
+            which = f"{task}, which has {what} and no classes"
+            raise UserError(f"Expected no labels.{name} for {which}, found {value}. Leave it out.")
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def task_data(
     source, size = Source(tuple(upstreams)), batch_size_of(config, section)
     tables = {split: tables_of(question, corpus, split) for split in splits if split != "train"}
     data = TaskData(name, expert, question, splits, source, section.select_by, size, tables=tables)
-    return data, (*corpus.notes, *notes, *left_out, *together)
+    return data, (*corpus.notes, *question.notes(vocabulary, rows_of), *notes, *left_out, *together)
 
 
 def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Corpus]]:

@@ -9,7 +9,7 @@ from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
 from ...corpus.rttm import LABEL, most_speakers
 from ..base import Outcome, Question, Tables
-from ..labels import LabelsConfig, refuse_labels
+from ..labels import LabelsConfig, refuse_classes
 from .answer import Spoken, Turns, refuse_many
 from .errors import count_errors, error_rate
 
@@ -20,7 +20,7 @@ METRICS = {"der": {}, "der_collar": {"collar": COLLAR}, "der_single": {"skip_ove
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
     """Return how many speakers are told apart: as many as a recording of training or dev has at most."""
-    refuse_labels(labels, "sd", "which has turns and no classes")
+    refuse_classes("sd", labels, "turns")
     require_turns(corpus)
     known = {split: select({}, corpus.splits.get(split, ())) for split in ("train", "dev")}
     speakers = options.speakers or most_speakers(known)
@@ -78,7 +78,7 @@ def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]
 
 def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:
     """Return the run's own vocabulary, once another corpus is found to have turns."""
-    refuse_labels(labels, "sd", "which has turns and no classes")
+    refuse_classes("sd", labels, "turns")
     require_turns(corpus, [*corpus.splits])
     return dict(vocabulary), f"turns of up to {vocabulary['speakers']} speakers"
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...corpus.batch import Batch
-from ...downstream.asr.expert import Asr
 from ...downstream.base import Expert
+from ...downstream.ctc import Ctc
 from ...downstream.sd.expert import Diarizer
 from ...training.model import Model
 from ...upstream.base import Frames, Layers, Upstream
@@ -80,7 +80,7 @@ def head_output(expert: Expert, frames: Frames) -> Tensor:
     """Return an expert's output for one utterance; LSTMs get it as it is, since nothing is padded."""
     if isinstance(expert, Diarizer):
         hidden = frames.values
-    elif isinstance(expert, Asr):
+    elif isinstance(expert, Ctc):
         hidden = expert.projector(side_by_side(frames.values, expert.options.downsample))
     else:
         return expert({"audio": frames}).values
