@@ -14,6 +14,7 @@ EXTRAS = {
 }
 RUNNERS = [
     "librosa>=0.10.2",
+    "pyannote.metrics>=4.0",  # diarization error rates are compared with its own
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.8",

@@ -64,9 +64,10 @@ def read_space(folder: Path, split: str = "test") -> Space:
     path = run.outcome(split)
     if not path.is_file():
         raise UserError(f"Expected '{path.name}' in '{folder}', found none. Is it a finished run with that split?")
-    vocabulary = next(iter(run.read().vocabulary().values()))
     tensors, facts = load_tensors(path)
-    roles = by_role(vocabulary, tensors["embeddings"]) if "embeddings" in tensors else {}
+    with run.usable_vocabulary():
+        vocabulary = next(iter(run.read().vocabulary().values()), {})
+        roles = by_role(vocabulary, tensors["embeddings"]) if "embeddings" in tensors else {}
     if not roles:
         raise UserError(f"Expected a run with a joint space (-d turbo) in '{folder}', found one without embeddings.")
     config, marks = run.read().config(), tuple(facts.get("marks", ()))

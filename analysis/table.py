@@ -13,8 +13,12 @@ Result = Mapping[str, Any]  # what result.json of a run or a plan holds
 
 
 def number(value: float | None) -> str:
-    """Return a metric as every table shows it: a fraction with three digits."""
-    return "-" if value is None else f"{value:.3f}"
+    """Return a metric as every table shows it: a fraction with three digits, zero without a sign.
+
+    >>> number(-0.0002)
+    '0.000'
+    """
+    return "-" if value is None else f"{value:z.3f}"
 
 
 def spread(mean: float, deviation: float | None) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..corpus.batch import Batch
+from ..corpus.rttm import LABEL
 from ..downstream.answer import Answer
 from ..downstream.base import Expert, Outcome, Output, Question, Tables, Task
 from ..downstream.labels import LabelsConfig
@@ -157,7 +158,7 @@ def with_length(row: Utterance) -> Utterance:
 
 
 def made_up() -> Corpus:
-    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, texts, speakers."""
+    """Return a corpus with a label of every kind: classes, ratings from 1 to 7, whether it is directed, phones, slots; texts."""
     splits: dict[str, tuple[Utterance, ...]] = {}
     for split, count in (("train", 18), ("dev", 9), ("test", 9)):
         splits[split] = tuple(_utterance(split, number) for number in range(count))
@@ -167,7 +168,15 @@ def made_up() -> Corpus:
 def _utterance(split: str, number: int) -> Utterance:
     words = list(itertools.islice(itertools.cycle(WORDS[number % len(WORDS) :] + WORDS), 3))
     ratings = {name: 1.0 + (number * step) % 7 for name, step in (("arousal", 1), ("valence", 2), ("dominance", 3))}
-    labels = {"label": ("one", "two", "three")[number % 3], "directed": ("no", "yes")[number % 2], **ratings}
+    slots = {
+        "action": ("on", "off")[number % 2],
+        "object": ("lamp", "fan")[number // 2 % 2],
+        "location": ("hall", "none")[number % 2],
+    }
+    turns = [("first", 0.0, 0.3 + 0.02 * (number % 5)), ("second", 0.2, 0.5)]
+    classes = {"label": ("one", "two", "three")[number % 3], "directed": ("no", "yes")[number % 2]}
+    written = {"phones": " ".join("".join(words).upper()), "tagged": "{} [what: {}] {}".format(*words)}
+    labels: dict[str, Any] = {**classes, **ratings, **slots, **written, LABEL: turns}
     name = f"{split}-{number:02d}"
     return Utterance(name, f"{name}.wav", duration=2.0, text=" ".join(words), speaker=f"{split}{number % 3}", labels=labels)
 

@@ -31,10 +31,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run `check`, `demo` or `transcribe`."""
     if arguments[:1] == ["list"]:
         raise UserError(f"There is no `corpus list` any more. Type: headwater {shlex.join(['list', 'corpora', *arguments[1:]])}")
-    actions = {"check": check, "demo": make_demo, "transcribe": transcribe}
+    actions = {"check": check, "demo": make_demo, "transcribe": transcribe, "mix": make_mixtures}
     words = (
         "check: count utterances by split, class and speaker, and find broken files. transcribe: transcribe the audio with "
-        "Whisper. demo: make a miniature of the corpus."
+        "Whisper. demo: make a miniature of the corpus. mix: make conversations of its speakers, for diarization."
     )
     parser = Parser("headwater corpus", words, EXAMPLE, CORPUS)
     parser.add_argument("action", choices=actions)
@@ -51,12 +51,41 @@ def main(arguments: Sequence[str]) -> int:
     own.add_argument("--split", metavar="NAME,…", help="transcribe only these splits")
     own.add_argument("--device", help="cpu (default), cuda, cuda:1")
     own.add_argument("--out", metavar="FILE", help="also write id and text to a table (csv, tsv, jsonl)")
+    mixing = parser.add_argument_group("mix (with --out FOLDER)")
+    mixing.add_argument("--hours", type=float, help="of training conversations (default: 1); a fifth of it for dev and test each")
+    mixing.add_argument("--seconds", type=float, help="of a conversation (default: 20)")
+    mixing.add_argument("--speakers", type=int, help="of a conversation (default: 2)")
+    mixing.add_argument("--pause", type=float, help="mean seconds between what one speaker says (default: 1)")
+    mixing.add_argument("--seed", type=int, help="of what is drawn (default: 0)")
     flags = parser.parse_args(arguments)
-    if flags.action != "transcribe" and (flags.model or flags.language or flags.split or flags.device or flags.out):
-        raise UserError(
-            f"Expected --model, --language, --split, --device and --out after `transcribe`, not after `{flags.action}`."
-        )
+    refuse_flags(flags)
     return actions[flags.action](flags)
+
+
+def refuse_flags(flags: Namespace) -> None:
+    """Refuse flags of another action."""
+    own = {"transcribe": ("model", "language", "split", "device", "out"), "mix": ("out", *MIXING)}
+    for action, names in own.items():
+        for name in names:
+            if getattr(flags, name) is not None and name not in own.get(flags.action, ()):
+                raise UserError(f"Expected --{name} after `{action}`, not after `{flags.action}`. Leave it out.")
+
+
+MIXING = ("hours", "seconds", "speakers", "pause", "seed")
+
+
+def make_mixtures(flags: Namespace) -> int:
+    """Write conversations of a corpus' speakers into a folder."""
+    from ..corpus.mixtures import Mixing, mix
+
+    if flags.out is None:
+        raise UserError("Expected --out FOLDER for the conversations, found none. For instance: --out mixtures")
+    given = {name: getattr(flags, name) for name in MIXING if getattr(flags, name) is not None}
+    out = Path(flags.out).expanduser()
+    counts = mix(corpus_of(flags), out, Mixing(**given))
+    listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+    print_result(f"{listed} conversations; use them with: -d sd --corpus rttm --data {shlex.quote(str(out))}")
+    return 0
 
 
 def check(flags: Namespace) -> int:

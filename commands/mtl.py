@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ..core.errors import UserError
 from ..core.process import in_launch, is_main
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     refuse_jobs_in_a_launch(flags)
     values = values_of(flags)
-    seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [int(values.get("seed", 1))]
+    seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [seed_of(values)]
     plan = plan_scenario(values, flags.scenario, seeds)
     refuse_typed_steps(flags, plan)
     folder = folder_of(flags, plan)
@@ -111,6 +111,26 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     if is_main():
         finish(plan, folder, lacking)
     return 3 if lacking else 0
+
+
+def seed_of(values: Mapping[str, Any]) -> int:
+    """Return the seed that the recipe or -o names."""
+    from ..core.options import SEED, convert
+
+    try:
+        return convert(Annotated[int, SEED], values.get("seed", 1), "seed", [])
+    except ValueError as problem:
+        raise UserError(str(problem)) from None
+
+
+def section_in(values: Mapping[str, Any], key: str, place: str = "") -> dict[str, Any]:
+    """Return a section of the recipe; one that is left out is empty."""
+    section = values.get(key) or {}
+    if not isinstance(section, dict):
+        raise UserError(
+            f"Expected a mapping at '{place}{key}', found {section!r}. Write `key: value` lines below it, or leave it out."
+        )
+    return section
 
 
 def refuse_jobs_in_a_launch(flags: Namespace) -> None:
@@ -151,15 +171,15 @@ def values_of(flags: Namespace) -> dict[str, Any]:
         raise UserError("Expected a mapping 'tasks' of names and options in the recipe, found another. Write `tasks: {ks: {}}`.")
     names = split_words(flags.tasks) or list(sections)
     values["tasks"] = {name: dict(sections.get(name) or {}) for name in names}
-    upstream = {**(values.get("upstream") or {}), **upstream_of(flags)}
+    upstream = {**section_in(values, "upstream"), **upstream_of(flags)}
     values["upstream"] = {"trainable": True, **upstream} if upstream else {}
     if flags.text_upstream:
-        values["text_upstream"] = {**(values.get("text_upstream") or {}), "name": flags.text_upstream}
+        values["text_upstream"] = {**section_in(values, "text_upstream"), "name": flags.text_upstream}
     for override in flags.override:
         values = merge(values, parse_override(override))
-    for name in (name for name in values["tasks"] if names and name not in names):
+    for name in (name for name in section_in(values, "tasks") if names and name not in names):
         raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
-    if not any((values.get(key) or {}).get("name") for key in ("upstream", "text_upstream")):
+    if not any(section_in(values, key).get("name") for key in ("upstream", "text_upstream")):
         raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}
@@ -175,8 +195,8 @@ def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
     def of_chosen(section: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in section.items() if name in chosen}
 
-    kept = {key: of_chosen(values[key]) for key in ("tasks", "baselines") if values.get(key)}
-    if isinstance(weights := (values.get("balance") or {}).get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
+    kept = {key: of_chosen(section_in(values, key)) for key in ("tasks", "baselines") if values.get(key)}
+    if isinstance(weights := section_in(values, "balance").get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
         kept["balance"] = {**values["balance"], "weights": of_chosen(weights)}
     return values | kept
 
@@ -208,16 +228,17 @@ def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     for pair in flags.data:
         data |= split_pairs(pair, "--data")
     used = set()
-    for name, section in values["tasks"].items():
+    for name in values["tasks"]:
+        section = section_in(values["tasks"], name, "tasks.")
         task = str(section.get("task", name))
-        corpus = dict(section.get("corpus") or {})
+        corpus = dict(section_in(section, "corpus", f"tasks.{name}."))
         usual = corpus.get("name") or usual_corpus(task)
         if flags.demo:
             corpus["demo"] = True
         for key in (key for key in (name, usual) if key in data):
             corpus["data"] = data[key]
             used.add(key)
-        section["corpus"] = corpus
+        values["tasks"][name] = {**section, "corpus": corpus}
     for key in data.keys() - used:
         raise UserError(
             f"Expected a corpus or a task of the plan in --data, found '{key}'. The tasks are {', '.join(values['tasks'])}."

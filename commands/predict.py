@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.load import load_run
 
     refuse_mixtures(flags)
+    if flags.format == "rttm" and flags.out:
+        raise UserError("Expected no --out beside --format rttm, which is printed, found one. Type: … --format rttm > FILE.rttm")
     files = inputs_of(flags)
     if flags.format == "msp-challenge":
         refuse_one_name(files)
@@ -88,14 +90,15 @@ def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, tran
     from ..inference.csv_journal import csv_line
 
     broken = 0
-    print_result(csv_line(lines.header))
+    if lines.header:
+        print_result(csv_line(lines.header))
     for prediction in run.predict_all(files, transcripts):
         if prediction.error:
             broken += 1
             print_note(f"passed over: {prediction.error}")
         row = lines.row(prediction)
         if row:
-            print_result(csv_line(row))
+            print_result(csv_line(row) if lines.header else row[0])
     return broken
 
 
@@ -169,7 +172,9 @@ def make_parser() -> Parser:
     help_text = "read the transcripts of the corpus from a table (id, text), or use those that `headwater corpus transcribe` made"
     add("--transcripts", metavar="WHAT", help=help_text)
     add("--split", default="test", help="the split of the corpus (default: test)")
-    help_text = "the columns of the csv; msp-challenge: those of MSP-Podcast's challenge (default: csv)"
+    help_text = (
+        "the columns of the csv; msp-challenge: those of MSP-Podcast's challenge; rttm: turns of sd, printed (default: csv)"
+    )
     add("--format", choices=tuple(FORMATS), default="csv", help=help_text)
     help_text = "transcribe files that have no transcript with this Whisper model (default: whisper_base)"
     add("--transcribe", nargs="?", const="whisper_base", metavar="MODEL", help=help_text)
@@ -285,4 +290,21 @@ def challenge_lines(answer: Answer) -> Lines:
     return Lines(["FileName", *(columns.values() or ["EmoClass"])], row)
 
 
-FORMATS: dict[str, Callable[[Answer], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines}
+def rttm_lines_of(answer: Answer) -> Lines:
+    """Return RTTM: a line for each turn, and no header."""
+    from ..corpus.rttm import rttm_lines
+
+    if answer.kind != "turns":
+        raise UserError(
+            f"Expected a run of sd, which predicts turns, for --format rttm, found one of {answer.kind}. Leave it out."
+        )
+
+    def row(prediction: Prediction) -> list[str]:
+        """Return all lines of a file as one."""
+        name = Path(prediction.file).stem
+        return [] if prediction.error else ["\n".join(rttm_lines(name, prediction.label.turns))]
+
+    return Lines([], row)
+
+
+FORMATS: dict[str, Callable[[Answer], Lines]] = {"csv": plain_lines, "msp-challenge": challenge_lines, "rttm": rttm_lines_of}

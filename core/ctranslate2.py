@@ -78,7 +78,7 @@ def write_hub_format(folder: Path, to: Path) -> None:
         ) from None
     tokenizer = folder / "tokenizer.json"
     if tokenizer.is_file():
-        settings = generation_settings(tokenizer)
+        settings = generation_settings(tokenizer, int(config["vocab_size"]))
         config |= {name: settings[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}
         write(to / "generation_config.json", settings)
         write(to / "tokenizer_config.json", {"tokenizer_class": "WhisperTokenizer"})
@@ -252,13 +252,15 @@ def whisper_config(made: Variables, state: Mapping[str, np.ndarray]) -> dict[str
     }
 
 
-def generation_settings(path: Path) -> dict[str, Any]:
-    """Return what generation has to know of Whisper's special tokens, as its own checkpoints write it down."""
+def generation_settings(path: Path, size: int) -> dict[str, Any]:
+    """Return what generation has to know of Whisper's special tokens, as its own checkpoints write it down; there are `size`."""
     try:
         ids = {token["content"]: int(token["id"]) for token in json.loads(path.read_text(encoding="utf-8"))["added_tokens"]}
         start, silent, end = ids["<|startoftranscript|>"], ids["<|notimestamps|>"], ids["<|endoftext|>"]
         before, write_down, translate = ids["<|startofprev|>"], ids["<|transcribe|>"], ids["<|translate|>"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        if not all(0 <= number < size for number in ids.values()):
+            raise ValueError(f"tokens beyond {size:,}")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(
             f"Expected Whisper's special tokens in '{path}', found another tokenizer. Fetch the file of the same model."
         ) from None

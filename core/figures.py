@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150  # of a PNG
+_LONGEST_NAME = 60  # characters: matplotlib measures each, for minutes where a class has thousands
 
 Given = ParamSpec("Given")
 Drawn = TypeVar("Drawn")
@@ -56,6 +57,15 @@ def forgiving(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn | None]:
             return None
 
     return wrapped
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Return names as a picture has room for them.
+
+    >>> shortened(["angry", "a" * 100])[1] == "a" * 59 + "…"
+    True
+    """
+    return [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
 
 
 @forgiving

@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,6 +80,19 @@ def clear_asides(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder among the system's temporary ones; those that killed processes of this user and machine left are removed."""
+    begin = f"headwater-{socket.gethostname()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(begin)}*"):
+        number = left.name.removeprefix(begin).partition("-")[0]
+        with suppress(OSError):  # another process was faster
+            if number.isdigit() and not is_alive(int(number)) and left.lstat().st_uid == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{begin}{os.getpid()}-") as name:
+        yield Path(name)
+
+
 def is_alive(process: int) -> bool:
     """Return whether a process of this machine is at work."""
     try:
@@ -109,7 +124,7 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
     except FileNotFoundError:
         raise UserError(f"Expected a run's '{path.name}' in '{path.parent}', found none. Is it a run folder?") from None
     except (ValueError, RecursionError) as problem:
-        raise _damaged_json(path, str(problem)) from None
+        raise damaged_json(path, str(problem)) from None
     refuse_without(path, content, needed)
     return content
 
@@ -117,9 +132,9 @@ def read_json(path: Path, needed: Sequence[str] = ()) -> Any:
 def refuse_without(path: Path, content: Any, needed: Sequence[str]) -> None:
     """Refuse the content of a run's json that is no mapping with the keys needed."""
     if not isinstance(content, dict):
-        raise _damaged_json(path, f"{type(content).__name__} in place of a mapping")
+        raise damaged_json(path, f"{type(content).__name__} in place of a mapping")
     if not {*needed} <= {*content}:
-        raise _damaged_json(path, f"not all of {', '.join(needed)}")
+        raise damaged_json(path, f"not all of {', '.join(needed)}")
 
 
 def refuse_other_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
@@ -127,10 +142,11 @@ def refuse_other_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[st
     for key, kind in kinds.items():
         if key in content and not isinstance(content[key], kind):
             found = f"{type(content[key]).__name__} in place of a{'n' * (kind is int)} {kind.__name__} at '{key}'"
-            raise _damaged_json(path, found)
+            raise damaged_json(path, found)
 
 
-def _damaged_json(path: Path, problem: str) -> UserError:
+def damaged_json(path: Path, problem: str) -> UserError:
+    """Return the error about a file of a run that does not hold what was written there."""
     mend = "Remove the file: the command that trained the run writes it again."
     return UserError(f"Expected a run's json in '{path}', found: {problem}. {mend}")
 

@@ -31,7 +31,11 @@ ABOVE_0 = Range("above 0", lambda number: number > 0)
 AT_LEAST_0 = Range("of 0 or more", lambda number: number >= 0)
 SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
 SHARE_OR_1 = Range("from 0 to 1", lambda number: 0 <= number <= 1)
+PATHS = {"paths": True}  # of a field's metadata: it holds paths, of which the names of the files alone tell a run from others
 SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch takes no more
+MASKS = Range("from 0 to 1,000", lambda number: 0 <= number <= 1000)  # drawn for every utterance of a step
+MILLIONS = Range("from 0 to 1,000,000", lambda number: 0 <= number <= 10**6)
+UP_TO_MILLIONS = Range("above 0 and at most 1,000,000", lambda number: 0 < number <= 10**6)  # drawn before the first step
 DECAY = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
@@ -61,7 +65,7 @@ def bind(
         place = f"{where}.{key}" if where else str(key)
         if key not in fields:
             other = f" Did you mean '{elsewhere[key]}'?" if key in elsewhere else nearest(str(key), fields)
-            errors.append(f"Unknown option '{place}'.{other} Known here: {', '.join(fields)}.")
+            errors.append(f"Unknown option '{shortened(place)}'.{other} Known here: {', '.join(fields)}.")
             continue
         kind = hints[fields[key]]
         try:
@@ -73,6 +77,11 @@ def bind(
             errors.append(str(problem))
     refuse_without_default(cls, bound, where)
     return cls(**bound)
+
+
+def shortened(word: str) -> str:
+    """Return a word as a message has room for it."""
+    return word if len(word) <= 100 else f"{word[:100]}…"
 
 
 def options_of_sections(*configs: type) -> dict[str, str]:
@@ -116,7 +125,9 @@ def convert(kind: Any, value: Any, where: str, errors: list[str]) -> Any:
         if value is None and type(None) in arguments:
             return None
         rest = [argument for argument in arguments if argument is not type(None)]
-        return convert(rest[0], value, where, errors)
+        several = isinstance(value, (list, tuple))  # of a word or a list of words
+        fitting = [argument for argument in rest if several == (get_origin(argument) in (list, tuple))]
+        return convert((fitting or rest)[0], value, where, errors)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"Expected a list at '{where}', found {value!r}. Write it as [a, b].")
@@ -135,8 +146,9 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
             return value
         raise refusal
     if kind is str and isinstance(value, bool):
+        word = "on" if value else "off"
         raise ValueError(
-            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"off\"'."
+            f"Expected '{where}' to be a word, found {value}: yaml reads on, off, yes and no so. Quote it: '\"{word}\"'."
         )
     if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
         raise refusal
@@ -152,6 +164,16 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
 
 
 _TYPE_NAMES = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+
+
+def without_folders(config: Any) -> dict[str, Any]:
+    """Return the options of a dataclass that are paths (`field(metadata=PATHS)`), each as the file's name alone."""
+    names = [field.name for field in dataclasses.fields(config) if field.metadata.get("paths")]
+    given = {name: getattr(config, name) for name in names}
+    return {
+        name: [Path(path).name for path in paths] if isinstance(paths, (list, tuple)) else paths and Path(paths).name
+        for name, paths in given.items()
+    }
 
 
 def plain(value: Any) -> Any:

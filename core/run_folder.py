@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import UserError, first_line
-from .files import is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
+from .files import damaged_json, is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
 from .options import read_yaml, write_yaml
 
 TOGETHER = "together"  # in place of a role: a head on all layers of all roles at once
@@ -346,7 +346,12 @@ class Stored:
 
     def layers(self, *needed: str) -> dict[str, Any]:
         """Return what each layer knows alone, and the mixture of all."""
-        return self._json(self.folder.layers, needed)
+        content = self._json(self.folder.layers, needed, {"roles": dict, "select_by": str})
+        for role in content.get("roles", {}).values():
+            whole = isinstance(role, dict) and isinstance(role.get("mixture"), list) and isinstance(role.get("layers"), list)
+            if not (whole and all(isinstance(one, dict) and isinstance(one.get("scores"), dict) for one in role["layers"])):
+                raise damaged_json(self.folder.layers, "a role without its layers and their mixture")
+        return content
 
     def architecture(self, role: str) -> dict[str, Any]:
         """Return an upstream's architecture."""

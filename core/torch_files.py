@@ -104,7 +104,7 @@ def scan_pickles(pickled: IO[bytes], path: Path) -> tuple[int, list[str]]:
     protocols: list[int] = [0]
     names: list[str] = []
     longest = 0
-    with contextlib.suppress(ValueError):  # their end, or the tensors behind them
+    with contextlib.suppress(ValueError, OverflowError):  # their end, or the tensors behind them, or a text of 2^63 bytes
         while len(protocols) <= _PICKLES and longest <= _MOST_CODES:
             codes = [(code.name, value) for code, value, _ in islice(pickletools.genops(pickled), _MOST_CODES + 1)]
             protocols.append(max((int(value or 0) for name, value in codes if name == "PROTO"), default=0))

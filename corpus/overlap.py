@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..core.text import printable
@@ -63,6 +64,21 @@ def alike_note(names: Iterable[str]) -> str:
     """
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        groups.setdefault(" ".join(name.split()).casefold(), []).append(f"'{printable(name)}'")
-    twins = [" and ".join(group) for group in groups.values() if len(group) > 1]
-    return f"classes that differ in case or space alone: {', '.join(twins)}" if twins else ""
+        groups.setdefault(alike(name), []).append(f"'{printable(name)}'")
+    twins = {key: " and ".join(group) for key, group in groups.items() if len(group) > 1}
+    what = "case, space or the form of a number" if any(map(_is_number, twins)) else "case or space"
+    return f"classes that differ in {what} alone: {', '.join(twins.values())}" if twins else ""
+
+
+def alike(name: str) -> str:
+    """Return what classes have in common that differ in case, space or the form of a number alone.
+
+    >>> alike(" Very  SAD"), alike("2.0"), alike("02")
+    ('very sad', '2.0', '2.0')
+    """
+    plain = " ".join(name.split()).casefold()
+    return str(float(plain)) if _is_number(plain) else plain
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"[+-]?\d{1,15}(\.\d*)?", word, re.ASCII) is not None

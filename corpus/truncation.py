@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 _STREAMED = 0x7FFFF000  # a WAV written to a pipe promises this much or more (or 0) because its length was not known
 _MOST_CHUNKS = 1000  # in front of a RIFF file's data: zeros behind a header would be millions of empty ones
+_WAVE64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"  # the beginning of the name of its first chunk
 _LONGEST_PAGE = 27 + 255 + 255 * 255  # of Ogg: header, table of segments, segments
 _SIDE_INFO = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}  # MP3: (MPEG 1, mono) -> bytes
 _LONGEST_FRAME = 1441  # of MP3: encoders differ by one in what they count
@@ -25,6 +26,14 @@ def missing_end(path: Path) -> str | None:
             missing = 8 + int.from_bytes(head[4:8], "big") - size
         elif head[:4] == b".snd" and head[8:] != b"\xff\xff\xff\xff":  # which stands for a length that was not known
             missing = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:], "big") - size
+        elif head[:4] == b"RF64" and head[8:] == b"WAVE" and file.read(4) == b"ds64":
+            file.seek(20)
+            missing = 8 + int.from_bytes(file.read(8), "little") - size
+        elif head == _WAVE64:
+            file.seek(16)
+            missing = int.from_bytes(file.read(8), "little") - size
+        elif head[:4] == b"caff":
+            missing = _missing_of_caf(file, size)
         else:
             missing = _missing_of_mp3(file, size)
     return f"cut short: the header promises {missing} bytes more than the file holds" if missing > 0 else None
@@ -39,6 +48,19 @@ def _missing_of_riff(file: BinaryIO, size: int) -> int:
         if chunk[:4] == b"data":
             return 0 if length == 0 or length >= _STREAMED else file.tell() + length - size
         file.seek(length + length % 2, os.SEEK_CUR)  # chunks begin at even positions
+    return 0
+
+
+def _missing_of_caf(file: BinaryIO, size: int) -> int:
+    file.seek(8)
+    for _ in range(_MOST_CHUNKS):
+        chunk = file.read(12)
+        length = int.from_bytes(chunk[4:], "big", signed=True)  # -1 of data that go on to the end
+        if len(chunk) < 12 or length < 0:
+            break
+        if chunk[:4] == b"data":
+            return file.tell() + length - size
+        file.seek(length, os.SEEK_CUR)
     return 0
 
 

@@ -284,9 +284,11 @@ class Ratings(Answer):
 
 @dataclass(frozen=True)
 class Text(Answer):
-    """What is said."""
+    """What is said, or what else is written one token after the other."""
 
-    characters: tuple[str, ...] = ()  # that it is spelt with, where characters are what a head knows
+    tokens: tuple[str, ...] = ()  # that it is spelt with, where tokens are what a head knows
+    unit: str = "characters"  # what a token is, in the plural
+    noun: str = "transcript"
     kind: ClassVar[str] = "texts"
 
     @property
@@ -308,15 +310,15 @@ class Text(Answer):
 
     def describe(self) -> str:
         """Return how many characters a text is spelt with."""
-        return f"its transcript{f', spelt with {len(self.characters)} characters' if self.characters else ''}."
+        return f"its {self.noun}{f', spelt with {len(self.tokens)} {self.unit}' if self.tokens else ''}."
 
     def graph(self) -> Graph:
-        """Return the end of a graph: a logit of each character, frame by frame."""
-        if not self.characters:
+        """Return the end of a graph: a logit of each token, frame by frame."""
+        if not self.tokens:
             return super().graph()
-        reading = "of each frame the highest: 0 is blank, n is characters[n - 1]; repeats are one, blanks nothing"
-        facts = {"characters": list(self.characters)}
-        return Graph("logits", [1, "frames", "characters"], facts, reading, "their texts follow each other", _as_is)
+        reading = f"of each frame the highest: 0 is blank, n is {self.unit}[n - 1]; repeats are one, blanks nothing"
+        facts = {self.unit: list(self.tokens)}
+        return Graph("logits", [1, "frames", self.unit], facts, reading, "their texts follow each other", _as_is)
 
 
 _AVERAGED = "their scores are averaged, weighted by seconds"

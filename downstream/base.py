@@ -187,6 +187,8 @@ class Question:
     placed: str = ""  # the number among it that is a mean where several runs predict together: a threshold
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
+    # (vocabulary, splits of a corpus) -> what a user should know of its targets: words that are in no lexicon
+    notes: Callable[[Mapping[str, Any], Mapping[str, Sequence[Utterance]]], tuple[str, ...]] = lambda _, __: ()
     label: bool = True  # a class label in every row of a table; False: the targets lie in columns of their own
     # what splits share by definition, so that it is no leakage: speakers, recordings (of which each split has its stretches)
     shares: tuple[Literal["speakers", "recordings"], ...] = ()

@@ -10,6 +10,9 @@ from typing import Any
 from ..core.errors import UserError, nearest
 from ..core.options import option_text
 from ..corpus.base import Corpus, Utterance
+from ..corpus.overlap import alike
+
+MOST_LISTED = 12  # classes in a message
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,12 @@ class LabelsConfig:
     column: str = ""  # a manifest's label column by its own name; "": the usual one
 
 
-def refuse_labels(labels: LabelsConfig, task: str, why: str) -> None:
-    """Refuse any of these settings for a task that has no class labels; `why`: what it has, as "which has texts"."""
+def refuse_classes(task: str, labels: LabelsConfig, what: str, allowed: Sequence[str] = ()) -> None:
+    """Refuse the options of classes for a task that has none."""
     for name, value in vars(labels).items():
-        if value not in (None, ""):
-            raise UserError(f"Expected no labels.{name} for {task}, {why}, found {value}. Leave it out.")
+        if value not in (None, "") and name not in allowed:
+            which = f"{task}, which has {what} and no classes"
+            raise UserError(f"Expected no labels.{name} for {which}, found {value}. Leave it out.")
 
 
 @dataclass(frozen=True)
@@ -112,15 +116,18 @@ def require_trainable(classes: Classes, corpus: Corpus, splits: Sequence[str] = 
             )
     unseen = [name for name, count in classes.counts.items() if not count]
     if unseen:
-        trained = {plain(name): name for name, count in classes.counts.items() if count}
-        same = {name: trained[plain(name)] for name in unseen if plain(name) in trained}
-        join = f"If they are the same, join them: -o {option_text('labels.merge', same)}. Otherwise leave" if same else "Leave"
-        raise UserError(
-            f"Expected every class in the training split of {corpus.name}, found no '{', '.join(unseen)}'. "
-            f"{join} it out: -o labels.keep='[{', '.join(name for name in classes.names if name not in unseen)}]'"
-        )
+        raise unseen_classes(unseen, [name for name in classes.names if name not in unseen], corpus.name)
 
 
-def plain(name: str) -> str:
-    """Return a label without case and space at its ends: two that are alike then are likely one class."""
-    return name.strip().lower()
+def unseen_classes(unseen: Sequence[str], trained: Sequence[str], corpus: str) -> UserError:
+    """Return the error about classes that the training split does not have, or has in another spelling."""
+    listed = ", ".join(unseen[:MOST_LISTED]) + f" and {len(unseen) - MOST_LISTED} more" * (len(unseen) > MOST_LISTED)
+    found = f"Expected every class in the training split of {corpus}, found no '{listed}'"
+    spelled = {alike(name): name for name in trained}
+    twins = {name: spelled[alike(name)] for name in unseen if alike(name) in spelled}
+    if len(twins) == len(unseen):
+        merge = option_text("labels.merge", dict([*twins.items()][:MOST_LISTED]))
+        return UserError(f"{found}, there spelled '{', '.join([*twins.values()][:MOST_LISTED])}'. Make them one: -o {merge}")
+    if len(trained) > MOST_LISTED:
+        return UserError(f"{found}. Leave out these classes: -o labels.keep='[…]', with the {len(trained)} others.")
+    return UserError(f"{found}. Leave it out: -o labels.keep='[{', '.join(trained)}]'")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.options import AT_LEAST_0
+from ..core.options import MASKS, MILLIONS
 from ..upstream.base import Frames
 
 Fill = Literal["mean", "zero"]  # what masked frames become: the utterance's mean, as in the paper, or zero, as in s3prl
@@ -19,11 +19,11 @@ Fill = Literal["mean", "zero"]  # what masked frames become: the utterance's mea
 class MasksConfig:
     """The `masks:` section: SpecAugment between the weighted sum and the expert, in training; with no mask there is none."""
 
-    time_warp: Annotated[int, AT_LEAST_0] = 0  # frames that a point in time is moved by, at most
-    time_masks: Annotated[int, AT_LEAST_0] = 0
-    time_width: Annotated[int, AT_LEAST_0] = 40  # frames, at most
-    dim_masks: Annotated[int, AT_LEAST_0] = 0
-    dim_width: Annotated[int, AT_LEAST_0] = 50  # dimensions, at most
+    time_warp: Annotated[int, MILLIONS] = 0  # frames that a point in time is moved by, at most
+    time_masks: Annotated[int, MASKS] = 0
+    time_width: Annotated[int, MILLIONS] = 40  # frames, at most
+    dim_masks: Annotated[int, MASKS] = 0
+    dim_width: Annotated[int, MILLIONS] = 50  # dimensions, at most
     fill: Fill = "mean"
 
     @property

@@ -76,7 +76,7 @@ def evaluate_run(
         "marks": list(marks),
         "transcripts": test_corpus.tables.get("transcripts", {"source": test_corpus.name, "wer": None}),
         **split_results(data, {split: outcome}, runtime.by),
-        "notes": [label_note, *test_corpus.notes, *notes],
+        "notes": [label_note, *test_corpus.notes, *question.notes(vocabulary, tested.splits), *notes],
         "fingerprint": fingerprint(data.splits, read="text" in upstreams),
         "environment": environment(accelerator.device, 0.0),
     }

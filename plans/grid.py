@@ -280,6 +280,8 @@ def summarise_task(
     splits = dict.fromkeys(split for found in scores for split in found)
     facts = result["tasks"][name] if config.is_joint else result
     vocabulary = RunFolder(places[0]).read().vocabulary(name)[name]
+    with RunFolder(places[0]).usable_vocabulary():
+        load_task(task.task).question(task.expert).answer(vocabulary)
     return {
         **{key: facts[key] for key in ("task", "corpus", "protocol", "select_by")},
         "metrics": dict(directions(task)),

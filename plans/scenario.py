@@ -10,7 +10,7 @@ from ..core.errors import UserError, nearest
 from ..core.options import merge, read_yaml
 from ..plugins.registry import SECTIONS
 from ..runs.config.recipes import demo_recipe, find_recipe, task_default
-from ..runs.config.resolve import resolve
+from ..runs.config.resolve import SELECTS, resolve
 from ..runs.config.schema import RunConfig, roles_of, section_of
 from ..runs.joint import refuse_nothing_shared
 from ..training.balance import make_balancer
@@ -65,6 +65,8 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
         raise UserError(f"Expected --scenario {', '.join(SCENARIOS)}, found '{scenario}'.{nearest(scenario, SCENARIOS)}")
     joint = {key: value for key, value in values.items() if key not in OWN_SECTIONS}
     wants = {"single": scenario in ("single", "paper"), "but": scenario in ("leave-one-out", "transfer", "paper")}
+    if joint.get("select", "last") not in SELECTS:
+        raise UserError(f"Expected 'select' to be one of {', '.join(SELECTS)}, found {joint['select']!r}.")
     gain = joint.get("select") == "gain"
     refuse_plans(joint)
     config = resolve([{"tasks": {}, **joint, "select": "last"}])

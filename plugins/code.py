@@ -7,13 +7,13 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from ..core.errors import UserError
+from ..core.files import temporary_folder
 from .registry import ENTRIES, FLAGS, REGISTRIES, Kind, Origin, adding, undone_on_mistake
 
 FAMILY = "headwater_own_"  # what the modules of typed code are called in this process
@@ -156,8 +156,8 @@ def _executed(path: Path, digest: str) -> ModuleType:
     before, prefix = {*sys.modules}, sys.pycache_prefix
     importlib.invalidate_caches()
     # compiled anew, elsewhere: what is executed is what was hashed, and nothing is written beside the user's files
-    with tempfile.TemporaryDirectory(prefix="headwater-") as compiled:
-        sys.pycache_prefix = compiled
+    with temporary_folder() as compiled:
+        sys.pycache_prefix = str(compiled)
         try:
             if path.is_file():
                 return _as_module(name, path)

@@ -51,8 +51,8 @@ def outcomes_of(
     dev = evaluate(model, task, "dev", accelerator, training)
     before = task.expert.vocabulary
     task = task.with_vocabulary(task.question.calibrate(before, dev))
-    if task.expert.vocabulary != before and dev.scores is not None:
-        dev = replace(dev, predictions=task.answer.decide(dev.scores))
+    if task.expert.vocabulary != before:
+        dev = replace(dev, predictions=task.answer.decide(dev.predictions if dev.scores is None else dev.scores))
     splits = [name for name, rows in task.splits.items() if name not in ("train", "dev") and rows]
     return task, {"dev": dev} | {split: evaluate(model, task, split, accelerator, training) for split in splits}
 

@@ -79,7 +79,7 @@ def solve(
         dev,
         penalty=config.penalty,
         evenness=config.evenness,
-        keep=kept_of(config, standards),
+        keep=config.keep,
         each_alone=config.each_layer or config.keep.isdecimal(),
         advance=show,
     )
@@ -112,12 +112,12 @@ def with_parts(train: Split, config: ExactConfig, train_rows: Sequence[Example],
     return replace(train, parts=parts_of(train_rows, dev_rows)) if by_parts else train
 
 
-def kept_of(config: ExactConfig, standards: Mapping[str, Standard]) -> str:
-    """Return what a config says the run answers with, checked against the layers there are."""
-    counts = [len(standard.mean) for standard in standards.values()]
+def refuse_keep(config: ExactConfig, model: Model) -> None:
+    """Refuse to answer with a layer that there is not; a word is no layer, and of several upstreams none is meant."""
+    counts = [1 if section.layer is not None else model.upstream(role).spec.num_layers for role, section in model.configs.items()]
     last = counts[0] - 1
     if config.keep in ("auto", "mixture") or (len(counts) == 1 and config.keep.isdecimal() and int(config.keep) <= last):
-        return config.keep
+        return
     layers = f", or a layer from 0 to {last}" if len(counts) == 1 else ""
     raise UserError(f"Expected exact.keep auto, mixture{layers}, found '{config.keep}'. Leave it out.")
 

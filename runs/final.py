@@ -101,9 +101,8 @@ def earlier_of(config: RunConfig) -> EarlierRun:
         total = there.optimizer.schedule_steps or there.training.steps
         vocabularies.append(stored.vocabulary(*config.tasks))
     questions = {name: load_task(task.task).question(task.expert) for name, task in config.tasks.items()}
-    placed = {
-        name: question.mean_placed([vocabulary[name] for vocabulary in vocabularies]) for name, question in questions.items()
-    }
+    with RunFolder(folders[0]).usable_vocabulary():
+        placed = {name: question.mean_placed([found[name] for found in vocabularies]) for name, question in questions.items()}
     weights = RunFolder(folders[0]).read().identity("upstreams")["upstreams"]
     return EarlierRun(str(place), "" if rows is None else counted(rows), tuple(best), total, placed, weights, tuple(solutions))
 

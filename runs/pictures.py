@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..core.figures import forgiving, marked_title, new_figure, save_csv, save_figure
+from ..core.figures import forgiving, marked_title, new_figure, save_csv, save_figure, shortened
 from ..downstream.metrics import chance_level, metric_title
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ def confusion_plot(
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set(xlabel="predicted", ylabel="reference", xticks=range(len(classes)), yticks=range(len(classes)))
     size = min(10.0, 300 / len(classes))  # points
-    axes.set_xticklabels(classes, rotation=90 if len(classes) * max(map(len, classes)) > 40 else 0, fontsize=size)
-    axes.set_yticklabels(classes, fontsize=size)
+    names = shortened(classes)
+    axes.set_xticklabels(names, rotation=90 if len(names) * max(map(len, names)) > 40 else 0, fontsize=size)
+    axes.set_yticklabels(names, fontsize=size)
     if len(classes) <= MAX_WRITTEN_CLASSES:
         _write_cells(axes, counts, shares)
     figure.colorbar(image, ax=axes, label="share of the reference class", shrink=0.8)

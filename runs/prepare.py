@@ -26,6 +26,7 @@ from ..upstream.base import Modality, Upstream, UpstreamConfig
 from ..upstream.load import find_upstream, load_upstream
 from .config.identity import fingerprint, identity_of
 from .config.schema import CorpusConfig, RunConfig, TaskConfig, batch_size_of, roles_of
+from .exact import refuse_keep
 from .final import EarlierRun, earlier_of, everything, refuse_other_weights
 from .heads import start_from_heads
 from .joint import balance_text, message_of, refuse_nothing_shared
@@ -68,6 +69,8 @@ def prepare(config: RunConfig) -> RunSetup:
     model = Model(
         upstreams, experts, roles_of(config), shares_sums=config.shared_weights, standardizes=standardizes, masks=config.masks
     )
+    if standardizes:
+        refuse_keep(config.exact, model)
     balancer = make_balancer(config.balance, [*tasks])
     refuse_nothing_shared(config, balancer, shares=bool(shared_weights(model)))
     heads = start_from_heads(model, config)
@@ -146,7 +149,7 @@ def task_data(
     source, size = Source(tuple(upstreams)), batch_size_of(config, section)
     tables = {split: tables_of(question, corpus, split) for split in splits if split != "train"}
     data = TaskData(name, expert, question, splits, source, section.select_by, size, tables=tables)
-    return data, (*corpus.notes, *notes, *left_out, *together)
+    return data, (*corpus.notes, *question.notes(vocabulary, rows_of), *notes, *left_out, *together)
 
 
 def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Corpus]]:

@@ -69,14 +69,19 @@ def read_predictions(path: Path, answer: Answer) -> tuple[Outcome, list[str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return _outcome_of(list(csv.DictReader(file)), answer)
     except (ValueError, TypeError, KeyError, csv.Error) as problem:
-        result = RunFolder(path.parent).result.name
-        mend = f"Remove the file and {result} beside it: the command that trained the run writes both again."
-        raise UserError(
-            f"Expected a run's predictions in '{path}', found a damaged file ({first_line(problem)}). {mend}"
-        ) from None
+        raise damaged_predictions(path, first_line(problem)) from None
+
+
+def damaged_predictions(path: Path, problem: str) -> UserError:
+    """Return the error about predictions that are not those that a run wrote."""
+    result = RunFolder(path.parent).result.name
+    mend = f"Remove the file and {result} beside it: the command that trained the run writes both again."
+    return UserError(f"Expected a run's predictions in '{path}', found a damaged file ({problem}). {mend}")
 
 
 def _outcome_of(rows: Sequence[Mapping[str, str]], answer: Answer) -> tuple[Outcome, list[str]]:
+    if not rows:
+        raise ValueError("not one row")
     # columns of scores without a score stand in files of earlier versions
     scores = [[float(value) for key, value in row.items() if key.startswith("score_") and value] for row in rows]
     outcome = Outcome(

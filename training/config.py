@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from ..core.options import ABOVE_0, AT_LEAST_0, DECAY
+from ..core.options import ABOVE_0, AT_LEAST_0, DECAY, UP_TO_MILLIONS
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class TrainingConfig:
     """The `training:` section."""
 
     steps: Annotated[int, ABOVE_0] = 10_000
-    batch_size: Annotated[int, ABOVE_0] = 32  # utterances in a step, over all pieces and processes
-    bucket_steps: Annotated[int, ABOVE_0] | None = None  # steps drawn as one set, sorted by length and cut; None: each by itself
+    batch_size: Annotated[int, UP_TO_MILLIONS] = 32  # utterances in a step, over all pieces and processes
+    bucket_steps: Annotated[int, UP_TO_MILLIONS] | None = None  # drawn as one set, sorted by length and cut; None: each by itself
     eval_every: Annotated[int, ABOVE_0] = 200
     patience: Annotated[int, ABOVE_0] | None = None  # evaluations without a better one; None: train all steps
     log_every: Annotated[int, ABOVE_0] = 20

@@ -11,6 +11,7 @@ from ...core.run_folder import RunFolder
 from ...core.text import without_folders
 from ...corpus.batch import Example
 from ...downstream.base import Outcome
+from ...runs.results import damaged_predictions
 from ...runs.runtime import Runtime, print_progress
 from ..comparison.compare import known_metric, one_seed, same_tables, split_of
 from ..comparison.sides import Side, read_side
@@ -47,6 +48,7 @@ def audit(
     tested = split_of([side], split)
     seed, places = next(iter(side.seeds.items()))
     outcome, speakers = one_seed(side, seed, tested)
+    refuse_lost_rows(places, tested, len(outcome.ids))
     decides = known_metric(metric or side.question.primary_metric, side.question)
     scale = Scale(side.question, side.vocabulary, same_tables([side], tested), decides, speakers)
     given = None if theirs is None else read_theirs(theirs, side, tested, outcome).given  # a mistake in it costs no time
@@ -71,6 +73,15 @@ def audit(
         write_text(run.doubtful_labels, suspects_csv(finding))
     write_json(run.audit, content)
     return content
+
+
+def refuse_lost_rows(places: Sequence[Path], split: str, found: int) -> None:
+    """Refuse predictions of other numbers of utterances than the results beside them count."""
+    results = [RunFolder(place).read().result() for place in places if RunFolder(place).result.is_file()]
+    counts = [result["num_utterances"].get(split) for result in results if isinstance(result.get("num_utterances"), dict)]
+    written = sum(counts) if len(counts) == len(places) and None not in counts else found
+    if written != found:
+        raise damaged_predictions(RunFolder(places[0]).predictions(split), f"{found} rows, {written} were written")
 
 
 def findings_of(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
+from ...core.files import refuse_without
 from ...core.run_folder import RunFolder
 from ...downstream.answer import Answer
 from ...downstream.base import Outcome, Question
@@ -61,6 +62,7 @@ def read_side(folder: Path, task: str | None = None, weights: str | None = None)
     """Return what stands in the folder of a run or plan; `task` and `weights` choose of a joint run."""
     parts = [part_of(place, seed, task, weights) for place, seed in places_of(folder)]
     first = parts[0]
+    refuse_without(RunFolder(first.place).result, first.content, ("corpus", "protocol"))
     config, name, _ = config_of(first.home, task, only_task=True)
     seeds: dict[int, tuple[Path, ...]] = {}
     for part in parts:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...downstream.answer import MOST_CLASSES, Answer
-from ...downstream.asr.spelling import Errors, count_errors
 from ...downstream.base import Outcome
+from ...downstream.sf.slots import type_f1, value_errors
+from ...downstream.spelling import Errors, count_errors
 from .resampling import Curve, Tally
 
 
@@ -102,6 +103,18 @@ def _errors(of: Callable[[Errors], tuple[int, int]], _: Answer, outcome: Outcome
     return np.array([of(count_errors(str(reference), str(prediction))) for reference, prediction in pairs], dtype=float)
 
 
+def _slot_types(_: Answer, outcome: Outcome) -> NDArray:
+    """The F1 of each utterance's slots, which are averaged."""
+    pairs = zip(outcome.references, outcome.predictions, strict=True)
+    return np.array([(type_f1(str(reference), str(prediction)), 1.0) for reference, prediction in pairs])
+
+
+def _slot_values(_: Answer, outcome: Outcome) -> NDArray:
+    """The errors in the slots of an utterance, and their length."""
+    pairs = zip(outcome.references, outcome.predictions, strict=True)
+    return np.array([value_errors(str(reference), str(prediction)) for reference, prediction in pairs], dtype=float)
+
+
 def _moments(dimension: str, prediction: Answer, outcome: Outcome) -> NDArray:
     """Counts, sums, squares and products of one rating (all, where none is named), about the middle of the scale."""
     names, scale = prediction.score_names, prediction.scale_ends
@@ -149,6 +162,9 @@ _TALLIES: Mapping[str, tuple[Tally, ...]] = {
     "far": (Tally(partial(_wrong_of, 0), _share),),
     "frr": (Tally(partial(_wrong_of, 1), _share),),
     "wer": (Tally(partial(_errors, lambda found: (found.word_errors, found.words)), _share),),
+    "per": (Tally(partial(_errors, lambda found: (found.word_errors, found.words)), _share),),  # phones apart as words are
+    "slot_type_f1": (Tally(_slot_types, _share),),
+    "slot_value_cer": (Tally(_slot_values, _share),),
     "cer": (Tally(partial(_errors, lambda found: (found.character_errors, found.characters)), _share),),
 }
 RANKINGS: Mapping[str, Curve] = {"eer": equal_error, "auc": area}

@@ -17,8 +17,8 @@ SHARES = {"wa", "ua", "acc", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer
 
 
 def is_share(metric: str) -> bool:
-    """Return whether a metric is a share: accuracies of parts of an answer (`acc_action`) are."""
-    return metric in SHARES or metric.startswith("acc_")
+    """Return whether a metric is a share: so are accuracies of parts of an answer and the diarization error rates."""
+    return metric in SHARES or metric.startswith(("acc_", "der", "slot_"))
 
 
 def compared_text(compared: Compared, *, markdown: bool = False) -> str:

@@ -243,8 +243,10 @@ def paired_intervals(plan: Scenario, found: Found, folder: Path) -> dict[tuple[s
             paths = [place.predictions(column.split) for place in places]
             if source == column.name or not all(path.is_file() for path in paths):
                 continue
-            vocabulary = runs[0].read().vocabulary()[column.name]
-            answer, tables = column.question.answer(vocabulary), read_tables(places[:1], column.split)
+            vocabulary = runs[0].read().vocabulary(column.name)[column.name]
+            with runs[0].usable_vocabulary():
+                answer = column.question.answer(vocabulary)
+            tables = read_tables(places[:1], column.split)
             (every, groups), (without, _) = (read_predictions(path, answer) for path in paths)
             if every.ids != without.ids:
                 continue

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ...core.errors import UserError
 from ...core.figures import marked_title
-from ...core.files import read_json, write_text
+from ...core.files import read_json, temporary_folder, write_text
 from ...core.run_folder import RunFolder
 from ...core.text import last_part
 from ...downstream.metrics import metric_title
@@ -74,11 +73,10 @@ def report(folders: Sequence[Path], out: Path) -> str:
     marks = list(dict.fromkeys(mark for one in found for mark in marks_of(one)))
     body: list[str] = []
     with (
-        TemporaryDirectory(prefix="headwater-") as name,
+        temporary_folder() as drawings,
         rc_context({"svg.hashsalt": "headwater"}),  # equal pictures are equal bytes
         tqdm(total=total, desc="drawing", unit="run", disable=None, leave=False) as bar,
     ):
-        drawings = Path(name)
         if len(found) > 1:
             body += attempt("side by side", partial(compared, found, drawings))
         for one in found:

@@ -13,7 +13,8 @@ from ...core.errors import UserError
 from .override import is_of_s3prl, translate_override
 
 # s3prl's folder of a task -> ours, where they are called otherwise
-TASKS = {"speech_commands": "ks", "voxceleb1": "sid", "fluent_commands": "ic", "quesst14_dtw": "qbe"}
+TASKS = {"speech_commands": "ks", "voxceleb1": "sid", "fluent_commands": "ic", "diarization": "sd", "quesst14_dtw": "qbe"}
+CONFIGS = {"ctc/libriphone": "pr", "ctc/snips": "sf"}  # s3prl's config of a task, where a folder serves several
 Translation = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
 
 
@@ -39,11 +40,16 @@ class Flag:
         return [name for name in (self.short, self.long) if name]
 
 
+def task_in(config: str) -> str | None:
+    """Return our name of the task that a config of s3prl is of, by its path."""
+    match = re.fullmatch(r"(?:.*/)?downstream/(\w+)/(\w+)\.ya?ml", config)
+    return match and CONFIGS.get(f"{match[1]}/{match[2]}", TASKS.get(match[1], match[1]))
+
+
 def recipe_of(value: str, words: Sequence[str]) -> list[str]:
     """Return -c for s3prl's own yaml of a task: our recipe of that experiment."""
     del words
-    match = re.fullmatch(r"(?:.*/)?downstream/(\w+)/\w+\.ya?ml", value)
-    task = match and TASKS.get(match[1], match[1])
+    task = task_in(value)
     known = (Path(__file__).parents[2] / "recipes" / "superb" / f"{task}.yaml").is_file()
     if not Path(value).is_file():
         return ["-c", f"superb/{task}" if known else value]
@@ -108,9 +114,10 @@ def selection_of(value: str, words: Sequence[str]) -> list[str]:
 
 
 def task_of(value: str, words: Sequence[str]) -> list[str]:
-    """Return -d with our name of a task."""
-    del words
-    return ["-d", TASKS.get(value, value)]
+    """Return -d with our name of a task; where a folder of s3prl's serves several, the config after -c says which."""
+    several = {name for config, name in CONFIGS.items() if config.startswith(f"{value}/")}
+    chosen = next((task for task in map(task_in, words) if task in several), None)
+    return ["-d", chosen or TASKS.get(value, value)]
 
 
 TORCHRUN = "Start several processes with `torchrun --nproc_per_node N run_downstream.py …`."
@@ -146,7 +153,7 @@ TABLE = (
     Flag(
         "-d",
         "--downstream",
-        "a task; speech_commands becomes `ks`, voxceleb1 `sid`, fluent_commands `ic`, quesst14_dtw `qbe`",
+        "a task by s3prl's name: speech_commands is `ks`, ctc `pr` (libriphone.yaml) or `sf` (snips.yaml), …",
         task_of,
     ),
     Flag("-v", "--downstream_variant", "the fold: `-v fold1`, or `-v 1`"),

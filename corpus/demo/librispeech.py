@@ -22,11 +22,35 @@ _ORDERS = (
     "{digit} {digit} {digit}",
 )
 _WAYS = ("LEFT", "RIGHT", "UP", "DOWN")
+_LEXICON = "librispeech-lexicon-200k-g2p.txt"
+_PRONUNCIATIONS = """\
+CALL\tK AO1 L
+DOWN\tD AW1 N
+EIGHT\tEY1 T
+FIVE\tF AY1 V
+FOUR\tF AO1 R
+GO\tG OW1
+LEFT\tL EH1 F T
+NINE\tN AY1 N
+NOW\tN AW1
+ONE\tW AH1 N
+PLAY\tP L EY1
+RIGHT\tR AY1 T
+SEVEN\tS EH1 V AH0 N
+SIX\tS IH1 K S
+STOP\tS T AA1 P
+THREE\tTH R IY1
+TURN\tT ER1 N
+TWO\tT UW1
+UP\tAH1 P
+ZERO\tZ IH1 R OW0
+ZERO\tZ IY1 R OW0
+"""
 _FIRST = {"train-clean-100": 100, "dev-clean": 500, "test-clean": 700}  # number of a split's first speaker
 
 
 def make_demo(folder: Path, *, seed: int, scale: float) -> None:
-    """Write three splits of 24 speakers and SPEAKERS.TXT; about 320 utterances at scale 1."""
+    """Write three splits of 24 speakers, SPEAKERS.TXT and a lexicon; about 320 utterances at scale 1."""
     table = [";ID  |SEX| SUBSET           |MINUTES| NAME"]
     for split, (speakers, takes) in _PLAN.items():
         for place in range(speakers):
@@ -36,6 +60,7 @@ def make_demo(folder: Path, *, seed: int, scale: float) -> None:
             speaker = Speaker(voice, sex, {"F": 58, "M": 38}[sex] + 4 * generator.normal(), 165 + 8 * generator.normal())
             minutes = _read_aloud(folder / split, number, speaker, max(2, round(takes * scale)), generator) / 60
             table.append(f"{number:<5}| {sex} | {split:<17}| {minutes:<6.2f}| {voice}")
+    (folder / _LEXICON).write_text(_PRONUNCIATIONS, encoding="utf-8")
     (folder / "SPEAKERS.TXT").write_text("\n".join(table) + "\n", encoding="utf-8")
 
 

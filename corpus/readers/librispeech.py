@@ -22,6 +22,7 @@ FOLDERS = {
 }
 _EXPECTED = {"train-clean-100": 28539, "dev-clean": 2703, "test-clean": 2620, "dev-other": 2864, "test-other": 2939}
 _SOURCE = "https://www.openslr.org/12"
+LEXICONS = "librispeech-lexicon*.txt"  # beside the splits: the g2p files of s3prl, or that of the release (openslr.org/11)
 _NAMED = 3  # files that a note names
 
 
@@ -39,7 +40,9 @@ def read(root: str | Path, *, protocol: str = "clean100", fold: int | None = Non
     if not is_demo(folder):
         found = {FOLDERS[split]: len(rows) for split, rows in splits.items()}
         notes += compare_counts("LibriSpeech", found, {name: _EXPECTED[name] for name in found})
-    return Corpus("librispeech", protocol, None, splits, notes=tuple(notes))
+    lexicons = [str(path) for path in sorted(folder.glob(LEXICONS))]  # 200k before allothers, as s3prl reads them
+    tables = {"lexicon": lexicons} if lexicons else {}
+    return Corpus("librispeech", protocol, None, splits, notes=tuple(notes), tables=tables)
 
 
 def _has_splits(folder: Path) -> bool:
@@ -93,9 +96,9 @@ register_corpus(
         name="librispeech",
         read=read,
         has_layout=_has_splits,
-        tasks=("asr",),
+        tasks=("asr", "pr"),
         protocols=PROTOCOLS,
-        default_for=("asr",),
+        default_for=("asr", "pr"),
         make_demo=make_demo,
         description="English audio books, 100 h to train on (251 speakers), dev and test of 5 h each (40 speakers)",
         where=f"train-clean-100.tar.gz, dev-clean.tar.gz, test-clean.tar.gz from {_SOURCE} (CC BY 4.0): the folder LibriSpeech",

@@ -55,7 +55,8 @@ def read(
         utterances = [_rated(utterance, row, names, path) for utterance, row in zip(utterances, rows, strict=True)]
     _refuse_twins(utterances, rows, path)
     classes = sorted({str(utterance.labels["label"]) for utterance in utterances if "label" in utterance.labels}, key=_natural)
-    if label_required and len(classes) < 2 and protocol != "all_test":
+    lacks_classes = label_required and len(classes) < 2 and protocol != "all_test"
+    if lacks_classes and splits_required:
         raise UserError(
             f"Expected at least two classes in column '{names['label']}' of {path}, found only '{classes[0]}'.{_HINT}"
         )
@@ -65,6 +66,8 @@ def read(
         number = None
     splits, notes = _split(chosen, utterances, rows, names, number or 1, path, splits_required)
     notes += dropped
+    if lacks_classes:
+        notes += (f"only one class, '{classes[0]}': nothing can be trained on this table alone.{_HINT}",)
     if chosen == "all_test" != protocol:
         number, notes = None, (*notes, f"fewer than {_FEWEST_SPEAKERS} speakers make no folds: all rows are one split")
     if chosen == "random5" and "speaker" not in names:
@@ -306,7 +309,7 @@ register_corpus(
     Reader(
         name="manifest",
         read=read,
-        tasks=("emotion", "avd", "dsd", "ks", "sid", "asr", "ic"),
+        tasks=("emotion", "avd", "dsd", "ks", "sid", "asr", "ic", "pr", "sf"),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
         description="your own data: a csv, tsv or jsonl table with audio and label (and speaker, split, text, start, end)",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.errors import UserError, nearest
+from ...core.errors import UserError, first_line, nearest
 from ...core.file_cache import FileKey, FileMemory, file_key
 from ...core.files import cache_folder, hash_file
 from ...core.hub import check_torchaudio, is_hub_id, load_weights, model_folder, quiet, read_config, snapshot
@@ -111,11 +111,19 @@ def _lacking(name: str, folder: Path, files: str) -> str:
 def _generation_settings(name: str, folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content, size = json.loads(path.read_text(encoding="utf-8")), read_config(folder).get("vocab_size")
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} in place of a mapping")
+        for key, value in content.items():
+            if key.endswith("_token_id") and isinstance(value, int) and isinstance(size, int) and not 0 <= value < size:
+                raise ValueError(f"{key} {value} of a model with {size:,} tokens")
+        return content
     except FileNotFoundError:
         raise UserError(_lacking(name, folder, "generation_config.json")) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"Expected json in '{path}', found {error}. Fetch the file again.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"Expected json of the same model in '{path}', found {first_line(error)}. Fetch the file again."
+        ) from None
 
 
 def _code_of(language: str, generation: dict[str, Any], name: str) -> str:

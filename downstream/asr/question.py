@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,15 +9,13 @@ from ...core.errors import UserError
 from ...corpus.base import Corpus, Utterance
 from ..answer import Text
 from ..base import Outcome, Question, Tables
-from ..labels import LabelsConfig, refuse_labels
-from .spelling import error_rates, plain_text
-
-_MOST_NAMED = 5  # unseen characters named in a result
+from ..labels import LabelsConfig, refuse_classes
+from ..spelling import error_rates, plain_text, unseen_tokens
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
     """Return the characters of the training split's texts, in order."""
-    refuse_labels(labels, "asr", "which has texts and no classes")
+    refuse_classes("asr", labels, "texts")
     vocabulary = {"characters": [], "normalize": options.normalize}
     require_texts(vocabulary, corpus)
     characters = {sign for row in corpus.splits["train"] for sign in reference_of(vocabulary, row)}
@@ -65,13 +62,8 @@ def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float
 
 
 def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """Return which characters of a split no prediction can have, since training had none of them: each is an error."""
-    known = {*vocabulary["characters"]}
-    unseen = Counter(sign for text in outcome.references for sign in text if sign not in known)
-    if not unseen:
-        return {}
-    named = " ".join(f"{sign} ({count})" for sign, count in unseen.most_common(_MOST_NAMED))
-    return {"characters unseen in training": named + " …" * (len(unseen) > _MOST_NAMED)}
+    """Return which characters of a split no prediction can have."""
+    return unseen_tokens("characters", vocabulary["characters"], "".join(outcome.references))
 
 
 def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:  # noqa: ARG001

@@ -11,7 +11,7 @@ import numpy as np
 from ...core.errors import UserError, nearest
 from ...corpus.base import Corpus, Utterance
 from ..base import Outcome, Question, Tables
-from ..labels import LabelsConfig, refuse_labels
+from ..labels import LabelsConfig, refuse_classes
 from .answer import Slots
 
 SLOTS = ("action", "object", "location")  # of Fluent Speech Commands
@@ -39,7 +39,7 @@ def question_of(slots: Sequence[str]) -> Question:
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
     """Return each slot's values in the training split, in the corpus' own order."""
-    refuse_labels(labels, "ic", "whose classes are the columns of ic.slots")
+    refuse_classes("ic", labels, "slots")
     slots = tuple(options.slots)
     require_slots(slots, corpus)
     found = {slot: {word for row in corpus.splits["train"] for word in [words_of({"slots": [slot]}, row)[0]]} for slot in slots}
@@ -108,7 +108,7 @@ def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -> tuple[dict[str, Any], str]:
     """Return the run's own vocabulary, once another corpus is found to have its slots."""
-    refuse_labels(labels, "ic", "whose classes are those of the run")
+    refuse_classes("ic", labels, "slots")
     rows = [row for split in corpus.splits.values() for row in split]
     lacking = [slot for slot in vocabulary["slots"] if not any(slot in row.labels for row in rows)]
     if lacking:

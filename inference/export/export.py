@@ -11,6 +11,7 @@ from typing import Any
 
 from ...core.errors import UserError
 from ...core.files import folder_aside, hash_file, plain_disk_errors, write_text
+from ...core.options import without_folders
 from ...core.run_folder import RunFolder
 from ...core.tensors import save_tensors
 from ...plugins.code import find
@@ -184,7 +185,8 @@ def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfi
     texts = task.corpus.transcripts
     corpus = replace(task.corpus, data=None, options=options, transcripts=texts and Path(texts).name)
     named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
-    task = replace(task, corpus=corpus, init_head=task.init_head and Path(task.init_head).name)
+    expert = replace(task.expert, **without_folders(task.expert))
+    task = replace(task, corpus=corpus, expert=expert, init_head=task.init_head and Path(task.init_head).name)
     return replace(config.with_only(task), **named, store=StoreConfig(), folds=[], stages={})
 
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...corpus.batch import Batch
-from ...downstream.asr.expert import Asr
 from ...downstream.base import Expert
+from ...downstream.ctc import Ctc
+from ...downstream.sd.expert import Diarizer
 from ...training.model import Model
 from ...upstream.base import Frames, Layers, Upstream
 from ...upstream.families.whisper import WhisperEncoder
@@ -77,9 +78,12 @@ def over_all(values: Tensor, statistics: str) -> Tensor:
 
 def head_output(expert: Expert, frames: Frames) -> Tensor:
     """Return an expert's output for one utterance; LSTMs get it as it is, since nothing is padded."""
-    if not isinstance(expert, Asr):
+    if isinstance(expert, Diarizer):
+        hidden = frames.values
+    elif isinstance(expert, Ctc):
+        hidden = expert.projector(side_by_side(frames.values, expert.options.downsample))
+    else:
         return expert({"audio": frames}).values
-    hidden = expert.projector(side_by_side(frames.values, expert.options.downsample))
     for layer in expert.recurrent.layers:
         hidden, _ = layer(hidden)
     return expert.classifier(hidden)

@@ -172,9 +172,16 @@ def compare(run: TrainedRun, path: Path) -> Compared:
     for waveform in sounds:
         (found,) = session.run(None, {"waveform": waveform[None]})
         expected = reference_output(run, waveform)
-        same = found.shape == expected.shape
-        differences.append(float(np.abs(found - expected).max()) if same else float("inf"))
+        differences.append(difference(found, expected, logits=not run.answer.score_names))
     return Compared(tuple(len(sound) / SAMPLE_RATE for sound in sounds), tuple(differences))
+
+
+def difference(found: np.ndarray, expected: np.ndarray, *, logits: bool) -> float:
+    """Return the largest difference of two outputs; of logits, which have no scale, as a share of the largest of them."""
+    if found.shape != expected.shape:
+        return float("inf")
+    largest = max(1.0, float(np.abs(expected).max())) if logits else 1.0
+    return float(np.abs(found - expected).max()) / largest
 
 
 @torch.no_grad()
@@ -219,7 +226,8 @@ def description(run: TrainedRun, compared: Compared) -> dict[str, Any]:
         "windows": f"a longer file is cut into the fewest equal windows of at most window_seconds; {end.windows}",
         "compared": {
             "sounds": "made up: a voice with syllables and breath, of each of seconds; the last is silence. A sound that is "
-            "constant, or stands far off zero, may differ more: there rounding decides",
+            "constant, or stands far off zero, may differ more: there rounding decides. "
+            "Logits are compared as a share of the largest of them",
             "seconds": list(compared.seconds),
             "largest_differences": list(compared.differences),
             "worst_difference": compared.worst,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
-from ...core.options import differences, plain
+from ...core.options import differences, plain, without_folders
 from ...core.run_folder import RunFolder
 from ...core.tensors import load_tensors
 from ...corpus.batch import Example
@@ -70,7 +70,7 @@ def task_identity(config: RunConfig, task: TaskConfig) -> dict[str, Any]:
     if corpus.get("transcripts"):
         corpus["transcripts"] = Path(corpus["transcripts"]).name
     corpus["options"] = {key: value for key, value in corpus["options"].items() if key != "audio_root"}
-    own = without_idle(mapping[task.task], ADDED_TO_TASKS)
+    own = without_idle({**mapping[task.task], **without_folders(task.expert)}, ADDED_TO_TASKS)
     del mapping["report_by"]  # chooses what a table shows
     return {**mapping, "corpus": corpus, "init_head": task.init_head and Path(task.init_head).name, task.task: own}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ...core.errors import UserError, nearest
-from ...core.options import bind, convert, merge, options_of_sections
+from ...core.files import parse_size
+from ...core.options import bind, convert, merge, options_of_sections, shortened
 from ...core.run_folder import RunFolder
 from ...corpus.base import CORPORA, Reader
 from ...corpus.load import default_corpus, get_reader, list_corpora
@@ -74,7 +75,7 @@ def bind_one(values: Mapping[str, Any], errors: list[str], *, reads_corpus: bool
     for key in (key for key in shared if key not in known):
         words = [*own, *known]
         close = f" Did you mean '{ELSEWHERE[key]}'?" if key in ELSEWHERE else nearest(str(key), words)
-        errors.append(f"Unknown option '{key}'.{close} Known here: {', '.join(words)}.")
+        errors.append(f"Unknown option '{shortened(str(key))}'.{close} Known here: {', '.join(words)}.")
     values = {key: value for key, value in shared.items() if key in known}
     config = bind(RunConfig, values, "", errors, elsewhere=ELSEWHERE)
     return replace(config, tasks={task.task: task})
@@ -90,6 +91,8 @@ def bind_several(values: Mapping[str, Any], errors: list[str], *, reads_corpus: 
         errors.append(f"Expected 'select' to be one of {', '.join(SELECTS)}, found {select!r}.")
         select = "last"
     config = bind(RunConfig, {**values, "tasks": {}, "select": select}, "", errors, without=ONE_ONLY)
+    if config.solver == "exact":
+        errors.append("Expected solver=adam of several tasks, found exact, which computes the head of one. Leave it out.")
     tasks: dict[str, TaskConfig] = {}
     for name, section in sections.items():
         wrong: list[str] = []
@@ -171,11 +174,17 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
 
 def store_mistakes(config: RunConfig) -> list[str]:
     """Return what is wrong with the way to use the store."""
+    mistakes = []
+    for size in filter(None, (config.store.limit, config.store.memory)):
+        try:
+            parse_size(size)
+        except UserError as problem:
+            mistakes.append(str(problem))
     mode = config.store.mode
     if mode in MODES or os.sep in mode or Path(mode).is_dir():
-        return []
+        return mistakes
     folder = f"For a folder of that name write ./{mode}."
-    return [f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}"]
+    return [*mistakes, f"Expected --store {', '.join(MODES)} or a folder, found '{mode}'.{nearest(mode, MODES)} {folder}"]
 
 
 def role_mistakes(config: RunConfig) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
-from ...core.options import ABOVE_0, AT_LEAST_0, SEED, plain
+from ...core.options import ABOVE_0, AT_LEAST_0, SEED, UP_TO_MILLIONS, plain
 from ...downstream.labels import LabelsConfig
 from ...downstream.masks import MasksConfig
 from ...training.balance import BalanceConfig
@@ -85,7 +85,7 @@ class TaskConfig:
     report_by: str = ""  # the metric that a table of several tasks shows; "": select_by
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
     roles: list[Modality] = field(default_factory=list)  # which of the run's upstreams the task uses; []: all of them
-    batch_size: Annotated[int, ABOVE_0] | None = None  # None: training.batch_size
+    batch_size: Annotated[int, UP_TO_MILLIONS] | None = None  # None: training.batch_size
 
     @property
     def reported(self) -> str:

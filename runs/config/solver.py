@@ -25,9 +25,10 @@ def with_solver(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         values = merge(values, layer)
     if "tasks" in values or "solver" not in values or not values.get("task"):
         return list(layers)
-    if not isinstance(values.get("training", {}), Mapping):  # a mistake that is reported with all others
-        return [*layers, {"solver": "adam"}]
     task = load_task(str(values["task"]))
+    own = values.get(task.name) or {}  # left empty, it is as if it were left out
+    if not (isinstance(values.get("training", {}), Mapping) and isinstance(own, Mapping)):  # reported with all other mistakes
+        return [*layers, {"solver": "adam"}]
     autos = [place for place, layer in enumerate(layers) if layer.get("solver") == "auto"]
     above = layers[autos[-1] + 1 :] if autos else layers
     of_adam = list(dict.fromkeys(option for layer in above for option in only_adam(layer, task))) if autos else []

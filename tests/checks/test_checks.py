@@ -25,7 +25,8 @@ from headwater.upstream.load import list_upstreams
 
 pytestmark = pytest.mark.usefixtures("forget")
 EXAMPLES = Path(library.__file__).parent / "examples"
-SMALL: dict[str, dict[str, Any]] = {"asr": {"projector_dim": 16, "hidden_dim": 16}, "turbo": {"joint_dim": 32}}
+CTC = {"projector_dim": 16, "hidden_dim": 16}
+SMALL: dict[str, dict[str, Any]] = {"asr": CTC, "sf": CTC, "turbo": {"joint_dim": 32}}
 CHEAP = [row.name for row in list_upstreams() if row.source == "built in" and row.name != "test_whisper"]
 
 

@@ -207,9 +207,11 @@ def test_what_generation_needs_is_read_from_the_tokenizer(tmp_path: Path) -> Non
     ]
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps({"added_tokens": [{"content": word, "id": 50_256 + place} for place, word in enumerate(words)]}))
-    settings = generation_settings(path)
+    settings = generation_settings(path, 50_263)
     assert settings["forced_decoder_ids"] == [[1, 50_262]]
     assert (settings["decoder_start_token_id"], settings["is_multilingual"]) == (50_257, False)
-    path.write_text("{}")
-    with pytest.raises(UserError, match="Whisper's special tokens"):
-        generation_settings(path)
+    whole = path.read_text()
+    for content, size in (("{}", 50_263), (whole, 60), (whole.replace("50256", "1e999"), 50_263)):
+        path.write_text(content)
+        with pytest.raises(UserError, match="Whisper's special tokens"):
+            generation_settings(path, size)

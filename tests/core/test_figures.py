@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def test_a_class_with_dollars_in_its_name_is_drawn_as_it_is(
     assert path.stat().st_size > 1000
     assert path.with_suffix(".csv").is_file()
     assert capsys.readouterr().err == ""
+
+
+def test_a_class_of_thousands_of_letters_is_drawn_in_seconds(tmp_path: Path) -> None:
+    began = time.process_time()
+    confusion_plot(COUNTS, [letter * 60_000 for letter in "abc"], tmp_path / "confusion.png", title="Confusion, test")
+    assert time.process_time() - began < 10
+    assert (tmp_path / "confusion.png").is_file()
 
 
 def test_a_picture_that_fails_is_reported_and_its_numbers_are_written(

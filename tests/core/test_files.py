@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from headwater.core.errors import UserError
-from headwater.core.files import clear_asides, hash_file, obstacle, read_json
+from headwater.core.files import clear_asides, hash_file, obstacle, read_json, temporary_folder
 from headwater.core.run_folder import RunFolder
 
 
@@ -48,6 +49,19 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_json(tmp_path / "vocabulary.json")
     with pytest.raises(UserError, match="Expected readable audio, found a pipe, a socket or a device"):
         hash_file(tmp_path / "vocabulary.json")
+
+
+def test_a_temporary_folder_clears_those_of_killed_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    begin = f"headwater-{socket.gethostname()}-"
+    kept = [f"{begin}{os.getpid()}-a", f"{begin}mine", f"headwater-{ended.pid}-b", "else"]
+    for name in (*kept, f"{begin}{ended.pid}-c"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    with temporary_folder() as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {*kept, folder.name}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept}
 
 
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:

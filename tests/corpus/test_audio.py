@@ -285,7 +285,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         read_audio(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("ending", ["wav", "ogg", "mp3", "aiff", "au"])
+@pytest.mark.parametrize("ending", ["wav", "ogg", "mp3", "aiff", "au", "w64", "rf64", "caf"])
 @pytest.mark.parametrize("share", [0.35, 0.6, 0.9])
 def test_a_file_cut_short_is_broken_and_never_read_as_if_it_were_whole(tmp_path: Path, ending: str, share: float) -> None:
     path = tmp_path / f"a.{ending}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jiwer
@@ -16,10 +17,19 @@ from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.batch import Batch, Example
 from headwater.downstream import masks
 from headwater.downstream.asr import question
-from headwater.downstream.asr.expert import TASK, Asr, AsrConfig
-from headwater.downstream.asr.spelling import count_errors, decode, encode, error_rates, frames_needed, plain_text
+from headwater.downstream.asr.expert import TASK, AsrConfig
 from headwater.downstream.base import Outcome, Output
+from headwater.downstream.ctc import Ctc
 from headwater.downstream.labels import LabelsConfig
+from headwater.downstream.spelling import (
+    count_errors,
+    encode,
+    error_rates,
+    frames_needed,
+    joined,
+    plain_text,
+    read_greedily,
+)
 from headwater.runs.prepare import drop_untrainable
 from headwater.runs.results import intervals_of
 from headwater.upstream.base import Frames, UpstreamSpec
@@ -29,11 +39,15 @@ SMALL: dict[str, Any] = {"projector_dim": 6, "hidden_dim": 4, "layers": 2, "drop
 VOCABULARY = {"characters": [" ", "A", "B"], "normalize": "upper"}
 
 
-def expert_of(**options: Any) -> Asr:
+def expert_of(**options: Any) -> Ctc:
     torch.manual_seed(0)
     expert = TASK.build(AsrConfig(**{**SMALL, **options}), VOCABULARY, SPECS)
-    assert isinstance(expert, Asr)
+    assert isinstance(expert, Ctc)
     return expert
+
+
+def decode(characters: Sequence[str], best: Sequence[int]) -> str:
+    return joined(read_greedily(characters, best))
 
 
 def frames_of(*lengths: int, seed: int = 1) -> Frames:
@@ -169,7 +183,7 @@ def test_a_character_unseen_in_training_is_an_error_without_a_loss() -> None:
     expert = expert_of().eval()
     target = question.QUESTION.target(VOCABULARY, Utterance("u", "u.wav", text="a zab"))
     assert target == question.QUESTION.reference(VOCABULARY, target) == "A ZAB"
-    assert encode(expert.characters, target) == [2, 1, 2, 3]
+    assert encode(expert.writing.tokens, target) == [2, 1, 2, 3]
     assert expert.loss(expert({"audio": frames_of(9)}), batch_of(target)).isfinite()
     outcome = outcome_of((target, "A AB"))
     assert question.score(VOCABULARY, outcome, {}) == {"wer": 0.5, "cer": 0.2}

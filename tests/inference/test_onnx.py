@@ -15,7 +15,16 @@ from headwater.commands import export as command
 from headwater.core.options import merge
 from headwater.inference.export import onnx as onnx_export
 from headwater.inference.export.export import export_run
-from headwater.inference.export.onnx import LARGEST_DIFFERENCE, NEEDED, Compared, compare, reference_output, speech_like, traced
+from headwater.inference.export.onnx import (
+    LARGEST_DIFFERENCE,
+    NEEDED,
+    Compared,
+    compare,
+    difference,
+    reference_output,
+    speech_like,
+    traced,
+)
 from headwater.inference.load import load_run
 from headwater.inference.trained_run import TrainedRun
 from headwater.runs.config.resolve import resolve
@@ -39,6 +48,12 @@ KINDS: dict[str, Mapping[str, Any]] = {
         "task": "asr",
         "upstream": {"name": "fbank"},
         "asr": {"projector_dim": 8, "hidden_dim": 8, "layers": 1, "downsample": 3, "zero_infinity": True},
+    },
+    "writes_phones": {
+        "task": "pr",
+        "upstream": {"name": "fbank"},
+        "labels": {"column": "label"},
+        "pr": {"projector_dim": 8, "zero_infinity": True},
     },
 }
 
@@ -101,6 +116,17 @@ def test_a_prediction_that_is_no_number_or_of_another_shape_differs(
     for prediction in (np.zeros((1, 4)), np.full((1, 3), np.nan)):
         monkeypatch.setattr(onnx_export, "reference_output", lambda *_, prediction=prediction: prediction)
         assert compare(trained_run, tmp_path / "model.onnx").worst == np.inf
+
+
+def test_large_logits_may_differ_by_as_much_as_they_are_rounded() -> None:
+    expected = np.linspace(-500, 400, 12, dtype=np.float32).reshape(1, 3, 4)
+    found = expected + np.float32(2e-3)
+    assert difference(found, expected, logits=True) == pytest.approx(4e-6, rel=0.1)
+    assert LARGEST_DIFFERENCE > 4e-6
+    assert difference(found, expected, logits=False) > LARGEST_DIFFERENCE
+    assert difference(found / 1000, expected / 1000, logits=True) == difference(found / 1000, expected / 1000, logits=False)
+    assert difference(found[:, :2], expected, logits=True) == np.inf
+    assert np.isnan(difference(found * np.nan, expected, logits=True))
 
 
 def test_what_is_compared_sounds_like_speech() -> None:

@@ -107,6 +107,21 @@ ROWS: dict[str, tuple[Callable[[dict[str, str]], bool], tuple[str, ...]]] = {
 }
 
 
+def test_a_class_that_train_spells_otherwise_is_one_line_with_the_merge(error_of: Callable[..., str], desk: Path) -> None:
+    rows = [{**row, "label": row["label"].upper() if row["split"] == "test" else row["label"]} for row in rows_of(desk)]
+    write_table(desk / "mine.csv", rows)
+    message = error_of(f"{TRAIN} --data mine.csv")
+    assert "found no 'HIGH, LOW, MIDDLE', there spelled 'high, low, middle'. Make them one: " in message
+    assert message.endswith("-o labels.merge='{HIGH: high, LOW: low, MIDDLE: middle}'")
+
+
+def test_many_classes_without_training_make_no_long_message(error_of: Callable[..., str], desk: Path) -> None:
+    write_table(desk / "mine.csv", [{**row, "label": f"class{number}"} for number, row in enumerate(rows_of(desk))])
+    message = error_of(f"{TRAIN} --data mine.csv")
+    assert "and 12 more'. Leave out these classes: -o labels.keep='[…]', with the 48 others." in message
+    assert len(message) < 400
+
+
 @pytest.mark.parametrize("mistake", ROWS)
 def test_a_table_that_cannot_be_trained_on_is_reported_in_one_line(
     mistake: str, error_of: Callable[..., str], desk: Path
@@ -115,15 +130,6 @@ def test_a_table_that_cannot_be_trained_on_is_reported_in_one_line(
     write_table(desk / "my.csv", [row for row in rows_of(desk) if keep(row)])
     message = error_of(f"{TRAIN} --data my.csv")
     assert all(part in message for part in parts), message
-
-
-def test_a_class_that_differs_in_case_from_one_in_training_may_be_joined_to_it(error_of: Callable[..., str], desk: Path) -> None:
-    rows = rows_of(desk)
-    place = next(index for index, row in enumerate(rows) if row["split"] == "test" and row["label"] == "low")
-    rows[place]["label"] = "Low"
-    write_table(desk / "my.csv", rows)
-    message = error_of(f"{TRAIN} --data my.csv")
-    assert "found no 'Low'. If they are the same, join them: -o labels.merge='{Low: low}'. Otherwise leave it out: " in message
 
 
 def test_a_flattered_score_is_called_so_under_the_table_with_quiet_too(type_in: TypeIn, desk: Path) -> None:

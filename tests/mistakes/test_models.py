@@ -127,6 +127,9 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "a layer without weights": (without_a_layer, ("weights for every layer of config.json", "missing", "encoder.layers.1.")),
     "more weights than layers": (with_config(num_hidden_layers=1), ("1 blocks as config.json says, found weights of 2", "Mend")),
     "weights of another size": (with_config(hidden_size=32), ("of another shape", "Take weights and config.json from the same")),
+    "a stride of none": (with_config(conv_stride=[0, 0]), ("conv_stride of 1 or more in 'model/config.json', found 0. Fetch",)),
+    "a stride backwards": (with_config(conv_stride=[-5, 4]), ("conv_stride of 1 or more", "found -5")),
+    "heads below none": (with_config(num_attention_heads=-2), ("num_attention_heads of 1 or more", "found -2")),
     "half a download": (cut_weights, ("whole weights that fit config.json in 'model'", "Fetch the folder again")),
     "no weights": (
         lambda folder: (folder / "model.safetensors").unlink(),

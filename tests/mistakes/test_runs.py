@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,55 @@ def test_a_vocabulary_changed_by_hand_is_one_line(typed: str, emptied: bytes, er
     message = error_of(typed)
     assert "mine/vocabulary.json', found a file that its task cannot use" in message
     assert "Put the file back, or train again." in message
+
+
+@pytest.mark.parametrize("verb", ["audit mine", "compare run mine"])
+@pytest.mark.parametrize("kept", [0, 1], ids=["emptied", "its head alone"])
+def test_predictions_without_a_row_are_never_scored(verb: str, kept: int, error_of: Callable[..., str], desk: Path) -> None:
+    lines = (desk / "run" / "predictions-test.csv").read_bytes().splitlines(keepends=True)
+    damaged(desk / "run", "predictions-test.csv", b"".join(lines[:kept]))
+    assert "'mine/predictions-test.csv', found a damaged file (not one row). Remove" in error_of(f"headwater {verb}")
+
+
+def test_predictions_that_lost_rows_are_not_audited(error_of: Callable[..., str], desk: Path) -> None:
+    lines = (desk / "run" / "predictions-test.csv").read_bytes().splitlines(keepends=True)
+    damaged(desk / "run", "predictions-test.csv", b"".join(lines[:4]))
+    assert "'mine/predictions-test.csv', found a damaged file (3 rows, 12 were written). Remove" in error_of(
+        "headwater audit mine"
+    )
+
+
+def test_a_result_that_names_no_corpus_is_not_compared(error_of: Callable[..., str], desk: Path) -> None:
+    result = json.loads((desk / "run" / "result.json").read_text())
+    del result["corpus"]
+    damaged(desk / "run", "result.json", json.dumps(result).encode())
+    assert "a run's json in 'mine/result.json', found: not all of corpus, protocol" in error_of("headwater compare run mine")
+
+
+def test_the_geometry_of_an_emptied_vocabulary_is_one_line(error_of: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "vocabulary.json", b"{}")
+    assert "with a joint space (-d turbo) in 'mine', found one without" in error_of("headwater plot geometry mine --out new")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"roles": None},
+        {"roles": 5},
+        {"roles": {"audio": 5}},
+        {"roles": {"audio": {"mixture": [1.0], "layers": [7]}}},
+        {"select_by": 5},
+    ],
+)
+def test_layers_changed_by_hand_are_one_line(changed: dict[str, object], error_of: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "layers.json", json.dumps({"roles": {}, "select_by": "ua", **changed}).encode())
+    assert "Expected a run's json in 'mine/layers.json', found:" in error_of("headwater plot layers mine")
+
+
+def test_a_final_model_takes_no_threshold_of_an_emptied_vocabulary(error_of: Callable[..., str], desk: Path) -> None:
+    damaged(desk / "run", "vocabulary.json", b"{}")
+    message = error_of("python run_downstream.py -c run/config.yaml -p new -o split=all steps_from=mine")
+    assert "mine/vocabulary.json', found: not all of emotion" in message
 
 
 @pytest.mark.parametrize("name", ["identity.json", "vocabulary.json", "result.json", "checkpoints/best.safetensors"])

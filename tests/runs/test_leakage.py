@@ -169,7 +169,9 @@ def test_what_splits_share_by_definition_is_no_note(tmp_path: Path) -> None:
 def test_classes_that_differ_in_case_or_space_alone_are_a_note() -> None:
     (note,) = label_notes({"classes": ["ANGRY", "angry", "sad", " sad"]})
     assert note.startswith("classes that differ in case or space alone: 'ANGRY' and 'angry', 'sad' and ' sad'. ")
-    assert label_notes({"classes": ["angry", "sad"]}) == label_notes({}) == ()
+    (note,) = label_notes({"classes": ["0", "0.0", "1", "two"]})
+    assert note.startswith("classes that differ in case, space or the form of a number alone: '0' and '0.0'. ")
+    assert label_notes({"classes": ["angry", "sad", "1", "10"]}) == label_notes({}) == ()
 
 
 def test_notes_of_what_is_shared_reach_the_result(config: RunConfig, tones: Path, tmp_path: Path) -> None:

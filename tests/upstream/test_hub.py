@@ -359,6 +359,12 @@ def test_a_pickle_of_millions_of_steps_is_refused(tmp_path: Path) -> None:
         read_torch_file(path)
 
 
+def test_a_pickle_with_a_text_of_astronomic_length_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f" + b"a.")
+    with pytest.raises(UserError, match="Expected"):
+        read_torch_file(tmp_path / "a.pt")
+
+
 def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"Expected a checkpoint file at .* found a pipe, a socket or a device"):

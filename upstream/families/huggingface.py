@@ -182,6 +182,7 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
         )
     _refuse_options(config, found)
     model_class = class_of(found)
+    refuse_none(described, folder)
     refuse_vast(described, folder)
     settings = configure(settings_of(model_class, described, folder), config)
     made = {"tokenizer": read_tokenizer(folder, settings, source)} if modality_of(found) == "text" else None
@@ -189,6 +190,18 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     upstream = wrap(model, config, folder, made, trained_layerdrop=described.get("layerdrop") or 0.0)
     upstream.source = source
     return upstream
+
+
+_COUNTS = ("conv_stride", "conv_kernel", "num_attention_heads", "encoder_attention_heads", "n_heads", "n_head")
+
+
+def refuse_none(described: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a config.json with strides, kernels or heads that are none: its model is built, and fails at the first utterance."""
+    for key in _COUNTS:
+        for value in _items(described.get(key)):
+            if isinstance(value, (int, float)) and value < 1:
+                path = folder / "config.json"
+                raise UserError(f"Expected {key} of 1 or more in '{path}', found {value}. Fetch the file again.")
 
 
 _MOST_BLOCKS, _LARGEST_NUMBER = 256, 2**24  # of a config.json; the deepest model of these families has 48

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.errors import UserError, first_line
 from ...corpus.batch import Batch, as_batch
 from ..base import Layers, Upstream, UpstreamSpec, checked_waveforms, named_layers, run_block
 from ..exact_padding import mask_if_padded
 
 _SAMPLES_PER_FRAME = 320
+_MOST_BINS = 512  # of a log-mel spectrogram; the largest model has 128
 
 
 class WhisperEncoder(Upstream):
@@ -123,11 +125,28 @@ def feature_extractor(settings: Any, folder: Path | None, described: dict[str, A
     """Return transformers' log-mel extractor as described, or as the folder says, else with the config's number of bins."""
     from transformers import WhisperFeatureExtractor
 
-    if described is not None:
-        return WhisperFeatureExtractor.from_dict(described)
-    if folder is not None and (folder / "preprocessor_config.json").is_file():
-        return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
-    return WhisperFeatureExtractor(feature_size=settings.num_mel_bins)
+    bins, positions = settings.num_mel_bins, settings.max_source_positions
+    if not 0 < bins <= _MOST_BINS:  # before its filters are built
+        raise UserError(f"Expected num_mel_bins from 1 to {_MOST_BINS} of a Whisper, found {bins}. Fetch its folder again.")
+    try:
+        if described is not None:
+            made = WhisperFeatureExtractor.from_dict(described)
+        elif folder is not None and (folder / "preprocessor_config.json").is_file():
+            made = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        else:
+            made = WhisperFeatureExtractor(feature_size=bins)
+        found = made.feature_size, made.n_samples // made.hop_length // 2
+    except Exception as error:  # a value of another type breaks wherever it is used
+        raise UserError(
+            f"Expected the preprocessor_config.json of a Whisper, found one that it refuses: {type(error).__name__}: "
+            f"{first_line(error)}. Fetch its folder again."
+        ) from None
+    if found != (bins, positions):
+        raise UserError(
+            f"Expected a spectrogram of {bins} bins and {positions:,} positions, as config.json of the Whisper says, found "
+            f"{found[0]} and {found[1]:,}. Fetch its folder again."
+        )
+    return made
 
 
 def _totals(valid: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:

@@ -29,6 +29,8 @@ from headwater.downstream.base import Outcome, Question
 from headwater.downstream.dsd.question import QUESTION as DSD
 from headwater.downstream.emotion.question import QUESTION as EMOTION
 from headwater.downstream.ks.question import QUESTION as KS
+from headwater.downstream.pr.question import QUESTION as PR
+from headwater.downstream.sf.question import QUESTION as SF
 from headwater.downstream.sid.question import QUESTION as SID
 
 CLASSES = {"classes": ["a", "b", "c"]}
@@ -41,6 +43,8 @@ QUESTIONS: dict[str, tuple[Question, Mapping[str, Any]]] = {
     "dsd": (DSD, DIRECTED),
     "avd": (AVD, RATED),
     "asr": (ASR, {"characters": [], "normalize": "upper"}),
+    "pr": (PR, {"phones": []}),
+    "sf": (SF, {"characters": [], "slots": []}),
 }
 
 
@@ -52,8 +56,10 @@ def outcome_of(task: str, seed: int, count: int = 240) -> Outcome:
         rated = truth.uniform(1, 7, (count, 3))
         predicted = rated + generator.normal(0.5, 1.5, (count, 3))
         return Outcome(ids, tuple(map(tuple, predicted.tolist())), tuple(map(tuple, rated.tolist())))
-    if task == "asr":
-        message = [" ".join(truth.choice(["UP", "DOWN", "LEFT"], size=truth.integers(1, 6))) for _ in ids]
+    if task in ("asr", "pr", "sf"):
+        message = [
+            " ".join(truth.choice(["UP", "DOWN", "[x:X]" if task == "sf" else "LEFT"], size=truth.integers(1, 6))) for _ in ids
+        ]
         result = [" ".join(word for word in text.split() if generator.random() < 0.8) for text in message]
         return Outcome(ids, tuple(result), tuple(message))
     if task == "dsd":
@@ -120,7 +126,7 @@ def test_a_system_differs_from_itself_by_nothing_with_p_1(task: str, speakers: i
         assert found.interval == ((0.0, 0.0) if speakers >= 8 else None)
 
 
-@pytest.mark.parametrize("task", ["emotion", "dsd", "avd", "asr"])
+@pytest.mark.parametrize("task", ["emotion", "dsd", "avd", "asr", "sf"])
 def test_changing_the_order_of_the_sides_turns_the_sign_alone(task: str) -> None:
     question, vocabulary = QUESTIONS[task]
     one, other, speakers = [outcome_of(task, 1)], [outcome_of(task, 2)], speakers_of(240, 9)

@@ -96,3 +96,20 @@ def test_the_miniature_has_the_layout_and_other_speakers_in_each_split(tmp_path:
     assert [len(each) for each in speakers] == [12, 4, 8]
     assert len(set.union(*speakers)) == 24
     assert all(row.text and row.labels["sex"] in "FM" for rows in corpus.splits.values() for row in rows)
+
+
+def test_lexicons_beside_the_splits_are_found_in_the_order_in_which_s3prl_reads_them(libri: Path) -> None:
+    assert "lexicon" not in read(libri).tables
+    names = ["librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt", "librispeech-lexicon.txt"]
+    for name in names:
+        (libri / name).write_text("GO\tG OW1\n")
+    assert read(libri).tables["lexicon"] == [str(libri / name) for name in names]
+
+
+def test_the_miniature_has_a_lexicon_of_all_its_words(tmp_path: Path) -> None:
+    demo.make_demo(tmp_path, seed=0, scale=0.1)
+    corpus = read(tmp_path)
+    (path,) = map(Path, corpus.tables["lexicon"])
+    known = {line.split("\t")[0] for line in path.read_text().splitlines()}
+    words = {*demo._DIGITS, *demo._WAYS, *" ".join(demo._ORDERS).replace("{digit}", "").replace("{way}", "").split()}
+    assert words == known

@@ -364,3 +364,5 @@ def test_a_table_need_not_make_folds_where_nobody_needs_them(tmp_path: Path) -> 
     assert manifest.read(by_speaker(tmp_path), splits_required=False) == manifest.read(by_speaker(tmp_path))
     only = manifest.read(table(tmp_path, "audio,label,split", "a.wav,x,train", "b.wav,y,train"), splits_required=False)
     assert {*only.splits} == {"train"}
+    (note,) = manifest.read(table(tmp_path, "audio,label,split", "a.wav,x,train"), splits_required=False).notes
+    assert note.startswith("only one class, 'x': nothing can be trained on this table alone. Add rows of another class")

@@ -353,6 +353,21 @@ def test_every_file_that_decides_the_words_is_in_the_key(whisper: Path, tmp_path
     assert len(keys) == 6
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"decoder_start_token_id": 99999999999}', "decoder_start_token_id 99999999999 of a model with"),
+        ("[]", "list in place of a mapping"),
+        ("[" * 100_000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_settings_of_another_model_are_refused(whisper: Path, tmp_path: Path, content: str, words: str) -> None:
+    folder = Path(shutil.copytree(whisper, tmp_path / "whisper"))
+    (folder / "generation_config.json").write_text(content)
+    with pytest.raises(UserError, match=f"Expected json of the same model in '.*generation_config.json', found {words}"):
+        find_asr(str(folder))
+
+
 def cached(whisper: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hub's cache with the model in it, as openai/whisper-tiny; the folder is its snapshot."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
@@ -421,7 +436,7 @@ def described(folder: Path, **settings: object) -> Path:
         (("--language", "klingon"), "knows (de, en; auto: it guesses), found 'klingon'."),
         (("--language", "french"), "knows (de, en; auto: it guesses), found 'french'. Name one of these, or another model."),
         (("--language", "germna"), "knows (de, en; auto: it guesses), found 'germna'. Did you mean 'german'?"),
-        (("--split", "tset"), "Expected splits of manifest (train, test, dev), found 'tset'. Did you mean 'test'? Name these."),
+        (("--split", "tset"), "Expected splits of manifest (train, dev, test), found 'tset'. Did you mean 'test'? Name these."),
         (("--out", "said.txt"), "Expected a table (.csv, .jsonl, .tsv) to write to, found 'said.txt'. Name it so."),
         (("--device", "tpu"), "tpu"),
     ],

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from headwater.core.errors import UserError
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.families.tiny import tiny_model
-from headwater.upstream.families.whisper import frames_of
+from headwater.upstream.families.whisper import feature_extractor, frames_of
 from headwater.upstream.load import load_upstream
 
 WINDOW = 480_000  # samples of 30 s
@@ -81,3 +83,20 @@ def test_attending_to_valid_frames_only_is_an_option_and_exact(speechlike: Any, 
         together = valid(waveforms).values[-1]
         assert difference(together[1, :10], valid(waveforms[1:]).values[-1][0]) < 1e-5
         assert difference(together[1, :10], every(waveforms[1:]).values[-1][0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("described", "settings", "words"),
+    [
+        ({"hop_length": 0}, {}, "found one that it refuses: ZeroDivisionError"),
+        ({"feature_size": 40}, {}, "80 bins and 1,500 positions, as config.json of the Whisper says, found 40 and 1,500"),
+        ({}, {"max_source_positions": 3}, "found 80 and 1,500"),
+        ({}, {"num_mel_bins": 0}, "num_mel_bins from 1 to 512 of a Whisper, found 0"),
+    ],
+)
+def test_a_spectrogram_that_no_position_table_fits_is_refused(
+    described: dict[str, int], settings: dict[str, int], words: str
+) -> None:
+    made = SimpleNamespace(**{"num_mel_bins": 80, "max_source_positions": 1500, **settings})
+    with pytest.raises(UserError, match=words):
+        feature_extractor(made, None, {"feature_extractor_type": "WhisperFeatureExtractor", **described})

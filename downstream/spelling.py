@@ -1,9 +1,10 @@
-"""Spelling of texts: one form for all of them, characters as numbers, and the errors of a prediction."""
+"""Spelling of texts: one form for all of them, tokens as numbers, and the errors of a prediction."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-BLANK = 0  # characters count from 1
+BLANK = 0  # tokens count from 1
+_MOST_NAMED = 5  # unseen tokens named in a result
 _APOSTROPHES = dict.fromkeys(map(ord, "’ʼ＇"), "'")
 
 
@@ -31,25 +33,39 @@ def plain_text(text: str, normalize: str) -> str:
     return " ".join(word for word in kept.split() if word.strip("'"))
 
 
-def encode(characters: Sequence[str], text: str) -> list[int]:
-    """Return the numbers of a text's characters; those that nothing stands for are left out."""
-    places = _places(tuple(characters))
-    return [places[sign] for sign in text if sign in places]
+def encode(tokens: Sequence[str], pieces: Iterable[str]) -> list[int]:
+    """Return the numbers of a text's characters or other pieces; those that no token stands for are left out."""
+    places = _places(tuple(tokens))
+    return [places[piece] for piece in pieces if piece in places]
 
 
 @lru_cache(maxsize=8)
-def _places(characters: tuple[str, ...]) -> dict[str, int]:
-    return {sign: place for place, sign in enumerate(characters, start=1)}
+def _places(tokens: tuple[str, ...]) -> dict[str, int]:
+    return {token: place for place, token in enumerate(tokens, start=1)}
 
 
-def decode(characters: Sequence[str], best: Sequence[int]) -> str:
-    """Return the text that the best character of each frame spells: repeats are one, blanks are nothing."""
-    spelt = "".join(characters[place - 1] for place, _ in groupby(best) if place != BLANK)
-    return " ".join(spelt.split())
+def read_greedily(tokens: Sequence[str], best: Sequence[int]) -> list[str]:
+    """Return what the best token of each frame spells: repeats are one, blanks are nothing."""
+    return [tokens[place - 1] for place, _ in groupby(best) if place != BLANK]
+
+
+def joined(characters: Sequence[str]) -> str:
+    """Return characters as a text, one space between words."""
+    return " ".join("".join(characters).split())
+
+
+def unseen_tokens(unit: str, tokens: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
+    """Return which pieces of a split's references no prediction can have, since training had none of them: each is an error."""
+    known = {*tokens}
+    unseen = Counter(piece for piece in pieces if piece not in known)
+    if not unseen:
+        return {}
+    named = " ".join(f"{piece} ({count})" for piece, count in unseen.most_common(_MOST_NAMED))
+    return {f"{unit} unseen in training": named + " …" * (len(unseen) > _MOST_NAMED)}
 
 
 def frames_needed(spelt: Sequence[int]) -> int:
-    """Return how many frames a text takes at least: one for each character, and a blank between two alike."""
+    """Return how many frames a target takes at least: one for each token, and a blank between two alike."""
     return len(spelt) + sum(first == second for first, second in pairwise(spelt))
 
 

@@ -8,22 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ...upstream.base import Frames
+from ..upstream.base import Frames
 
 
 class Recurrent(nn.Module):
-    """Bidirectional LSTMs, dropout behind each: (batch, frame, dim) -> (batch, frame, output_dim)."""
+    """LSTMs in both directions (or one), dropout behind each: (batch, frame, dim) -> (batch, frame, output_dim)."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, layers: int, dropout: float) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, layers: int, dropout: float, *, bidirectional: bool = True) -> None:
         super().__init__()
-        self.output_dim = 2 * hidden_dim
-        sizes = [input_dim] + [self.output_dim] * (layers - 1)
+        sizes = [input_dim, *[(2 if bidirectional else 1) * hidden_dim] * layers]
+        self.output_dim = sizes[-1]
         # one by one: cuDNN's own dropout between layers remembers a generator that no step could seed
-        self.layers = nn.ModuleList(nn.LSTM(size, hidden_dim, batch_first=True, bidirectional=True) for size in sizes)
+        self.layers = nn.ModuleList(
+            nn.LSTM(size, hidden_dim, batch_first=True, bidirectional=bidirectional) for size in sizes[:-1]
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return both directions' states, zero behind each utterance's end; the way back starts at its last frame."""
+        if not len(self.layers):
+            return values
         packed = pack_padded_sequence(values, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
         for layer in self.layers:
             packed, _ = layer(packed)
