@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from .acting import Speaker, Style, draw_speaker, in_silence, over_noise, voiced, write_wav
-from .chatter import chatter, command
 from .rooms import at_level, banded, distant, music, sloped
+from .texts.chatter import chatter, command
 
 _SPEAKERS = {"train": 20, "dev": 9, "test": 12}
 _CLIPS = 12  # of each speaker at scale 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .acting import Style, draw_speaker, in_silence, over_noise, voiced, write_wav
-from .talk import one_of
+from .texts.talk import one_of
 
 _SPEAKERS = {"train": 16, "valid": 5, "test": 8}  # at scale 1
 _TAKES = 16  # of each speaker at scale 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .acting import Speaker, perform, write_wav
-from .sentences import WORDS_OF, sentence_for
+from .texts.sentences import WORDS_OF, sentence_for
 
 # one woman and one man for each session
 _CAST = (

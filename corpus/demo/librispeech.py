@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from .acting import FILE_RATE, VARIANTS, Speaker, Style, in_silence, over_noise, voiced
-from .talk import one_of
+from .texts.talk import one_of
 
 _PLAN = {"train-clean-100": (12, 18), "dev-clean": (4, 10), "test-clean": (8, 8)}  # speakers, utterances of each at scale 1
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")

@@ -10,7 +10,7 @@ import numpy as np
 
 from .acting import Speaker, Style, draw_speaker, in_silence, over_noise, voiced, write_wav
 from .rooms import sloped
-from .talk import TOPICS, graded_sentence, misheard
+from .texts.talk import TOPICS, graded_sentence, misheard
 
 _SEEN, _UNSEEN = 12, 6  # podcasts
 # split -> speakers of each seen podcast, of each unseen one, utterances of each speaker at scale 1

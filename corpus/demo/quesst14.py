@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .acting import Style, draw_speaker, in_silence, over_noise, voiced, write_wav
-from .talk import TOPICS, graded_sentence
+from .texts.talk import TOPICS, graded_sentence
 
 _DOCUMENTS, _QUERIES = 80, 14  # at scale 1; queries of each split
 _FEWEST = 2  # queries of a split

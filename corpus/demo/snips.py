@@ -9,7 +9,7 @@ from string import Formatter
 import numpy as np
 
 from .acting import VARIANTS, Speaker, Style, in_silence, over_noise, voiced, write_wav
-from .talk import one_of
+from .texts.talk import one_of
 
 _PLAN = {"train": 26, "valid": 10, "test": 10}  # orders of each voice at scale 1
 _VOICES = {  # name -> whether it is a woman's

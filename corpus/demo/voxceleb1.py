@@ -11,7 +11,7 @@ import numpy as np
 
 from .acting import VARIANTS, Speaker, Style, in_silence, over_noise, voiced, write_wav
 from .rooms import distant, sloped
-from .talk import TOPICS, graded_sentence
+from .texts.talk import TOPICS, graded_sentence
 
 _SPEAKERS = (4, 12)  # at the least, and from scale 1 on
 _VIDEOS = {1: 5, 2: 2, 3: 2}  # number of a split in the list -> videos of each speaker

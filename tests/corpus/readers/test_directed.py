@@ -11,10 +11,10 @@ import pytest
 from headwater.core.errors import UserError
 from headwater.corpus.base import Corpus
 from headwater.corpus.demo.acting import FILE_RATE
-from headwater.corpus.demo.chatter import chatter, command
 from headwater.corpus.demo.directed import _script
 from headwater.corpus.demo.make import demo_root
 from headwater.corpus.demo.rooms import at_level, banded, distant, music, sloped
+from headwater.corpus.demo.texts.chatter import chatter, command
 from headwater.corpus.load import default_corpus, get_reader
 from headwater.corpus.readers import directed, manifest
 

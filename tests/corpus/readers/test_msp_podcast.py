@@ -14,7 +14,7 @@ from headwater.corpus.audio import check_files, read_audio
 from headwater.corpus.base import Corpus, Utterance
 from headwater.corpus.demo.make import demo_root
 from headwater.corpus.demo.msp_podcast import _CENTRES, _feel
-from headwater.corpus.demo.talk import TOPICS, graded_sentence
+from headwater.corpus.demo.texts.talk import TOPICS, graded_sentence
 from headwater.corpus.load import get_reader
 from headwater.corpus.readers import msp_podcast
 from headwater.downstream.labels import LabelsConfig, classes_of
