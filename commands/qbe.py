@@ -197,7 +197,9 @@ def result_text(result: Mapping[str, Any]) -> str:
     for metric in result["scores"][splits[0]]:
         row = {"metric": metric} | {split: number(result["scores"][split][metric]) for split in splits}
         for split, ends in result["intervals"].items():
-            row[f"95 % interval ({split})"] = interval(ends, metric, result["num_queries"][split], f"{split} query")
+            if metric in ends:
+                few = f"{result['num_queries'][split]} {split} queries: no interval"
+                row[f"95 % interval ({split})"] = few if ends[metric] is None else interval(ends, metric, None, split)
         rows.append(row)
     lines = [" ".join(result["marks"])] * bool(result["marks"])
     lines += [" · ".join(filter(None, where)), render(rows)]

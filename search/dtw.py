@@ -16,7 +16,7 @@ Costs = tuple[Tensor, tuple[int, ...]]  # (query, document), and which documents
 Distance = Literal["cosine_exp", "cosine", "cosine_neg_log", "euclidean", "cityblock"]
 _LEAST = 1e-9  # of a norm and of a row's range, as in s3prl
 _ROWS = 256  # frames of queries at once: more make no product faster
-_CELLS = {"cpu": 1 << 12, "cuda": 1 << 22}  # frames of documents at once: on a CPU a row of distances stays in its cache
+_CELLS = {"cpu": 1 << 12, "cuda": 1 << 20}  # frames of documents at once: on a CPU a row of distances stays in its cache
 _GAP = 2  # columns of infinite cost in front of each document: a path advances by two frames at most
 
 

@@ -37,6 +37,11 @@ class Recordings:
         """The names of the recordings, in order."""
         return [row.id for row in self.utterances]
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many frames each recording has."""
+        return [self.store.index[key].row.frames for key in self.keys]
+
     def frames(self, layer: int) -> list[Tensor]:
         """Return the frames (frame, dim) of a layer, as they are stored: in half precision where that holds them."""
         column = self.store.space.layers.index(layer)

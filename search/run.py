@@ -27,6 +27,7 @@ from ..upstream.load import load_upstream
 from .config import SearchConfig
 from .features import Recordings, compute_frames
 from .output import write_detections, write_layers, write_stdlist
+from .scoring import Trials
 from .search import (
     Detection,
     Found,
@@ -39,6 +40,7 @@ from .search import (
     whole_truth,
     with_dev,
 )
+from .tables import other_speakers, target_matrix
 
 DOCUMENTS = "documents"
 OVERLAP_SECONDS = 2.0  # of the windows of a long file: no query that is shorter is cut
@@ -69,6 +71,8 @@ def evaluate(
         raise UserError(
             f"Expected queries of a split dev to choose one of {len(chosen_from)} layers, found none. Name a layer: -l 9"
         )
+    for split in corpus.splits.keys() & {"dev", "test"}:
+        refuse_unscorable(corpus, split)
     marks = marks_of([corpus.demo], {"audio": upstream})
     groups = {name: rows for name, rows in corpus.splits.items() if rows}
     recordings = _frames(upstream, section, chosen_from, groups, place, accelerator)
@@ -92,6 +96,18 @@ def evaluate(
         result["environment"] = environment(accelerator.device, time.monotonic() - began)
         write_json(run.result, result)
     return result
+
+
+def refuse_unscorable(corpus: Corpus, split: str) -> None:
+    """Refuse queries none of which has a document to find and another to pass over, before anything is computed."""
+    queries, documents = corpus.splits[split], corpus.splits[DOCUMENTS]
+    targets = target_matrix([row.id for row in queries], [row.id for row in documents], corpus.split_tables[split]["targets"])
+    counted = other_speakers(queries, documents)
+    if not len(Trials(targets.astype(float), targets, counted).seen().scores):
+        raise UserError(
+            f"Expected {split} queries that some documents hold and others do not, found none among {len(queries)}. "
+            "Compare the terms of both tables."
+        )
 
 
 def _ready(section: UpstreamConfig, place: Place) -> tuple[Accelerator, Upstream]:
@@ -130,6 +146,11 @@ def _result(
         queries, seen = len(recordings[split].ids), len(found[split].trials.seen().scores)
         if seen < queries:
             notes.append(f"{queries - seen} of the {queries} {split} queries are in no document, or in all: they are not scored")
+        short = sum(length < config.min_frames for length in recordings[split].lengths)
+        if short:
+            notes.append(
+                f"{short} of the {queries} {split} queries have fewer than {config.min_frames} frames: they find nothing"
+            )
         left_out = int((~found[split].trials.counted).sum())
         if left_out:
             notes.append(f"{left_out} {split} trials are left out: the query's own speaker speaks in the document")

@@ -70,7 +70,7 @@ def test_two_tables_are_searched_and_scored(tunes: Path, tmp_path: Path, capsys:
     assert "4 test trials are left out: the query's own speaker speaks in the document" in result["notes"]
     printed = capsys.readouterr().out
     assert "qbe · fbank_no_cmvn · tables · layer 0" in printed
-    assert "4 test querys: no interval" not in printed
+    assert "4 test queries: no interval" in printed
     rows = list(csv.DictReader((tmp_path / "run" / "detections-test.csv").open()))
     assert all(row["is_target"] == "1" for row in rows)
     first = next(row for row in rows if row["query"] == "q3.wav" and row["document"] == "d7.wav")
@@ -217,3 +217,23 @@ def test_layers_that_nothing_can_choose_or_that_are_not_there_are_refused(tunes:
     query = str(tunes / "q0.wav")
     with pytest.raises(UserError, match=r"Expected one layer to search with, found \d of 'test_hubert'"):
         qbe.main(["-u", "test_hubert", "--queries", query, "--documents", query])
+
+
+def test_queries_that_nothing_can_score_are_refused_before_anything_is_computed(tunes: Path, tmp_path: Path) -> None:
+    table = tmp_path / "queries.csv"
+    table.write_text(f"audio,term,split\n{tunes / 'q0.wav'},nowhere,dev\n{tunes / 'q1.wav'},down,test\n")
+    with pytest.raises(UserError, match="Expected dev queries that some documents hold and others do not, found none among 1"):
+        qbe.main([*words_for(tunes, "--queries", str(table)), "-p", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_queries_of_few_frames_are_counted(tunes: Path, tmp_path: Path) -> None:
+    assert qbe.main(words_for(tunes, "-p", str(tmp_path / "run"), "-o", "min_frames=42", "--quiet")) == 0
+    notes = json.loads((tmp_path / "run" / "result.json").read_text())["notes"]
+    assert "2 of the 4 dev queries have fewer than 42 frames: they find nothing" in notes
+
+
+def test_a_broken_file_is_named(tunes: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.wav").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"Expected readable audio, found 1 broken of 2, the first: .*torn.wav"):
+        qbe.main(["-u", "fbank", "--queries", str(tmp_path / "torn.wav"), "--documents", str(tunes / "d0.wav")])
