@@ -26,9 +26,11 @@ from ..upstream.base import Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from .config import SearchConfig
 from .features import Recordings, compute_frames
+from .memory import Memory
 from .output import write_detections, write_layers, write_stdlist
 from .scoring import Trials
 from .search import (
+    DOCUMENTS,
     Detection,
     Found,
     Searcher,
@@ -42,7 +44,6 @@ from .search import (
 )
 from .tables import other_speakers, target_matrix
 
-DOCUMENTS = "documents"
 OVERLAP_SECONDS = 2.0  # of the windows of a long file: no query that is shorter is cut
 
 
@@ -73,23 +74,22 @@ def evaluate(
         )
     for split in corpus.splits.keys() & {"dev", "test"}:
         refuse_unscorable(corpus, split)
-    marks = marks_of([corpus.demo], {"audio": upstream})
-    groups = {name: rows for name, rows in corpus.splits.items() if rows}
-    recordings = _frames(upstream, section, chosen_from, groups, place, accelerator)
-    splits = [split for split in ("dev", "test") if split in groups]
-    found: dict[int, dict[str, Found]] = {}
-    for layer in chosen_from:
-        found[layer] = {}
-        for split in splits:
-            found[layer][split], _ = _split(corpus, split, recordings, layer, config, accelerator)
-        scores = ", ".join(f"{split} MTWV {found[layer][split].scores['mtwv']:.3f}" for split in splits)
-        print_progress(place.runtime, f"layer {layer}: {scores}")
-    layer = choose_layer(found) if "dev" in splits else chosen_from[0]
-    result = _result(corpus, splits, found[layer], recordings, config)
-    result = {"task": "qbe", "upstream": section.name, "layer": layer, "marks": list(marks)} | result
-    result["layers"] = {number: {split: finite(one.scores) for split, one in of.items()} for number, of in found.items()}
-    run = RunFolder(folder)
+    run, splits = RunFolder(folder), [split for split in ("dev", "test") if split in corpus.splits]
     with run.locked():
+        print_progress(place.runtime, f"writing to {folder}")
+        recordings = _frames(upstream, section, chosen_from, corpus.splits, place, accelerator)
+        memory = Memory(run.path / "scores", config)
+        found: dict[int, dict[str, Found]] = {}
+        for layer in chosen_from:
+            found[layer] = {
+                split: search_split(corpus, split, recordings, layer, config, memory, accelerator.device) for split in splits
+            }
+            scores = ", ".join(f"{split} MTWV {of.scores['mtwv']:.3f}" for split, of in found[layer].items())
+            print_progress(place.runtime, f"layer {layer}: {scores}")
+        layer, marks = choose_layer(found) if "dev" in splits else chosen_from[0], marks_of([corpus.demo], {"audio": upstream})
+        result = {"task": "qbe", "upstream": section.name, "layer": layer, "marks": list(marks)}
+        result |= _result(corpus, splits, found[layer], recordings, config)
+        result["layers"] = {number: {split: finite(one.scores) for split, one in of.items()} for number, of in found.items()}
         write_layers(run.plots, found, f"Query by example: {section.name} on {corpus.name}", layer, marks)
         for split in splits:
             _write_split(run.path, split, recordings, layer, found[layer], config, accelerator, marks)
@@ -126,12 +126,6 @@ def _frames(
         print_progress(place.runtime, line)
 
     return compute_frames(upstream, section, layers, groups, place.root, place.store_limit, accelerator, show)
-
-
-def _split(
-    corpus: Corpus, split: str, recordings: Mapping[str, Recordings], layer: int, config: SearchConfig, accelerator: Accelerator
-) -> tuple[Found, Searcher]:
-    return search_split(corpus, split, recordings[split], recordings[DOCUMENTS], layer, config, accelerator.device)
 
 
 def _result(

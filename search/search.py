@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..corpus.base import Corpus
 from .config import SearchConfig
 from .dtw import best_stretch, is_cosine, search_costs, unit_rows
 from .features import Recordings, moments_of
+from .memory import Memory
 from .scoring import (
     Costs,
     Numbers,
@@ -27,6 +28,7 @@ from .scoring import (
 )
 from .tables import other_speakers, target_matrix
 
+DOCUMENTS = "documents"  # a corpus' split
 DEFAULT_SCORE = -10.0  # of trials that were not searched: what s3prl gives the official scorer
 
 
@@ -93,21 +95,33 @@ class Searcher:
         scores[[row for row, query in enumerate(self.queries) if len(query) < self.config.min_frames]] = 0.0
         if not self.config.normalize_scores:
             return scores
-        among = np.where(counted, scores, np.nan)
-        with np.errstate(invalid="ignore"):
-            mean, deviation = np.nanmean(among, axis=1, keepdims=True), np.nanstd(among, axis=1, keepdims=True)
-        return (scores - mean) / np.maximum(deviation, 1e-9)
+        share = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+        apart = scores - (share * scores).sum(axis=1, keepdims=True)
+        deviation = np.sqrt((share * apart**2).sum(axis=1, keepdims=True))
+        return apart / np.maximum(deviation, 1e-9)
 
 
 def search_split(
-    corpus: Corpus, split: str, queries: Recordings, documents: Recordings, layer: int, config: SearchConfig, device: torch.device
-) -> tuple[Found, Searcher]:
-    """Return what a layer finds for a split's queries, and what found it."""
+    corpus: Corpus,
+    split: str,
+    recordings: Mapping[str, Recordings],
+    layer: int,
+    config: SearchConfig,
+    memory: Memory,
+    device: torch.device,
+) -> Found:
+    """Return what a layer finds for a split's queries."""
+    queries, documents = recordings[split], recordings[DOCUMENTS]
     counted = other_speakers(queries.utterances, documents.utterances)
-    searcher = Searcher(queries.frames(layer), documents.frames(layer), config, device)
+
+    def compute() -> Numbers:
+        """Return the scores of all trials."""
+        searcher = Searcher(queries.frames(layer), documents.frames(layer), config, device)
+        return searcher.scores(counted, f"{split}, layer {layer}")
+
     targets = target_matrix(queries.ids, documents.ids, corpus.split_tables[split]["targets"])
-    trials = Trials(searcher.scores(counted, f"{split}, layer {layer}"), targets, counted)
-    return found_in(trials, config.costs), searcher
+    scores = memory.scores(split, layer, queries, documents, compute)
+    return found_in(Trials(scores, targets, counted), config.costs)
 
 
 def found_in(trials: Trials, costs: Costs) -> Found:

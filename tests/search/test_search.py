@@ -237,3 +237,19 @@ def test_a_broken_file_is_named(tunes: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"Expected readable audio, found 1 broken of 2, the first: .*torn.wav"):
         qbe.main(["-u", "fbank", "--queries", str(tmp_path / "torn.wav"), "--documents", str(tunes / "d0.wav")])
+
+
+def test_the_same_command_again_computes_no_score_and_another_is_refused(
+    tunes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = words_for(tunes, "-p", str(tmp_path / "run"), "--quiet")
+    assert qbe.main(words) == 0
+    before = json.loads((tmp_path / "run" / "result.json").read_text())
+    (tmp_path / "run" / "result.json").unlink()  # as a kill before the end leaves it
+    monkeypatch.setattr(Searcher, "costs", None)
+    assert qbe.main(words) == 0
+    after = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert after["scores"] == before["scores"]
+    assert qbe.main([*words, "-o", "threshold=2"]) == 0  # decides what is made of the scores alone
+    with pytest.raises(UserError, match=r"Expected the scores of this search in .*, found those of other recordings, options"):
+        qbe.main([*words, "-o", "distance=cosine"])
