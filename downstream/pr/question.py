@@ -50,7 +50,9 @@ def source_of(options: Any, labels: LabelsConfig, corpus: Corpus) -> tuple[str |
     column = labels.column or (COLUMN if not files and any(COLUMN in row.labels for row in rows) else None)
     files = ([files] if isinstance(files, str) else files) or corpus.tables.get("lexicon", [])
     if column is None and not files:
-        raise UserError(f"Expected phones of {corpus.name}, found neither a column of them nor a lexicon. {_SOURCES}.")
+        there = ", ".join(sorted({key for row in rows for key in row.labels})) or "none"
+        found = f"neither a column 'phones' (columns there: {there}) nor a lexicon"
+        raise UserError(f"Expected phones of {corpus.name}, found {found}. {_SOURCES}.")
     if column is not None:
         return column, {}
     lexicon, words = read_lexicon(files), {word for row in rows for word in words_of(row) or ()}

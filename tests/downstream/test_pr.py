@@ -160,7 +160,7 @@ def test_stress_and_the_whole_of_arpabet_are_options(lexicon: str) -> None:
 @pytest.mark.parametrize(
     ("corpus", "options", "expected"),
     [
-        (corpus_of("a", "a"), {}, r"Expected phones of mine, found neither a column of them nor a lexicon.*-o pr.lexicon=FILE"),
+        (corpus_of("a", "a"), {}, r"Expected phones of mine, found neither a column 'phones'.*-o pr.lexicon=FILE"),
         (table_of("a", "a", column="ipa"), {}, r"-o labels.column=HEADER"),
         (
             corpus_of("gnu", "a"),
