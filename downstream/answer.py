@@ -43,6 +43,7 @@ class Answer(ABC):
 
     kind: ClassVar[str]  # in the plural, for messages
     column: ClassVar[str | None] = "label"  # of the csv of `predict`; None: the scores are the answer
+    exchangeable: ClassVar[bool] = True  # what one run predicts can stand for another's; embeddings have each a space of its own
 
     @property
     def score_names(self) -> tuple[str, ...]:
