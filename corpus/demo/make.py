@@ -18,7 +18,7 @@ from ...core.files import cache_folder
 from ..base import Reader
 from ..locate import MARKER
 
-_VERSION = 1  # raise it when a demo's content changes: what lies in a cache is then made anew
+_VERSION = 2  # raise it when a demo's content changes: what lies in a cache is then made anew
 
 
 def demo_root(reader: Reader, seed: int = 0, scale: float = 1.0) -> Path:
