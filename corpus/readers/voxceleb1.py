@@ -167,7 +167,7 @@ register_corpus(
         default_for=("sid", "asv"),
         protocols=PROTOCOLS,
         protocol_of={"asv": "veri"},
-        make_demo=partial(make_demo, list_name=LISTS[0], trials_name=[*TRIALS][0]),
+        make_demo=partial(make_demo, list_name=LISTS[0], trials_name=next(iter(TRIALS))),
         description="1,251 speakers in interviews, 153,516 utterances of 4 to 145 s; by video (iden), or by speaker (veri)",
         where=f"https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html: folders dev/wav and test/wav, beside them {_URL} for "
         f"sid, {_TRIALS_URL} for asv",

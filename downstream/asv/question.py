@@ -23,8 +23,6 @@ from .trials import Scored, make_trials, require_both, score_trials
 METRICS: Mapping[str, Literal["higher", "lower"]] = {
     "eer": "lower",  # equal error rate
     "min_dcf": "lower",  # the least detection cost
-    "far": "lower",  # of the trials of two speakers, accepted at the threshold that dev placed
-    "frr": "lower",  # of the trials of one speaker, rejected there
 }
 
 
@@ -97,15 +95,11 @@ def score(vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) -> di
 
 def metrics_of(vocabulary: Mapping[str, Any], trials: Scored, weights: NDArray) -> dict[str, float]:
     """Return every metric of trials that count so often; not a number where those of one kind are missing."""
-    targets, others = weights * trials.is_target, weights * ~trials.is_target
-    if not (targets.any() and others.any()):
+    if not (weights[trials.is_target].any() and weights[~trials.is_target].any()):
         return dict.fromkeys(METRICS, math.nan)
-    accepted = trials.scores >= vocabulary["threshold"]
     return {
         "eer": metrics.equal_error_rate(trials.is_target, trials.scores, weights)[0],
         "min_dcf": metrics.min_detection_cost(trials.is_target, trials.scores, vocabulary["p_target"], weights),
-        "far": float(np.average(accepted, weights=others)),
-        "frr": float(np.average(~accepted, weights=targets)),
     }
 
 
