@@ -108,6 +108,13 @@ class Answer(ABC):
         """Return what result.json counts of a split; nothing where there is nothing to count."""
         return {}
 
+    def pairs(self) -> Callable[[Tensor, Tensor], tuple[float, str]]:
+        """Return what says of two files' scores a number and a word; refused where a pair of files means nothing."""
+        raise UserError(
+            f"Expected a task whose predictions are compared in pairs (asv) for --pair, found one that predicts {self.kind}. "
+            "Leave --pair out, and name the files."
+        )
+
     def graph(self) -> Graph:
         """Return how a graph ends; refused where a prediction is nothing that a graph can hold."""
         raise UserError(

@@ -138,17 +138,18 @@ def refuse_other_question(first: Side, side: Side) -> None:
         ("the same task", lambda row: row.question.name, "Compare runs of one task; of joint runs --task names it."),
         ("the same corpus", lambda row: row.corpus, "Compare runs that were tested on one corpus (-m evaluate -e RUN)."),
         ("the same marks", lambda row: "DEMO" if "DEMO" in row.marks else "none", "Demos are compared among themselves."),
-        (
-            "the same classes",
-            lambda row: ", ".join(row.answer.score_names) if row.answer.exchangeable else "",
-            "Train both with the same labels.",
-        ),
+        ("the same classes", classes_of, "Train both with the same labels."),
         ("as many seeds", lambda row: str(len(row.seeds)), "Train the missing ones with --seeds, or name single runs."),
     ]
     for what, of, advice in conditions:
         if of(first) != of(side):
             here, there = shortened(of(first), of(side))
             raise UserError(f"Expected {what} in '{first.folder}' and '{side.folder}', found {here} and {there}. {advice}")
+
+
+def classes_of(side: Side) -> str:
+    """Return what the scores of a side are of, where those of another side must be of the same."""
+    return ", ".join(side.answer.score_names) if side.answer.exchangeable else ""
 
 
 def shortened(one: str, other: str, most: int = 120) -> tuple[str, str]:

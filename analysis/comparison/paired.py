@@ -81,7 +81,11 @@ def differences(
     answer = question.answer(vocabulary)
     if not answer.exchangeable:
         return unswapped(sides, speakers if known else None, question, (vocabulary, other or vocabulary), tables)
-    score: Callable[[Outcome], Scores] = lambda outcome: question.score(vocabulary, outcome, tables)
+
+    def score(outcome: Outcome) -> Scores:
+        """Return every metric of one side's predictions."""
+        return question.score(vocabulary, outcome, tables)
+
     sides = ([outcome.columns(answer) for outcome in sides[0]], [outcome.columns(answer) for outcome in sides[1]])
     whole = [[score(outcome) for outcome in side] for side in sides]
     slow = Rescored(sides, units, score)

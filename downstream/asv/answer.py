@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.errors import UserError
 from ..answer import Answer, Graph, Rows, Window, mean_by_seconds
+from .trials import cosines
 
 COHORT = ("cohort_mean", "cohort_deviation")  # of the cosines with the nearest training speakers
 
@@ -76,10 +78,21 @@ class Embedding(Answer):
             "`headwater predict RUN --pair a.wav b.wav`."
         )
 
+    def pairs(self) -> Callable[[Tensor, Tensor], tuple[float, str]]:
+        """Return what says of two embeddings how alike they are, and whether they are of one speaker."""
+        return self._pair
+
+    def _pair(self, one: Tensor, other: Tensor) -> tuple[float, str]:
+        score = float(cosines(torch.stack([one, other]).numpy(), np.array([0]), np.array([1]), self.normalizes)[0])
+        return score, "same" if score >= self.threshold else "different"
+
     def graph(self) -> Graph:
         """Return the end of a graph: an embedding of length one."""
         if self.normalizes:
-            return super().graph()
+            raise UserError(
+                "Expected asv without a cohort for --onnx, since a graph gives an embedding alone, found asv.s_norm. "
+                "Leave --onnx out, or train with -o asv.s_norm=null."
+            )
         reading = "an embedding of length one; two waveforms are of one speaker where their product reaches threshold"
         windows = "their embeddings are averaged, weighted by seconds, and scaled to length one"
         facts = {"threshold": self.threshold}
