@@ -136,7 +136,7 @@ def _listed(folder: Path, names: Sequence[str], url: str) -> Path:
     if path is None:
         found = "neither" if len(names) == 2 else "none of them"
         raise UserError(
-            f"Expected the list {names[0]} (or {', '.join(names[1:])}) in {folder}, found {found}. Fetch it from {url}"
+            f"Expected the list {names[0]} (or {' or '.join(names[1:])}) in {folder}, found {found}. Fetch it from {url}"
         )
     return path
 
