@@ -208,12 +208,12 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 def metric_title(metric: str) -> str:
     """Return a metric's name as a sentence, a picture and a page spell it.
 
-    >>> metric_title("ua"), metric_title("macro_f1"), metric_title("ccc_valence")
-    ('UA', 'macro F1', 'CCC of valence')
+    >>> metric_title("ua"), metric_title("macro_f1"), metric_title("min_dcf"), metric_title("ccc_valence")
+    ('UA', 'macro F1', 'minDCF', 'CCC of valence')
     """
     measure, _, rest = metric.partition("_")
-    if metric == "macro_f1":
-        return "macro F1"
+    if metric in ("macro_f1", "min_dcf"):
+        return {"macro_f1": "macro F1", "min_dcf": "minDCF"}[metric]
     if rest and measure in {"ccc", "rmse", "pearson"}:
         return f"{'Pearson' if measure == 'pearson' else measure.upper()} of {rest}"
     return metric.replace("_", " ").upper()

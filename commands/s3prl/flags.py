@@ -13,7 +13,7 @@ from ...core.errors import UserError
 from .override import is_of_s3prl, translate_override
 
 # s3prl's folder of a task -> ours, where they are called otherwise
-TASKS = {"speech_commands": "ks", "voxceleb1": "sid"}
+TASKS = {"speech_commands": "ks", "voxceleb1": "sid", "sv_voxceleb1": "asv"}
 Translation = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
 
 
@@ -143,7 +143,7 @@ TABLE = (
     ),
     Flag("-i", "--init_ckpt", "a run folder: training starts from its head and layer weights", run_of("-i")),
     Flag("-c", "--config", "a recipe; `downstream/emotion/config.yaml` becomes `superb/emotion`", recipe_of),
-    Flag("-d", "--downstream", "a task; speech_commands becomes `ks`, voxceleb1 becomes `sid`", task_of),
+    Flag("-d", "--downstream", "a task; speech_commands becomes `ks`, voxceleb1 `sid`, sv_voxceleb1 `asv`", task_of),
     Flag("-v", "--downstream_variant", "the fold: `-v fold1`, or `-v 1`"),
     Flag(
         "",

@@ -59,6 +59,7 @@ TRANSLATED = {
     "--config=./downstream/emotion/config.yaml": "-c superb/emotion",
     "-c s3prl/downstream/voxceleb1/config.yaml -d voxceleb1": "-c superb/sid -d sid",
     "-d speech_commands": "-d ks",
+    "-c downstream/sv_voxceleb1/config.yaml -d sv_voxceleb1": "-c superb/asv -d asv",
     "-e result/downstream/er/dev-best.ckpt": "-e result/downstream/er",
     "-m train -e result/downstream/er/states-2000.ckpt": "-m train -e result/downstream/er",
     "-i result/downstream/er/dev-best.ckpt": "-i result/downstream/er",
