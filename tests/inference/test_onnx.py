@@ -40,6 +40,11 @@ KINDS: dict[str, Mapping[str, Any]] = {
         "upstream": {"name": "fbank"},
         "asr": {"projector_dim": 8, "hidden_dim": 8, "layers": 1, "downsample": 3, "zero_infinity": True},
     },
+    "compares": {
+        "task": "asv",
+        "upstream": {"name": "fbank_no_cmvn"},
+        "asv": {"dim": 8, "pooled_dim": 8, "min_seconds": 0.0},
+    },
 }
 
 

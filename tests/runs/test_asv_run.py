@@ -19,6 +19,7 @@ from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.core.run_folder import RunFolder
 from headwater.downstream.asv.question import QUESTION
+from headwater.inference.export.export import export_run
 from headwater.inference.load import load_run
 from headwater.plans.grid import pooled
 from headwater.runs.config.recipes import find_recipe, read_yaml
@@ -164,6 +165,11 @@ def test_a_file_alone_has_its_embedding(trained: Path, table: Path) -> None:
 def test_a_pair_of_files_means_nothing_to_another_task(finished: Path) -> None:
     with pytest.raises(UserError, match=r"in pairs \(asv\) for --pair, found one that predicts classes\. Leave --pair out"):
         predict([str(finished), "--pair", "a.wav", "b.wav"])
+
+
+def test_a_graph_of_normalised_scores_is_refused(normalised: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"asv without a cohort for --onnx, .* found asv\.s_norm\. Leave --onnx out"):
+        export_run(normalised, tmp_path / "out", onnx=True)
 
 
 def test_pairs_and_files_at_once_are_refused(trained: Path) -> None:
