@@ -1,4 +1,4 @@
-"""Look into a corpus, transcribe it, or make a miniature of one."""
+"""Look into a corpus, transcribe it, trim its silence, or make a miniature of one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..corpus.transcription.transcribe import Transcribed
 
 
-HELP = "count what is in a corpus and find broken files, transcribe it, or make a miniature of it"
+HELP = "count what is in a corpus and find broken files, transcribe it, trim it, or make a miniature of it"
 EXAMPLE = "headwater corpus check iemocap --data IEMOCAP_full_release"
 
 
@@ -28,13 +28,13 @@ BROKEN = 3  # exit code where some files were passed over
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `check`, `demo` or `transcribe`."""
+    """Run `check`, `demo`, `transcribe` or `trim`."""
     if arguments[:1] == ["list"]:
         raise UserError(f"There is no `corpus list` any more. Type: headwater {shlex.join(['list', 'corpora', *arguments[1:]])}")
-    actions = {"check": check, "demo": make_demo, "transcribe": transcribe}
+    actions = {"check": check, "demo": make_demo, "transcribe": transcribe, "trim": trim}
     words = (
         "check: count utterances by split, class and speaker, and find broken files. transcribe: transcribe the audio with "
-        "Whisper. demo: make a miniature of the corpus."
+        "Whisper. demo: make a miniature of the corpus. trim: copy the folder --data to --out, silence cut out."
     )
     parser = Parser("headwater corpus", words, EXAMPLE, CORPUS)
     parser.add_argument("action", choices=actions)
@@ -50,9 +50,10 @@ def main(arguments: Sequence[str]) -> int:
     own.add_argument("--language", help="the language spoken: en (default), de, …, or auto (the model detects it)")
     own.add_argument("--split", metavar="NAME,…", help="transcribe only these splits")
     own.add_argument("--device", help="cpu (default), cuda, cuda:1")
-    own.add_argument("--out", metavar="FILE", help="also write id and text to a table (csv, tsv, jsonl)")
+    own.add_argument("--out", metavar="FILE", help="also write id and text to a table (csv, tsv, jsonl); of trim, the new folder")
     flags = parser.parse_args(arguments)
-    if flags.action != "transcribe" and (flags.model or flags.language or flags.split or flags.device or flags.out):
+    others = flags.model or flags.language or flags.split or flags.device or (flags.action != "trim" and flags.out)
+    if flags.action != "transcribe" and others:
         raise UserError(
             f"Expected --model, --language, --split, --device and --out after `transcribe`, not after `{flags.action}`."
         )
@@ -97,6 +98,22 @@ def transcribe(flags: Namespace) -> int:
         write_texts(out, done.texts)
     print_result(f"use it with --transcripts {asr.spelling}" + (f" or --transcripts {out}" if out else ""))
     return BROKEN if done.broken else 0
+
+
+def trim(flags: Namespace) -> int:
+    """Copy a corpus' folder without its silence, as SUPERB's speaker verification has it."""
+    from tqdm import tqdm
+
+    from ..corpus.trim import trim_corpus
+
+    if not (flags.data and flags.out) or flags.corpus or flags.demo:
+        raise UserError("Expected --data FOLDER and --out FOLDER after `trim`, and no more. See `headwater corpus --help`.")
+    done = [*tqdm(trim_corpus(Path(flags.data), Path(flags.out)), desc="trimming", unit="file", disable=None)]
+    broken = [one for one in done if one.error]
+    print_note(*(f"passed over: {one.error}" for one in broken))
+    before, after = sum(one.seconds for one in done), sum(one.left for one in done)
+    print_result(f"{len(done) - len(broken)} files, {before / 3600:.2f} h, trimmed to {after / 3600:.2f} h in {flags.out}")
+    return BROKEN if broken else 0
 
 
 def transcription_summary(done: Transcribed, asr: AsrModel, device: str) -> list[str]:
