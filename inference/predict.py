@@ -110,11 +110,12 @@ class Predictor(Protocol):
     def predict_pair(self, one: AudioItem, other: AudioItem) -> Pair:
         """Return what two files say of each other: of asv, whether they are of one speaker; what cannot be read has an error."""
         compare = self.answer.pairs()
-        found = [*predict_items(self, [one, other], utterance_text)]
-        names, error = [prediction.file for prediction in found], next((row.error for row in found if row.error), "")
+        first, second = predict_items(self, [one, other], utterance_text)
+        error = first.error or second.error
         if error:
-            return Pair(*names, error=error)
-        return Pair(*names, *compare(*(torch.tensor([*(row.scores or {}).values()]) for row in found)))
+            return Pair(first.file, second.file, error=error)
+        vectors = [torch.tensor([*(found.scores or {}).values()]) for found in (first, second)]
+        return Pair(first.file, second.file, *compare(*vectors))
 
     @property
     def answer(self) -> Answer:

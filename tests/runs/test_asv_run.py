@@ -108,6 +108,15 @@ def test_the_predictions_of_a_run_score_what_the_run_scored(normalised: Path) ->
     assert len({*speakers}) == 9
 
 
+@pytest.mark.parametrize("which", ["trained", "normalised"])
+def test_a_loaded_run_predicts_what_the_run_itself_predicted(which: str, table: Path, request: pytest.FixtureRequest) -> None:
+    loaded = load_run(request.getfixturevalue(which))
+    outcome, _ = read_predictions(RunFolder(request.getfixturevalue(which)).predictions("test"), loaded.answer)
+    scores = loaded.predict(str(table.parent / outcome.ids[0])).scores
+    assert scores is not None
+    assert [*scores.values()] == pytest.approx(outcome.predictions[0].tolist(), abs=1e-4)
+
+
 def test_two_runs_are_compared_by_their_intervals_alone(trained: Path, normalised: Path) -> None:
     compared = compare([trained, normalised])
     difference = compared.comparisons[0].differences["eer"]
