@@ -90,6 +90,9 @@ def test_a_table_of_audio_and_speakers_trains(trained: Path) -> None:
     assert interval[0] <= scores["eer"] <= interval[1]
     assert result["intervals"]["dev"]["eer"] is None  # three speakers
     assert scores["loss"] is None  # of speakers whom training has none of
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss" in line for line in lines if line["split"] == "train"} == {True}
+    assert {"loss" in line for line in lines if line["split"] == "dev"} == {False}
 
 
 def test_no_speaker_of_dev_is_in_the_vocabulary(trained: Path) -> None:
