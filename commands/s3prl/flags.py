@@ -13,7 +13,13 @@ from ...core.errors import UserError
 from .override import is_of_s3prl, translate_override
 
 # s3prl's folder of a task -> ours, where they are called otherwise
-TASKS = {"speech_commands": "ks", "voxceleb1": "sid", "fluent_commands": "ic", "diarization": "sd"}
+TASKS = {
+    "speech_commands": "ks",
+    "voxceleb1": "sid",
+    "sv_voxceleb1": "asv",
+    "fluent_commands": "ic",
+    "diarization": "sd",
+}
 CONFIGS = {"ctc/libriphone": "pr", "ctc/snips": "sf"}  # s3prl's config of a task, where a folder serves several
 Translation = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
 
