@@ -25,6 +25,7 @@ BEGIN = "<!-- made by benchmarks/real_speech.py: do not edit below -->"
 Row = dict[str, str]
 VALID = "upstream.attend=valid"  # Whisper reads the clip alone, not 30 s of it and silence
 UPSTREAMS = ("fbank", "whisper_random", "whisper_tiny_en", "whisper_base")
+REAL = ("fbank", "whisper_tiny_en", "whisper_base")
 EXACT, ADAM = "exact (the bare command)", "solver=adam"
 HEADS: dict[str, tuple[str, ...]] = {
     EXACT: (),
@@ -33,6 +34,11 @@ HEADS: dict[str, tuple[str, ...]] = {
     ADAM: ("solver=adam", "training.steps=2000"),
     "solver=adam, layers normed": ("solver=adam", "training.steps=2000", "upstream.normalize_layers=true"),
 }
+
+
+STEPS = ("training.steps=3000", "training.eval_every=200", "training.patience=6")
+SMALL = ("asr.projector_dim=128", "asr.hidden_dim=128", "optimizer.lr=1e-3", "training.batch_size=8")
+MEETINGS = ("corpus.name=rttm", "training.steps=1500", "training.eval_every=100", "training.patience=6")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Set:
     rows: Callable[[Path], Iterator[Row]] | None  # of a manifest; None: a reader of ours knows the layout
     options: tuple[str, ...] = ()
     about: str = ""
+    trained: bool = False  # by steps, on real models and fbank alone
+    make: Callable[[Path, Path], Path] | None = None  # (its folder, where to work) -> a folder that a reader of ours knows
 
 
 def lt_words(folder: Path) -> Iterator[Row]:
@@ -95,6 +103,104 @@ def wake_words(folder: Path) -> Iterator[Row]:
         yield {"audio": str(path), "label": meant}
 
 
+def by_speakers(folder: Path, what: Callable[[str], str | None], column: str) -> Iterator[Row]:
+    """Yield learners' sentences with what is said in a column: eight speakers for training, two for dev, two for the test."""
+    found = [(row, what(row["id"])) for row in learners(folder)]
+    speakers = sorted({row["speaker"] for row, _ in found})
+    splits = {name: "test" if place % 6 == 5 else "dev" if place % 6 == 4 else "train" for place, name in enumerate(speakers)}
+    for row, said in found:
+        if said:
+            yield {"audio": row["audio"], column: said, "speaker": row["speaker"], "split": splits[row["speaker"]]}
+
+
+def learners_phones(folder: Path) -> Iterator[Row]:
+    """Yield the phones that the sentences should have, without stress and place in the word."""
+    phones: dict[str, list[str]] = {}
+    for line in (folder / "resource" / "text-phone").read_text(encoding="utf-8").splitlines():
+        word, _, said = line.partition("\t") if "\t" in line else line.partition(" ")
+        phones.setdefault(word.split(".")[0], []).extend(phone.split("_")[0].rstrip("012") for phone in said.split())
+    yield from by_speakers(folder, lambda name: " ".join(phones.get(name, ())), "phones")
+
+
+def emodb_phones(folder: Path) -> Iterator[Row]:
+    """Yield the phones of EmoDB's labels, a stop and its release as one: speakers 15 and 16 are tested, 13 and 14 choose."""
+    for path in sorted(folder.glob("lablaut/*.lablaut")):
+        audio, lines = folder / "wav" / f"{path.stem[:7]}.wav", path.read_text(encoding="latin-1").splitlines()
+        said: list[str] = []
+        for cells in (line.split() for line in lines[lines.index("#") + 1 :]):
+            # behind +, - and ( stands how something is said; _t is a closure, tasp a breath behind a stop, . a pause
+            if len(cells) < 3 or cells[2][0] in "+-(._" or cells[2].endswith("asp") or cells[2] == "!":
+                continue
+            phone = cells[2].lstrip("!").split("+")[0]
+            if not (cells[2].startswith("!") and said[-1:] == [phone]):
+                said.append(phone)
+        split = {"15": "test", "16": "test", "13": "dev", "14": "dev"}.get(path.stem[:2], "train")
+        if audio.is_file() and said:
+            yield {"audio": str(audio), "phones": " ".join(said), "speaker": path.stem[:2], "split": split}
+
+
+def readers(folder: Path) -> Iterator[Row]:
+    """Yield three readers' sentences: of ten in a row, one is dev and two are for the test."""
+    texts = [line.split(" ", 1) for path in sorted(folder.rglob("*.trans.txt")) for line in path.read_text().splitlines()]
+    audio = {path.stem: path for path in folder.rglob("*.flac")}
+    for place, (name, text) in enumerate(texts):
+        split = {0: "test", 5: "test", 7: "dev"}.get(place % 10, "train")
+        yield {"audio": str(audio[name]), "text": text, "speaker": name.split("-")[0], "split": split}
+
+
+def spelt_digits(folder: Path) -> Iterator[Row]:
+    """Yield digits with the word that is said."""
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    for row in digits(folder, of_speakers=False):
+        yield {key: value for key, value in row.items() if key != "label"} | {"text": words[int(row["label"])]}
+
+
+def orders(folder: Path) -> Iterator[Row]:
+    """Yield spoken orders of coffee with two of their slots; nobody knows the speakers."""
+    for name, content in json.loads((folder / "label.json").read_text(encoding="utf-8")).items():
+        slots = {slot: content["slots"].get(slot, "").strip() for slot in ("size", "roast")}
+        yield {"audio": str(folder / "speech" / name), **slots}
+
+
+def meetings(folder: Path, work: Path) -> Path:
+    """Make a folder of AMI's clips, three for the test, and of conversations that learners' sentences are mixed into."""
+    made, mixed, table = work / "meetings", work / "mixed", work / "learners-by-speaker.csv"
+    if made.is_dir():
+        return made
+    rows = list(learners(folder.parent.parent / "speechocean762"))
+    speakers = sorted({row["speaker"] for row in rows})
+    splits = {name: ("train", "train", "dev", "test")[place % 4] for place, name in enumerate(speakers)}
+    write_table(table, [{**row, "split": splits[row["speaker"]]} for row in rows])
+    words = [
+        "corpus",
+        "mix",
+        str(table),
+        "--out",
+        str(mixed),
+        "--hours",
+        "0.6",
+        "--seconds",
+        "20",
+        "--speakers",
+        "3",
+        "--pause",
+        "2",
+    ]
+    subprocess.run([sys.executable, "-m", "headwater", *words], check=True, stdout=subprocess.DEVNULL)
+    aside = work / "meetings.part"
+    shutil.copytree(mixed / "train", aside / "train")
+    lines = (folder / "train.rttm").read_text(encoding="utf-8").splitlines()
+    for split, numbers in {"train": range(5), "dev": range(5, 7), "test": range(7, 10)}.items():
+        names = [f"trn{number:02d}" for number in numbers]
+        (aside / split).mkdir(exist_ok=True)
+        for name in names:
+            shutil.copy(folder / f"{name}.wav", aside / split)
+        text = "\n".join(line for line in lines if line.split()[1] in names)
+        (aside / split / "ami.rttm").write_text(text + "\n", encoding="utf-8")
+    aside.rename(made)
+    return made
+
+
 SETS = (
     Set("EmoDB, 4 emotions", "emotion", "emodb_full", None, ("corpus.name=emodb",), "339 clips, 10 folds by speaker"),
     Set("Lithuanian words", "ks", "lt_speech_commands", lt_words, (), "20 words, speakers apart"),
@@ -112,6 +218,20 @@ SETS = (
         "accuracy, fluency, prosody (0 to 10), 5 folds by speaker",
     ),
     Set("wake words", "dsd", "precise", wake_words, (), "88 wake words, 35 other clips, 5 folds"),
+    Set("orders", "ic", "barista", orders, ("ic.slots=[size, roast]",), "80 orders, size and roast, 5 folds"),
+    Set("learners' phones", "pr", "speechocean762", learners_phones, STEPS, "39 phones, 2 of 12 speakers tested", True),
+    Set("EmoDB's phones", "pr", "emodb_full", emodb_phones, STEPS, "German, 2 of 10 speakers tested", True),
+    Set(
+        "readers' words",
+        "asr",
+        "LibriSpeech",
+        readers,
+        (*STEPS, *SMALL),
+        "92 sentences to train on, same 3 readers tested",
+        True,
+    ),
+    Set("digits spelt", "asr", "fsdd", spelt_digits, (*STEPS, *SMALL), "takes 0-4 of the same 6 speakers tested", True),
+    Set("meetings", "sd", "diarization/ami", None, MEETINGS, "AMI, 5 clips and mixtures to train on, 3 tested", True, meetings),
 )
 SINGLE = {"Lithuanian words", "digits", "digits' speakers", "learners' voices"}  # with a split of their own
 
@@ -127,9 +247,9 @@ def main() -> None:
     make_random(weights / "whisper_tiny_en", work / "whisper_random")
     found: list[dict[str, Any]] = []
     for one in (one for one in SETS if (data / one.folder).is_dir()):
-        for upstream in UPSTREAMS:
+        for upstream in REAL if one.trained else UPSTREAMS:
             found.append(measure(one, upstream, EXACT, data, weights, work))
-        for head in (head for head in HEADS if head != EXACT and one.task != "avd"):
+        for head in (head for head in HEADS if head != EXACT and one.task not in ("avd", "ic") and not one.trained):
             found.append(measure(one, "whisper_tiny_en", head, data, weights, work))
     (HOME / "results").mkdir(exist_ok=True)
     (HOME / "results" / "real_speech.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -155,6 +275,8 @@ def measure(one: Set, upstream: str, head: str, data: Path, weights: Path, work:
     """Return what one run (or plan of folds) says; one that is finished is read."""
     slug = "".join(letter if letter.isalnum() else "-" for letter in f"{one.name}-{upstream}-{head}")
     folder, place = work / slug, data / one.folder
+    if one.make is not None:
+        place = one.make(place, work)
     if one.rows is not None:
         table = work / f"{''.join(letter for letter in one.name if letter.isalnum())}.csv"
         write_table(table, list(one.rows(place)))
@@ -162,7 +284,7 @@ def measure(one: Set, upstream: str, head: str, data: Path, weights: Path, work:
     name = upstream if upstream == "fbank" else str((work if upstream == "whisper_random" else weights) / upstream)
     options = [*one.options, *(option.format(task=one.task) for option in HEADS[head])]
     options += [VALID] if upstream != "fbank" else []
-    folds = [] if one.name in SINGLE else ["--folds", "all"]
+    folds = [] if one.name in SINGLE or one.trained else ["--folds", "all"]
     words = [sys.executable, str(HOME / "run_downstream.py"), "-u", name, "-d", one.task, "--data", str(place), *folds]
     words += ["-p", str(folder), "-o", *options, "--quiet"] if options else ["-p", str(folder), "--quiet"]
     if not (folder / "result.json").is_file():
@@ -181,7 +303,7 @@ def measure(one: Set, upstream: str, head: str, data: Path, weights: Path, work:
         "about": one.about,
         "task": one.task,
         "upstream": upstream,
-        "head": head,
+        "head": "trained (the bare command)" if one.trained else head,
         "metric": metric,
         "value": scores[metric],
         "interval": intervals[metric],
@@ -200,7 +322,8 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 def tables(found: Sequence[dict[str, Any]]) -> str:
     """Return the two tables, and the command of each row."""
-    names = list(dict.fromkeys(row["set"] for row in found))
+    trained = [row for row in found if row["head"].startswith("trained")]
+    names = list(dict.fromkeys(row["set"] for row in found if row not in trained))
     by_upstream = {(row["set"], row["upstream"]): row for row in found if row["head"] == EXACT}
     lines = [
         "",
@@ -212,6 +335,17 @@ def tables(found: Sequence[dict[str, Any]]) -> str:
     lines += [f"| set | metric | {' | '.join(UPSTREAMS)} |", f"|---|---|{'---|' * len(UPSTREAMS)}"]
     for name in names:
         rows = [by_upstream[name, upstream] for upstream in UPSTREAMS]
+        lines.append(f"| {name}: {rows[0]['about']} | {rows[0]['metric']} | {' | '.join(map(cell, rows))} |")
+    lines += [
+        "",
+        "## Tasks that are trained by steps",
+        "",
+        "Few utterances, small heads: the order of upstreams counts, not the score.",
+        "",
+    ]
+    lines += [f"| set | metric | {' | '.join(REAL)} |", f"|---|---|{'---|' * len(REAL)}"]
+    for name in dict.fromkeys(row["set"] for row in trained):
+        rows = [row for row in trained if row["set"] == name]
         lines.append(f"| {name}: {rows[0]['about']} | {rows[0]['metric']} | {' | '.join(map(cell, rows))} |")
     lines += ["", "## Heads on the same features", "", "Upstream: Whisper tiny.en. `solver=adam` takes 2,000 steps.", ""]
     with_heads = [name for name in names if any(row["set"] == name and row["head"] == ADAM for row in found)]

@@ -1,4 +1,4 @@
-"""Look into a corpus, transcribe it, or make a miniature of one."""
+"""Look into a corpus, transcribe it, trim its silence, or make a miniature of one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..corpus.transcription.transcribe import Transcribed
 
 
-HELP = "count what is in a corpus and find broken files, transcribe it, or make a miniature of it"
+HELP = "count what is in a corpus and find broken files, transcribe it, trim it, or make a miniature of it"
 EXAMPLE = "headwater corpus check iemocap --data IEMOCAP_full_release"
 
 
@@ -28,13 +28,14 @@ BROKEN = 3  # exit code where some files were passed over
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `check`, `demo` or `transcribe`."""
+    """Run `check`, `demo`, `transcribe` or `trim`."""
     if arguments[:1] == ["list"]:
         raise UserError(f"There is no `corpus list` any more. Type: headwater {shlex.join(['list', 'corpora', *arguments[1:]])}")
-    actions = {"check": check, "demo": make_demo, "transcribe": transcribe, "mix": make_mixtures}
+    actions = {"check": check, "demo": make_demo, "transcribe": transcribe, "mix": make_mixtures, "trim": trim}
     words = (
         "check: count utterances by split, class and speaker, and find broken files. transcribe: transcribe the audio with "
-        "Whisper. demo: make a miniature of the corpus. mix: make conversations of its speakers, for diarization."
+        "Whisper. demo: make a miniature of the corpus. mix: make conversations of its speakers, for diarization. trim: copy "
+        "the folder --data to --out, silence cut out."
     )
     parser = Parser("headwater corpus", words, EXAMPLE, CORPUS)
     parser.add_argument("action", choices=actions)
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     own.add_argument("--language", help="the language spoken: en (default), de, …, or auto (the model detects it)")
     own.add_argument("--split", metavar="NAME,…", help="transcribe only these splits")
     own.add_argument("--device", help="cpu (default), cuda, cuda:1")
-    own.add_argument("--out", metavar="FILE", help="also write id and text to a table (csv, tsv, jsonl)")
+    words = "also write id and text to a table (csv, tsv, jsonl); of mix and trim, the new folder"
+    own.add_argument("--out", metavar="FILE", help=words)
     mixing = parser.add_argument_group("mix (with --out FOLDER)")
     mixing.add_argument("--hours", type=float, help="of training conversations (default: 1); a fifth of it for dev and test each")
     mixing.add_argument("--seconds", type=float, help="of a conversation (default: 20)")
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def refuse_flags(flags: Namespace) -> None:
     """Refuse flags of another action."""
-    own = {"transcribe": ("model", "language", "split", "device", "out"), "mix": ("out", *MIXING)}
+    own = {"transcribe": ("model", "language", "split", "device", "out"), "mix": ("out", *MIXING), "trim": ("out",)}
     for action, names in own.items():
         for name in names:
             if getattr(flags, name) is not None and name not in own.get(flags.action, ()):
@@ -126,6 +128,22 @@ def transcribe(flags: Namespace) -> int:
         write_texts(out, done.texts)
     print_result(f"use it with --transcripts {asr.spelling}" + (f" or --transcripts {out}" if out else ""))
     return BROKEN if done.broken else 0
+
+
+def trim(flags: Namespace) -> int:
+    """Copy a corpus' folder without its silence, as SUPERB's speaker verification has it."""
+    from tqdm import tqdm
+
+    from ..corpus.trim import trim_corpus
+
+    if not (flags.data and flags.out) or flags.corpus or flags.demo:
+        raise UserError("Expected --data FOLDER and --out FOLDER after `trim`, and no more. See `headwater corpus --help`.")
+    done = [*tqdm(trim_corpus(Path(flags.data), Path(flags.out)), desc="trimming", unit="file", disable=None)]
+    broken = [one for one in done if one.error]
+    print_note(*(f"passed over: {one.error}" for one in broken))
+    before, after = sum(one.seconds for one in done), sum(one.left for one in done)
+    print_result(f"{len(done) - len(broken)} files, {before / 3600:.2f} h, trimmed to {after / 3600:.2f} h in {flags.out}")
+    return BROKEN if broken else 0
 
 
 def transcription_summary(done: Transcribed, asr: AsrModel, device: str) -> list[str]:

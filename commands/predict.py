@@ -41,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     refuse_mixtures(flags)
     if flags.format == "rttm" and flags.out:
         raise UserError("Expected no --out beside --format rttm, which is printed, found one. Type: … --format rttm > FILE.rttm")
+    if flags.pair:
+        return print_pairs(flags)
     files = inputs_of(flags)
     if flags.format == "msp-challenge":
         refuse_one_name(files)
@@ -83,6 +85,24 @@ def trained_note(files: Sequence[Item], run: TrainedRun | Folds) -> list[str]:
     known = {name.rpartition(" ")[0] for each in lists for name in trained_utterances(each, "manifest")}
     count = sum(os.path.abspath(audio_of(file)) in known for file in files)
     return [f"note: {run.folder} was trained on {count} of these {len(files)} files: their labels say little"] if count else []
+
+
+def print_pairs(flags: Namespace) -> int:
+    """Print a line for each pair of files, in the order given; return the exit code."""
+    from ..inference.csv_journal import csv_line
+    from ..inference.load import load_run
+
+    run = load_run(flags.run, flags.upstream_ckpt, None, flags.task, flags.fold)
+    run.answer.pairs()
+    run.move_to(flags.device)
+    print_note(*(f"{mark}: not a result to quote" for mark in run.marks))
+    print_result(csv_line(["file", "other", "score", "label", "error"]))
+    broken = 0
+    for pair in (run.predict_pair(one, other) for one, other in flags.pair):
+        broken += bool(pair.error)
+        score = "" if pair.score is None else f"{pair.score:.6f}"
+        print_result(csv_line([as_path(pair.file), as_path(pair.other), score, pair.label, printable(pair.error)]))
+    return BROKEN if broken else 0
 
 
 def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None) -> int:
@@ -155,6 +175,8 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or the folder of several folds or seeds (their scores are averaged)")
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
+    help_text = "say whether two files are of one speaker (a run of asv); repeat it for more pairs"
+    add("--pair", nargs=2, action="append", metavar=("A", "B"), help=help_text)
     add("--task", help="predict this task of a run that has several")
     help_text = (
         "predict the utterances of a corpus in place of files: a name that `headwater list corpora` shows, or ./my_corpus.py"
@@ -192,7 +214,10 @@ def refuse_mixtures(flags: Namespace) -> None:
     """Refuse files and a corpus at once, and neither; and what --transcribe may have swallowed."""
     if not flags.corpus and "corpus" in sections_of(flags.override, SECTIONS):
         raise UserError("Expected --corpus NAME beside -o corpus.…, found none. Add it, or leave the option out.")
-    if bool(flags.inputs) == bool(flags.corpus):
+    if flags.pair and (flags.inputs or flags.corpus or flags.out):
+        other = "files" if flags.inputs else "--corpus" if flags.corpus else "--out"
+        raise UserError(f"Expected --pair A B alone, found {other} beside it. Leave one out.")
+    if not flags.pair and bool(flags.inputs) == bool(flags.corpus):
         found = "both" if flags.corpus else "neither"
         swallowed = flags.transcribe and Path(flags.transcribe).suffix.lower() in {".wav", ".flac", ".csv", ".txt"}
         hint = f" Put --transcribe behind '{flags.transcribe}'." if swallowed else " For instance: headwater predict RUN my.wav"

@@ -30,6 +30,7 @@ class Range:
 ABOVE_0 = Range("above 0", lambda number: number > 0)
 AT_LEAST_0 = Range("of 0 or more", lambda number: number >= 0)
 SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
+BETWEEN_0_AND_1 = Range("between 0 and 1", lambda number: 0 < number < 1)
 SHARE_OR_1 = Range("from 0 to 1", lambda number: 0 <= number <= 1)
 PATHS = {"paths": True}  # of a field's metadata: it holds paths, of which the names of the files alone tell a run from others
 SEED = Range("from 0 to 2^63 - 1", lambda number: 0 <= number < 2**63)  # torch takes no more

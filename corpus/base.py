@@ -58,6 +58,7 @@ class Reader:
     description: str
     default_for: tuple[str, ...] = ()  # tasks whose usual corpus this is
     select_by: Mapping[str, str] = field(default_factory=dict)  # task -> metric that chooses the best step
+    protocol_of: Mapping[str, str] = field(default_factory=dict)  # task -> its protocol, where that is not the first one
     make_demo: Callable[..., None] | None = None  # make_demo(folder, *, seed, scale): a miniature in the official layout
     where: str = ""  # where the data come from, and what to do to get them
     has_layout: Callable[[Path], bool] | None = None  # whether a folder looks like this corpus

@@ -43,6 +43,7 @@ class Answer(ABC):
 
     kind: ClassVar[str]  # in the plural, for messages
     column: ClassVar[str | None] = "label"  # of the csv of `predict`; None: the scores are the answer
+    exchangeable: ClassVar[bool] = True  # what one run predicts can stand for another's; embeddings have each a space of its own
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -111,6 +112,13 @@ class Answer(ABC):
     def counts(self, references: Sequence[Any], predictions: Sequence[Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return what result.json counts of a split; nothing where there is nothing to count."""
         return {}
+
+    def pairs(self) -> Callable[[Tensor, Tensor], tuple[float, str]]:
+        """Return what says of two files' scores a number and a word; refused where a pair of files means nothing."""
+        raise UserError(
+            f"Expected a task whose predictions are compared in pairs (asv) for --pair, found one that predicts {self.kind}. "
+            "Leave --pair out, and name the files."
+        )
 
     def graph(self) -> Graph:
         """Return how a graph ends; refused where a prediction is nothing that a graph can hold."""

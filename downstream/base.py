@@ -33,6 +33,7 @@ class Output:
     embeddings: Tensor | None = None  # (batch, dim)
 
 
+RowScorer = Callable[[NDArray[np.integer]], dict[str, float]]  # rows of an outcome, some of them several times -> every metric
 Tables = Mapping[str, Any]  # name -> table: what json holds
 Column = Any  # one value for each utterance: a tuple, or an array where a thousand draws are made of it
 
@@ -180,6 +181,10 @@ class Question:
     score: Callable[[Mapping[str, Any], Outcome, Tables], dict[str, float]]
     reference: Callable[[Mapping[str, Any], Any], Any] = lambda _, target: target  # a target as a user reads it
     tables: tuple[str, ...] = ()  # of a corpus, that the score takes: trial lists, rttm, a lexicon
+    # (what it is, utterances of a split) -> those of its tables that a corpus need not have
+    make_tables: Callable[[str, Sequence[Utterance]], Tables] = lambda _, __: {}
+    # (vocabulary, outcome, tables) -> a function that scores draws of its rows, where `score` cannot score the rows drawn
+    scorer: Callable[[Mapping[str, Any], Outcome, Tables], RowScorer] | None = None
     # (vocabulary, labels config, another corpus) -> the vocabulary for its labels, and what was done
     adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]] = as_trained
     # (vocabulary, outcome of dev) -> the vocabulary with what dev decides
@@ -207,6 +212,13 @@ class Question:
                 f"Expected one of its metrics ({', '.join(self.metrics) or 'none'}) as primary_metric of the question "
                 f"'{self.name}', found '{self.primary_metric}'. Name one of them."
             )
+
+    def row_scorer(self, vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) -> RowScorer:
+        """Return a function that scores a draw of an outcome's rows, a thousand times in a row."""
+        if self.scorer is not None:
+            return self.scorer(vocabulary, outcome, tables)
+        columns = outcome.columns(self.answer(vocabulary))
+        return lambda rows: self.score(vocabulary, columns.take(rows), tables)
 
     def mean_placed(self, vocabularies: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the mean of what dev placed in each of several runs, by its name; nothing where it places nothing."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,13 +71,16 @@ def rmse(references: ArrayLike, predictions: ArrayLike) -> float:
     return float(np.sqrt(np.mean((truth - prediction) ** 2)))
 
 
-def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
+def equal_error_rate(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float]:
     """Return the equal error rate and its threshold, where labels are 1 or 0 and a high score means 1.
 
     The ROC is interpolated linearly to the point where misses equal false alarms; equal scores are one point of it,
-    so that a model which scores everything alike gets 0.5. `score >= threshold` accepts.
+    so that a model which scores everything alike gets 0.5. `score >= threshold` accepts. `weights`: how often each one counts.
     """
     truth, values = _paired(np.asarray(labels).astype(bool), scores)
+    if weights is not None:  # what does not count has no place on the curve
+        counted = np.asarray(weights) > 0
+        truth, values, weights = truth[counted], values[counted], np.asarray(weights)[counted]
     positives = int(truth.sum())
     negatives = len(truth) - positives
     if not positives or not negatives:
@@ -84,7 +88,7 @@ def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float
             f"Expected labels of both kinds for an equal error rate, found {positives} positive and {negatives} negative. "
             "Score the whole split at once."
         )
-    alarms, misses, thresholds = error_curve(truth, values)
+    alarms, misses, thresholds = error_curve(truth, values, weights)
     after = int(np.argmax(alarms >= misses))
     before_gap, after_gap = misses[after - 1] - alarms[after - 1], alarms[after] - misses[after]
     part = before_gap / (before_gap + after_gap)
@@ -94,18 +98,27 @@ def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float
     return float(rate), float(thresholds[after - 1] + part * (thresholds[after] - thresholds[after - 1]))
 
 
-def error_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
+def error_curve(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> tuple[NDArray, NDArray, NDArray]:
     """Return false alarms, misses and thresholds from accepting nothing to accepting everything; equal scores are one point."""
     truth, values = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
     order = np.argsort(-values, kind="stable")
     thresholds = values[order]
     last = np.append(np.flatnonzero(np.diff(thresholds)), len(thresholds) - 1)  # of each run of equal scores
-    accepted = np.cumsum(truth[order])[last]
-    alarms = np.concatenate([[0.0], (last + 1 - accepted) / negatives])
-    misses = np.concatenate([[1.0], 1 - accepted / positives])
+    counts = (np.ones(len(truth), int) if weights is None else np.asarray(weights))[order]
+    hits, accepted = (np.cumsum(counts * kind)[last] for kind in (truth[order], ~truth[order]))
+    alarms = np.concatenate([[0.0], accepted / accepted[-1]])
+    misses = np.concatenate([[1.0], 1 - hits / hits[-1]])
     return alarms, misses, np.concatenate([thresholds[:1], thresholds[last]])  # nothing is accepted above the highest score
+
+
+def min_detection_cost(labels: ArrayLike, scores: ArrayLike, p_target: float, weights: ArrayLike | None = None) -> float:
+    """Return the least detection cost over all thresholds (minDCF), where errors of both kinds cost the same.
+
+    Misses count with the share of targets that is assumed, `p_target`, and false alarms with the others'; divided by the cost
+    of accepting all or nothing, whichever is less (NIST SRE 2016), it is at most 1.
+    """
+    alarms, misses, _ = error_curve(labels, scores, weights)
+    return float(np.min(p_target * misses + (1 - p_target) * alarms) / min(p_target, 1 - p_target))
 
 
 def threshold_at(labels: ArrayLike, scores: ArrayLike, *, frr: float | None = None, far: float | None = None) -> float:
@@ -159,6 +172,22 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def bootstrap_intervals(
+    score: Callable[[np.ndarray], Mapping[str, float]], metrics: Sequence[str], groups: Sequence[str]
+) -> dict[str, tuple[float, float] | None]:
+    """Return the interval of each metric of `score(rows)`, over the same draws of speakers, each of which is scored once."""
+    computed: dict[bytes, Mapping[str, float]] = {}
+
+    def one(metric: str, rows: np.ndarray) -> float:
+        """Return one metric of a draw."""
+        key = rows.tobytes()
+        if key not in computed:
+            computed[key] = score(rows)
+        return computed[key][metric]
+
+    return {metric: bootstrap_interval(partial(one, metric), groups) for metric in metrics}
+
+
 def expanded_tail(tail: float, count: int) -> float:
     """Return the share of the draws that lies beyond one end of an interval, where so many units are drawn."""
     # Why not the plain percentiles: over 10 simulated speakers they cover 88 to 89 % instead of 95, because the spread
@@ -180,12 +209,12 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 def metric_title(metric: str) -> str:
     """Return a metric's name as a sentence, a picture and a page spell it.
 
-    >>> metric_title("ua"), metric_title("macro_f1"), metric_title("ccc_valence")
-    ('UA', 'macro F1', 'CCC of valence')
+    >>> metric_title("ua"), metric_title("macro_f1"), metric_title("min_dcf"), metric_title("ccc_valence")
+    ('UA', 'macro F1', 'minDCF', 'CCC of valence')
     """
     measure, _, rest = metric.partition("_")
-    if metric == "macro_f1":
-        return "macro F1"
+    if metric in ("macro_f1", "min_dcf"):
+        return {"macro_f1": "macro F1", "min_dcf": "minDCF"}[metric]
     if rest and measure in {"ccc", "rmse", "pearson"}:
         return f"{'Pearson' if measure == 'pearson' else measure.upper()} of {rest}"
     return metric.replace("_", " ").upper()

@@ -15,6 +15,8 @@ from .base import Question, Tables
 def tables_of(question: Question, corpus: Corpus, split: str) -> Tables:
     """Return the tables of a split that a question is scored with, as json gives them back: a run folder keeps them."""
     there = corpus.tables_of(split)
+    if not {*question.tables} <= {*there}:
+        there = {**question.make_tables(f"split '{split}' of {corpus.name}", corpus.splits[split]), **there}
     missing = [name for name in question.tables if name not in there]
     if missing:
         known = ", ".join(there) or "none"

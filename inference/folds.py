@@ -118,6 +118,11 @@ def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOn
 def refuse_unlike(folder: Path, runs: Sequence[TrainedRun]) -> None:
     """Refuse runs that have no scores, or not the same ones: of those there is no mean."""
     first = runs[0]
+    if not first.answer.exchangeable:
+        raise UserError(
+            f"Expected one run of '{folder}', since {first.answer.kind} of several runs have no mean, found {len(runs)}. "
+            f"{one_of(runs)}"
+        )
     if not first.answer.score_names:
         raise UserError(
             f"Expected one run of '{folder}', since predictions of {first.config.only.task} have no scores to average, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..core.errors import UserError
@@ -28,6 +29,17 @@ class Prediction:
     seconds: float = 0.0
     label: Any = None  # the class, the text, or what else is predicted; ratings are scores
     scores: dict[str, float] | None = None
+    error: str = ""  # why there is no label
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a run says of two files."""
+
+    file: str
+    other: str
+    score: float | None = None
+    label: str = ""  # same, different
     error: str = ""  # why there is no label
 
 
@@ -94,6 +106,16 @@ class Predictor(Protocol):
         else:
             items = (item_of(item, sampling_rate) for item in items)
         return predict_items(self, items, transcripts or utterance_text)
+
+    def predict_pair(self, one: AudioItem, other: AudioItem) -> Pair:
+        """Return what two files say of each other: of asv, whether they are of one speaker; what cannot be read has an error."""
+        compare = self.answer.pairs()
+        first, second = predict_items(self, [one, other], utterance_text)
+        error = first.error or second.error
+        if error:
+            return Pair(first.file, second.file, error=error)
+        vectors = [torch.tensor([*(found.scores or {}).values()]) for found in (first, second)]
+        return Pair(first.file, second.file, *compare(*vectors))
 
     @property
     def answer(self) -> Answer:

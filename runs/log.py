@@ -153,7 +153,7 @@ class Display:
             return
         step, metric = line["step"], self.config.tasks[line["task"]].select_by
         task = f"{line['task']} " * self.config.is_joint
-        score = f"{task}dev {metric} {line[metric]:.3f}, loss {line['loss']:.3f}"
+        score = f"{task}dev {metric} {line[metric]:.3f}" + (f", loss {line['loss']:.3f}" if "loss" in line else "")
         self.shown = time.monotonic()
         self.show(f"step {step} of {self.steps}: {score}{f'; {self.left(step)}' * (step < self.steps)}")
 

@@ -9,12 +9,10 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..core.errors import UserError, first_line, nearest
@@ -122,21 +120,8 @@ def intervals_of(
     """Return a 95 % interval for each metric; None where there are too few speakers to resample."""
     if not all(speakers):
         return dict.fromkeys(question.metrics)
-    computed: dict[bytes, dict[str, float]] = {}
-    rows_of = outcome.columns(question.answer(vocabulary))
-
-    def one(metric: str, rows: np.ndarray) -> float:
-        """Return one metric of a resample."""
-        key = rows.tobytes()  # the same resamples serve every metric
-        if key not in computed:
-            computed[key] = question.score(vocabulary, rows_of.take(rows), tables)
-        return computed[key][metric]
-
-    found: dict[str, list[float] | None] = {}
-    for metric in question.metrics:
-        interval = metrics.bootstrap_interval(partial(one, metric), speakers)
-        found[metric] = None if interval is None else [float(interval[0]), float(interval[1])]
-    return found
+    found = metrics.bootstrap_intervals(question.row_scorer(vocabulary, outcome, tables), [*question.metrics], speakers)
+    return {metric: None if interval is None else [*interval] for metric, interval in found.items()}
 
 
 def split_results(task: TaskData, outcomes: Mapping[str, Outcome], by: Sequence[str] = ()) -> dict[str, Any]:
@@ -145,7 +130,7 @@ def split_results(task: TaskData, outcomes: Mapping[str, Outcome], by: Sequence[
     groups = {split: [group_of(example.utterance) for example in task.splits[split]] for split in outcomes}
     found = {split: task.score(split, outcome) for split, outcome in outcomes.items()}
     result: dict[str, Any] = {
-        "scores": {split: {**finite(found[split]), "loss": outcome.loss} for split, outcome in outcomes.items()},
+        "scores": {split: finite({**found[split], "loss": outcome.loss}) for split, outcome in outcomes.items()},
         "intervals": {
             split: intervals_of(question, vocabulary, outcome, groups[split], task.tables.get(split, {}))
             for split, outcome in outcomes.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +111,8 @@ def select(
         if task.name not in progress.bests:  # before all steps are trained for nothing
             refuse_unfit(task, outcome)
         found = task.score("dev", outcome)
-        hooks.log({"step": progress.step, "split": "dev", "task": task.name, "loss": outcome.loss, **found})
+        loss = {} if math.isnan(outcome.loss) else {"loss": outcome.loss}  # of speakers that training has none of there is none
+        hooks.log({"step": progress.step, "split": "dev", "task": task.name, **loss, **found})
         scores[task.name] = found[task.select_by]
         if is_better(task, scores[task.name], progress.bests.get(task.name)):
             bests = {**progress.bests, task.name: [progress.step, scores[task.name]]}

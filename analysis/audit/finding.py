@@ -63,8 +63,8 @@ class Scale:
     def interval(self, outcome: Outcome, groups: Sequence[str] | None = None) -> tuple[float, float] | None:
         """Return a 95 % interval over speakers, or over other groups of utterances."""
         groups = self.speakers if groups is None else groups
-        columns = outcome.columns(self.question.answer(self.vocabulary))
-        return bootstrap_interval(lambda rows: self.score(columns.take(rows)), groups) if all(groups) else None
+        scorer = self.question.row_scorer(self.vocabulary, outcome, self.tables)
+        return bootstrap_interval(lambda rows: scorer(rows)[self.metric], groups) if all(groups) else None
 
     def of_chance(self, outcome: Outcome, draws: int = 300) -> np.ndarray:
         """Return the scores of the predictions where the labels of utterances change places, with a fixed seed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,8 @@ class Comparison:
     def winner(self, metric: str, direction: str) -> int:
         """Return 1 where it is better than the first, -1 where worse, 0 where there is no clear difference."""
         found, p = self.differences[metric], self.corrected[metric]
-        if found.holds_0 or p is None or p >= ALPHA:
+        chance = found.swaps and (p is None or p >= ALPHA)
+        if found.interval is None or found.holds_0 or chance or math.isnan(found.value):
             return 0
         return 1 if (found.value > 0) == (direction == "higher") else -1
 
@@ -51,6 +53,11 @@ class Compared:
     seeds: int
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+
+    @property
+    def swaps(self) -> bool:
+        """Whether predictions of the sides can change places, of which p is made."""
+        return self.sides[0].answer.exchangeable
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -79,7 +86,10 @@ def compare(
     reference, speakers = one_seed(first, next(iter(first.seeds)), split)
     sides = [runs[place] if place in runs else read_theirs(place, first, split, reference) for place in places]
     outcomes, tables = [aligned(side, split, reference, speakers, first) for side in sides], same_tables(sides, split)
-    found = [differences((outcomes[0], other), speakers, question, first.vocabulary, tables) for other in outcomes[1:]]
+    found = [
+        differences((outcomes[0], other), speakers, question, first.vocabulary, tables, side.vocabulary)
+        for other, side in zip(outcomes[1:], sides[1:], strict=True)
+    ]
     counted = counted_by(question, first.vocabulary, outcomes[0][0], tables)
     rights = [discordant(outcomes[0][0], other[0], counted) if len(other) == 1 else None for other in outcomes[1:]]
     corrected = {name: holm([of_side[name].p for of_side in found]) for name in question.metrics}
@@ -128,13 +138,18 @@ def refuse_other_question(first: Side, side: Side) -> None:
         ("the same task", lambda row: row.question.name, "Compare runs of one task; of joint runs --task names it."),
         ("the same corpus", lambda row: row.corpus, "Compare runs that were tested on one corpus (-m evaluate -e RUN)."),
         ("the same marks", lambda row: "DEMO" if "DEMO" in row.marks else "none", "Demos are compared among themselves."),
-        ("the same classes", lambda row: ", ".join(row.answer.score_names), "Train both with the same labels."),
+        ("the same classes", classes_of, "Train both with the same labels."),
         ("as many seeds", lambda row: str(len(row.seeds)), "Train the missing ones with --seeds, or name single runs."),
     ]
     for what, of, advice in conditions:
         if of(first) != of(side):
             here, there = shortened(of(first), of(side))
             raise UserError(f"Expected {what} in '{first.folder}' and '{side.folder}', found {here} and {there}. {advice}")
+
+
+def classes_of(side: Side) -> str:
+    """Return what the scores of a side are of, where those of another side must be of the same."""
+    return ", ".join(side.answer.score_names) if side.answer.exchangeable else ""
 
 
 def shortened(one: str, other: str, most: int = 120) -> tuple[str, str]:

@@ -33,6 +33,7 @@ class Difference:
     spread: float | None  # of the difference over seeds; None: one seed
     interval: tuple[float, float] | None  # 95 %, of the difference over draws of speakers; None: too few, or not known
     p: float | None  # of a difference as large, were both sides one system; None: the metric is not defined here
+    swaps: bool = True  # False: predictions of two systems cannot change sides, there is no p, and the interval alone decides
 
     @property
     def value(self) -> float:
@@ -63,7 +64,12 @@ class Discordant:
 
 
 def differences(
-    sides: Sides, speakers: Sequence[str], question: Question, vocabulary: Mapping[str, Any], tables: Tables
+    sides: Sides,
+    speakers: Sequence[str],
+    question: Question,
+    vocabulary: Mapping[str, Any],
+    tables: Tables,
+    other: Mapping[str, Any] | None = None,  # the second side's vocabulary, where its predictions are of another space
 ) -> dict[str, Difference]:
     """Return how the second side differs from the first in each metric of the question.
 
@@ -72,7 +78,14 @@ def differences(
     """
     known = all(speakers)
     names, units = np.unique(np.asarray(speakers if known else range(len(speakers)), dtype=str), return_inverse=True)
-    answer, score = question.answer(vocabulary), lambda outcome: question.score(vocabulary, outcome, tables)
+    answer = question.answer(vocabulary)
+    if not answer.exchangeable:
+        return unswapped(sides, speakers if known else None, question, (vocabulary, other or vocabulary), tables)
+
+    def score(outcome: Outcome) -> Scores:
+        """Return every metric of one side's predictions."""
+        return question.score(vocabulary, outcome, tables)
+
     sides = ([outcome.columns(answer) for outcome in sides[0]], [outcome.columns(answer) for outcome in sides[1]])
     whole = [[score(outcome) for outcome in side] for side in sides]
     slow = Rescored(sides, units, score)
@@ -83,6 +96,35 @@ def differences(
         value = float(np.mean(second) - np.mean(first))
         p = None if np.isnan(value) else permutation_p(gap.swapped, value, len(names))
         found[metric] = difference(first, second, metrics.bootstrap_interval(gap.drawn, names.tolist()) if known else None, p)
+    return found
+
+
+def unswapped(
+    sides: Sides,
+    speakers: Sequence[str] | None,
+    question: Question,
+    vocabularies: tuple[Mapping[str, Any], Mapping[str, Any]],
+    tables: Tables,
+) -> dict[str, Difference]:
+    """Return how the second side differs from the first, where predictions of one cannot stand for the other's."""
+    scorers = [
+        [question.row_scorer(vocabulary, outcome, tables) for outcome in side]
+        for vocabulary, side in zip(vocabularies, sides, strict=True)
+    ]
+
+    def gap(rows: NDArray) -> Scores:
+        """Return the gap in every metric on a draw of rows, averaged over seeds."""
+        before, after = ([scorer(rows) for scorer in side] for side in scorers)
+        return {name: float(np.mean([row[name] for row in after]) - np.mean([row[name] for row in before])) for name in before[0]}
+
+    everything = np.arange(len(sides[0][0].ids))
+    whole = [[scorer(everything) for scorer in side] for side in scorers]
+    names = [*question.metrics]
+    intervals = metrics.bootstrap_intervals(gap, names, speakers) if speakers else dict.fromkeys(names)
+    found = {}
+    for name in names:
+        first, second = ([scores[name] for scores in side] for side in whole)
+        found[name] = replace(difference(first, second, intervals[name], None), swaps=False)
     return found
 
 
@@ -203,6 +245,8 @@ def counted_by(question: Question, vocabulary: Mapping[str, Any], outcome: Outco
     """Return the metric that is the share of predictions equal to the reference, found on permuted predictions."""
     generator, count = np.random.default_rng(2), len(outcome.ids)
     names, answer = [*question.metrics], question.answer(vocabulary)
+    if not answer.exchangeable:  # no prediction is equal to a reference
+        return None
     for _ in range(3):
         draw = outcome.columns(answer).take(generator.integers(count, size=min(count, 300)))
         draw = replace(draw, predictions=generator.permutation(draw.predictions))  # scores stay: a metric of theirs is told apart

@@ -142,6 +142,11 @@ def method(compared: Compared) -> str:
     ways = f"all {2**units:,} ways" if units <= MOST_EXACT else f"{SWAPS:,} random ways"
     holm = ", by Holm's correction," if len(compared.comparisons) > 1 else ""
     seeds = "; each draw and swap is of all seeds, whose scores are averaged" if compared.seeds > 1 else ""
+    if not compared.swaps:
+        return (
+            f"difference: against {compared.names[0]}; interval: {interval}{seeds.replace(' and swap', '')}; p: none, "
+            "embeddings of two models cannot change sides\nbetter: where the interval leaves out 0"
+        )
     return (
         f"difference: against {compared.names[0]}; interval: {interval}; p: sides swapped {unit} by {unit} in {ways}{seeds}\n"
         f"better: where the interval leaves out 0 and p{holm} is below {ALPHA}"
@@ -178,7 +183,7 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
     """Return why no side is better."""
     metric = compared.metric
     found, p = comparison.differences[metric], comparison.corrected[metric]
-    if p is None:
+    if math.isnan(found.value):
         return "it is not defined on this split"
     if found.interval is None:
         if not compared.speakers:
@@ -192,9 +197,9 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
     if half < SAME:
         return "they score alike for every speaker"
     corrected = "p by Holm's correction" if len(compared.comparisons) > 1 else "p"
-    if not found.holds_0:
+    if not found.holds_0 and p is not None:
         return f"the interval leaves out 0, but {corrected} is {chance(p)}"
-    if p < ALPHA:
+    if p is not None and p < ALPHA:
         return f"{corrected} is {chance(p)}, but the interval holds 0"
     width = half * (100 if is_share(metric) else 1)
     about = f"{float(f'{width:.2g}'):g}" if width >= 10 else f"{float(f'{width:.1g}'):g}"

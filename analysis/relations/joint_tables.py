@@ -251,12 +251,11 @@ def paired_intervals(plan: Scenario, found: Found, folder: Path) -> dict[tuple[s
             if every.ids != without.ids:
                 continue
             sign = 1.0 if column.direction == "higher" else -1.0
+            scorers = [column.question.row_scorer(vocabulary, outcome, tables) for outcome in (every, without)]
 
             def change(rows: np.ndarray) -> float:
                 """Return the relative change of one draw."""
-                chosen = rows.tolist()
-                base = column.question.score(vocabulary, every.take(chosen), tables)[column.metric]  # noqa: B023 (called at once)
-                other = column.question.score(vocabulary, without.take(chosen), tables)[column.metric]  # noqa: B023
+                base, other = (scorer(rows)[column.metric] for scorer in scorers)  # noqa: B023 (called at once)
                 return sign * (other - base) / abs(base) if base else float("nan")  # noqa: B023
 
             interval = metrics.bootstrap_interval(change, groups, repeats=REPEATS) if all(groups) else None

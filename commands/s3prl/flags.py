@@ -13,7 +13,14 @@ from ...core.errors import UserError
 from .override import is_of_s3prl, translate_override
 
 # s3prl's folder of a task -> ours, where they are called otherwise
-TASKS = {"speech_commands": "ks", "voxceleb1": "sid", "fluent_commands": "ic", "diarization": "sd", "quesst14_dtw": "qbe"}
+TASKS = {
+    "speech_commands": "ks",
+    "voxceleb1": "sid",
+    "sv_voxceleb1": "asv",
+    "fluent_commands": "ic",
+    "diarization": "sd",
+    "quesst14_dtw": "qbe",
+}
 CONFIGS = {"ctc/libriphone": "pr", "ctc/snips": "sf"}  # s3prl's config of a task, where a folder serves several
 Translation = Callable[[str, Sequence[str]], "list[str]"]  # (the flag's value, all words) -> what stands for both
 

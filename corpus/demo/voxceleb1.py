@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -13,7 +14,7 @@ from .acting import VARIANTS, Speaker, Style, in_silence, over_noise, voiced, wr
 from .rooms import distant, sloped
 from .texts.talk import TOPICS, graded_sentence
 
-_SPEAKERS = (4, 12)  # at the least, and from scale 1 on
+_SPEAKERS = (8, 12)  # at the least, and from scale 1 on
 _VIDEOS = {1: 5, 2: 2, 3: 2}  # number of a split in the list -> videos of each speaker
 _CLIPS = 3  # of each video at scale 1
 _ACCENTS = ("en-us", "en-gb-x-rp", "en-gb-scotland")
@@ -33,20 +34,29 @@ class _Video:
     noise: float  # dB below the voice
 
 
-def make_demo(folder: Path, *, seed: int, scale: float, list_name: str) -> None:
-    """Write dev/wav, test/wav and the list of the splits: 12 speakers, about 320 utterances at scale 1."""
-    lines = []
+def make_demo(folder: Path, *, seed: int, scale: float, list_name: str, trials_name: str) -> None:
+    """Write dev/wav, test/wav, the list of the splits and the trials: 12 speakers, about 320 utterances at scale 1."""
+    lines, tested = [], []
     least, most = _SPEAKERS
     for number in range(min(most, max(least, round(most * scale)))):
         name, generator = f"id{10001 + number}", np.random.default_rng([seed, number])
         # released in two parts for verification; the list of identification goes across them
-        place = folder / ("test" if number % 4 == 3 else "dev") / "wav" / name
+        part = "test" if number % 4 == 3 else "dev"
+        place = folder / part / "wav" / name
         for split, video in _videos(_speaker(number, generator), generator):
             for take in range(max(1, round(_CLIPS * scale))):
                 clip = f"{video.name}/{take + 1:05d}.wav"
                 write_wav(place / clip, _recorded(video, generator))
                 lines.append(f"{split} {name}/{clip}")
+                tested += [f"{name}/{clip}"] * (part == "test")
     (folder / list_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / trials_name).write_text("\n".join(_trials(tested)) + "\n", encoding="utf-8")
+
+
+def _trials(files: Sequence[str]) -> list[str]:
+    """Return a line for each pair of files, but for those of one video."""
+    pairs = [(one, other) for one, other in combinations(files, 2) if one.split("/")[:2] != other.split("/")[:2]]
+    return [f"{int(one.split('/')[0] == other.split('/')[0])} {one} {other}" for one, other in pairs]
 
 
 def _speaker(number: int, generator: np.random.Generator) -> Speaker:

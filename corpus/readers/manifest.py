@@ -309,7 +309,7 @@ register_corpus(
     Reader(
         name="manifest",
         read=read,
-        tasks=("emotion", "avd", "dsd", "ks", "sid", "asr", "ic", "pr", "sf"),
+        tasks=("emotion", "avd", "dsd", "ks", "sid", "asr", "ic", "pr", "sf", "asv"),
         protocols=PROTOCOLS,
         select_by={"emotion": "ua"},
         description="your own data: a csv, tsv or jsonl table with audio and label (and speaker, split, text, start, end)",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.errors import UserError
-from ...core.files import expanded
+from ...core.files import expanded, obstacle
 
 FORM = "lines such as `HELLO  HH AH0 L OW1`"
 _VARIANT = re.compile(r"\(\d+\)$")  # HELLO(2): another pronunciation, in CMUdict
@@ -34,12 +34,10 @@ def read_lexicon(paths: Sequence[str | Path]) -> dict[str, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-    except OSError as problem:
-        raise UserError(
-            f"Expected a lexicon that can be read at {path}, found: {problem.strerror}. Check the path: -o pr.lexicon=FILE"
-        ) from None
+    found = obstacle(path)
+    if found:
+        raise UserError(f"Expected a lexicon that can be read at {path}, found {found}. Check the path: -o pr.lexicon=FILE")
+    content = path.read_bytes()
     try:
         return content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...core.errors import UserError
 from ...corpus.base import Utterance
 from ..spelling import plain_text
 
@@ -33,7 +34,12 @@ def phones_of(vocabulary: Mapping[str, Any], utterance: Utterance) -> str | None
         cell = utterance.labels.get(vocabulary["column"])
         if cell is None:
             return None
-        phones = " ".join(map(str, cell) if isinstance(cell, list) else str(cell).split())
+        if not isinstance(cell, str | list):
+            raise UserError(
+                f"Expected phones with a space between them in column '{vocabulary['column']}' of '{utterance.id}', "
+                f"found {str(cell)[:60]}. Mend its row, or name another column: -o labels.column=HEADER"
+            )
+        phones = " ".join(map(str, cell) if isinstance(cell, list) else cell.split())
     else:
         words = words_of(utterance)
         if words is None or not vocabulary["lexicon"].keys() >= {*words}:

@@ -47,10 +47,17 @@ def source_of(options: Any, labels: LabelsConfig, corpus: Corpus) -> tuple[str |
     """Return the column that holds a corpus' phones, or else the pronunciation of each of its words that a lexicon has."""
     rows = [row for split in corpus.splits.values() for row in split]
     files = options.lexicon or []
+    if files and labels.column:
+        raise UserError(
+            f"Expected phones from a column or from a lexicon, found labels.column={labels.column} beside pr.lexicon. "
+            "Leave one of them out."
+        )
     column = labels.column or (COLUMN if not files and any(COLUMN in row.labels for row in rows) else None)
     files = ([files] if isinstance(files, str) else files) or corpus.tables.get("lexicon", [])
     if column is None and not files:
-        raise UserError(f"Expected phones of {corpus.name}, found neither a column of them nor a lexicon. {_SOURCES}.")
+        there = ", ".join(sorted({key for row in rows for key in row.labels})) or "none"
+        found = f"neither a column 'phones' (columns there: {there}) nor a lexicon"
+        raise UserError(f"Expected phones of {corpus.name}, found {found}. {_SOURCES}.")
     if column is not None:
         return column, {}
     lexicon, words = read_lexicon(files), {word for row in rows for word in words_of(row) or ()}

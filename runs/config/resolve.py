@@ -169,6 +169,7 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
         errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
     if config.report_by and config.report_by not in question.metrics:
         errors.append(f"Expected 'report_by' to be one of {', '.join(question.metrics)}, found {config.report_by!r}.")
+    corpus = replace(corpus, protocol=corpus.protocol or reader.protocol_of.get(question.name, ""))
     return replace(config, corpus=complete_corpus(corpus, reader, errors), select_by=select_by)
 
 

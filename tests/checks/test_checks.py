@@ -26,7 +26,12 @@ from headwater.upstream.load import list_upstreams
 pytestmark = pytest.mark.usefixtures("forget")
 EXAMPLES = Path(library.__file__).parent / "examples"
 CTC = {"projector_dim": 16, "hidden_dim": 16}
-SMALL: dict[str, dict[str, Any]] = {"asr": CTC, "sf": CTC, "turbo": {"joint_dim": 32}}
+SMALL: dict[str, dict[str, Any]] = {
+    "asr": CTC,
+    "sf": CTC,
+    "asv": {"dim": 32, "pooled_dim": 32, "s_norm": 2},
+    "turbo": {"joint_dim": 32},
+}
 CHEAP = [row.name for row in list_upstreams() if row.source == "built in" and row.name != "test_whisper"]
 
 

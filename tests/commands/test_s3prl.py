@@ -62,6 +62,7 @@ TRANSLATED = {
     "-u hubert -d ctc -c downstream/ctc/libriphone.yaml": "-u hubert -d pr -c superb/pr",
     "-c ./s3prl/downstream/ctc/snips.yaml -d ctc": "-c superb/sf -d sf",
     "-d asr -c downstream/asr/config.yaml": "-d asr -c superb/asr",
+    "-c downstream/sv_voxceleb1/config.yaml -d sv_voxceleb1": "-c superb/asv -d asv",
     "-e result/downstream/er/dev-best.ckpt": "-e result/downstream/er",
     "-m train -e result/downstream/er/states-2000.ckpt": "-m train -e result/downstream/er",
     "-i result/downstream/er/dev-best.ckpt": "-i result/downstream/er",

@@ -6,11 +6,12 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headwater.core.errors import UserError
-from headwater.core.options import bind, parse_override, read_yaml
+from headwater.core.options import PATHS, bind, parse_override, read_yaml, without_folders
 from headwater.core.trust import Trust
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
@@ -83,3 +84,32 @@ def test_a_date_is_no_number() -> None:
     errors: list[str] = []
     bind(Section, parse_override("seed=2020-01-01"), "", errors)
     assert errors == ["Expected 'seed' to be a whole number, found datetime.date(2020, 1, 1)."]
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """An option of one path or several."""
+
+    files: str | list[str] | None = dataclasses.field(default=None, metadata=PATHS)
+    steps: int = 3
+
+
+@pytest.mark.parametrize(
+    ("given", "bound", "named"),
+    [
+        ("a/b.txt", "a/b.txt", "b.txt"),
+        (["a/b.txt", "c.txt"], ["a/b.txt", "c.txt"], ["b.txt", "c.txt"]),
+        (None, None, None),
+    ],
+)
+def test_an_option_may_be_a_word_or_a_list_of_words_and_paths_count_by_their_names(given: Any, bound: Any, named: Any) -> None:
+    errors: list[str] = []
+    config = bind(Files, {"files": given}, "mine", errors)
+    assert (config.files, errors) == (bound, [])
+    assert without_folders(config) == {"files": named}
+
+
+def test_a_word_or_a_list_of_words_is_no_mapping() -> None:
+    errors: list[str] = []
+    bind(Files, {"files": {"a": "b"}}, "mine", errors)
+    assert errors == ["Expected 'mine.files' to be a word, found {'a': 'b'}."]

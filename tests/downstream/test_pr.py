@@ -80,7 +80,8 @@ def test_the_dictionary_of_carnegie_mellon_is_read_in_both_of_its_forms(tmp_path
         ("A\tAH0\nCAB\n", r"Expected a word and its phones.*found 'CAB' in line 2 of"),
         ("CAB 0.5 K AE1 B\n", r"found 'CAB 0.5 K AE1 B' in line 1 of"),
         (";;; nothing\n", r"found none. Name another lexicon"),
-        (None, r"Expected a lexicon that can be read at .*No such file"),
+        ("", r"Expected a lexicon that can be read at .*found an empty file"),
+        (None, r"Expected a lexicon that can be read at .*found no such file"),
     ],
 )
 def test_a_file_that_is_no_lexicon_is_refused_with_its_line(tmp_path: Path, content: str | None, expected: str) -> None:
@@ -160,7 +161,7 @@ def test_stress_and_the_whole_of_arpabet_are_options(lexicon: str) -> None:
 @pytest.mark.parametrize(
     ("corpus", "options", "expected"),
     [
-        (corpus_of("a", "a"), {}, r"Expected phones of mine, found neither a column of them nor a lexicon.*-o pr.lexicon=FILE"),
+        (corpus_of("a", "a"), {}, r"Expected phones of mine, found neither a column 'phones'.*-o pr.lexicon=FILE"),
         (table_of("a", "a", column="ipa"), {}, r"-o labels.column=HEADER"),
         (
             corpus_of("gnu", "a"),
@@ -183,6 +184,14 @@ def test_a_column_that_is_not_there_and_classes_are_refused() -> None:
         vocabulary_of(table_of("a", "b"), LabelsConfig(column="phone"))
     with pytest.raises(UserError, match=r"no labels\.merge for pr, which has phones and no classes"):
         vocabulary_of(table_of("a", "b"), LabelsConfig(merge={"a": "b"}))
+
+
+def test_a_column_beside_a_lexicon_and_a_cell_that_is_no_text_are_refused(lexicon: str) -> None:
+    with pytest.raises(UserError, match=r"from a column or from a lexicon, found labels\.column=phones beside pr\.lexicon"):
+        vocabulary_of(table_of("a", "b"), LabelsConfig(column="phones"), lexicon=lexicon)
+    for cell in (1.5, {"a": 1}):
+        with pytest.raises(UserError, match=r"Expected phones with a space between them in column 'phones' of 'u1', found"):
+            vocabulary_of(table_of("a", cell, "b"))
 
 
 def test_a_finished_run_is_tested_on_another_corpus_by_its_column_or_by_the_words_that_it_keeps(lexicon: str) -> None:

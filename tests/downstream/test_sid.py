@@ -111,4 +111,4 @@ def test_the_miniature_trains_to_the_end(tmp_path: Path) -> None:
     result = run(resolve([read_yaml(find_recipe("demo/sid")), small]), tmp_path / "run", Runtime("cpu", quiet=True))
     assert result["marks"] == ["DEMO"]
     assert 0 <= result["scores"]["test"]["acc"] <= 1
-    assert len(result["classes"]) == 4
+    assert len(result["classes"]) == 8

@@ -16,6 +16,7 @@ import headwater as library
 from headwater.commands.predict import leakage_note, trained_note
 from headwater.core.errors import UserError
 from headwater.downstream.answer import Text
+from headwater.downstream.asv.answer import Embedding
 from headwater.inference.folds import Folds, refuse_unlike
 from headwater.inference.load import load_run
 from headwater.plans.grid import expand, run_plan
@@ -156,6 +157,13 @@ def test_predictions_without_scores_have_no_mean() -> None:
         refuse_unlike(Path("plan"), folds)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=found + "Name the folder of one: plan/seed1"):
         refuse_unlike(Path("plan"), seeds)  # type: ignore[arg-type]
+
+
+def test_embeddings_of_several_runs_have_no_mean() -> None:
+    only = SimpleNamespace(task="asv", corpus=SimpleNamespace(fold=1))
+    one = SimpleNamespace(answer=Embedding(2, 0.5), config=SimpleNamespace(only=only), folder=Path("plan") / "seed1")
+    with pytest.raises(UserError, match=r"one run of 'plan', since embeddings of several runs have no mean, found 2\. Name the"):
+        refuse_unlike(Path("plan"), [one, one])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(("requested", "report"), [({}, 1), ({"fold": 1}, 0), ({"corpus": "emodb"}, 0)])

@@ -55,6 +55,11 @@ KINDS: dict[str, Mapping[str, Any]] = {
         "labels": {"column": "label"},
         "pr": {"projector_dim": 8, "zero_infinity": True},
     },
+    "compares": {
+        "task": "asv",
+        "upstream": {"name": "fbank_no_cmvn"},
+        "asv": {"dim": 8, "pooled_dim": 8, "min_seconds": 0.0},
+    },
 }
 
 

@@ -14,7 +14,7 @@ SF = "python run_downstream.py -d sf -u fbank --data tones/rated.csv QUICK"
 TYPED = {
     "neither phones nor a lexicon": (
         PR,
-        "Expected phones of manifest, found neither a column of them nor a lexicon",
+        "Expected phones of manifest, found neither a column 'phones'",
         "-o labels.column=HEADER",
         "-o pr.lexicon=FILE",
     ),

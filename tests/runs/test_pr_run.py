@@ -102,7 +102,7 @@ def test_a_word_of_no_lexicon_leaves_its_utterances_out_with_a_note(said: Path) 
 
 
 def test_a_table_with_neither_phones_nor_a_lexicon_is_refused(said: Path) -> None:
-    with pytest.raises(UserError, match=r"Expected phones of manifest, found neither a column of them nor a lexicon"):
+    with pytest.raises(UserError, match=r"Expected phones of manifest, found neither a column 'phones'"):
         prepare(config_of(said, {"pr": {"lexicon": None}}))
 
 

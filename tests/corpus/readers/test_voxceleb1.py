@@ -102,3 +102,83 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday").mkdir()
     with pytest.raises(UserError, match=r"Expected folders such as dev/wav/id10001 in .*, found holiday"):
         voxceleb1.read(tmp_path)
+
+
+# verification
+
+SAME = "1 id10270/5r0dWxy17C8/00001.wav id10270/8jEAjG6SegY/00008.wav"
+OTHER = "0 id10270/5r0dWxy17C8/00001.wav id10300/x6uYqmx31kE/00001.wav"
+TRIED = ("id10270/5r0dWxy17C8/00001", "id10270/8jEAjG6SegY/00008", "id10300/x6uYqmx31kE/00001")
+
+
+def write_trials(root: Path, *, name: str = "voxceleb1_test_v2.txt", layout: str = "dev and test", speakers: int = 6) -> Path:
+    """Write development speakers with two files each, and the files and the list of two trials."""
+    others, tried = (root / place for place in LAYOUTS[layout])
+    files = [others / f"id{10001 + number}/video/0000{clip}.wav" for number in range(speakers) for clip in (1, 2)]
+    for file in [*files, *(tried / f"{name}.wav" for name in TRIED)]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (root / name).write_text(f"{SAME}\n{OTHER}\n")
+    return root
+
+
+@pytest.mark.parametrize("name", voxceleb1.TRIALS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_trials_are_between_speakers_that_are_not_trained_on(layout: str, name: str, tmp_path: Path) -> None:
+    corpus = voxceleb1.read(write_trials(tmp_path, name=name, layout=layout), protocol="veri")
+    assert tuple(row.id for row in corpus.splits["test"]) == TRIED
+    assert corpus.tables_of("test") == {"trials": [(1, TRIED[0], TRIED[1]), (0, TRIED[0], TRIED[2])]}
+    voices = {split: {row.speaker for row in rows} for split, rows in corpus.splits.items()}
+    assert {split: len(names) for split, names in voices.items()} == {"train": 4, "dev": 2, "test": 2}
+    assert not voices["train"] & voices["dev"] | voices["test"] & (voices["train"] | voices["dev"])
+    assert corpus.tables_of("dev") == {}
+
+
+def test_dev_is_drawn_once_and_is_one_development_speaker_in_thirty(tmp_path: Path) -> None:
+    corpus = voxceleb1.read(write_trials(tmp_path, speakers=121), protocol="veri")
+    assert len({row.speaker for row in corpus.splits["dev"]}) == 4
+    assert "dev is 4 of the 121 development speakers, drawn once: they are not trained on" in corpus.notes
+    assert voxceleb1.read(tmp_path, protocol="veri").splits == corpus.splits
+
+
+def test_counts_that_differ_from_the_release_of_the_trials_are_named(tmp_path: Path) -> None:
+    root = write_trials(tmp_path)
+    assert voxceleb1.read(root, protocol="veri").notes[0] == (
+        "VoxCeleb1 differs from the release: development speakers 6 instead of 1211, their files 12 instead of 148642, "
+        "trials 2 instead of 37720"
+    )
+    (root / "DEMO").touch()
+    assert len(voxceleb1.read(root, protocol="veri").notes) == 1
+
+
+def test_a_missing_file_of_a_trial_is_counted(tmp_path: Path) -> None:
+    root = write_trials(tmp_path)
+    (root / "test/wav" / f"{TRIED[2]}.wav").unlink()
+    corpus = voxceleb1.read(root, protocol="veri")
+    assert f"1 of the 3 files of the list are missing, the first: {TRIED[2]}.wav" in corpus.notes
+    assert len(corpus.splits["test"]) == 2
+
+
+@pytest.mark.parametrize("line", [f"2{SAME[1:]}", SAME.rsplit(" ", 1)[0], "<html>", f"{SAME} more"])
+def test_a_line_that_is_no_trial_is_named(line: str, tmp_path: Path) -> None:
+    root = write_trials(tmp_path)
+    (root / "voxceleb1_test_v2.txt").write_text(f"{SAME}\n{line}\n")
+    with pytest.raises(UserError, match=r"Expected lines such as '1 id10270/.* in line 2\. Fetch it again from https://"):
+        voxceleb1.read(root, protocol="veri")
+
+
+def test_a_corpus_without_trials_is_refused_with_their_address(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"list voxceleb1_test_v2\.txt \(or veri_test\.txt or veri_test2\.txt\) .* Fetch it from"):
+        voxceleb1.read(write(tmp_path), protocol="veri")
+
+
+def test_trials_without_others_to_train_on_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Expected at least 4 speakers beside those of voxceleb1_test_v2\.txt .*, found 3\."):
+        voxceleb1.read(write_trials(tmp_path, speakers=3), protocol="veri")
+
+
+def test_trials_of_other_files_are_refused(tmp_path: Path) -> None:
+    root = write_trials(tmp_path)
+    (root / "voxceleb1_test_v2.txt").write_text(SAME.replace("id10270", "id10777"))
+    with pytest.raises(UserError, match=r"such as id10777/.* found none of the list's 2\. Unpack"):
+        voxceleb1.read(root, protocol="veri")

@@ -1,0 +1,1 @@
+"""Speaker verification: are two recordings of one speaker?"""
