@@ -90,7 +90,11 @@ def main(arguments: Sequence[str]) -> int:
     place = Place(Runtime(flags.device, flags.quiet), flags.store, flags.store_limit)
     if flags.queries:
         queries, documents = (read_recordings(name) for name in (flags.queries, flags.documents))
-        if not (has_terms(queries) and has_terms(documents)):
+        known, known_of_documents = has_terms(queries), has_terms(documents)
+        if not (known and known_of_documents):
+            if known or known_of_documents:
+                pair = ("queries", "documents") if known else ("documents", "queries")
+                print_note("note      not scored: the {} have terms, the {} have none".format(*pair))
             return find_and_print(flags, queries, documents, section, config, place)
         corpus = corpus_of(queries, documents)
     else:
@@ -130,6 +134,11 @@ def read_corpus(flags: Namespace, config: SearchConfig) -> Corpus:
             "--documents."
         )
     data = flags.data or config.corpus.data
+    if data and Path(data).is_file():
+        raise UserError(
+            f"Expected the folder of {name} after --data, found the file {data}. Tables of your own go behind --queries and "
+            "--documents."
+        )
     return load_corpus(name, data, protocol=config.corpus.protocol, demo=flags.demo, demo_scale=config.corpus.demo_scale)
 
 

@@ -109,8 +109,11 @@ def test_recordings_without_terms_are_searched(tunes: Path, tmp_path: Path, caps
     (row,) = csv.DictReader((tmp_path / "found.csv").open())
     assert (row["query"], row["document"]) == (query, long)
     assert abs(float(row["start"]) - begin) < 0.2
+    words[words.index(query)] = str(tunes / "queries.csv")
     assert qbe.main(words) == 0
-    assert "long.wav" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "long.wav" in printed.out
+    assert "not scored: the queries have terms, the documents have none" in printed.err
 
 
 def test_the_demo_runs_as_s3prl_spells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +202,10 @@ def test_mistakes_in_a_table_of_queries_are_named(queries: str, message: str, tm
         (["--demo", "-o", "distance=cosin"], "'distance' to be one of cosine_exp, .*, found 'cosin'"),
         (["--demo", "-o", "dist=cosine"], "Unknown option 'dist'. Did you mean 'distance'?"),
         (["--corpus", "iemocap", "--demo"], "Expected a corpus with queries and documents, found 'iemocap'. Use quesst14"),
+        (
+            ["--data", __file__],
+            "Expected the folder of quesst14 after --data, found the file .* go behind --queries and --documents",
+        ),
         (["--data", "nowhere"], "Expected the folder of quesst14 at nowhere .* found nothing there"),
     ],
 )
