@@ -66,7 +66,7 @@ def read_space(folder: Path, split: str = "test") -> Space:
         raise UserError(f"Expected '{path.name}' in '{folder}', found none. Is it a finished run with that split?")
     tensors, facts = load_tensors(path)
     with run.usable_vocabulary():
-        vocabulary = next(iter(run.read().vocabulary().values()), {})
+        vocabulary: dict[str, Any] = next(iter(run.read().vocabulary().values()), {})
         roles = by_role(vocabulary, tensors["embeddings"]) if "embeddings" in tensors else {}
     if not roles:
         raise UserError(f"Expected a run with a joint space (-d turbo) in '{folder}', found one without embeddings.")

@@ -100,7 +100,7 @@ def converse(
         level = 10 ** (generator.uniform(*_LOUDNESS) / 20)
         place = round(generator.exponential(mixing.pause) * RATE)
         while place < size - RATE // 4:
-            row = rows[generator.integers(len(rows))]
+            row = rows[int(generator.integers(len(rows)))]
             speech = trimmed(read_audio(row.audio, row.start, row.duration, RATE).astype(np.float64))
             if not len(speech):
                 break

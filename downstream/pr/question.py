@@ -22,6 +22,8 @@ _SOURCES = (
     "the transcripts' words (-o pr.lexicon=FILE: CMUdict's, or LibriSpeech's two -g2p.txt of "
     "https://huggingface.co/datasets/s3prl/g2p in the corpus' folder)"
 )
+_OWN = "Write them into a lexicon of your own and name both: -o pr.lexicon='[LEXICON, MINE]'"
+_TESTED = "Name a column of phones: -o labels.column=HEADER"
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
     refuse_classes("pr", labels, "phones", allowed=("column",))
     column, lexicon = source_of(options, labels, corpus)
     vocabulary: dict[str, Any] = {"phones": [], "column": column, "lexicon": lexicon, "stress": options.stress}
-    require_phones(vocabulary, corpus, ("train", "dev"), _SOURCES)
+    require_phones(vocabulary, corpus, ("train", "dev"), _SOURCES, _OWN)
     found = sorted({phone for row in corpus.splits["train"] for phone in (phones_of(vocabulary, row) or "").split()})
     if options.phones == "found":
         return {**vocabulary, "phones": found}
@@ -64,22 +66,23 @@ def source_of(options: Any, labels: LabelsConfig, corpus: Corpus) -> tuple[str |
     return None, {word: lexicon[word] for word in sorted(words & lexicon.keys())}
 
 
-def require_phones(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequence[str], advice: str) -> None:
+def require_phones(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequence[str], advice: str, of_words: str) -> None:
     """Refuse a split in which no utterance has phones, and say why none has."""
     for split in splits:
         rows = corpus.splits.get(split, ())
         if any(phones_of(vocabulary, row) for row in rows):
             continue
         missing = missing_words(vocabulary["lexicon"], rows)
-        found = "none"
+        found, next_move = "none", advice
         if vocabulary["column"] is not None:
             there = ", ".join(sorted({key for row in rows for key in row.labels})) or "none"
             found = f"none in column '{vocabulary['column']}' (columns there: {there})"
         elif missing:
+            next_move = of_words
             found = f"none whose words are all in the lexicon (not in it: {listed(missing)})"
         elif rows and all(row.text is None for row in rows):
             found = "no transcripts to look up in the lexicon"
-        raise UserError(f"Expected phones of utterances in split '{split}' of {corpus.name}, found {found}. {advice}.")
+        raise UserError(f"Expected phones of utterances in split '{split}' of {corpus.name}, found {found}. {next_move}.")
 
 
 def listed(missing: Mapping[str, int]) -> str:
@@ -110,8 +113,7 @@ def notes(vocabulary: Mapping[str, Any], splits: Mapping[str, Sequence[Utterance
         return (f"left out, nothing in column '{vocabulary['column']}': {counts} (the first: {left[0].id})",)
     if not missing:
         return (f"left out, no transcript: {counts} (the first: {left[0].id})",)
-    own = "Write them into a lexicon of your own and name both: -o pr.lexicon='[LEXICON, MINE]'"
-    return (f"left out, since a word is not in the lexicon: {counts}. {listed(missing)}. {own}",)
+    return (f"left out, since a word is not in the lexicon: {counts}. {listed(missing)}. {_OWN}",)
 
 
 def answer(vocabulary: Mapping[str, Any]) -> Text:
@@ -139,7 +141,7 @@ def adapt(vocabulary: Mapping[str, Any], labels: LabelsConfig, corpus: Corpus) -
     words = {word for row in rows for word in words_of(row) or ()}
     lexicon = {**vocabulary["lexicon"], **{word: own[word] for word in sorted(words & own.keys() - vocabulary["lexicon"].keys())}}
     adapted = {**vocabulary, "column": column, "lexicon": lexicon}
-    require_phones(adapted, corpus, [*corpus.splits], "Name a column of phones: -o labels.column=HEADER")
+    require_phones(adapted, corpus, [*corpus.splits], _TESTED, _TESTED)
     return adapted, f"phones of column '{column}'" if column else "phones of the transcripts' words"
 
 

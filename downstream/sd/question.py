@@ -15,7 +15,11 @@ from .errors import count_errors, error_rate
 
 COLLAR = 0.25  # seconds on each side of an end of a turn
 THRESHOLDS, MEDIANS = (0.3, 0.4, 0.5, 0.6, 0.7), (1, 11)  # that dev chooses from, as s3prl's script tries (on test)
-METRICS = {"der": {}, "der_collar": {"collar": COLLAR}, "der_single": {"skip_overlap": True}}
+METRICS: Mapping[str, dict[str, Any]] = {
+    "der": {},
+    "der_collar": {"collar": COLLAR},
+    "der_single": {"skip_overlap": True},
+}
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:

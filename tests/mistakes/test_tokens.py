@@ -27,7 +27,7 @@ TYPED = {
     "a lexicon of other words": (
         f"{PR} -o pr.lexicon='[words.txt]'",
         "found none whose words are all in the lexicon (not in it:",
-        "-o pr.lexicon=FILE",
+        "-o pr.lexicon='[LEXICON, MINE]'",
     ),
     "a column that is not there": (f"{PR} -o labels.column=phone", "found none in column 'phone' (columns there: arousal,"),
     "phones that are classes": (f"{PR} -o labels.keep='[a]'", "no labels.keep for pr, which has phones and no classes"),

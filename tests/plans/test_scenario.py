@@ -286,7 +286,10 @@ def test_seeds_are_no_part_of_a_plans_folder(rated: Path) -> None:
     assert identity_of(one) == identity_of(two)
 
 
-BENCHMARK = {"asr": "wer", "ks": "ua", "sid": "acc", "emotion": "wa"}  # task of mtl/paper -> what chooses its step in superb/
+BENCHMARK = {
+    **{"asr": "wer", "ks": "ua", "sid": "acc", "emotion": "wa"},
+    **{"pr": "per", "sf": "slot_type_f1", "sd": "der", "ic": "acc", "asv": "eer"},
+}  # task of mtl/paper -> what chooses its step in superb/
 
 
 @pytest.mark.parametrize("task", BENCHMARK)
@@ -294,12 +297,12 @@ def test_the_papers_single_runs_are_superbs_own_experiments(task: str) -> None:
     parts = plan_scenario(read_yaml(find_recipe("mtl/paper")), "single", [1]).parts
     config = next(part.config for part in parts if part.config.only.task == task)
     layers = [task_default(task), read_yaml(find_recipe(f"superb/{task}")), {"upstream": {"name": "hubert"}}]  # -c superb/TASK
-    alone = resolve(layers)
+    alone = resolve([*layers, *([{"report_by": "slot_value_cer"}] if task == "sf" else [])])  # of the graphs, not of SUPERB
     # a published value and the list of folds are the plan's: emotion is fold 1 of five, as in the paper
     assert replace(alone, reference=[], folds=[]) == config
     assert (config.upstream.padding, config.upstream.trainable) == ("exact" if task == "asr" else "s3prl", False)
     assert config.only.select_by == BENCHMARK[task]
-    assert config.only.reported == ("acc" if task == "ks" else BENCHMARK[task])
+    assert config.only.reported == {"ks": "acc", "sf": "slot_value_cer"}.get(task, BENCHMARK[task])
     assert not config.masks.is_on
 
 

@@ -13,11 +13,13 @@ import pytest
 
 from headwater.core.errors import UserError
 from headwater.core.options import merge
+from headwater.downstream.labels import LabelsConfig
+from headwater.inference.evaluate import evaluate_run
 from headwater.inference.export.export import export_run
 from headwater.inference.load import load_run
 from headwater.runs.config.identity import identity_of
 from headwater.runs.config.resolve import resolve
-from headwater.runs.config.schema import RunConfig
+from headwater.runs.config.schema import CorpusConfig, RunConfig
 from headwater.runs.prepare import prepare
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
@@ -115,3 +117,20 @@ def test_a_column_of_phones_trains(said: Path) -> None:
     setup = prepare(config_of(table, {"pr": {"lexicon": None}}))
     assert setup.tasks["pr"].expert.vocabulary["phones"] == ["h", "l", "m", "oː", "ɪ"]
     assert {row.target for row in setup.tasks["pr"].splits["test"]} == {"l oː", "m ɪ", "h"}
+
+
+def test_a_finished_run_is_tested_on_another_table_without_its_lexicon_and_counts_what_it_cannot_say(
+    trained: Path, said: Path
+) -> None:
+    lines = said.read_text().splitlines()
+    other = said.with_name("other.csv")
+    texts = ["middle high!", "low gnu", "low"]
+    rows = [f"{line.split(',')[0]},{text},new" for line, text in zip(lines[-3:], texts, strict=True)]
+    other.write_text("\n".join(["audio,text,speaker", *rows]) + "\n")
+    corpus = CorpusConfig(name="manifest", data=str(other), protocol="all_test", options={"label_required": False})
+    result = evaluate_run(trained, corpus, LabelsConfig(), "test", Runtime("cpu", quiet=True))
+    assert result["notes"][0] == "phones of the transcripts' words"
+    assert any(
+        note.startswith("left out, since a word is not in the lexicon: 1 of 3 in test. 1 word: GNU.") for note in result["notes"]
+    )
+    assert result["num_utterances"] == {"test": 2}

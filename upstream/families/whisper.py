@@ -128,6 +128,7 @@ def feature_extractor(settings: Any, folder: Path | None, described: dict[str, A
     bins, positions = settings.num_mel_bins, settings.max_source_positions
     if not 0 < bins <= _MOST_BINS:  # before its filters are built
         raise UserError(f"Expected num_mel_bins from 1 to {_MOST_BINS} of a Whisper, found {bins}. Fetch its folder again.")
+    made: Any
     try:
         if described is not None:
             made = WhisperFeatureExtractor.from_dict(described)
