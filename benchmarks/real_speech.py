@@ -245,16 +245,27 @@ def main() -> None:
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
     make_random(weights / "whisper_tiny_en", work / "whisper_random")
-    found: list[dict[str, Any]] = []
-    for one in (one for one in SETS if (data / one.folder).is_dir()):
-        for upstream in REAL if one.trained else UPSTREAMS:
-            found.append(measure(one, upstream, EXACT, data, weights, work))
-        for head in (head for head in HEADS if head != EXACT and one.task not in ("avd", "ic") and not one.trained):
-            found.append(measure(one, "whisper_tiny_en", head, data, weights, work))
-    (HOME / "results").mkdir(exist_ok=True)
-    (HOME / "results" / "real_speech.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = HOME / "docs" / "results.md"
-    page.write_text(page.read_text(encoding="utf-8").split(BEGIN)[0] + BEGIN + "\n" + tables(found), encoding="utf-8")
+    sets = [one for one in SETS if (data / one.folder).is_dir()]
+    path = HOME / "results" / "real_speech.json"
+    path.parent.mkdir(exist_ok=True)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    known = {key_of(row): row for row in before if row["set"] in {one.name for one in sets}}
+    todo = [(one, upstream, EXACT) for one in sets for upstream in (REAL if one.trained else UPSTREAMS)]
+    compared = [one for one in sets if one.task not in ("avd", "ic") and not one.trained]
+    todo += [(one, "whisper_tiny_en", head) for one in compared for head in HEADS if head != EXACT]
+    for one, upstream, head in todo:  # the page grows as rows come: those of an earlier run stand until theirs do
+        row = measure(one, upstream, head, data, weights, work)
+        known[key_of(row)] = row
+        names = [other.name for other in sets]
+        found = sorted(known.values(), key=lambda row: names.index(row["set"]))
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        page = HOME / "docs" / "results.md"
+        page.write_text(page.read_text(encoding="utf-8").split(BEGIN)[0] + BEGIN + "\n" + tables(found), encoding="utf-8")
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return what a row is of."""
+    return row["set"], row["upstream"], row["head"]
 
 
 def make_random(like: Path, folder: Path) -> None:
@@ -334,8 +345,9 @@ def tables(found: Sequence[dict[str, Any]]) -> str:
     ]
     lines += [f"| set | metric | {' | '.join(UPSTREAMS)} |", f"|---|---|{'---|' * len(UPSTREAMS)}"]
     for name in names:
-        rows = [by_upstream[name, upstream] for upstream in UPSTREAMS]
-        lines.append(f"| {name}: {rows[0]['about']} | {rows[0]['metric']} | {' | '.join(map(cell, rows))} |")
+        rows = [by_upstream.get((name, upstream)) for upstream in UPSTREAMS]
+        first = next(row for row in found if row["set"] == name)
+        lines.append(f"| {name}: {first['about']} | {first['metric']} | {' | '.join(map(cell, rows))} |")
     lines += [
         "",
         "## Tasks that are trained by steps",
@@ -345,20 +357,23 @@ def tables(found: Sequence[dict[str, Any]]) -> str:
     ]
     lines += [f"| set | metric | {' | '.join(REAL)} |", f"|---|---|{'---|' * len(REAL)}"]
     for name in dict.fromkeys(row["set"] for row in trained):
-        rows = [row for row in trained if row["set"] == name]
-        lines.append(f"| {name}: {rows[0]['about']} | {rows[0]['metric']} | {' | '.join(map(cell, rows))} |")
+        of_set = {row["upstream"]: row for row in trained if row["set"] == name}
+        first, rows = next(iter(of_set.values())), [of_set.get(upstream) for upstream in REAL]
+        lines.append(f"| {name}: {first['about']} | {first['metric']} | {' | '.join(map(cell, rows))} |")
     lines += ["", "## Heads on the same features", "", "Upstream: Whisper tiny.en. `solver=adam` takes 2,000 steps.", ""]
     with_heads = [name for name in names if any(row["set"] == name and row["head"] == ADAM for row in found)]
     lines += [f"| head | {' | '.join(with_heads)} |", f"|---|{'---|' * len(with_heads)}"]
     for head in HEADS:
         of_head = {row["set"]: row for row in found if (row["head"], row["upstream"]) == (head, "whisper_tiny_en")}
-        lines.append(f"| {head} | {' | '.join(cell(of_head[name]) for name in with_heads)} |")
+        lines.append(f"| {head} | {' | '.join(cell(of_head.get(name)) for name in with_heads)} |")
     lines += ["", "## Commands", "", "After `python run_downstream.py`:", "", "```"]
     return "\n".join([*lines, *(row["command"] for row in found), "```", ""])
 
 
-def cell(row: dict[str, Any]) -> str:
-    """Return a score with its interval and its time."""
+def cell(row: dict[str, Any] | None) -> str:
+    """Return a score with its interval and its time; a dash where it was not measured."""
+    if row is None:
+        return "–"
     ends = row["interval"]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
     return f"{row['value']:.3f}{interval}, {row['seconds']:.0f} s"
