@@ -32,10 +32,11 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add("recipe", nargs="?", help="a name that `headwater list recipes` shows, or a yaml file with `parts:`")
+    add("-u", "--upstream", metavar="NAME", help="the audio model of every part, in place of the recipe's")
     add("--plan", action="store_true", help="print the plan and stop")
     add("--only", metavar="PART,…", help="train only these parts, and those that they start from")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
-    add("-p", "--expdir", metavar="DIR", help="write all runs to this folder (default: result/recipes/NAME)")
+    add("-p", "--expdir", metavar="DIR", help="write all runs to this folder (default: result/recipes/NAME, or NAME-UPSTREAM)")
     add(
         "--data",
         action="append",
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     path = find_recipe(flags.recipe)
     plan = plan_of(flags, path)
-    folder = Path(flags.expdir) if flags.expdir else Path("result") / "recipes" / name_of(path)
+    named = name_of(path) + (f"-{Path(flags.upstream).name}" if flags.upstream else "")
+    folder = Path(flags.expdir) if flags.expdir else Path("result") / "recipes" / named
     names = plan.only([name for name in (flags.only or "").split(",") if name])
     missing = missing_corpora(plan, folder)
     print_result(plan_table(plan, names, find_runs(plan, folder), missing))
@@ -101,7 +103,10 @@ def plan_of(flags: Namespace, path: Path) -> PaperPlan:
         {name: place for pair in pairs for name, place in split_pairs(pair, flag).items()}
         for flag, pairs in (("--data", flags.data), ("--weights", flags.weights))
     )
-    return plan_recipe(mapping, CommandOptions(data, [parse_override(text) for text in flags.override], weights))
+    overrides = [parse_override(text) for text in flags.override]
+    if flags.upstream:
+        overrides.insert(0, {"upstream": {"name": flags.upstream}})
+    return plan_recipe(mapping, CommandOptions(data, overrides, weights))
 
 
 def name_of(path: Path) -> str:

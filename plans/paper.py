@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from ..core.options import bind, merge, plain
+from ..core.options import bind, merge, plain, read_yaml
 from ..corpus.load import get_reader
-from ..runs.config.recipes import task_default
+from ..runs.config.recipes import find_recipe, task_default
 from ..runs.config.resolve import resolve
 from ..runs.config.schema import RECIPE_WORDS, RunConfig, roles_of, to_mapping
 from ..upstream.load import find_upstream
@@ -122,8 +122,10 @@ def planned(
     errors: list[str] = []
     scope = bind(Scope, differences.get("plan", {}), "plan", errors)
     own = {key: value for key, value in differences.items() if key != "plan"}
-    task = str(own.get("task") or recipe.base.get("task") or "")
-    mapping = with_differences(merge({**task_default(task), "solver": "adam"} if task else {}, recipe.base), own)
+    below = read_yaml(find_recipe(scope.recipe)) if scope.recipe else {}
+    task = str(own.get("task") or recipe.base.get("task") or below.get("task") or "")
+    usual = {**task_default(task), "solver": "adam"} if task else {}
+    mapping = with_differences(merge(merge(usual, below), recipe.base), own)
     for override in given.overrides:
         mapping = merge(mapping, of_part(override, name, task, recipe.parts))
     try:

@@ -72,6 +72,7 @@ class Scope:
     folds: Any = None  # all, or a list; None: the recipe's
     seeds: list[int] | None = None
     data: str = ""  # the word by which --data brings its corpus; "": the corpus' name
+    recipe: str = ""  # a run's recipe that is below the part: superb/pr
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,11 @@ def write_table(plan: PaperPlan, name: str, found: Inventory, missing: Missing) 
     done = {part: finished_runs(plan, part, found) for row in table.rows for part in row.sources.values()}
     heading_line = f"{name}: {plan.filled(table.caption)}{spread_of(plan, table)}"
     caption = marked_title(heading_line, list(dict.fromkeys(mark for part in done.values() for mark in part.marks)))
+    table = replace(table, rows=[replace(row, label=[plan.filled(word) for word in row.label]) for row in table.rows])
     rows = [table_row(table, row, done) for row in table.rows]
     gaps = [part for part, of_part in done.items() if len(of_part.results) < of_part.planned]
-    notes = [f"- {part}: {why_missing(plan, part, found, missing)}" for part in gaps] + other_releases(plan, done)
+    notes = [f"- {part}: {why_missing(plan, part, found, missing)}" for part in gaps]
+    notes += [*other_releases(plan, done), *published(plan, done)]
     lines = [caption, "", render(rows, markdown=True), *[""] * bool(notes), *notes]
     write_text(found.folder / f"{name}.md", "\n".join(lines) + "\n")
     save_numbers(table, done, found.folder / f"{name}.csv")
@@ -94,6 +96,20 @@ def other_releases(plan: PaperPlan, done: Mapping[str, Finished]) -> list[str]:
         f"the paper's values are of release {plan.recipe.releases[corpus]}, on other utterances"
         for (corpus, release), names in parts.items()
     ]
+
+
+def published(plan: PaperPlan, done: Mapping[str, Finished]) -> list[str]:
+    """Return the published values of the parts' own recipes, where upstream, corpus and protocol are those of the run."""
+    found = []
+    for part in (part for part, of_part in done.items() if of_part.results and not of_part.marks):
+        config = plan.configs[part]
+        here = (config.upstream.name, config.only.corpus.name, config.only.corpus.protocol)
+        found += [
+            f"- {part}: published {one.metric} {one.value:g} ({one.source})"
+            for one in config.reference
+            if (one.upstream, one.corpus, one.protocol) == here
+        ]
+    return found
 
 
 def spread_of(plan: PaperPlan, table: Table) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ import yaml
 
 from headwater.commands import recipe as command
 from headwater.core.errors import UserError
-from headwater.core.options import merge, parse_override
+from headwater.core.options import merge, parse_override, read_yaml
 from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import save_tensors
 from headwater.plans.execute import why_stopped
 from headwater.plans.forecast import FIRST_STEPS, count_weights, missing_transcripts, missing_weights, outlook
 from headwater.plans.paper import CommandOptions, PaperPlan, plan_recipe
 from headwater.plans.recipe import read_recipe
-from headwater.runs.config.recipes import find_recipe
+from headwater.runs.config.recipes import find_recipe, task_default
+from headwater.runs.config.resolve import resolve
 from headwater.upstream.base import UpstreamConfig
 
 IEMOCAP = {"task": "emotion", "corpus": {"name": "iemocap"}, "upstream": {"name": "fbank"}}
@@ -53,6 +55,18 @@ def refusal(mapping: dict[str, Any], given: CommandOptions | None = None) -> str
 
 def names(plan: PaperPlan) -> list[str]:
     return [run.name for runs in plan.runs.values() for run in runs]
+
+
+def test_superb_is_the_experiments_of_its_nine_recipes_for_one_upstream() -> None:
+    over = {"upstream": {"name": "wavlm"}}
+    plan = plan_recipe(read_recipe(find_recipe("superb")), CommandOptions(overrides=[over]))
+    assert [*plan.runs] == ["pr", "asr", "ks", "sid", "asv", "sd", "emotion", "ic", "sf"]
+    for task, config in plan.configs.items():
+        alone = resolve([task_default(task), read_yaml(find_recipe(f"superb/{task}")), over])
+        located = replace(alone.only, corpus=replace(alone.only.corpus, data=None))
+        assert config.with_only(located) == alone
+        assert config.solver == "adam"
+    assert len(plan.runs["emotion"]) == 5
 
 
 def test_runs_that_others_start_from_come_first() -> None:
