@@ -115,7 +115,7 @@ class Turns(Answer):
         """Return the end of a graph: how likely each speaker is active, frame by frame."""
         facts = {"threshold": self.threshold, "median_frames": self.median, "frame_seconds": self.frame_seconds}
         reading = "a speaker is active in frames above threshold, after a median over median_frames"
-        windows = "they follow each other; match their speakers by the second on both sides of a cut"
+        windows = "each begins at its own time in the file; match their speakers by the second on both sides of a cut"
         return Graph("activity", [1, "frames", self.speakers], facts, reading, windows, Tensor.sigmoid)
 
 
