@@ -229,6 +229,10 @@ def test_a_run_tells_speakers_apart_and_writes_rttm(mixtures: Path, tmp_path: Pa
     (tmp_path / "out.rttm").write_text(capsys.readouterr().out)
     again = Spoken(tuple(read_rttm(tmp_path / "out.rttm")["test00000"]))
     assert str(again) == str(Spoken(spoken.turns))
+    pieces = ["--corpus", "rttm", "--data", str(mixtures), "-o", "corpus.options.chunk_seconds=2"]  # of 4 s each
+    dispatch(["predict", str(tmp_path / "run"), *pieces, "--format", "rttm"])  # a piece that is digital silence is passed over
+    (tmp_path / "pieces.rttm").write_text(capsys.readouterr().out)
+    assert max(end for turns in read_rttm(tmp_path / "pieces.rttm").values() for _, _, end in turns) > 2.0
     assert dispatch(["compare", str(tmp_path / "run"), str(tmp_path / "run")]) == 0
     with pytest.raises(UserError, match="Expected no --out beside --format rttm"):
         dispatch(["predict", str(tmp_path / "run"), str(path), "--format", "rttm", "--out", "x.csv"])
