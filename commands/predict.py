@@ -326,8 +326,11 @@ def rttm_lines_of(answer: Answer) -> Lines:
 
     def row(prediction: Prediction) -> list[str]:
         """Return all lines of a file as one."""
-        name = Path(prediction.file).stem
-        return [] if prediction.error else ["\n".join(rttm_lines(name, prediction.label.turns))]
+        if prediction.error:
+            return []
+        offset = prediction.start  # of a stretch of a recording
+        turns = [(speaker, offset + start, offset + end) for speaker, start, end in prediction.label.turns]
+        return ["\n".join(rttm_lines(Path(prediction.file).stem, turns))]
 
     return Lines([], row)
 

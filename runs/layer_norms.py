@@ -20,8 +20,9 @@ NORM_UTTERANCES = 64  # dev utterances over which the layers' feature norms are 
 def layer_norms(model: Model, task: TaskData, training: TrainingConfig) -> dict[str, Any]:
     """Return weights and norms of the weighted sums of a task."""
     layers = {}
+    stretches = [stretch for of_one in task.crops.values() for stretch in of_one]  # all that the store has of training
     for role in task.expert.roles:
-        examples = (task.splits.get("dev") or task.splits["train"])[:NORM_UTTERANCES]  # a final model has no dev
+        examples = (task.splits.get("dev") or stretches or task.splits["train"])[:NORM_UTTERANCES]  # a final model has no dev
         norms = task.source.norms(role, examples) or feature_norms(model, role, examples, replace(training, sort_pieces=True))
         weights = model.weighted_sum(task.name, role).weights.tolist()
         layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms, "upstream": model.upstream(role).name}

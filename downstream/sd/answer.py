@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import accumulate, permutations
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,14 +87,20 @@ class Turns(Answer):
         return tuple(found)
 
     def average(self, windows: Sequence[Window]) -> Spoken:
-        """Return a long file's windows as one: the speakers of each are matched with those before it where the file was cut."""
+        """Return a long file's windows as one: the speakers of each are matched with those before it where the file was cut.
+
+        A window has a frame or so less than its seconds would hold: its last one is repeated up to the next window's start.
+        """
         parts = [window for _, window in windows]
         joined, hop = parts[0].activity, parts[0].frame_seconds
         reach = max(1, round(LINKED_SECONDS / hop)) if hop else 1
-        for part in parts[1:]:
+        starts = accumulate(seconds for seconds, _ in windows)
+        for start, part in zip(starts, parts[1:], strict=False):
             before, after = joined[-reach:].mean(axis=0), part.activity[:reach].mean(axis=0)
             order = max(permutations(range(len(after))), key=lambda places: float(before @ after[[*places]]))
-            joined = np.concatenate([joined, part.activity[:, [*order]]])
+            first = round(start / hop) if hop else len(joined)
+            gap = np.repeat(joined[-1:], max(0, first - len(joined)), axis=0)
+            joined = np.concatenate([joined[:first], gap, part.activity[:, [*order]]])
         return Spoken((), joined, hop)
 
     def read(self, row: Mapping[str, str], kind: str) -> Spoken:
@@ -109,7 +115,7 @@ class Turns(Answer):
         """Return the end of a graph: how likely each speaker is active, frame by frame."""
         facts = {"threshold": self.threshold, "median_frames": self.median, "frame_seconds": self.frame_seconds}
         reading = "a speaker is active in frames above threshold, after a median over median_frames"
-        windows = "they follow each other; match their speakers by the second on both sides of a cut"
+        windows = "each begins at its own time in the file; match their speakers by the second on both sides of a cut"
         return Graph("activity", [1, "frames", self.speakers], facts, reading, windows, Tensor.sigmoid)
 
 

@@ -64,7 +64,8 @@ def scores_of(result: Mapping[str, Any]) -> list[str]:
         for metric in result.get("metrics", ()) if split != "dev" else ():
             ends = (result.get("intervals", {}).get(split) or {}).get(metric)
             known = f"[{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "none"
-            rows += [f"| {split} | {metric} | {scores[metric]:.3f} | {known} |"] if metric in scores else []
+            value = "none" if scores.get(metric) is None else f"{scores[metric]:.3f}"  # of speech, slots: a split may have none
+            rows += [f"| {split} | {metric} | {value} | {known} |"] if metric in scores else []
     table = ["## How well it does", "", "| split | metric | score | 95 % interval |", "|---|---|---|---|", *rows]
     warned = [f"\n{note}." for note in caveats(result.get("notes", ()))]
     return ["\n".join([*table, *warned])] if rows else []

@@ -229,6 +229,21 @@ def test_a_run_tells_speakers_apart_and_writes_rttm(mixtures: Path, tmp_path: Pa
     (tmp_path / "out.rttm").write_text(capsys.readouterr().out)
     again = Spoken(tuple(read_rttm(tmp_path / "out.rttm")["test00000"]))
     assert str(again) == str(Spoken(spoken.turns))
+    pieces = ["--corpus", "rttm", "--data", str(mixtures), "-o", "corpus.options.chunk_seconds=2"]  # of 4 s each
+    dispatch(["predict", str(tmp_path / "run"), *pieces, "--format", "rttm"])  # a piece that is digital silence is passed over
+    (tmp_path / "pieces.rttm").write_text(capsys.readouterr().out)
+    assert max(end for turns in read_rttm(tmp_path / "pieces.rttm").values() for _, _, end in turns) > 2.0
     assert dispatch(["compare", str(tmp_path / "run"), str(tmp_path / "run")]) == 0
     with pytest.raises(UserError, match="Expected no --out beside --format rttm"):
         dispatch(["predict", str(tmp_path / "run"), str(path), "--format", "rttm", "--out", "x.csv"])
+
+
+def test_turns_of_a_long_file_stand_at_their_own_time() -> None:
+    windows = []
+    for _ in range(15):  # of 20 s, each with one frame less than its seconds would hold
+        activity = np.zeros((999, 2), np.float32)
+        activity[500:550, 0] = 1  # from 10 s to 11 s of each
+        windows.append((20.0, Spoken((), activity, 0.02)))
+    kind = Turns(2)
+    (found,) = kind.decide([kind.average(windows)])
+    assert found.turns == tuple(("speaker1", 20.0 * window + 10.0, 20.0 * window + 11.0) for window in range(15))

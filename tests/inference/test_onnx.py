@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from headwater.commands import export as command
 from headwater.core.options import merge
@@ -93,6 +94,22 @@ def test_a_graph_computes_as_the_run_does_at_any_length(kind: str, rated: Path, 
     places = (str(tmp_path), str(Path.home()), str(Path(onnx_export.__file__).parents[1]), "site-packages")
     for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
         assert not [place for place in places if place.encode() in path.read_bytes()], path.name
+
+
+def test_a_graph_says_how_likely_each_speaker_is_active(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * generator.standard_normal(16_000), 16_000)
+        (tmp_path / f"{number}.rttm").write_text(f"SPEAKER {number} 1 0.2 0.5 <NA> <NA> a <NA> <NA>\n")
+    corpus = {"name": "rttm", "data": str(tmp_path)}
+    folder = trained(
+        tmp_path, tmp_path / "run", {"task": "sd", "upstream": {"name": "fbank"}, "corpus": corpus, "sd": {"speakers": 2}}
+    )
+    report = export_run(folder, tmp_path / "out", onnx=True).graph
+    assert report["output"] == {"name": "activity", "shape": [1, "frames", 2]}
+    # all of the turn lies in the collar, so that there is no speech to divide by
+    assert "| test | der_collar | none | none |" in (tmp_path / "out" / "README.md").read_text()
+    assert report["compared"]["worst_difference"] <= LARGEST_DIFFERENCE
 
 
 def test_without_an_equal_graph_the_folder_is_whole(

@@ -197,3 +197,12 @@ def test_the_miniature_trains_to_the_end(tmp_path: Path) -> None:
     assert (result["marks"], result["protocol"]) == (["DEMO"], "veri")
     assert 0 <= result["scores"]["test"]["eer"] <= 1
     assert result["num_speakers"] == {"dev": 2, "test": 2}
+
+
+def test_a_final_model_is_trained_on_the_stretches_that_are_stored(table: Path, tmp_path: Path) -> None:
+    over = {"asv": {"crop_seconds": 0.3}, "training": {"steps": 2, "eval_every": 1}, "store": {"mode": str(tmp_path / "store")}}
+    run(config_of(table, over), tmp_path / "first", Runtime("cpu", quiet=True))
+    final = {**over, "split": "all", "steps_from": str(tmp_path / "first")}
+    run(config_of(table, final), tmp_path / "final", Runtime("cpu", quiet=True))
+    layers = json.loads((tmp_path / "final" / "layer_weights.json").read_text())["layers"]
+    assert all(norm > 0 for norm in layers["asv/audio"]["norms"])
