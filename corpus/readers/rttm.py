@@ -74,11 +74,12 @@ def read_folder(folder: Path, root: Path, notes: list[str]) -> list[Utterance]:
     """Return the recordings of a folder and those below it that its RTTM files name."""
     turns: dict[str, list[Turn]] = {}
     for path in sorted(folder.rglob("*.rttm")):
-        for name, found in read_rttm(path).items():
+        # a file without turns, called as a recording, says that nobody speaks in it
+        for name, found in (read_rttm(path) or {path.stem: []}).items():
             if name in turns:
                 raise UserError(f"Expected each recording in one RTTM file, found '{name}' in {path} and another. Remove one.")
             turns[name] = found
-    if not turns:
+    if not any(turns.values()):
         raise UserError(f"Expected RTTM files (*.rttm) with turns in {folder}, found none. Put them beside the recordings.")
     audio: dict[str, Path] = {}
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")):

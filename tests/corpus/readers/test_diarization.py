@@ -69,6 +69,8 @@ def test_recordings_of_one_folder_are_dealt_into_folds(tmp_path: Path) -> None:
     for name in "abcdef":
         record(tmp_path / f"{name}.wav")
         (tmp_path / f"{name}.rttm").write_text("\n".join(lines_of(name)))
+    (tmp_path / "f.rttm").write_text("")  # nobody speaks
+    assert {row.id: row.labels[LABEL] for rows in rttm.read(tmp_path).splits.values() for row in rows}["f"] == []
     tests = [{row.id for row in rttm.read(tmp_path, fold=fold).splits["test"]} for fold in range(1, 6)]
     assert set().union(*tests) == {*"abcdef"}
     assert sum(map(len, tests)) == 6
