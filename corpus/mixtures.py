@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,8 +78,12 @@ def refuse_settings(mixing: Mixing) -> None:
         ("seconds", mixing.seconds, 2.0),
         ("speakers", mixing.speakers, 1),
     ):
-        if value < least:
+        if not least <= value < math.inf:
             raise UserError(f"Expected at least {least:g} after --{name}, found {value:g}. Choose more.")
+    if not 0 <= mixing.pause < math.inf:
+        raise UserError(f"Expected seconds after --pause, found {mixing.pause:g}. Choose 0 or more.")
+    if mixing.seed < 0:
+        raise UserError(f"Expected a seed of 0 or more after --seed, found {mixing.seed}. Choose another.")
 
 
 def speakers_of(rows: Sequence[Utterance]) -> dict[str, list[Utterance]]:

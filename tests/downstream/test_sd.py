@@ -201,6 +201,10 @@ def test_conversations_are_made_with_their_turns_and_the_same_each_time(voices: 
         (["--out", "{made}"], "Expected a folder that is not there yet, found"),
         (["--out", "new", "--speakers", "9"], "Expected at least 9 speakers in split 'train' of manifest, found 2"),
         (["--out", "new", "--seconds", "0"], "Expected at least 2 after --seconds, found 0"),
+        (["--out", "new", "--hours", "nan"], r"Expected at least 0\.001 after --hours, found nan"),
+        (["--out", "new", "--hours", "inf"], r"Expected at least 0\.001 after --hours, found inf"),
+        (["--out", "new", "--pause", "-1"], "Expected seconds after --pause, found -1"),
+        (["--out", "new", "--seed", "-1"], "Expected a seed of 0 or more after --seed, found -1"),
     ],
 )
 def test_conversations_that_cannot_be_made_are_refused(voices: Path, mixtures: Path, words: list[str], message: str) -> None:

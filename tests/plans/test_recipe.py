@@ -69,6 +69,14 @@ def test_superb_is_the_experiments_of_its_nine_recipes_for_one_upstream() -> Non
     assert len(plan.runs["emotion"]) == 5
 
 
+def test_the_upstream_typed_is_that_of_every_part_and_names_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["superb", "-u", "test_hubert", "--plan"]) == 0
+    assert f"folder    {Path('result', 'recipes', 'superb-test_hubert')}" in capsys.readouterr().out
+    flags = command.make_parser().parse_args(["superb", "-u", "test_hubert"])
+    plan = command.plan_of(flags, find_recipe("superb"))
+    assert {config.upstream.name for config in plan.configs.values()} == {"test_hubert"}
+
+
 def test_runs_that_others_start_from_come_first() -> None:
     plan = plan_recipe(recipe(seeds=[1, 2], folds=[3]))
     assert names(plan) == ["tuned/fold3/seed1", "tuned/fold3/seed2", "frozen/fold3/seed1", "frozen/fold3/seed2"]

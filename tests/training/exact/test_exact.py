@@ -139,6 +139,8 @@ def test_the_mixture_leans_to_what_dev_wants_where_classes_are_nearly_certain() 
     found = solve_probe(train, dev)
     tried = {evenness: loss for (_, evenness), loss in found.mixture.tried.items()}
     assert len({*tried.values()}) == len(tried) >= 4
+    best = min(found.alone["audio"], key=lambda one: one.loss)
+    assert (best.penalty, 1.0) in found.mixture.tried  # the search begins at the even mixture's penalty and at this one
     mixture = found.mixture.heads.mixtures("audio")[0]
     assert float(mixture[1] + mixture[2]) > 0.9
     assert found.mixture.loss < 1.02 * min(one.loss for one in found.alone["audio"])
