@@ -159,7 +159,11 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
         return config
     # of a question of the user's own no reader knows whether it serves it: the labels that it needs decide
     if question.name not in reader.tasks and question.name in built_in_tasks():
-        errors.append(f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}).")
+        serving = [name for name, other in list_corpora().items() if question.name in other.tasks]
+        errors.append(
+            f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}). "
+            f"Choose one that does: --corpus {' or '.join(serving)}."
+        )
     if not question.label and "label_required" in reader.options:
         corpus = replace(corpus, options={"label_required": False, **corpus.options})
     if reader.has_layout and not corpus.name and corpus.data:

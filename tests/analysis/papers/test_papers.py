@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from headwater.analysis.papers.figures import FIGURES, draw_gain, gain, report, write_figure
-from headwater.analysis.papers.tables import Finished, finished_runs, ours, spread_of, value_of, write_table
+from headwater.analysis.papers.tables import Finished, finished_runs, ours, published, spread_of, value_of, write_table
 from headwater.commands import recipe as command
 from headwater.plans.inventory import find_runs
 from headwater.plans.paper import PaperPlan, plan_recipe
@@ -322,3 +322,12 @@ def test_a_release_that_is_not_the_papers_is_named_under_the_table(done: Path, m
     assert "- one, two: an unknown release of manifest; the paper's values are of release 1.10" in unknown
     mark(tmp_path / "out" / "two", ["DEMO"])
     assert "release 1.11" not in write_table(plan, "table1", find_runs(plan, tmp_path / "out"), {})
+
+
+def test_published_values_stand_below_where_upstream_corpus_and_protocol_agree(mapping: dict[str, Any]) -> None:
+    protocol = plan_recipe(mapping).configs["one"].only.corpus.protocol
+    here = {"upstream": "fbank_no_cmvn", "corpus": "manifest", "protocol": protocol, "metric": "wa", "value": 0.5, "source": "S"}
+    others = [{**here, "upstream": "fbank"}, {**here, "corpus": "iemocap"}, {**here, "protocol": "another"}]
+    plan = plan_recipe({**mapping, "base": {**mapping["base"], "reference": [*others, here]}})
+    done = {"one": Finished((), ({},), 1, ()), "two": Finished((), ({},), 1, ("DEMO",)), "probe": Finished((), (), 1, ())}
+    assert published(plan, done) == ["- one: published wa 0.5 (S)"]
