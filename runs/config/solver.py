@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ...core.errors import UserError
@@ -10,6 +11,7 @@ from ...core.options import merge
 from ...downstream.base import Task
 from ...downstream.load import list_tasks, load_task
 from ...upstream.statistics import STATISTICS
+from .schema import ExactConfig
 
 # of the sections of training, what has a meaning where nothing is trained
 COMMON = frozenset({"precision", "piece_seconds", "piece_size", "eval_piece_size", "sort_pieces", "piece_overhead"})
@@ -39,6 +41,7 @@ def with_solver(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if solver == "exact":
             refuse_no_exact(values, task, of_adam)
     if solver == "adam":
+        refuse_no_adam(values, of_adam)
         return [*layers, {"solver": solver}]
     typed = {key: value for layer in above for key, value in (layer.get(task.name) or {}).items() if key in task.linear}
     one_step = {"steps": 1, "patience": None}  # what estimates count
@@ -55,6 +58,17 @@ def refuse_no_exact(values: Mapping[str, Any], task: Task, of_adam: Sequence[str
         raise UserError(
             f"Expected no option of solver=adam beside solver=exact, found {', '.join(found[:4])}. "
             "Leave it out, or use solver=adam."
+        )
+
+
+def refuse_no_adam(values: Mapping[str, Any], of_adam: Sequence[str]) -> None:
+    """Refuse options of solver=exact where a head is trained: they would say nothing."""
+    given, usual = values.get("exact"), asdict(ExactConfig())
+    found = [f"exact.{key}" for key, value in given.items() if value != usual.get(key)] if isinstance(given, Mapping) else []
+    if found:
+        why = f" (since {', '.join(of_adam[:4])} means that)" if of_adam else ""
+        raise UserError(
+            f"Expected no option of solver=exact beside solver=adam{why}, found {', '.join(found[:4])}. Leave one of them out."
         )
 
 

@@ -193,3 +193,13 @@ def test_what_a_run_says_of_itself_is_written(solved: Path) -> None:
     assert facts["solver"] == "exact"
     assert "optimizer" not in facts
     assert "seed" not in facts
+
+
+@pytest.mark.parametrize(
+    ("over", "why"), [({"solver": "adam"}, ""), ({"optimizer": {"lr": 1e-3}}, r" \(since optimizer.lr means that\)")]
+)
+def test_options_of_the_solution_are_refused_where_a_head_is_trained(over: dict[str, Any], why: str) -> None:
+    given = {"task": "emotion", "upstream": {"name": "fbank"}, "exact": {"keep": "auto", "together": True}}
+    message = rf"Expected no option of solver=exact beside solver=adam{why}, found exact.together\. Leave one of them out"
+    with pytest.raises(UserError, match=message):
+        resolve([task_default("emotion"), given, over])
