@@ -16,10 +16,9 @@ from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Output, Task
 from ..recurrent import Recurrent
+from ..teaching import frame_seconds_of
 from . import question
 from .answer import ORDERS, Spoken
-
-_SECONDS = (20, 40)  # of the two lengths that tell how many frames a second has
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,6 @@ def best_order_loss(logits: Tensor, active: Tensor) -> Tensor:
     pairs = F.softplus(logits).mean(dim=0)[:, None] - logits.T @ active / len(logits)
     orders = ORDERS[count].to(logits.device)
     return pairs[torch.arange(count, device=logits.device), orders].mean(dim=1).min()
-
-
-def frame_seconds_of(spec: UpstreamSpec) -> float:
-    """Return the seconds from a frame to the next."""
-    short, long = (spec.num_frames(seconds * spec.sample_rate) for seconds in _SECONDS)
-    return (_SECONDS[1] - _SECONDS[0]) / (long - short)
 
 
 def build(options: SdConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Diarizer:
