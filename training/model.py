@@ -85,6 +85,10 @@ class Model(nn.Module):
         """Return the expert of a task."""
         return cast(Expert, self.experts[task])
 
+    def summed(self, task: str) -> list[str]:
+        """Return the roles of which a task gets a weighted sum."""
+        return [role for role in self.expert(task).roles if role not in self.expert(task).takes]
+
     def weighted_sum(self, task: str, role: str) -> WeightedSum:
         """Return the weighted sum that a task uses of a role's layers."""
         return cast(WeightedSum, cast(nn.ModuleDict, self.sums[SHARED if self.shares_sums else task])[role])

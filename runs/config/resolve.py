@@ -166,6 +166,8 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
         )
     if not question.label and "label_required" in reader.options:
         corpus = replace(corpus, options={"label_required": False, **corpus.options})
+    if not question.needs_labels and "splits_required" in reader.options:  # what is only listened to needs no test
+        corpus = replace(corpus, options={"splits_required": False, **corpus.options})
     if reader.has_layout and not corpus.name and corpus.data:
         errors += other_layouts(reader, Path(corpus.data).expanduser(), question.name)
     select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
