@@ -33,7 +33,7 @@ def make_parser() -> Parser:
     add("--base", metavar="UPSTREAM", help=help_text)
     help_text = (
         "try these coefficients (of two upstreams: 0 is the first, 1 the second; with --base: of each difference), train the "
-        "head of -d on each, and write the mixture that is best on dev"
+        "head of -d on each, and say which is best on dev"
     )
     add("--sweep", metavar="A,B,…", help=help_text)
     add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help="with --sweep: the task that is tried")
@@ -50,20 +50,20 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.merge import write_merged
 
     if flags.sweep is None:
-        for flag in (
-            flag for flag, value in {"-d": flags.downstream, "--data": flags.data, "-o": flags.override}.items() if value
-        ):
+        of_sweep = {"-d": flags.downstream, "--data": flags.data, "--demo": flags.demo, "-o": flags.override}
+        for flag in (flag for flag, value in of_sweep.items() if value):
             raise UserError(f"Expected --sweep beside {flag}, found none: a merge alone trains nothing. Add --sweep 0,0.5,1")
         shares = numbers(flags.weights, "--weights") if flags.weights else [1 / len(flags.upstreams)] * len(flags.upstreams)
         write_merged(flags.upstreams, shares, flags.to, flags.base)
+        print_note(f"written to {flags.to}: use it with -u {flags.to}")
     else:
-        sweep(flags)
-    print_note(f"written to {flags.to}: use it with -u {flags.to}")
+        share, place = sweep(flags)
+        print_note(f"dev prefers {share:g}: use it with -u {place}")
     return 0
 
 
-def sweep(flags: Namespace) -> None:
-    """Train the task on each mixture, print what dev and test say, and write the one that dev prefers."""
+def sweep(flags: Namespace) -> tuple[float, Path]:
+    """Train the task on each mixture, print what dev and test say, and return the one that dev prefers."""
     from ..core.options import merge, parse_override
     from ..inference.merge import write_merged
     from ..runs.train import train
@@ -94,7 +94,7 @@ def sweep(flags: Namespace) -> None:
         rows.append(f"{share:<12g} {metric} dev {score:.3f}  test {scores['test'][metric]:.3f}")
     assert best is not None, "a sweep tries at least one coefficient"
     print_result("\n".join(["coefficient", *rows]))
-    print_note(f"dev prefers {best[1]:g}: {best[2]}")
+    return best[1:]
 
 
 def numbers(text: str, flag: str) -> list[float]:

@@ -81,12 +81,9 @@ def merge(key: str, value: Tensor, taken: Sequence[tuple[dict[str, Tensor], floa
         return value
     if len(taken) == 1 and taken[0][1] == 1.0:
         return taken[0][0][key].clone()
-    if base is None:
-        return sum((share * weights[key].double() for weights, share in taken), torch.zeros((), dtype=torch.float64)).to(
-            value.dtype
-        )
-    start = value.double()
-    return sum((share * (weights[key].double() - start) for weights, share in taken), start).to(value.dtype)
+    start = torch.zeros_like(value, dtype=torch.float64) if base is None else value.double()
+    away = torch.zeros_like(start) if base is None else start
+    return sum((share * (weights[key].double() - away) for weights, share in taken), start).to(value.dtype)
 
 
 def refuse_shares(names: Sequence[str], shares: Sequence[float], base: str | None) -> None:
