@@ -93,6 +93,7 @@ class UpstreamConfig:
     front_end_gradient: float = 1.0  # by which the gradient of trained convolutions is multiplied
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
     config: Mapping[str, Any] | None = None  # new/FAMILY: the sizes of a model that starts from random weights
+    filters: Literal["random", "gabor"] = "random"  # new/FAMILY: what its first convolution starts from
 
 
 class Upstream(nn.Module, ABC):

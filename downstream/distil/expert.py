@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class DistilConfig:
 
     takes_teacher: ClassVar[bool] = True
     layers: list[int] = field(default_factory=list)  # of the teacher, that are learnt; []: all but the first, block 1's input
+    # what makes a layer of the teacher's out of the upstream's last: DistilHuBERT's two layers, one, or nothing
+    heads: Literal["gelu", "linear", "none"] = "gelu"
     l1_weight: Annotated[float, AT_LEAST_0] = 1.0
     cosine_weight: Annotated[float, AT_LEAST_0] = 1.0  # of -log sigmoid(cosine)
     standardize: bool = True  # each dimension of the teacher's layers, by mean and deviation over a sample of frames
@@ -32,7 +34,7 @@ class DistilConfig:
 
 
 class Distillation(Expert):
-    """Makes the teacher's layers out of the upstream's last one: linear -> GELU -> a linear layer for each."""
+    """Makes each of the teacher's layers out of the upstream's last one; the heads are dropped afterwards."""
 
     roles = ("audio", TEACHER)
     trains_upstream = True
@@ -45,8 +47,8 @@ class Distillation(Expert):
         self.vocabulary, self.options = {}, options
         self.takes = {"audio": (-1,), TEACHER: tuple(layers)}
         self.ratio, self.learns_from = hop_ratio(student, teacher), options.sample_frames if options.standardize else 0
-        self.projector = nn.Linear(student.dim, student.dim * len(layers))
-        self.heads = nn.ModuleList(nn.Linear(student.dim, teacher.dim) for _ in layers)
+        self.projector = nn.Linear(student.dim, student.dim * len(layers)) if options.heads == "gelu" else None
+        self.heads = nn.ModuleList(_head(options, student.dim, teacher.dim) for _ in layers)
         self.register_buffer("mean", torch.zeros(len(layers), teacher.dim))
         self.register_buffer("deviation", torch.ones(len(layers), teacher.dim))
 
@@ -61,7 +63,8 @@ class Distillation(Expert):
         """Return what was made of each frame (batch, frame, layer, dim); expected is what the teacher made."""
         student, teacher = frames["audio"], frames[TEACHER]
         values = student.values[0]
-        parts = F.gelu(self.projector(values)).chunk(len(self.heads), dim=-1)
+        count = len(self.heads)
+        parts = [values] * count if self.projector is None else F.gelu(self.projector(values)).chunk(count, dim=-1)
         made = torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)], dim=2)
         with torch.no_grad():
             taught = [at_frames(layer.float(), teacher, values.shape[1], self.ratio) for layer in teacher.values]
@@ -92,6 +95,10 @@ class Distillation(Expert):
         return l1.mean(dim=2), cosine.mean(dim=2), distance.mean(dim=2)
 
 
+def _head(options: DistilConfig, student: int, teacher: int) -> nn.Module:
+    return nn.Identity() if options.heads == "none" else nn.Linear(student, teacher)
+
+
 def build(options: DistilConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Distillation:  # noqa: ARG001
     """Return the expert for what upstream and teacher promise."""
     student, teacher = require_teacher("distil", specs)
@@ -104,6 +111,11 @@ def build(options: DistilConfig, vocabulary: Mapping[str, Any], specs: Mapping[s
             )
     if not (options.l1_weight or options.cosine_weight):
         raise UserError("Expected distil.l1_weight or distil.cosine_weight above 0, found neither. Raise one.")
+    if options.heads == "none" and student.dim != teacher.dim:
+        raise UserError(
+            f"Expected an upstream as wide as its teacher ({teacher.dim}) for distil.heads=none, found {student.dim} dimensions. "
+            "Use distil.heads=linear."
+        )
     return Distillation((student, teacher), tuple(layers), options)
 
 

@@ -21,7 +21,14 @@ from .schema import RunConfig, TaskConfig, batch_size_of, roles_of, section_of, 
 NO_NUMBER = ("reference", "report_by", "folds", "stages", "store", "steps_from")  # nothing that is only shown, no plan, no place
 LOGGING = ("log_every", "save_every")  # of training
 
-_UPSTREAM = {"front_end": "frozen", "front_end_gradient": 1.0, "layerdrop": 0.0, "dropout_of": "all", "config": None}
+_UPSTREAM = {
+    "front_end": "frozen",
+    "front_end_gradient": 1.0,
+    "layerdrop": 0.0,
+    "dropout_of": "all",
+    "config": None,
+    "filters": "random",
+}
 # options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
 ADDED: Mapping[str, Mapping[str, Any]] = {
     "optimizer": {"schedule_steps": None},

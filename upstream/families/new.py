@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+
+import torch
 
 from ...core.errors import UserError, first_line, nearest
 from ..base import Registered, Upstream, UpstreamConfig
@@ -22,7 +25,7 @@ def row_of(config: UpstreamConfig) -> Registered:
             f"Expected {PREFIX} and one of {', '.join(KINDS)}, found '{config.name}'.{nearest(kind, KINDS)} "
             f"For instance: -u {PREFIX}hubert"
         )
-    options = options_of(kind) - {"front_end", "front_end_gradient"} | {"config"}
+    options = options_of(kind) - {"front_end", "front_end_gradient"} | {"config", "filters"}
     return Registered(config.name, partial(build, kind=kind), "new", "random weights", options=frozenset(options))
 
 
@@ -31,9 +34,34 @@ def build(config: UpstreamConfig, *, kind: str) -> Upstream:
 
     All of it is trained, convolutions too; where it is frozen, results are marked.
     """
-    upstream = wrap(new_model(configure(settings_of(kind, config.config or {}), config)), config, is_new=True)
+    model = new_model(configure(settings_of(kind, config.config or {}), config))
+    if config.filters == "gabor":
+        start_from_gabor(model)
+    upstream = wrap(model, config, is_new=True)
     upstream.untrained = not config.trainable
     return upstream
+
+
+_LOWEST_HZ, _HIGHEST_HZ, _PHASES = 60.0, 7600.0, 4
+
+
+def start_from_gabor(model: Any) -> None:
+    """Let the first convolution start as a filter bank: tones under a window, mel-spaced, in four phases each.
+
+    Rectified they are much of what a spectrogram knows; random filters of that length take thousands of steps to learn it.
+    """
+    weight = model.feature_extractor.conv_layers[0].conv.weight  # (channel, 1, sample)
+    count, size = len(weight) // _PHASES, weight.shape[2]
+    mel = torch.linspace(*(2595 * math.log10(1 + hz / 700) for hz in (_LOWEST_HZ, _HIGHEST_HZ)), count, dtype=torch.float64)
+    hz = 700 * (10 ** (mel / 2595) - 1)
+    times = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / 16_000
+    phases = torch.arange(_PHASES, dtype=torch.float64) * (2 * math.pi / _PHASES)
+    tones = torch.hann_window(size, periodic=False, dtype=torch.float64) * torch.cos(
+        2 * math.pi * hz[:, None, None] * times + phases[:, None]
+    )  # (tone, phase, sample)
+    tones = tones / tones.norm(dim=2, keepdim=True) * 3 * (hz[:, None, None] / 1000 + 0.3) ** 0.7  # speech falls with frequency
+    with torch.no_grad():
+        weight[: count * _PHASES] = tones.reshape(-1, 1, size).to(weight.dtype)
 
 
 def settings_of(kind: str, sizes: Mapping[str, Any]) -> Any:
