@@ -106,7 +106,7 @@ class Expert(nn.Module, ABC):
     # role -> layers that it takes as they are (Layers), in place of a weighted sum of all (Frames); -1: the last
     takes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     trains_upstream: bool = False  # there is nothing to learn where the upstream is frozen
-    learns_from: int = 0  # frames of its teacher that `learn` sees before the first step
+    fit_frames: int = 0  # frames of its teacher that `fit_to_teacher` gets before the first step
 
     def with_vocabulary(self, vocabulary: Mapping[str, Any]) -> Self:
         """Return the expert with another vocabulary, a view that shares its weights: what dev decided, a threshold say."""
@@ -127,10 +127,10 @@ class Expert(nn.Module, ABC):
         return utterance
 
     def hide(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
-        """Return which frames (batch, frame) the upstream does not hear, drawn by `batch.draws`; None: it hears all."""
+        """Return which frames (batch, frame) are masked in the upstream's input, drawn by `batch.draws`; None: none is."""
         return None
 
-    def learn(self, layers: Sequence[Tensor], seed: int) -> None:
+    def fit_to_teacher(self, layers: Sequence[Tensor], seed: int) -> None:
         """Take from a sample of the teacher's frames, each layer (frame, dim), what is settled before the first step."""
 
     def linear(self) -> nn.Linear | None:

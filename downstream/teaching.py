@@ -115,7 +115,7 @@ class Sums(Answer):
 
     def describe(self) -> str:
         """Return what is predicted, as the end of a sentence."""
-        return "it predicts nothing: what is learnt is the upstream (`-u RUN`, or `headwater export RUN --hub`)"
+        return "it predicts nothing: its product is the upstream (`-u RUN`, or `headwater export RUN --hub`)"
 
 
 def no_target(_: Mapping[str, Any], __: Utterance) -> None:
@@ -129,4 +129,4 @@ def everybody(_: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utt
 
 def without_labels(task: str, labels: LabelsConfig, corpus: Corpus) -> None:
     """Refuse labels where nothing is labelled."""
-    refuse_classes(task, labels, f"no labels ({corpus.name} is only listened to)")
+    refuse_classes(task, labels, f"no labels ({corpus.name} is used without them)")

@@ -97,7 +97,7 @@ def refuse_shares(names: Sequence[str], shares: Sequence[float], base: str | Non
     if base is None and abs(sum(shares) - 1) > _ROUNDING:
         raise UserError(
             f"Expected weights that sum to 1 without --base, found {sum(shares):g}. Mend them, or name the --base that the "
-            "upstreams were finetuned from, to add and take away what they learnt."
+            "upstreams were finetuned from, to add and subtract the differences."
         )
 
 

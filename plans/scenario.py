@@ -83,18 +83,18 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     for seed in seeds:
         seeded = replace(config, seed=seed)
         if wants["single"]:
-            parts += [alone(values, seeded, name, seed) for name in asked(seeded)]
+            parts += [alone(values, seeded, name, seed) for name in supervised(seeded)]
         if scenario in ("all", "paper"):
             parts.append(together(seeded, ALL, seed, wants["single"]))
         if wants["but"]:
             parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
         if scenario in ("transfer", "paper"):
-            parts += [moved(values, seeded, name, seed) for name in asked(seeded)]
+            parts += [moved(values, seeded, name, seed) for name in supervised(seeded)]
     return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()), tuple(values.get("departures") or ()))
 
 
-def asked(config: RunConfig) -> list[str]:
-    """Return the tasks that ask something of a frozen upstream: one that a teacher gives has nothing to train there."""
+def supervised(config: RunConfig) -> list[str]:
+    """Return the tasks with labels: what a teacher gives has nothing to train on a frozen upstream."""
     return [name for name, task in config.tasks.items() if not getattr(task.expert, "takes_teacher", False)]
 
 
@@ -119,7 +119,7 @@ def refuse_final(config: RunConfig, scenario: str, seeds: Sequence[int]) -> None
 
 def together(config: RunConfig, name: str, seed: int, singles: bool) -> Part:
     """Return a joint run; where there are single-task runs, it starts after them."""
-    needs = {PART + task: f"{ALONE}{task}/seed{seed}" for task in asked(config)} if singles else {}
+    needs = {PART + task: f"{ALONE}{task}/seed{seed}" for task in supervised(config)} if singles else {}
     return Part("", seed, 1, config, f"{name}/seed{seed}", needs=needs)
 
 

@@ -27,7 +27,7 @@ from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .learn import learn_from_teachers
+from .teachers import fit_to_teachers
 from .log import displayed, improving_notes, logged
 from .pictures import chance_levels, confusion_plot, cosines_plot, curves_plot, run_title
 from .prepare import RunSetup, describe, prepare
@@ -161,7 +161,7 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     optimizer = make_optimizer(model, config, setup.balancer)
     progress = resume(folder, setup, optimizer)
     if progress.is_new:
-        learn_from_teachers(setup, partial(print_progress, runtime))
+        fit_to_teachers(setup, partial(print_progress, runtime))
     else:
         print_progress(runtime, f"going on  at step {progress.step}")
     ready = accelerator.prepare(model)

@@ -1,4 +1,4 @@
-"""Any folder of audio, with no label at all: to pretrain on, or to learn from a teacher."""
+"""Any folder of audio, with no label at all: for pretraining and distillation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..folds import check_fold, in_drawn_order
 from ..locate import audio_files
 
 PROTOCOLS = {"held_out": 1}
-MOST_DEV = 1000  # files: more tell no more of a loss
+MOST_DEV = 1000  # files
 
 
 def read(

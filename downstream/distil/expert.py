@@ -24,7 +24,7 @@ class DistilConfig:
     """The `distil:` section."""
 
     takes_teacher: ClassVar[bool] = True
-    layers: list[int] = field(default_factory=list)  # of the teacher, that are learnt; []: all but the first, block 1's input
+    layers: list[int] = field(default_factory=list)  # of the teacher, that are imitated; []: all but the first, block 1's input
     # what makes a layer of the teacher's out of the upstream's last: DistilHuBERT's two layers, one, or nothing
     heads: Literal["gelu", "linear", "none"] = "gelu"
     l1_weight: Annotated[float, AT_LEAST_0] = 1.0
@@ -46,13 +46,13 @@ class Distillation(Expert):
         student, teacher = specs
         self.vocabulary, self.options = {}, options
         self.takes = {"audio": (-1,), TEACHER: tuple(layers)}
-        self.ratio, self.learns_from = hop_ratio(student, teacher), options.sample_frames if options.standardize else 0
+        self.ratio, self.fit_frames = hop_ratio(student, teacher), options.sample_frames if options.standardize else 0
         self.projector = nn.Linear(student.dim, student.dim * len(layers)) if options.heads == "gelu" else None
         self.heads = nn.ModuleList(_head(options, student.dim, teacher.dim) for _ in layers)
         self.register_buffer("mean", torch.zeros(len(layers), teacher.dim))
         self.register_buffer("deviation", torch.ones(len(layers), teacher.dim))
 
-    def learn(self, layers: Sequence[Tensor], seed: int) -> None:  # noqa: ARG002
+    def fit_to_teacher(self, layers: Sequence[Tensor], seed: int) -> None:  # noqa: ARG002
         """Take mean and deviation of each dimension from a sample of the teacher's frames."""
         for place, frames in enumerate(layers):
             values = frames.double()
@@ -107,7 +107,7 @@ def build(options: DistilConfig, vocabulary: Mapping[str, Any], specs: Mapping[s
         if not -teacher.num_layers <= layer < teacher.num_layers:
             raise UserError(
                 f"Expected layers from 0 to {teacher.num_layers - 1}, those of the teacher, in distil.layers, found {layer}. "
-                "Leave it out to learn all."
+                "Leave it out to take all."
             )
     if not (options.l1_weight or options.cosine_weight):
         raise UserError("Expected distil.l1_weight or distil.cosine_weight above 0, found neither. Raise one.")

@@ -14,7 +14,7 @@ SUMS = ("frames", "l1", "cosine", "distance")  # each but the count is a mean ov
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:  # noqa: ARG001
-    """Return nothing that differs: what is learnt lies with the weights."""
+    """Return nothing: means and deviations lie with the weights."""
     without_labels("distil", labels, corpus)
     return {}
 

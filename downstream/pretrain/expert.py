@@ -36,7 +36,7 @@ class PretrainConfig:
     mask_length: Annotated[int, ABOVE_0] = 10  # frames of a span
     least_masks: Annotated[int, AT_LEAST_0] = 2  # spans of an utterance
     hidden_weight: Annotated[float, AT_LEAST_0] = 1.0  # of the loss over hidden frames
-    heard_weight: Annotated[float, AT_LEAST_0] = 0.0  # of that over frames that were heard
+    visible_weight: Annotated[float, AT_LEAST_0] = 0.0  # of that over frames that were visible
     dim: Annotated[int, ABOVE_0] = 256  # in which a frame is compared with the units' embeddings
     temperature: Annotated[float, ABOVE_0] = 0.1  # that their cosines are divided by
 
@@ -53,7 +53,7 @@ class MaskedPrediction(Expert):
         student, teacher = specs
         self.vocabulary, self.options, self.spec = dict(vocabulary), options, student
         self.takes = {"audio": (-1,), TEACHER: (options.teacher_layer,)}
-        self.ratio, self.learns_from = hop_ratio(student, teacher), options.sample_frames
+        self.ratio, self.fit_frames = hop_ratio(student, teacher), options.sample_frames
         self.projector = nn.Linear(student.dim, options.dim)
         self.embeddings = nn.Parameter(torch.empty(vocabulary["units"], options.dim).uniform_())
         self.register_buffer("centroids", torch.zeros(vocabulary["units"], teacher.dim))
@@ -68,7 +68,7 @@ class MaskedPrediction(Expert):
             rows.append(random_spans(count, options.mask_share, length, options.least_masks, generator))
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
-    def learn(self, layers: Sequence[Tensor], seed: int) -> None:
+    def fit_to_teacher(self, layers: Sequence[Tensor], seed: int) -> None:
         """Cluster a sample of the teacher's frames into units."""
         from sklearn.cluster import MiniBatchKMeans
 
@@ -107,22 +107,22 @@ class MaskedPrediction(Expert):
         return Output(logits / self.options.temperature, student.lengths, expected=(units.gather(1, index), student.masked))
 
     def loss(self, output: Output, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean over utterances of the mean over hidden frames of -log p(unit), and of the heard ones weighted."""
-        nats, hidden, heard = self._frames(output)
-        weights = ((self.options.hidden_weight, hidden), (self.options.heard_weight, heard))
+        """Return the mean over utterances of the mean over hidden frames of -log p(unit), and of the visible ones weighted."""
+        nats, hidden, visible = self._frames(output)
+        weights = ((self.options.hidden_weight, hidden), (self.options.visible_weight, visible))
         return sum(
             (weight * _mean(nats, which).mean() for weight, which in weights if weight), torch.zeros((), device=nats.device)
         )
 
     def decode(self, output: Output) -> Tensor:
         """Return sums over the frames of each utterance, as `question.SUMS` names them."""
-        nats, hidden, heard = self._frames(output)
+        nats, hidden, visible = self._frames(output)
         right = output.values.argmax(dim=-1) == output.expected[0]
-        sums = (hidden, hidden & right, torch.where(hidden, nats, 0.0), heard, heard & right)
+        sums = (hidden, hidden & right, torch.where(hidden, nats, 0.0), visible, visible & right)
         return torch.stack([values.float().sum(dim=1) for values in sums], dim=1).detach().cpu()
 
     def _frames(self, output: Output) -> tuple[Tensor, Tensor, Tensor]:
-        """Return -log p(unit) of each frame (batch, frame), which were hidden, and which heard."""
+        """Return -log p(unit) of each frame (batch, frame), which were hidden, and which visible."""
         units, masked = output.expected
         with torch.autocast(output.values.device.type, enabled=False):
             nats = F.cross_entropy(output.values.float().transpose(1, 2), units, reduction="none")
@@ -143,9 +143,9 @@ def build(options: PretrainConfig, vocabulary: Mapping[str, Any], specs: Mapping
         raise UserError(
             "Expected an upstream with a mask embedding for pretrain (new/hubert, say), found one without. Name another."
         )
-    if math.isclose(options.mask_share, 0.0) and options.least_masks == 0 and not options.heard_weight:
+    if math.isclose(options.mask_share, 0.0) and options.least_masks == 0 and not options.visible_weight:
         raise UserError(
-            "Expected something to guess for pretrain, found no masks and no weight of heard frames. Raise pretrain.mask_share."
+            "Expected something to guess for pretrain, found no masks and no weight of visible frames. Raise pretrain.mask_share."
         )
     return MaskedPrediction(vocabulary, (student, teacher), options)
 

@@ -11,29 +11,29 @@ from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig
 from ..teaching import Sums, everybody, no_target, without_labels
 
-SUMS = ("hidden", "right", "nats", "heard", "heard_right")  # frames that were hidden, those guessed, -log p; those heard
+SUMS = ("hidden", "right", "nats", "visible", "visible_right")  # frames that were hidden, those guessed, -log p; those visible
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
-    """Return how many units there are; what they are is learnt before the first step, and lies with the weights."""
+    """Return how many units there are; their centroids are fitted before the first step, and lie with the weights."""
     without_labels("pretrain", labels, corpus)
     return {"units": options.units}
 
 
 def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float]:
-    """Return nats a hidden frame and the shares that were right of hidden and of heard frames, over a whole split."""
+    """Return nats a hidden frame and the shares that were right of hidden and of visible frames, over a whole split."""
     assert outcome.scores is not None, "pretrain decodes sums"
-    hidden, right, nats, heard, heard_right = outcome.scores.double().sum(dim=0).tolist()
+    hidden, right, nats, visible, visible_right = outcome.scores.double().sum(dim=0).tolist()
     return {
         "nats": nats / hidden if hidden else math.nan,
         "accuracy": right / hidden if hidden else math.nan,
-        "heard_accuracy": heard_right / heard if heard else math.nan,
+        "visible_accuracy": visible_right / visible if visible else math.nan,
     }
 
 
 QUESTION = Question(
     name="pretrain",
-    metrics={"nats": "lower", "accuracy": "higher", "heard_accuracy": "higher"},
+    metrics={"nats": "lower", "accuracy": "higher", "visible_accuracy": "higher"},
     primary_metric="nats",
     make_vocabulary=make_vocabulary,
     select=everybody,

@@ -68,7 +68,7 @@ def test_a_teachers_dimensions_are_standardised_over_its_sample() -> None:
     expert = build(DistilConfig(), {}, {"audio": STUDENT, TEACHER: TAUGHT})
     assert expert.takes == {"audio": (-1,), TEACHER: (1, 2)}
     sample = [torch.randn(400, 5) * torch.tensor([1.0, 100, 1, 1, 1]) + 3 for _ in range(2)]
-    expert.learn(sample, 0)
+    expert.fit_to_teacher(sample, 0)
     frames = {"audio": Layers([torch.randn(1, 400, 6)], (400,)), TEACHER: Layers([part.unsqueeze(0) for part in sample], (400,))}
     taught = expert(frames).expected
     assert taught.mean(dim=1).abs().max() < 1e-4

@@ -103,7 +103,7 @@ def test_frames_of_another_rate_are_taken_or_mixed_where_ours_begin() -> None:
 
 
 def test_loss_and_sums_by_hand() -> None:
-    expert = MaskedPrediction({"units": 3}, (STUDENT, TAUGHT), PretrainConfig(heard_weight=0.5))
+    expert = MaskedPrediction({"units": 3}, (STUDENT, TAUGHT), PretrainConfig(visible_weight=0.5))
     logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
     units = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 0]])
     hidden = torch.tensor([[True, True, False, False], [True, False, False, False]])
@@ -160,7 +160,7 @@ def test_a_stopped_run_keeps_its_units_and_ends_with_the_same_numbers(tmp_path: 
     monkeypatch.setattr(runs, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
         pretrained(tmp_path, "again")
-    monkeypatch.setattr(MaskedPrediction, "learn", lambda *_: pytest.fail("units are learnt once"))
+    monkeypatch.setattr(MaskedPrediction, "fit_to_teacher", lambda *_: pytest.fail("units are learnt once"))
     again = pretrained(tmp_path, "again")
     assert again["scores"] == whole["scores"]
     one, other = (load_tensors(tmp_path / name / "checkpoints" / "best.safetensors")[0] for name in ("whole", "again"))
@@ -183,7 +183,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 def test_scores_are_shares_of_frames() -> None:
     sums = torch.tensor([[10.0, 5, 20, 30, 15], [30.0, 5, 60, 10, 5]])
     found = score({}, Outcome(("a", "b"), (None, None), (None, None), scores=sums), {})
-    assert found == {"nats": 2.0, "accuracy": 0.25, "heard_accuracy": 0.5}
+    assert found == {"nats": 2.0, "accuracy": 0.25, "visible_accuracy": 0.5}
 
 
 def test_a_batch_of_waveforms_has_masks_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""Models that start from random weights, at any size: `-u new/hubert`, to be pretrained or to learn from a teacher."""
+"""Models that start from random weights, at any size: `-u new/hubert`, to be pretrained or distilled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def row_of(config: UpstreamConfig) -> Registered:
             f"Expected {PREFIX} and one of {', '.join(KINDS)}, found '{config.name}'.{nearest(kind, KINDS)} "
             f"For instance: -u {PREFIX}hubert"
         )
-    options = options_of(kind) - {"front_end", "front_end_gradient"} | {"config", "filters"}
+    options = options_of(kind) - {"front_end"} | {"config", "filters"}
     return Registered(config.name, partial(build, kind=kind), "new", "random weights", options=frozenset(options))
 
 
@@ -48,7 +48,7 @@ _LOWEST_HZ, _HIGHEST_HZ, _PHASES = 60.0, 7600.0, 4
 def start_from_gabor(model: Any) -> None:
     """Let the first convolution start as a filter bank: tones under a window, mel-spaced, in four phases each.
 
-    Rectified they are much of what a spectrogram knows; random filters of that length take thousands of steps to learn it.
+    Rectified they are much of what a spectrogram knows; random filters of that length need thousands of steps for it.
     """
     weight = model.feature_extractor.conv_layers[0].conv.weight  # (channel, 1, sample)
     count, size = len(weight) // _PHASES, weight.shape[2]
