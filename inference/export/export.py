@@ -14,6 +14,7 @@ from ...core.files import folder_aside, hash_file, plain_disk_errors, write_text
 from ...core.options import without_folders
 from ...core.run_folder import RunFolder
 from ...core.tensors import save_tensors
+from ...downstream.load import load_task
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
@@ -185,7 +186,9 @@ def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfi
     texts = task.corpus.transcripts
     corpus = replace(task.corpus, data=None, options=options, transcripts=texts and Path(texts).name)
     named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
-    expert = replace(task.expert, **without_folders(task.expert))
+    # how outputs are read takes files that lie elsewhere: an n-gram model of gigabytes
+    as_built = {name: getattr(load_task(task.task).options(), name) for name in load_task(task.task).afterwards}
+    expert = replace(task.expert, **{**without_folders(task.expert), **as_built})
     task = replace(task, corpus=corpus, expert=expert, init_head=task.init_head and Path(task.init_head).name)
     return replace(config.with_only(task), **named, store=StoreConfig(), folds=[], stages={})
 
