@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import UserError
@@ -27,6 +28,8 @@ _SPECIAL = str.maketrans({"▁": "\ue000", "|": "\ue001"})  # the package takes 
 _BACK = str.maketrans({"\ue000": "▁", "\ue001": "|"})
 _BINARY = b"mmap lm http://kheafield.com/code"  # how KenLM's own files begin
 _GZIP = b"\x1f\x8b"
+_END = "</s>"
+_NEVER, _MOST_THRESHOLD = -1e9, 30.0  # log probabilities: what the package takes for 0 is e^-34.5
 _NO_WORDS = ("<s>", "</s>", "<unk>")
 
 
@@ -58,12 +61,26 @@ class Search:
         decoder, config = self.decoder(), self.config
         if not len(logs):
             return ""
-        best, *_ = decoder.decode_beams(logs, config.size, -config.threshold, -config.threshold)
-        return best[0].translate(_BACK)
+        rows = logs if config.lm is None else with_end(logs, self.characters)
+        best, *_ = decoder.decode_beams(rows, config.size, -config.threshold, -min(config.threshold, _MOST_THRESHOLD))
+        return best[0].translate(_BACK).removesuffix(_END).rstrip()
 
     def decoder(self) -> Any:
         """Return the package's decoder; the one of now is kept in memory."""
         return _decoder(self.characters, self.config.lm, self.config.lexicon, self.lm_weight, self.word_bonus)
+
+
+def with_end(logs: NDArray, characters: Sequence[str]) -> NDArray:
+    """Return log probabilities with a space and the sentence's end written behind the last frame: (2 + frame, token).
+
+    The package adds the end's probability once all is read, and then takes what stands behind a last space for an unknown word:
+    with the end as a word, sums over alignments are exact.
+    """
+    own = [*characters] if " " in characters else [*characters, " "]
+    rows = np.full((len(logs) + 2, 1 + len(own) + 1), _NEVER, np.float32)
+    rows[: len(logs), : logs.shape[1]] = logs
+    rows[len(logs), 1 + own.index(" ")] = rows[len(logs) + 1, -1] = 0.0
+    return rows
 
 
 @lru_cache(maxsize=1)  # a model of LibriSpeech's size takes gigabytes
@@ -72,14 +89,15 @@ def _decoder(characters: tuple[str, ...], lm: str | None, lexicon: str | None, l
     labels = ["", *(character.translate(_SPECIAL) for character in characters)]
     if lm is None:
         return build(labels)
+    labels += [*([] if " " in characters else [" "]), _END]
     path = expanded(lm)
     words = known_words(path, lexicon)
     refuse_unspelt(words, characters, lexicon or lm)
     try:
         with _without_progress():
-            return build(labels, str(path), [word.translate(_SPECIAL) for word in words], lm_weight, word_bonus)
+            return build(labels, str(path), [*(word.translate(_SPECIAL) for word in words), _END], lm_weight, word_bonus)
     except ValueError as problem:
-        raise _damaged(lm, str(problem).splitlines()[-1].rpartition(": ")[2] or "no n-gram") from None
+        raise _damaged(lm, str(problem).splitlines()[-1].removeprefix(f"could not load language model {path}: ")) from None
 
 
 def _package() -> Any:
@@ -156,8 +174,8 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _damaged(path: str | Path, problem: str) -> UserError:
     return UserError(
-        f"Expected an n-gram model in ARPA's format at '{path}', plain or with gzip, found another file or a damaged one "
-        f"({problem.rstrip('. ')}). Name a whole one: -o asr.beam.lm=FILE"
+        f"Expected an n-gram model in ARPA's format at '{path}', plain or with gzip, found one that cannot be read "
+        f"({problem.rstrip('. ')}). Name another: -o asr.beam.lm=FILE"
     )
 
 

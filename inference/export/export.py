@@ -17,6 +17,7 @@ from ...core.tensors import save_tensors
 from ...downstream.load import load_task
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
+from ...runs.config.resolve import config_of
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
 from ...runs.evaluation import task_result
 from ...training.model import SHARED
@@ -54,7 +55,8 @@ def export_run(
         onnx_export.require()
     # what its own code is typed after: --use alone, here
     refuse_other_code(chosen, RunFolder.open(chosen).read().config(), flags={})
-    trained = load_run(chosen, weights, text_weights, task, fold)
+    left_out = elsewhere_options(chosen, task)
+    trained = load_run(chosen, weights, text_weights, task, fold, left_out)
     assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
     sections = {role: portable_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
@@ -63,9 +65,19 @@ def export_run(
         names = write_whole(trained, aside, sections, extra)
         elsewhere = try_out(aside)
         graph_facts, no_graph = graph_of(trained, aside) if onnx else ({}, "")
-        exported = Exported(graph_facts, no_graph, [*needed_package(names), *elsewhere], user_code_files(aside))
+        needed, without = [*needed_package(names), *elsewhere], [f"{name}.{key}" for name in left_out for key in left_out[name]]
+        exported = Exported(graph_facts, no_graph, needed, user_code_files(aside), without)
         write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
     return exported
+
+
+def elsewhere_options(run: Path, task: str | None) -> dict[str, dict[str, Any]]:
+    """Return how a run's outputs are read as its task has it by itself, where the run takes files for it: an n-gram model."""
+    config, _, _ = config_of(RunFolder.open(run).path, task)
+    kind = load_task(config.only.task)
+    own = {name: getattr(kind.options(), name) for name in kind.afterwards}
+    changed = {name: value for name, value in own.items() if getattr(config.only.expert, name) != value}
+    return {kind.name: changed} if changed else {}
 
 
 def graph_of(run: TrainedRun, folder: Path) -> tuple[Mapping[str, Any], str]:
@@ -186,9 +198,7 @@ def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfi
     texts = task.corpus.transcripts
     corpus = replace(task.corpus, data=None, options=options, transcripts=texts and Path(texts).name)
     named: dict[str, Any] = {SECTIONS[role]: section for role, section in sections.items()}
-    # how outputs are read takes files that lie elsewhere: an n-gram model of gigabytes
-    as_built = {name: getattr(load_task(task.task).options(), name) for name in load_task(task.task).afterwards}
-    expert = replace(task.expert, **{**without_folders(task.expert), **as_built})
+    expert = replace(task.expert, **without_folders(task.expert))
     task = replace(task, corpus=corpus, expert=expert, init_head=task.init_head and Path(task.init_head).name)
     return replace(config.with_only(task), **named, store=StoreConfig(), folds=[], stages={})
 
