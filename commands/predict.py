@@ -334,7 +334,7 @@ def rttm_lines_of(answer: Answer) -> Lines:
             return []
         offset = prediction.start  # of a stretch of a recording
         turns = [(speaker, offset + start, offset + end) for speaker, start, end in prediction.label.turns]
-        return ["\n".join(rttm_lines(Path(prediction.file).stem, turns))]
+        return ["\n".join(rttm_lines(Path(prediction.file).stem, turns))] if turns else []  # nobody speaks
 
     return Lines([], row)
 

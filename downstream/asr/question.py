@@ -131,7 +131,7 @@ def score_both(vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) 
     return {key: rate for name, rates in both.items() for key, rate in zip((name, f"{name}_beam"), rates, strict=True)}
 
 
-def choose_weights(config: BeamConfig, vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+def choose_weights(config: BeamConfig, vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, Any]:
     """Return the vocabulary with the weights of the n-gram model that dev chose."""
     logs = [guess.logs for guess in outcome.predictions]
     return {**vocabulary, "beam": choose(config, tuple(vocabulary["characters"]), outcome.references, logs)}
