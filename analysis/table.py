@@ -62,9 +62,8 @@ def result_table(result: Result, *, markdown: bool = False) -> str:
         for split in splits:
             row[split] = number(result["scores"][split].get(metric))
             if split != "dev" or splits == ["dev"]:  # dev chose the step: an interval there would promise too much
-                row[f"95 % interval ({split})"] = interval(
-                    result.get("intervals", {}).get(split), metric, *_groups(result, split), split
-                )
+                count, word = _groups(result, split)
+                row[f"95 % interval ({split})"] = interval(result.get("intervals", {}).get(split), metric, count, split, word)
         rows.append(row | _reference_cell(result, metric))
     lines = [*_heading(result), render(rows, markdown=markdown), *(_split_line(result, split) for split in splits)]
     lines += [line for split in splits for line in _detail_lines(result, split)]
@@ -128,7 +127,7 @@ def _mean_rows(summary: Result, runs: Sequence[Result], split: str) -> list[dict
         if pooled:
             row |= {} if alone else {"pooled": number(pooled["scores"].get(metric))}
             row[f"95 % interval ({split if alone else 'pooled'})"] = interval(
-                pooled["intervals"], metric, pooled["num_speakers"], pooled.get("resampled", "speaker"), split
+                pooled["intervals"], metric, pooled["num_speakers"], split, pooled.get("resampled", "speaker")
             )
         rows.append(row | _reference_cell(summary, metric))
     return rows
@@ -151,7 +150,7 @@ def _groups(result: Result, split: str) -> tuple[int | None, str]:
     return result.get("num_speakers", {}).get(split), result.get("resampled", {}).get(split, "speaker")
 
 
-def interval(intervals: Mapping[str, Any] | None, metric: str, count: int | None, word: str, split: str) -> str:
+def interval(intervals: Mapping[str, Any] | None, metric: str, count: int | None, split: str, word: str = "speaker") -> str:
     """Return a metric's interval, or the reason why there is none."""
     if not intervals or metric not in intervals:
         return ""

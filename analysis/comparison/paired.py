@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,10 @@ def unswapped(
             }
         return known[key]
 
+    def gap_in(name: str, rows: NDArray) -> float:
+        """Return the gap in one metric."""
+        return gap(rows)[name]
+
     everything = np.arange(len(sides[0][0].ids))
     whole = [[scorer(everything) for scorer in side] for side in scorers]
     names = [*question.metrics]
@@ -131,7 +136,7 @@ def unswapped(
     found = {}
     for name in names:
         first, second = ([scores[name] for scores in side] for side in whole)
-        p = metrics.bootstrap_p(lambda rows, name=name: gap(rows)[name], speakers) if speakers else None
+        p = metrics.bootstrap_p(partial(gap_in, name), speakers) if speakers else None
         found[name] = difference(first, second, intervals[name], p)
     return found
 

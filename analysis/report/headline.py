@@ -101,7 +101,7 @@ def headline(title: str, runs: Sequence[Run], content: Content, split: str, fact
         higher_is_better=directions[metric] == "higher",
         scores=shown,
         ends=None if ends is None else (float(ends[0]), float(ends[1])),
-        interval=interval(intervals, metric, speakers, drawn, split),
+        interval=interval(intervals, metric, speakers, split, drawn),
         basis=basis,
         utterances=facts.get("num_utterances") or 0,
         speakers=speakers,
