@@ -1,28 +1,46 @@
-"""Words read greedily, by beam search, and with an n-gram model of the training texts, on real speech with Whisper tiny.en.
+"""Words read greedily, by beam search, and with an n-gram model of the training texts: real speech, Whisper tiny.en.
 
     python benchmarks/beam.py DATA WEIGHTS WORK
 
-DATA and WEIGHTS are those of real_speech.py; what lacks is passed over. The model is a bigram of the training split's own texts
-(and, for the readers, of the learners' sentences): nobody's test texts are in it. Finished runs in WORK are kept.
+DATA and WEIGHTS are those of real_speech.py. The model is a bigram of the training split's own texts, its weights are chosen on
+dev; what is printed is of test. Finished runs in WORK are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from real_speech import HOME, SETS, VALID, write_table
 
-NAMES = ("digits spelt", "readers' words")
+from headwater.downstream.asr.answer import Transcript
+from headwater.downstream.asr.beam import BeamConfig, Search, choose
+from headwater.downstream.spelling import error_rates
+from headwater.inference.predict import Piece
+from headwater.inference.trained_run import TrainedRun, load_one
+from headwater.inference.waveforms import windows_of
+
+ADAM = ("optimizer.lr=2e-3", "select_by=cer", VALID)
+OPTIONS = {
+    "digits spelt": (
+        *("asr.projector_dim=128", "asr.hidden_dim=128", *ADAM),
+        *("training.steps=800", "training.eval_every=100", "training.batch_size=32", "training.patience=6"),
+    ),
+    "readers' words": (
+        *("asr.projector_dim=256", "asr.layers=0", *ADAM),
+        *("training.steps=400", "training.eval_every=50", "training.batch_size=16", "training.patience=20"),
+    ),
+}
+Said = list[tuple[str, list[Transcript]]]  # of each utterance what is said, and its windows
 
 
 def main() -> None:
@@ -30,55 +48,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "weights", "work"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--sets", nargs="+", default=NAMES, choices=NAMES)
     flags = parser.parse_args()
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
-    print("| set | greedy WER | beam alone | beam, bigram (weight, bonus, seconds of the search) |\n|---|---|---|---|")
-    for one in (one for one in SETS if one.name in flags.sets and (data / one.folder).is_dir() and one.rows):
+    for one in (one for one in SETS if one.name in OPTIONS and one.rows and (data / one.folder).is_dir()):
         slug = "".join(letter for letter in one.name if letter.isalnum())
-        table, model = work / f"{slug}.csv", work / f"{slug}.arpa"
+        table, model, folder = work / f"{slug}.csv", work / f"{slug}.arpa", work / slug
         write_table(table, list(one.rows(data / one.folder)))
         with table.open(encoding="utf-8") as file:
-            texts = [row["text"].upper() for row in csv.DictReader(file) if row["split"] == "train"]
-        texts += [*learned(data / "speechocean762")] if one.name == "readers' words" else []
-        model.write_text(bigrams(texts), encoding="utf-8")
-        command = [sys.executable, str(HOME / "run_downstream.py"), "-u", str(weights / "whisper_tiny_en"), "-d", "asr"]
-        command += ["--data", str(table), "--quiet", "-p", str(work / slug), "-o", *one.options, VALID, f"asr.beam.lm={model}"]
-        said(command, work / slug)
-        alone = [sys.executable, str(HOME / "run_downstream.py"), "-m", "evaluate", "-e", str(work / slug), "-o"]
-        own = json.loads((work / slug / "result.json").read_text(encoding="utf-8"))
-        without = evaluated([*alone, "asr.beam.lm=null"], work / slug)
-        scores, found = own["scores"]["test"], own["details"]["test"]["beam search"]
-        ends = own["intervals"]["test"]
-        shown = [
-            f"{value:.3f}" + (" [{:.3f}, {:.3f}]".format(*of) if of else "")
-            for value, of in ((scores["wer"], ends["wer"]), (without, None), (scores["wer_beam"], ends["wer_beam"]))
-        ]
-        print(
-            f"| {one.name} | {' | '.join(shown)} ({found['lm_weight']}, {found['word_bonus']}, {found['seconds']}) |", flush=True
-        )
+            rows = list(csv.DictReader(file))
+        model.write_text(bigrams([row["text"].upper() for row in rows if row["split"] == "train"]), encoding="utf-8")
+        if not (folder / "result.json").is_file():
+            command = [sys.executable, str(HOME / "run_downstream.py"), "-u", str(weights / "whisper_tiny_en"), "-d", "asr"]
+            command += ["--data", str(table), "--quiet", "-p", str(folder), "-o", *OPTIONS[one.name]]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run = load_one(folder, options={"asr": {"beam": {}}})
+        dev, test = (said(run, [row for row in rows if row["split"] == split]) for split in ("dev", "test"))
+        characters, config = tuple(run.vocabulary["characters"]), BeamConfig(lm=str(model))
+        logs = [np.concatenate([part.logs for part in parts]) for _, parts in dev]
+        chosen = choose(config, characters, [text for text, _ in dev], logs)
+        searches = {
+            "greedy": None,
+            "beam": Search(characters, BeamConfig()),
+            f"beam, bigram (weight {chosen['lm_weight']:g}, bonus {chosen['word_bonus']:g})": Search(
+                characters, config, chosen["lm_weight"], chosen["word_bonus"]
+            ),
+        }
+        speech = sum(part.seconds for _, parts in test for part in parts)
+        for name, search in searches.items():
+            began = time.perf_counter()
+            found = [
+                " ".join(" ".join(search.find(part.logs) if search else part.greedy for part in parts).split())
+                for _, parts in test
+            ]
+            spent, rates = time.perf_counter() - began, error_rates([text for text, _ in test], found)
+            print(
+                f"{one.name}, {name}: WER {rates['wer']:.3f}, CER {rates['cer']:.3f}, {spent:.2f} s for {speech:.0f} s",
+                flush=True,
+            )
 
 
-def said(command: Sequence[str], folder: Path) -> None:
-    """Train a run that is not there."""
-    if not (folder / "result.json").is_file():
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def evaluated(command: Sequence[str], folder: Path) -> float:
-    """Return the rate of a beam without a model on the run's own test."""
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    [path] = (folder / "evaluations").glob("*/result.json")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return float(found["scores"]["test"]["wer_beam"])
-
-
-def learned(folder: Path) -> Iterator[str]:
-    """Yield the sentences of learners of English."""
-    path = folder / "train" / "text"
-    if path.is_file():
-        yield from (line.split(maxsplit=1)[1].strip().upper() for line in path.read_text(encoding="utf-8").splitlines())
+def said(run: TrainedRun, rows: Sequence[dict[str, str]]) -> Said:
+    """Return what is said in utterances, and what the run makes of their windows before any search."""
+    return [
+        (row["text"].upper(), [run.decode(Piece(window, None).batch()) for window in windows_of(row["audio"])]) for row in rows
+    ]
 
 
 def bigrams(texts: Sequence[str]) -> str:
