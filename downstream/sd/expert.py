@@ -19,8 +19,6 @@ from ..recurrent import Recurrent
 from . import question
 from .answer import ORDERS, Spoken
 
-_SECONDS = (20, 40)  # of the two lengths that tell how many frames a second has
-
 
 @dataclass(frozen=True)
 class SdConfig:
@@ -37,7 +35,7 @@ class Diarizer(Expert):
 
     def __init__(self, vocabulary: Mapping[str, Any], spec: UpstreamSpec, options: SdConfig) -> None:
         super().__init__()
-        self.frame_seconds = frame_seconds_of(spec)
+        self.frame_seconds = spec.frame_seconds
         self.vocabulary = {**vocabulary, "frame_seconds": self.frame_seconds}
         self.recurrent = Recurrent(spec.dim, options.hidden_dim, options.layers, 0.0, bidirectional=options.bidirectional)
         self.classifier = nn.Linear(self.recurrent.output_dim, vocabulary["speakers"])
@@ -85,12 +83,6 @@ def best_order_loss(logits: Tensor, active: Tensor) -> Tensor:
     pairs = F.softplus(logits).mean(dim=0)[:, None] - logits.T @ active / len(logits)
     orders = ORDERS[count].to(logits.device)
     return pairs[torch.arange(count, device=logits.device), orders].mean(dim=1).min()
-
-
-def frame_seconds_of(spec: UpstreamSpec) -> float:
-    """Return the seconds from a frame to the next."""
-    short, long = (spec.num_frames(seconds * spec.sample_rate) for seconds in _SECONDS)
-    return (_SECONDS[1] - _SECONDS[0]) / (long - short)
 
 
 def build(options: SdConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Diarizer:
