@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "demo": ["espeakng-loader>=0.2"],  # the synthesiser of the demo corpora; GPL, called at run time only
+    "decode": ["ctc-beam-decoder>=0.2,<0.3"],  # beam search of asr; brings KenLM as a shared library (LGPL)
     "mtl": ["torchjd>=0.18,<0.19"],  # PCGrad, MGDA, IMTL-G …; its API changes with every minor version
     # UPGrad, CAGrad, Nash-MTL; their solvers quadprog and ecos are GPL
     "mtl-solvers": ["torchjd[quadprog-projector,cagrad,nash-mtl]>=0.18,<0.19"],
@@ -24,7 +25,7 @@ RUNNERS = [
     "build>=1.2",
     "setuptools>=70.1",
 ]
-EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["mtl"], *EXTRAS["onnx"], *RUNNERS]
+EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["decode"], *EXTRAS["mtl"], *EXTRAS["onnx"], *RUNNERS]
 
 folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
 

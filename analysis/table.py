@@ -62,9 +62,8 @@ def result_table(result: Result, *, markdown: bool = False) -> str:
         for split in splits:
             row[split] = number(result["scores"][split].get(metric))
             if split != "dev" or splits == ["dev"]:  # dev chose the step: an interval there would promise too much
-                row[f"95 % interval ({split})"] = interval(
-                    result.get("intervals", {}).get(split), metric, result.get("num_speakers", {}).get(split), split
-                )
+                count, word = _groups(result, split)
+                row[f"95 % interval ({split})"] = interval(result.get("intervals", {}).get(split), metric, count, split, word)
         rows.append(row | _reference_cell(result, metric))
     lines = [*_heading(result), render(rows, markdown=markdown), *(_split_line(result, split) for split in splits)]
     lines += [line for split in splits for line in _detail_lines(result, split)]
@@ -128,7 +127,7 @@ def _mean_rows(summary: Result, runs: Sequence[Result], split: str) -> list[dict
         if pooled:
             row |= {} if alone else {"pooled": number(pooled["scores"].get(metric))}
             row[f"95 % interval ({split if alone else 'pooled'})"] = interval(
-                pooled["intervals"], metric, pooled["num_speakers"], split
+                pooled["intervals"], metric, pooled["num_speakers"], split, pooled.get("resampled", "speaker")
             )
         rows.append(row | _reference_cell(summary, metric))
     return rows
@@ -146,16 +145,21 @@ def _run_rows(runs: Sequence[Result], split: str) -> list[dict[str, str]]:
     ]
 
 
-def interval(intervals: Mapping[str, Any] | None, metric: str, speakers: int | None, split: str) -> str:
+def _groups(result: Result, split: str) -> tuple[int | None, str]:
+    """Return how many speakers a split has, or recordings where these have no names, and which it is."""
+    return result.get("num_speakers", {}).get(split), result.get("resampled", {}).get(split, "speaker")
+
+
+def interval(intervals: Mapping[str, Any] | None, metric: str, count: int | None, split: str, word: str = "speaker") -> str:
     """Return a metric's interval, or the reason why there is none."""
     if not intervals or metric not in intervals:
         return ""
     ends = intervals[metric]
     if ends is not None:
         return f"[{number(ends[0])}, {number(ends[1])}]"
-    if not speakers or speakers >= MIN_SPEAKERS:
+    if not count or count >= MIN_SPEAKERS:
         return "speakers not known: no interval"
-    return f"{_counted(f'{split} speaker', speakers)}: no interval"
+    return f"{_counted(f'{split} {word}', count)}: no interval"
 
 
 def _heading(result: Result) -> list[str]:
@@ -191,8 +195,8 @@ def _split_line(result: Result, split: str) -> str:
     total = sum(counts.values()) or result.get("num_utterances", {}).get(split)
     if not total:
         return ""
-    speakers = result.get("num_speakers", {}).get(split)
-    voices = f", {_counted('speaker', speakers)}" if speakers else ""
+    groups, word = _groups(result, split)
+    voices = f", {_counted(word, groups)}" if groups else ""
     classes = f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
     return f"{split}: {total} utterances{classes}{voices}"
 

@@ -223,7 +223,7 @@ def other_corpora_fit(trial: Trial) -> None:
     if json.loads(json.dumps(adapted)) != adapted or not isinstance(note, str):
         raise Failed("Expected (vocabulary as json, a line that says what was done) from Question.adapt, found others.")
     expert = trial.expert()
-    calibrated = trial.question.calibrate(expert.vocabulary, trial.outcome(trial.model()))
+    calibrated = trial.question.calibrate(expert.vocabulary, trial.outcome(trial.model()), trial.tables)
     if json.loads(json.dumps(calibrated)) != calibrated:
         raise Failed("Expected a vocabulary as json from Question.calibrate, found that json changes it.")
     if trial.question.placed and not isinstance(calibrated.get(trial.question.placed), float):

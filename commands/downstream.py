@@ -17,7 +17,7 @@ from .common.console import print_note, print_result
 from .common.hints import DOWNSTREAM
 from .common.naming import folder_of
 from .common.plan_view import grid_text
-from .common.sections import text_weights_of
+from .common.sections import changed_afterwards, text_weights_of
 from .common.shell import Parser, TypedPath, split_numbers
 from .s3prl.flags import translated, translation_note
 
@@ -335,6 +335,7 @@ def evaluate(flags: Namespace, runtime: Runtime) -> dict[str, Any]:
         flags.upstream_ckpt,
         text_weights_of(typed_options(flags)),
         flags.downstream,
+        changed_afterwards(config.only),
     )
 
 
@@ -371,6 +372,8 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
     over = flags_of_several(flags, base) if trained.is_joint else flags_mapping(flags, flags.downstream or trained.only.task)
     config = resolve([base, recipe, over, *map(parse_override, flags.override)])
     before, now = ({k: v for k, v in identity_of(it).items() if k not in allowed} for it in (trained, config))
+    for name in changed_afterwards(config.only).get(config.only.task, ()) if allowed else ():
+        before[config.only.task].pop(name, None), now[config.only.task].pop(name, None)
     lines = differences(before, now)
     if lines:
         listed = "; ".join(lines[:8])

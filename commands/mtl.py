@@ -189,7 +189,19 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
     values = merge(values, {"sampling": {"mode": flags.sampling}} if flags.sampling else {})
+    values = without_idle_cosines(flags, values)
     return restricted(with_heads(flags, with_corpora(flags, values)), split_words(flags.only))
+
+
+def without_idle_cosines(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values without the cosines that the demo's own recipe logs, where the tasks share no weight to compare."""
+    from ..core.options import merge, parse_override
+
+    typed: Mapping[str, Any] = reduce(merge, map(parse_override, flags.override), {})
+    trains = any(section_in(values, key).get("trainable") for key in ("upstream", "text_upstream"))
+    if flags.config or trains or values.get("shared_weights") or "cosines_every" in section_in(typed, "balance"):
+        return values
+    return {**values, "balance": {key: value for key, value in section_in(values, "balance").items() if key != "cosines_every"}}
 
 
 def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HELP = "predict labels and scores of audio files with a finished run"
 EXAMPLE = "headwater predict result/downstream/my_run my.wav recordings/ list.csv --out labels.csv"
-SECTIONS = ("corpus", "text_upstream")  # that -o sets
+SECTIONS = ("corpus", "text_upstream", "asr")  # that -o sets; of asr, how a finished run is read: asr.beam
 BROKEN = 3  # exit code where some files were passed over
 
 
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     # of a single run, --fold is the corpus' alone
     fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
-    run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold)
+    options = {name: sections[name] for name in sections if name not in ("corpus", "text_upstream")}
+    run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold, options)
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
     print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.description] if isinstance(run, Folds) else []))
@@ -204,7 +205,10 @@ def make_parser() -> Parser:
     help_text = "write to this csv, or update it: new and changed files are computed, other rows stay"
     add("--out", metavar="FILE", help=help_text)
     add("-k", "--upstream_ckpt", metavar="DIR", help="folder with the weights of the upstream, if they have moved")
-    help_text = "options of the corpus, and where weights have moved to: corpus.protocol=…, text_upstream.path=DIR"
+    help_text = (
+        "options of the corpus, where weights have moved to, how transcripts are found: corpus.protocol=…, "
+        "text_upstream.path=DIR, asr.beam.lm=FILE, asr.beam=null (greedily)"
+    )
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
     return parser
@@ -330,7 +334,7 @@ def rttm_lines_of(answer: Answer) -> Lines:
             return []
         offset = prediction.start  # of a stretch of a recording
         turns = [(speaker, offset + start, offset + end) for speaker, start, end in prediction.label.turns]
-        return ["\n".join(rttm_lines(Path(prediction.file).stem, turns))]
+        return ["\n".join(rttm_lines(Path(prediction.file).stem, turns))] if turns else []  # nobody speaks
 
     return Lines([], row)
 

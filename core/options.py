@@ -168,13 +168,22 @@ _TYPE_NAMES = {bool: "true or false", str: "a word", int: "a whole number", floa
 
 
 def without_folders(config: Any) -> dict[str, Any]:
-    """Return the options of a dataclass that are paths (`field(metadata=PATHS)`), each as the file's name alone."""
+    """Return the options of a dataclass that are paths (`field(metadata=PATHS)`), each as the file's name alone.
+
+    A section within it that has such options is among them, whole.
+    """
     names = [field.name for field in dataclasses.fields(config) if field.metadata.get("paths")]
     given = {name: getattr(config, name) for name in names}
-    return {
+    found: dict[str, Any] = {
         name: [Path(path).name for path in paths] if isinstance(paths, (list, tuple)) else paths and Path(paths).name
         for name, paths in given.items()
     }
+    for field in dataclasses.fields(config):
+        section = getattr(config, field.name)
+        if dataclasses.is_dataclass(section) and not isinstance(section, type):
+            within = without_folders(section)
+            found |= {field.name: {**plain(section), **within}} if within else {}
+    return found
 
 
 def plain(value: Any) -> Any:

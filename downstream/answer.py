@@ -113,6 +113,11 @@ class Answer(ABC):
         """Return what result.json counts of a split; nothing where there is nothing to count."""
         return {}
 
+    @property
+    def of_silence(self) -> Any:
+        """The prediction where there is no sound at all, without a model's; None: such a file is refused."""
+        return None
+
     def pairs(self) -> Callable[[Tensor, Tensor], tuple[float, str]]:
         """Return what says of two files' scores a number and a word; refused where a pair of files means nothing."""
         raise UserError(

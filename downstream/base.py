@@ -102,6 +102,7 @@ class Expert(nn.Module, ABC):
     loss_needs: Literal["piece", "whole_batch"] = "piece"
     pools: Mapping[str, str | None] = MappingProxyType({})  # role -> statistics over time, where its head needs no more
     optional_roles: tuple[str, ...] = ()  # roles that a prediction can do without
+    long_enough_for: str = "their targets"  # the reason why `can_train_on` refuses what is too short, in words
     crops: bool = False  # a training step uses a stretch of each utterance, drawn by `crop`
     # role -> layers that it takes as they are (Layers), in place of a weighted sum of all (Frames); -1: the last
     takes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
@@ -199,8 +200,11 @@ class Question:
     scorer: Callable[[Mapping[str, Any], Outcome, Tables], RowScorer] | None = None
     # (vocabulary, labels config, another corpus) -> the vocabulary for its labels, and what was done
     adapt: Callable[[Mapping[str, Any], Any, Corpus], tuple[dict[str, Any], str]] = as_trained
-    # (vocabulary, outcome of dev) -> the vocabulary with what dev decides
-    calibrate: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda vocabulary, _: dict(vocabulary)
+    # (vocabulary, outcome of dev, its tables) -> the vocabulary with what dev decides
+    calibrate: Callable[[Mapping[str, Any], Outcome, Tables], dict[str, Any]] = lambda vocabulary, _, __: dict(vocabulary)
+    final: tuple[str, ...] = ()  # of the metrics, those of the finished model alone: no step is chosen by them, none is logged
+    # vocabulary of a finished run -> the same with what the run's options say in place of dev
+    finished: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     placed: str = ""  # the number among it that is a mean where several runs predict together: a threshold
     details: Callable[[Mapping[str, Any], Outcome], dict[str, Any]] = lambda _, __: {}  # beside the metrics of a split
     draw: Callable[[Mapping[str, Any], Outcome, Path, Sequence[str]], None] | None = None  # pictures: (…, path stem, marks)
@@ -261,6 +265,7 @@ class Task:
     build: Callable[[Any, Mapping[str, Any], Mapping[str, UpstreamSpec]], Expert]  # (options, vocabulary, specs by role)
     # its options with which the head is one linear layer, so that solver=exact can compute it; {}: it has none
     linear: Mapping[str, Any] = field(default_factory=dict)
+    afterwards: tuple[str, ...] = ()  # its options that a finished run can change: how its outputs are read
 
     def head(self, answers: Sequence[str] | Mapping[str, Any], *upstreams: Upstream, options: Any = None) -> Expert:
         """Return the task's expert with new weights, for a loop of one's own: it takes frames by role, and gives logits.

@@ -109,21 +109,31 @@ class Ctc(Expert):
                     f"Lower {task}.downsample, fix its text, or ignore such utterances: -o {task}.zero_infinity=true"
                 )
 
-    def decode(self, output: Output) -> tuple[str, ...]:
+    def decode(self, output: Output) -> tuple[Any, ...]:
+        """Return what the best token of each frame spells."""
+        return self.read(output)
+
+    def read(self, output: Output) -> tuple[str, ...]:
         """Return what the best token of each frame spells."""
         best = output.values.detach().argmax(dim=2).cpu().tolist()
         read = (read_greedily(self.writing.tokens, row[:length]) for row, length in zip(best, output.lengths, strict=True))
         return tuple(map(self.writing.join, read))
 
 
-def build_ctc(options: CtcConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec], writing: Writing) -> Ctc:
+def build_ctc(
+    options: CtcConfig,
+    vocabulary: Mapping[str, Any],
+    specs: Mapping[str, UpstreamSpec],
+    writing: Writing,
+    kind: type[Ctc] = Ctc,
+) -> Ctc:
     """Return the expert for a vocabulary and what the upstream promises."""
     if {*specs} != {"audio"}:
         raise UserError(
             f"Expected an upstream of audio alone for {writing.task}, found {' and '.join(specs)}: the text is what it is to "
             "write. Name an audio model with -u, and leave out --text-upstream."
         )
-    return Ctc(vocabulary, specs["audio"], options, writing)
+    return kind(vocabulary, specs["audio"], options, writing)
 
 
 def left_out(splits: Mapping[str, Sequence[Utterance]], has_target: Callable[[Utterance], bool]) -> tuple[str, list[Utterance]]:

@@ -158,18 +158,39 @@ def bootstrap_interval(
 
     `groups` names the speaker of each row. Every draw keeps all rows of a drawn speaker, as often as it was drawn.
     """
+    values = bootstrap_values(score, groups, repeats, seed)
+    if values is None:
+        return None
+    tail = expanded_tail((1 - level) / 2, len({*map(str, groups)}))
+    low, high = np.nanquantile(values, [tail, 1 - tail])  # a draw may hold one class alone, where some metrics say nothing
+    return float(low), float(high)
+
+
+def bootstrap_values(
+    score: Callable[[np.ndarray], float], groups: Sequence[str], repeats: int = 1000, seed: int = 0
+) -> NDArray | None:
+    """Return `score(rows)` of each draw of speakers; None with fewer than 8 of them, or where too many draws have no score."""
     names, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     count = len(names)
     if count < MIN_SPEAKERS:
         return None
     rows = [np.flatnonzero(codes == code) for code in range(count)]
     draws = np.random.default_rng(seed).integers(count, size=(repeats, count))
-    values = [score(np.concatenate([rows[speaker] for speaker in draw])) for draw in draws]
-    tail = expanded_tail((1 - level) / 2, count)
-    if np.mean(np.isnan(values)) > MOST_UNDEFINED:
+    values = np.array([score(np.concatenate([rows[speaker] for speaker in draw])) for draw in draws])
+    return None if np.mean(np.isnan(values)) > MOST_UNDEFINED else values
+
+
+def bootstrap_p(score: Callable[[np.ndarray], float], groups: Sequence[str]) -> float | None:
+    """Return the level at which the interval of `score(rows)` would end at 0: a difference's p where no swap makes sense."""
+    from scipy.special import ndtri, stdtr
+
+    values = bootstrap_values(score, groups)
+    if values is None:
         return None
-    low, high = np.nanquantile(values, [tail, 1 - tail])  # a draw may hold one class alone, where some metrics say nothing
-    return float(low), float(high)
+    known, count = values[~np.isnan(values)], len({*map(str, groups)})
+    beyond = (np.sum(known < 0) + np.sum(known == 0) / 2 + 0.5) / (len(known) + 1)  # of so many draws no p can be 0
+    tail = float(stdtr(count - 1, ndtri(min(beyond, 1 - beyond)) / math.sqrt(count / (count - 1))))
+    return min(1.0, 2 * tail)
 
 
 def bootstrap_intervals(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ def evaluate_run(
     weights: str | None = None,
     text_weights: str | None = None,
     task: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a run's scores on a split of a corpus, and leave them in the run folder under `evaluations/`.
 
-    `task` names one of a run of several.
+    `task` names one of a run of several. `options` are those by task that a finished run can change.
     """
-    trained = load_one(folder, weights, text_weights, task)
+    trained = load_one(folder, weights, text_weights, task, options=options)
     config = trained.config.with_only(replace(trained.config.only, corpus=corpus))
     accelerator = make_accelerator(config, runtime)
     trained.model.to(accelerator.device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UserError
 from ..core.run_folder import RunFolder
@@ -17,16 +19,21 @@ def load_run(
     text_weights: str | None = None,
     task: str | None = None,
     fold: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> TrainedRun | Folds:
     """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
 
     `task` names one of a run of several. A plan predicts with the mean of its folds' and seeds' scores, or with one `fold`.
+    `options` change how outputs are read: {"asr": {"beam": {"lm": "4-gram.arpa.gz"}}}.
     """
     names = RunFolder(Path(folder).expanduser()).runs()
     if names is None:
-        return of_fold(load_one(folder, weights, text_weights, task), fold)
+        return of_fold(load_one(folder, weights, text_weights, task, options=options), fold)
     return load_folds(
-        Path(folder).expanduser(), names, fold, partial(load_one, weights=weights, text_weights=text_weights, task=task)
+        Path(folder).expanduser(),
+        names,
+        fold,
+        partial(load_one, weights=weights, text_weights=text_weights, task=task, options=options),
     )
 
 

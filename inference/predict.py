@@ -166,7 +166,11 @@ def _prediction(
     except UserError as problem:
         return Prediction(name_of(item), error=str(problem))
     pieces = [Piece(window, text) for window in windows]
+    seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
+    start = item.start if isinstance(item, Utterance) else 0.0
     if not _has_silence(run) and all(window is not None and not window.any() for window in windows):
+        if run.answer.of_silence is not None:
+            return Prediction(name_of(item), start, seconds, run.answer.of_silence)
         return Prediction(
             name_of(item), error=f"Expected sound, found digital silence (zeros): {name_of(item)}. Record it again."
         )
@@ -174,8 +178,6 @@ def _prediction(
     if scores is not None and not scores.isfinite().all():
         return Prediction(name_of(item), error=f"Expected finite scores, found NaN or infinity: {name_of(item)}. {_DAMAGED}")
     named = None if scores is None else dict(zip(kind.score_names, scores.tolist(), strict=True))
-    seconds = sum(piece.seconds for piece in pieces if piece.waveform is not None)
-    start = item.start if isinstance(item, Utterance) else 0.0
     return Prediction(name_of(item), start, seconds, None if kind.column is None else value, named)
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..core.options import bind, merge, plain
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
 from ..downstream.answer import Answer
-from ..downstream.base import Expert, Question
+from ..downstream.base import Expert, Question, Task
 from ..downstream.load import load_task
 from ..runs.config.resolve import config_of
 from ..runs.config.schema import RunConfig, roles_of
@@ -119,8 +120,12 @@ def load_one(
     text_weights: str | None = None,
     task: str | None = None,
     frozen: MutableMapping[str, Upstream] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
-    """Return a single finished run; what `frozen` holds of its upstreams is not loaded again, and what is loaded is added."""
+    """Return a single finished run; what `frozen` holds of its upstreams is not loaded again, and what is loaded is added.
+
+    `options` are those by task that a finished run can change: how its outputs are read.
+    """
     run = RunFolder.open(folder)
     folder, stored = run.path, run.read()
     if not run.result.is_file():
@@ -133,9 +138,10 @@ def load_one(
     loaded = {} if frozen is None else frozen
     upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
     kind = load_task(config.only.task)
-    vocabulary = stored.vocabulary(name)[name]
+    config = read_otherwise(config, kind, options or {})
     question = kind.question(config.only.expert)
     with run.usable_vocabulary():
+        vocabulary = question.finished(stored.vocabulary(name)[name])
         question.answer(vocabulary)
         expert = build_expert(config.seed, config.only, kind, vocabulary, upstreams)
     experts, standardizes = {config.only.task: expert}, config.solver == "exact"
@@ -143,6 +149,23 @@ def load_one(
     tensors, _ = load_tensors(run.best)
     model.load_trained_state(weights_of_task(tensors, name, config.only.task), str(run.best))
     return TrainedRun(folder, config, model.eval(), expert, question, tuple(identity["marks"]), name)
+
+
+def read_otherwise(config: RunConfig, kind: Task, options: Mapping[str, Any]) -> RunConfig:
+    """Return the config with options of its task that a finished run can change; others are refused."""
+    expert, errors = config.only.expert, list[str]()
+    for task, given in options.items():
+        other = [f"{task}.{name}" for name in given if task != kind.name or name not in kind.afterwards]
+        if other:
+            can = " and ".join(f"{kind.name}.{name}" for name in kind.afterwards) or "no option"
+            raise UserError(
+                f"Expected {can} of a finished run of {kind.name}, found '{other[0]}', which belongs to its training or another "
+                "task. Leave it out, or train anew."
+            )
+        expert = bind(kind.options, merge(plain(expert), given), task, errors)
+    if errors:
+        raise UserError("\n".join(errors))
+    return config.with_only(replace(config.only, expert=expert))
 
 
 def moved(config: RunConfig, role: str, path: str) -> RunConfig:

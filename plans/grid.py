@@ -21,7 +21,7 @@ from ..runs.config.resolve import resolve
 from ..runs.config.schema import RunConfig, TaskConfig, roles_of, to_mapping
 from ..runs.evaluation import task_place
 from ..runs.prepare import read_corpus
-from ..runs.results import finite, intervals_of, read_predictions, read_tables
+from ..runs.results import finite, group_word, intervals_of, read_predictions, read_tables
 from ..runs.run import references, run
 from ..runs.runtime import Runtime, print_progress
 from ..training.loop import relative_gain
@@ -317,6 +317,7 @@ def pooled(folders: Sequence[Path], split: str, task: TaskConfig, vocabulary: Ma
         "scores": finite(question.score(vocabulary, joined, tables)),
         "intervals": intervals_of(question, vocabulary, joined, speakers, tables),
         "num_speakers": len({*speakers} - {""}),
+        "resampled": group_word(speakers),
         "num_utterances": len({*joined.ids}),  # of several seeds each utterance counts once
         **({"classes": list(answer.classes)} if answer.classes else {}),
         **answer.counts(joined.references, joined.predictions),

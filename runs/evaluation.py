@@ -50,7 +50,7 @@ def outcomes_of(
         return task, {}
     dev = evaluate(model, task, "dev", accelerator, training)
     before = task.expert.vocabulary
-    task = task.with_vocabulary(task.question.calibrate(before, dev))
+    task = task.with_vocabulary(task.question.calibrate(before, dev, task.tables.get("dev", {})))
     if task.expert.vocabulary != before:
         dev = replace(dev, predictions=task.answer.decide(dev.predictions if dev.scores is None else dev.scores))
     splits = [name for name, rows in task.splits.items() if name not in ("train", "dev") and rows]

@@ -298,11 +298,11 @@ def drop_untrainable(expert: Expert, splits: Mapping[str, list[Example]]) -> tup
     first = next(row.utterance.id for row in rows if not expert.can_train_on(row.target, row.seconds))
     if not kept:
         raise UserError(
-            f"Expected training utterances that are long enough for their targets, found none of {len(rows)} "
+            f"Expected training utterances that are long enough for {expert.long_enough_for}, found none of {len(rows)} "
             f"(the first: {first}). Check the table's texts, start and end, or the task's options."
         )
     count = f"{len(rows) - len(kept)} of {len(rows)} training utterances"
-    return {**splits, "train": kept}, (f"{count} left out: too short for their targets (the first: {first})",)
+    return {**splits, "train": kept}, (f"{count} left out: too short for {expert.long_enough_for} (the first: {first})",)
 
 
 def build_expert(

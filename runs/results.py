@@ -93,7 +93,16 @@ def _outcome_of(rows: Sequence[Mapping[str, str]], answer: Answer) -> tuple[Outc
 
 def group_of(utterance: Utterance) -> str:
     """Return whom an interval resamples with the utterance: its speaker; where nobody knows who spoke, its recording."""
-    return utterance.speaker or (f"unknown, in {utterance.session}" if utterance.session else "")
+    return utterance.speaker or (f"{_UNKNOWN}{utterance.session}" if utterance.session else "")
+
+
+_UNKNOWN = "unknown, in "
+
+
+def group_word(groups: Sequence[str]) -> str:
+    """Return what an interval resamples: speakers, or recordings where no speaker has a name, as in diarization."""
+    known = [group for group in groups if group]
+    return "recording" if known and all(group.startswith(_UNKNOWN) for group in known) else "speaker"
 
 
 def write_outcome(path: Path, outcome: Outcome, marks: Sequence[str]) -> None:
@@ -136,6 +145,7 @@ def split_results(task: TaskData, outcomes: Mapping[str, Outcome], by: Sequence[
             for split, outcome in outcomes.items()
         },
         "num_speakers": {split: len({*groups[split]} - {""}) for split in outcomes},
+        "resampled": {split: group_word(groups[split]) for split in outcomes},  # what num_speakers counts
         "num_utterances": {split: len(outcome.ids) for split, outcome in outcomes.items()},
     }
     if by:

@@ -112,7 +112,8 @@ def select(
             refuse_unfit(task, outcome)
         found = task.score("dev", outcome)
         loss = {} if math.isnan(outcome.loss) else {"loss": outcome.loss}  # of speakers that training has none of there is none
-        hooks.log({"step": progress.step, "split": "dev", "task": task.name, **loss, **found})
+        known = {name: value for name, value in found.items() if name not in task.question.final}
+        hooks.log({"step": progress.step, "split": "dev", "task": task.name, **loss, **known})
         scores[task.name] = found[task.select_by]
         if is_better(task, scores[task.name], progress.bests.get(task.name)):
             bests = {**progress.bests, task.name: [progress.step, scores[task.name]]}

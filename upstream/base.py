@@ -28,6 +28,9 @@ def modality_of(role: str) -> Modality:
     return "text" if role == "text" else "audio"
 
 
+_LENGTHS = (20, 40)  # seconds of the two utterances that tell how many frames a second has
+
+
 @dataclass(frozen=True)
 class UpstreamSpec:
     """What an upstream promises; declared from its config and tested, never probed."""
@@ -41,6 +44,12 @@ class UpstreamSpec:
     normalize: bool = False  # waveforms go in with zero mean and unit variance
     maskable: bool = False  # forward(masked=…) works
     centred: bool = False  # frames of an utterance have mean zero: linear -> mean would see nothing
+
+    @property
+    def frame_seconds(self) -> float:
+        """The seconds from a frame to the next: what lies between two lengths, which the ends have no part in."""
+        short, long = (self.num_frames(seconds * self.sample_rate) for seconds in _LENGTHS)
+        return (_LENGTHS[1] - _LENGTHS[0]) / (long - short)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ def predictions(task: TaskData, splits: Splits, config: ExactConfig, tested: str
         each_alone=config.each_layer or config.keep.isdecimal(),
     )
     heads, _ = spread(solution.kept.heads, dev, config.gain)
-    vocabulary = task.question.calibrate(task.expert.vocabulary, outcome_of_layer(task, task.splits["dev"], dev, heads))
+    on_dev = outcome_of_layer(task, task.splits["dev"], dev, heads)
+    vocabulary = task.question.calibrate(task.expert.vocabulary, on_dev, task.tables.get("dev", {}))
     return outcome_of_layer(task.with_vocabulary(vocabulary), task.splits[tested], splits[tested], heads)
 
 

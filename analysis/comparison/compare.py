@@ -12,7 +12,7 @@ from ...core.errors import UserError, nearest
 from ...core.run_folder import RunFolder
 from ...corpus.load import list_corpora
 from ...downstream.base import Outcome, Question, Tables
-from ...runs.results import read_tables
+from ...runs.results import group_word, read_tables
 from ..titles import titles_of
 from .paired import Difference, Discordant, counted_by, differences, discordant, holm
 from .sides import Side, pooled_outcome, read_side
@@ -33,7 +33,7 @@ class Comparison:
     def winner(self, metric: str, direction: str) -> int:
         """Return 1 where it is better than the first, -1 where worse, 0 where there is no clear difference."""
         found, p = self.differences[metric], self.corrected[metric]
-        chance = found.swaps and (p is None or p >= ALPHA)
+        chance = p is None or p >= ALPHA
         if found.interval is None or found.holds_0 or chance or math.isnan(found.value):
             return 0
         return 1 if (found.value > 0) == (direction == "higher") else -1
@@ -49,10 +49,11 @@ class Compared:
     metric: str  # that decides
     directions: Mapping[str, str]  # metric -> which of its scores are better; that which decides first
     utterances: int
-    speakers: int  # 0: not known
+    speakers: int  # that are drawn; 0: not known
     seeds: int
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    drawn: str = "speaker"  # or recording, where speakers have no names
 
     @property
     def swaps(self) -> bool:
@@ -107,6 +108,7 @@ def compare(
             for place, of_side in enumerate(found)
         ),
         notes=notes_of(sides, names, split),
+        drawn=group_word(speakers),
     )
 
 

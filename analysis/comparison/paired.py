@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,6 @@ class Difference:
     spread: float | None  # of the difference over seeds; None: one seed
     interval: tuple[float, float] | None  # 95 %, of the difference over draws of speakers; None: too few, or not known
     p: float | None  # of a difference as large, were both sides one system; None: the metric is not defined here
-    swaps: bool = True  # False: predictions of two systems cannot change sides, there is no p, and the interval alone decides
 
     @property
     def value(self) -> float:
@@ -106,7 +106,11 @@ def unswapped(
     vocabularies: tuple[Mapping[str, Any], Mapping[str, Any]],
     tables: Tables,
 ) -> dict[str, Difference]:
-    """Return how the second side differs from the first, where predictions of one cannot stand for the other's."""
+    """Return how the second side differs from the first, where predictions of one cannot stand for the other's.
+
+    Then p is the level at which the interval would end at 0.
+    """
+    known: dict[bytes, Scores] = {}
     scorers = [
         [question.row_scorer(vocabulary, outcome, tables) for outcome in side]
         for vocabulary, side in zip(vocabularies, sides, strict=True)
@@ -114,8 +118,16 @@ def unswapped(
 
     def gap(rows: NDArray) -> Scores:
         """Return the gap in every metric on a draw of rows, averaged over seeds."""
-        before, after = ([scorer(rows) for scorer in side] for side in scorers)
-        return {name: float(np.mean([row[name] for row in after]) - np.mean([row[name] for row in before])) for name in before[0]}
+        if (key := short(rows)) not in known:
+            before, after = ([scorer(rows) for scorer in side] for side in scorers)
+            known[key] = {
+                name: float(np.mean([row[name] for row in after]) - np.mean([row[name] for row in before])) for name in before[0]
+            }
+        return known[key]
+
+    def gap_in(name: str, rows: NDArray) -> float:
+        """Return the gap in one metric."""
+        return gap(rows)[name]
 
     everything = np.arange(len(sides[0][0].ids))
     whole = [[scorer(everything) for scorer in side] for side in scorers]
@@ -124,7 +136,8 @@ def unswapped(
     found = {}
     for name in names:
         first, second = ([scores[name] for scores in side] for side in whole)
-        found[name] = replace(difference(first, second, intervals[name], None), swaps=False)
+        p = metrics.bootstrap_p(partial(gap_in, name), speakers) if speakers else None
+        found[name] = difference(first, second, intervals[name], p)
     return found
 
 

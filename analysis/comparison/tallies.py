@@ -153,7 +153,7 @@ def _rmse(x: NDArray, y: NDArray, var_x: NDArray, var_y: NDArray, covariance: ND
 
 _MEASURES: Mapping[str, Callable[..., NDArray]] = {"ccc": _concordance, "pearson": _pearson, "rmse": _rmse}
 # metric -> what may be meant by it; what does not give the task's own score is not used
-_TALLIES: Mapping[str, tuple[Tally, ...]] = {
+_TALLIES: dict[str, tuple[Tally, ...]] = {
     "wa": (Tally(_right, _share),),
     "acc": (Tally(_right, _share), Tally(_right_at_half, _share)),
     "acc_point": (Tally(_right, _share),),
@@ -167,6 +167,7 @@ _TALLIES: Mapping[str, tuple[Tally, ...]] = {
     "slot_value_cer": (Tally(_slot_values, _share),),
     "cer": (Tally(partial(_errors, lambda found: (found.character_errors, found.characters)), _share),),
 }
+_TALLIES |= {f"{name}_beam": _TALLIES[name] for name in ("wer", "cer")}
 RANKINGS: Mapping[str, Curve] = {"eer": equal_error, "auc": area}
 
 

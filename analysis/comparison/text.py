@@ -13,7 +13,7 @@ from .paired import MOST_EXACT, SAME, SWAPS, Difference
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 # metrics that are shares: their differences are printed in points, hundredths of them
-SHARES = {"wa", "ua", "acc", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per"}
+SHARES = {"wa", "ua", "acc", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per", "wer_beam", "cer_beam"}
 
 
 def is_share(metric: str) -> bool:
@@ -130,25 +130,23 @@ def why_none(compared: Compared) -> str:
 
 
 def counted(compared: Compared) -> str:
-    """Return how many speakers the test has."""
-    return f"{compared.speakers} speaker{'s' * (compared.speakers != 1)}"
+    """Return how many speakers the test has, or recordings where nobody has a name."""
+    return f"{compared.speakers} {compared.drawn}{'s' * (compared.speakers != 1)}"
 
 
 def method(compared: Compared) -> str:
     """Return how interval and p came about, and what decides."""
-    units, unit = (compared.speakers, "speaker") if compared.speakers else (compared.utterances, "utterance")
-    lacking = f"it takes {MIN_SPEAKERS} speakers" if compared.speakers else "speakers are not known"
-    interval = "paired bootstrap over speakers" if compared.speakers >= MIN_SPEAKERS else f"none, {lacking}"
+    units, unit = (compared.speakers, compared.drawn) if compared.speakers else (compared.utterances, "utterance")
+    lacking = f"it takes {MIN_SPEAKERS} {compared.drawn}s" if compared.speakers else "speakers are not known"
+    interval = f"paired bootstrap over {compared.drawn}s" if compared.speakers >= MIN_SPEAKERS else f"none, {lacking}"
     ways = f"all {2**units:,} ways" if units <= MOST_EXACT else f"{SWAPS:,} random ways"
     holm = ", by Holm's correction," if len(compared.comparisons) > 1 else ""
     seeds = "; each draw and swap is of all seeds, whose scores are averaged" if compared.seeds > 1 else ""
+    p = f"sides swapped {unit} by {unit} in {ways}{seeds}"
     if not compared.swaps:
-        return (
-            f"difference: against {compared.names[0]}; interval: {interval}{seeds.replace(' and swap', '')}; p: none, "
-            "embeddings of two models cannot change sides\nbetter: where the interval leaves out 0"
-        )
+        p = f"the level at which that interval ends at 0, since embeddings cannot change sides{seeds.replace(' and swap', '')}"
     return (
-        f"difference: against {compared.names[0]}; interval: {interval}; p: sides swapped {unit} by {unit} in {ways}{seeds}\n"
+        f"difference: against {compared.names[0]}; interval: {interval}; p: {p}\n"
         f"better: where the interval leaves out 0 and p{holm} is below {ALPHA}"
     )
 
@@ -195,7 +193,7 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
     low, high = found.interval
     half = (high - low) / 2
     if half < SAME:
-        return "they score alike for every speaker"
+        return f"they score alike for every {compared.drawn}"
     corrected = "p by Holm's correction" if len(compared.comparisons) > 1 else "p"
     if not found.holds_0 and p is not None:
         return f"the interval leaves out 0, but {corrected} is {chance(p)}"
@@ -203,7 +201,7 @@ def why_alike(compared: Compared, comparison: Comparison) -> str:
         return f"{corrected} is {chance(p)}, but the interval holds 0"
     width = half * (100 if is_share(metric) else 1)
     about = f"{float(f'{width:.2g}'):g}" if width >= 10 else f"{float(f'{width:.1g}'):g}"
-    return f"{compared.speakers} speakers resolve about {about} {'points' if is_share(metric) else metric_title(metric)}"
+    return f"{compared.speakers} {compared.drawn}s resolve about {about} {'points' if is_share(metric) else metric_title(metric)}"
 
 
 def in_points(metric: str, *values: float) -> Sequence[str]:

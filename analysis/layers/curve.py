@@ -17,7 +17,7 @@ from ...core.run_folder import TOGETHER, RunFolder
 from ...core.tensors import load_tensors
 from ...downstream.base import Outcome
 from ...downstream.metrics import bootstrap_interval, chance_level, mean_and_spread
-from ...runs.results import read_predictions
+from ...runs.results import read_predictions, read_tables
 from ..comparison.compare import ALPHA, known_metric, one_seed, refuse_other_question, same_tables, split_of
 from ..comparison.paired import Difference, Rescored, difference, permutation_p_of_any, quick_gap
 from ..comparison.sides import Side, places_of, read_side
@@ -223,7 +223,8 @@ def outcome_of_layer(side: Side, place: RunFolder, role: str, split: str, layer:
     """Return what one layer's head of a run predicts on a split, decided as its own dev decides."""
     vocabulary = place.read().vocabulary(side.task)[side.task]
     if side.question.placed and split != "dev":
-        vocabulary = side.question.calibrate(vocabulary, scored(side, place, role, "dev", layer, vocabulary))
+        on_dev = scored(side, place, role, "dev", layer, vocabulary)
+        vocabulary = side.question.calibrate(vocabulary, on_dev, read_tables([place], "dev"))
     return scored(side, place, role, split, layer, vocabulary)
 
 

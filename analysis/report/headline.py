@@ -29,6 +29,7 @@ class Headline:
     basis: str  # "5 folds, pooled"; "" for one run
     utterances: int
     speakers: int
+    drawn: str  # what these are that the interval draws: speaker, or recording where nobody has a name
     seconds: float
     chance: float | None
     marks: tuple[str, ...]
@@ -62,7 +63,9 @@ def of_run(title: str, run: Run, content: Content) -> Headline | None:
     if not content.get("scores"):
         return None
     split = test_of(content, content["scores"])
-    facts = {key: (content.get(key) or {}).get(split) for key in ("scores", "intervals", "num_speakers", "num_utterances")}
+    facts = {
+        key: (content.get(key) or {}).get(split) for key in ("scores", "intervals", "num_speakers", "resampled", "num_utterances")
+    }
     return headline(title, [run], content, split, facts, "")
 
 
@@ -89,7 +92,7 @@ def headline(title: str, runs: Sequence[Run], content: Content, split: str, fact
     if not shown:
         return None
     metric, intervals, speakers = reported(content, shown), facts.get("intervals") or {}, facts.get("num_speakers") or 0
-    ends = intervals.get(metric)
+    ends, drawn = intervals.get(metric), facts.get("resampled") or "speaker"
     about = {key: str(content.get(key) or "") for key in ("task", "upstream", "corpus", "protocol")}
     return Headline(
         name=title,
@@ -98,10 +101,11 @@ def headline(title: str, runs: Sequence[Run], content: Content, split: str, fact
         higher_is_better=directions[metric] == "higher",
         scores=shown,
         ends=None if ends is None else (float(ends[0]), float(ends[1])),
-        interval=interval(intervals, metric, speakers, split),
+        interval=interval(intervals, metric, speakers, split, drawn),
         basis=basis,
         utterances=facts.get("num_utterances") or 0,
         speakers=speakers,
+        drawn=drawn,
         seconds=sum(float((run.result.get("environment") or {}).get("seconds") or 0) for run in runs),
         chance=chance_level(metric, len(content.get("classes") or ())),
         marks=tuple(dict.fromkeys(mark for run in runs for mark in run.marks)),
@@ -121,7 +125,7 @@ def headline_html(found: Headline, *, small: bool) -> str:
     score = element("span", text(f"{metric_title(found.metric)} {number(found.value)}"), class_="score")
     lines = [element("p", score, " ", element("span", text(within), class_="within"), class_="small" if small else "large")]
     why_none = [] if found.ends is not None or not found.interval else [found.interval]
-    voices = [f"{found.speakers} speaker{'s' * (found.speakers != 1)}"] if found.speakers and found.ends else []
+    voices = [f"{found.speakers} {found.drawn}{'s' * (found.speakers != 1)}"] if found.speakers and found.ends else []
     counts = [f"{found.utterances} utterances", *voices] if found.utterances else voices
     rest = [found.about["split"], *counts, *filter(None, [found.basis]), *why_none]
     where = [paragraph(" · ".join(found.about[key] for key in ("task", "upstream", "corpus") if found.about[key]))] * small

@@ -10,6 +10,7 @@ from ...core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from ...corpus.base import Corpus
+    from ...runs.config.schema import TaskConfig
 
 
 def sections_of(overrides: Sequence[str], known: Sequence[str]) -> Mapping[str, Any]:
@@ -47,3 +48,12 @@ def text_weights_of(sections: Mapping[str, Any]) -> str | None:
     if other is not None:
         raise UserError(f"Expected -o text_upstream.path=DIR of a finished run, found '{other}'. Leave it out.")
     return str(section["path"]) if "path" in section else None
+
+
+def changed_afterwards(task: TaskConfig) -> dict[str, Any]:
+    """Return a task's options that a finished run can change, as they were typed or are."""
+    from ...core.options import plain
+    from ...downstream.load import load_task
+
+    names = load_task(task.task).afterwards
+    return {task.task: {name: plain(getattr(task.expert, name)) for name in names}} if names else {}

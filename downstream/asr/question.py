@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ...core.errors import UserError
@@ -11,6 +13,8 @@ from ..answer import Text
 from ..base import Outcome, Question, Tables
 from ..labels import LabelsConfig, refuse_classes
 from ..spelling import error_rates, plain_text, unseen_tokens
+from .answer import Transcripts, greedy_text
+from .beam import BeamConfig, Search, check, choose, weights_of
 
 
 def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
@@ -18,8 +22,10 @@ def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[
     refuse_classes("asr", labels, "texts")
     vocabulary = {"characters": [], "normalize": options.normalize}
     require_texts(vocabulary, corpus)
-    characters = {sign for row in corpus.splits["train"] for sign in reference_of(vocabulary, row)}
-    return {**vocabulary, "characters": sorted(characters)}
+    characters = sorted({sign for row in corpus.splits["train"] for sign in reference_of(vocabulary, row)})
+    if options.beam is not None:
+        check(options.beam, characters)
+    return {**vocabulary, "characters": characters}
 
 
 def require_texts(vocabulary: Mapping[str, Any], corpus: Corpus, splits: Sequence[str] = ("train", "dev")) -> None:
@@ -57,8 +63,8 @@ def answer(vocabulary: Mapping[str, Any]) -> Text:
 
 
 def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float]:
-    """Return the word and the character error rate of a whole split."""
-    return dict(error_rates(outcome.references, outcome.predictions))
+    """Return the word and the character error rate of a whole split, read greedily."""
+    return dict(error_rates(outcome.references, [*map(greedy_text, outcome.predictions)]))
 
 
 def details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
@@ -87,3 +93,53 @@ QUESTION = Question(
     label=False,
     writes=True,
 )
+
+
+# of a run that searches
+
+
+def question_of(options: Any) -> Question:
+    """Return the question of a run: with `beam`, both ways to read count, and steps are chosen by the greedy one."""
+    if options.beam is None:
+        return QUESTION
+    return replace(
+        QUESTION,
+        metrics={"wer": "lower", "wer_beam": "lower", "cer": "lower", "cer_beam": "lower"},
+        final=("wer_beam", "cer_beam"),
+        answer=partial(searched_answer, options.beam),
+        score=score_both,
+        calibrate=partial(choose_weights, options.beam),
+        finished=lambda vocabulary: {**vocabulary, "beam": weights_of(options.beam, vocabulary.get("beam"))},
+        details=search_details,
+    )
+
+
+def searched_answer(config: BeamConfig, vocabulary: Mapping[str, Any]) -> Transcripts:
+    """Return transcripts as the kind of answer; they are searched once the weights of the n-gram model are known."""
+    text, weights = answer(vocabulary), vocabulary.get("beam")
+    if weights is None:
+        return Transcripts(text)
+    return Transcripts(text, Search(text.tokens, config, weights.get("lm_weight", 0.0), weights.get("word_bonus", 0.0)))
+
+
+def score_both(vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) -> dict[str, float]:
+    """Return the error rates of a whole split read greedily, and searched; before there is a search, no number."""
+    greedy = score(vocabulary, outcome, tables)
+    whole = all(getattr(guess, "beam", None) is not None for guess in outcome.predictions)
+    beam = error_rates(outcome.references, [str(guess) for guess in outcome.predictions]) if whole else {}
+    both = {name: (rate, beam.get(name, float("nan"))) for name, rate in greedy.items()}
+    return {key: rate for name, rates in both.items() for key, rate in zip((name, f"{name}_beam"), rates, strict=True)}
+
+
+def choose_weights(config: BeamConfig, vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, Any]:
+    """Return the vocabulary with the weights of the n-gram model that dev chose."""
+    logs = [guess.logs for guess in outcome.predictions]
+    return {**vocabulary, "beam": choose(config, tuple(vocabulary["characters"]), outcome.references, logs)}
+
+
+def search_details(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return which characters no prediction can have, the weights of the search, and how fast it was."""
+    weights = {name: f"{value:g}" for name, value in (vocabulary.get("beam") or {}).items() if name != "lm"}
+    speech, spent = (sum(getattr(guess, name) for guess in outcome.predictions) for name in ("seconds", "searched"))
+    speed = {"seconds": f"{spent:.1f} for {speech:.1f} of speech"} if spent else {}
+    return {**details(vocabulary, outcome), **({"beam search": {**weights, **speed}} if weights or speed else {})}

@@ -43,6 +43,7 @@ class Asv(Expert):
         super().__init__()
         self.vocabulary, self.options = dict(vocabulary), options
         self.crops = options.crop_seconds is not None
+        self.long_enough_for = f"asv.min_seconds={options.min_seconds:g}"
         self.numbers = {name: number for number, name in enumerate(vocabulary["speakers"])}
         self.xvector = XVector(spec.dim, options.dim, options.pooled_dim)
         self.last = nn.Linear(options.dim, options.dim)

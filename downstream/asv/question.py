@@ -103,10 +103,9 @@ def metrics_of(vocabulary: Mapping[str, Any], trials: Scored, weights: NDArray) 
     }
 
 
-def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """Return the vocabulary with the threshold at which dev's own speakers have as many misses as false alarms."""
-    trials = make_trials(list(map(str, outcome.ids)), list(map(str, outcome.references)), vocabulary["max_trials"])
-    scored = score_trials(outcome, trials, vocabulary["s_norm"] is not None)
+def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome, tables: Tables) -> dict[str, Any]:
+    """Return the vocabulary with the threshold at which dev's trials have as many misses as false alarms."""
+    scored = score_trials(outcome, tables["trials"], vocabulary["s_norm"] is not None)
     if scored.is_target.all() or not scored.is_target.any():
         return dict(vocabulary)
     return {**vocabulary, "threshold": metrics.equal_error_rate(scored.is_target, scored.scores)[1]}

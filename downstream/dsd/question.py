@@ -128,7 +128,7 @@ def answer(vocabulary: Mapping[str, Any]) -> OneClass:
     return OneClass(tuple(vocabulary["classes"]), vocabulary["threshold"])
 
 
-def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, Any]:
     """Return the vocabulary with the threshold that the predictions on dev place."""
     truth, scores = directed_and_scores(outcome)
     kind, value = parse_point(vocabulary["operating_point"])

@@ -16,6 +16,7 @@ from ...core.errors import UserError
 from ...corpus.rttm import Turn
 from ..answer import Answer, Graph, Rows, Window
 
+NOBODY = "nobody speaks"  # in place of turns, in a table
 LINKED_SECONDS = 1.0  # on both sides of a cut, by which speakers of two windows are matched
 
 
@@ -29,12 +30,12 @@ class Spoken:
 
     def __str__(self) -> str:
         """Return the turns as a table has them: speaker and seconds, `;` between turns."""
-        return "; ".join(f"{speaker} {start:.3f} {end:.3f}" for speaker, start, end in self.turns)
+        return NOBODY if not self.turns else "; ".join(f"{speaker} {start:.3f} {end:.3f}" for speaker, start, end in self.turns)
 
     @classmethod
     def parsed(cls, text: str) -> Spoken:
         """Return the turns that `str` wrote."""
-        parts = [part.rsplit(" ", 2) for part in text.split("; ") if part]
+        parts = [part.rsplit(" ", 2) for part in text.split("; ") if part not in ("", NOBODY)]
         return cls(tuple((speaker, float(start), float(end)) for speaker, start, end in parts))
 
 
@@ -102,6 +103,11 @@ class Turns(Answer):
             gap = np.repeat(joined[-1:], max(0, first - len(joined)), axis=0)
             joined = np.concatenate([joined[:first], gap, part.activity[:, [*order]]])
         return Spoken((), joined, hop)
+
+    @property
+    def of_silence(self) -> Spoken:
+        """Nobody speaks where there is no sound."""
+        return Spoken(())
 
     def read(self, row: Mapping[str, str], kind: str) -> Spoken:
         """Return the turns that stand in a line of a table."""

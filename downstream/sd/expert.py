@@ -36,7 +36,7 @@ class Diarizer(Expert):
 
     def __init__(self, vocabulary: Mapping[str, Any], spec: UpstreamSpec, options: SdConfig) -> None:
         super().__init__()
-        self.frame_seconds = frame_seconds_of(spec)
+        self.frame_seconds = spec.frame_seconds
         self.vocabulary = {**vocabulary, "frame_seconds": self.frame_seconds}
         self.recurrent = Recurrent(spec.dim, options.hidden_dim, options.layers, 0.0, bidirectional=options.bidirectional)
         self.classifier = nn.Linear(self.recurrent.output_dim, vocabulary["speakers"])

@@ -65,7 +65,7 @@ def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float
     return {name: error_rate([count_errors(*pair, **settings) for pair in pairs]) for name, settings in METRICS.items()}
 
 
-def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+def calibrate(vocabulary: Mapping[str, Any], outcome: Outcome, _: Tables) -> dict[str, Any]:
     """Return the vocabulary with the threshold and the median that have the lowest error rate on dev."""
     if any(guess.activity is None for guess in outcome.predictions):
         return dict(vocabulary)

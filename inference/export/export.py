@@ -14,8 +14,10 @@ from ...core.files import folder_aside, hash_file, plain_disk_errors, write_text
 from ...core.options import without_folders
 from ...core.run_folder import RunFolder
 from ...core.tensors import save_tensors
+from ...downstream.load import load_task
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
+from ...runs.config.resolve import config_of
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
 from ...runs.evaluation import task_result
 from ...training.model import SHARED
@@ -53,7 +55,8 @@ def export_run(
         onnx_export.require()
     # what its own code is typed after: --use alone, here
     refuse_other_code(chosen, RunFolder.open(chosen).read().config(), flags={})
-    trained = load_run(chosen, weights, text_weights, task, fold)
+    left_out = elsewhere_options(chosen, task)
+    trained = load_run(chosen, weights, text_weights, task, fold, left_out)
     assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
     sections = {role: portable_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
@@ -62,9 +65,19 @@ def export_run(
         names = write_whole(trained, aside, sections, extra)
         elsewhere = try_out(aside)
         graph_facts, no_graph = graph_of(trained, aside) if onnx else ({}, "")
-        exported = Exported(graph_facts, no_graph, [*needed_package(names), *elsewhere], user_code_files(aside))
+        needed, without = [*needed_package(names), *elsewhere], [f"{name}.{key}" for name in left_out for key in left_out[name]]
+        exported = Exported(graph_facts, no_graph, needed, user_code_files(aside), without)
         write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
     return exported
+
+
+def elsewhere_options(run: Path, task: str | None) -> dict[str, dict[str, Any]]:
+    """Return how a run's outputs are read as its task has it by itself, where the run takes files for it: an n-gram model."""
+    config, _, _ = config_of(RunFolder.open(run).path, task)
+    kind = load_task(config.only.task)
+    own = {name: getattr(kind.options(), name) for name in kind.afterwards}
+    changed = {name: value for name, value in own.items() if getattr(config.only.expert, name) != value}
+    return {kind.name: changed} if changed else {}
 
 
 def graph_of(run: TrainedRun, folder: Path) -> tuple[Mapping[str, Any], str]:

@@ -21,6 +21,10 @@ def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> st
         made_from(run, result),
         *scores_of(result),
         f"## What it predicts\n\n{prediction_text(run)}",
+        *(
+            f"Left out here, since its files lie elsewhere: `{name}`. `headwater predict -o {name}.…` brings it back."
+            for name in exported.left_out
+        ),
         usage(run, exported.code),
         *([onnx_usage(exported.graph)] if exported.graph else []),
         LICENCE,
@@ -114,3 +118,4 @@ class Exported:
     no_graph: str  # why one that was asked for is not there
     needed: Sequence[str]  # beside the folder
     code: Sequence[str]  # of the user's own, as it is to be typed in the folder
+    left_out: Sequence[str] = ()  # options whose files lie elsewhere

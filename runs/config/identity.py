@@ -38,7 +38,8 @@ ADDED: Mapping[str, Mapping[str, Any]] = {
     "teacher": _UPSTREAM,
     "masks": plain(MasksConfig()),
 }
-ADDED_TO_TASKS = {"modality_dropout": 0, "mask_fill": "mean", "text_pooling": None}  # the same in the tasks' own sections
+# the same in the tasks' own sections
+ADDED_TO_TASKS = {"modality_dropout": 0, "mask_fill": "mean", "text_pooling": None, "beam": None}
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:

@@ -171,8 +171,9 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
     if reader.has_layout and not corpus.name and corpus.data:
         errors += other_layouts(reader, Path(corpus.data).expanduser(), question.name)
     select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
-    if select_by not in question.metrics:
-        errors.append(f"Expected 'select_by' to be one of {', '.join(question.metrics)}, found {select_by!r}.")
+    choosing = [name for name in question.metrics if name not in question.final]
+    if select_by not in choosing:
+        errors.append(f"Expected 'select_by' to be one of {', '.join(choosing)}, found {select_by!r}.")
     if config.report_by and config.report_by not in question.metrics:
         errors.append(f"Expected 'report_by' to be one of {', '.join(question.metrics)}, found {config.report_by!r}.")
     corpus = replace(corpus, protocol=corpus.protocol or reader.protocol_of.get(question.name, ""))

@@ -374,12 +374,26 @@ def over_trials(labels: np.ndarray, scores: np.ndarray, generator: np.random.Gen
 
 def test_dev_places_the_threshold_where_misses_equal_false_alarms() -> None:
     outcome = outcome_of([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], "a a b b")
-    placed = question.calibrate(VOCABULARY, outcome)["threshold"]
+    tables = question.make_tables(
+        100, "dev", [Utterance(name, "", speaker=who) for name, who in zip(outcome.ids, "aabb", strict=True)]
+    )
+    placed = question.calibrate(VOCABULARY, outcome, tables)["threshold"]
     assert 0.2 < placed < 0.99
     found = question.answer({**VOCABULARY, "dim": 2, "threshold": placed}).pairs()
     assert found(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.1]))[1] == "same"
     assert found(torch.tensor([1.0, 0.0]), torch.tensor([0.1, 1.0]))[1] == "different"
-    assert question.calibrate(VOCABULARY, outcome.take([0, 1]))["threshold"] == 0.5
+    assert question.calibrate(VOCABULARY, outcome.take([0, 1]), tables)["threshold"] == 0.5
+
+
+def test_dev_places_the_threshold_on_the_trials_that_the_corpus_lists() -> None:
+    """Among all pairs those of (a, b) are the hard ones; the list leaves them out, and the threshold lies lower."""
+    outcome = outcome_of([[1, 0], [1, 0.9], [0, 1], [0.1, 1]], "a a b b")
+    one, two, three, four = outcome.ids
+    listed = {"trials": [(1, one, two), (1, three, four), (0, one, three), (0, one, four)]}
+    every = {"trials": [*listed["trials"], (0, two, three), (0, two, four)]}
+    assert (
+        question.calibrate(VOCABULARY, outcome, listed)["threshold"] < question.calibrate(VOCABULARY, outcome, every)["threshold"]
+    )
 
 
 def test_an_embedding_is_written_and_read() -> None:

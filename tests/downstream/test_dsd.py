@@ -185,7 +185,7 @@ def test_a_threshold_keeps_its_promise_at_the_least_cost(seed: int, ties: bool, 
 def test_scores_that_differ_in_the_last_digit_are_decided_alike(seed: int, point: str) -> None:
     truth, scores = draws(seed, ties=False)
     outcome = outcome_of(truth.tolist(), scores.tolist())
-    vocabulary = question.calibrate({"operating_point": point}, outcome)
+    vocabulary = question.calibrate({"operating_point": point}, outcome, {})
     assert outcome.scores is not None
     expected = answer_at(vocabulary["threshold"]).decide(outcome.scores)
     far, frr = rates(truth, scores, vocabulary["threshold"])
@@ -196,7 +196,7 @@ def test_scores_that_differ_in_the_last_digit_are_decided_alike(seed: int, point
 
 def test_no_false_alarm_at_all_holds_where_another_has_the_highest_score() -> None:
     truth, scores = [0, 1, 1, 0], [0.9, 0.8, 0.7, 0.1]
-    vocabulary = question.calibrate({"operating_point": "far=0"}, outcome_of(truth, scores))
+    vocabulary = question.calibrate({"operating_point": "far=0"}, outcome_of(truth, scores), {})
     found = outcome_of(truth, scores, vocabulary["threshold"])
     assert set(found.predictions) == {"other"}
     assert question.score(vocabulary, found, {})["far"] == 0
@@ -207,7 +207,7 @@ def test_scores_next_to_each_other_are_distinguished() -> None:
     scores = [float(low), float(np.nextafter(low, np.float32(1)))]
     table = torch.tensor([[0.5, score] for score in scores])
     outcome = Outcome(("a", "b"), ("other", "other"), question.CLASSES, table)
-    placed = question.calibrate({"operating_point": "far=0"}, outcome)["threshold"]
+    placed = question.calibrate({"operating_point": "far=0"}, outcome, {})["threshold"]
     assert answer_at(placed).decide(table) == question.CLASSES
 
 
@@ -218,7 +218,7 @@ def test_scores_next_to_each_other_are_distinguished() -> None:
 def test_dev_places_the_threshold(point: str, threshold: float) -> None:
     truth, scores = [0, 0, 1, 0, 1], [0.1, 0.2, 0.5, 0.7, 0.9]
     outcome = outcome_of(truth, scores)
-    found = question.calibrate({"operating_point": point, "threshold": 0.5}, outcome)["threshold"]
+    found = question.calibrate({"operating_point": point, "threshold": 0.5}, outcome, {})["threshold"]
     far, frr = rates(np.array(truth), np.array(scores), found)
     expected_far, expected_frr = rates(np.array(truth), np.array(scores), threshold)
     assert (far, frr) == (expected_far, expected_frr)
@@ -299,7 +299,7 @@ def test_class_weights_make_the_rare_class_cost_more() -> None:
 def test_calibration_returns_a_vocabulary_and_is_used_for_the_next_file() -> None:
     expert = expert_of()
     before = {**expert.vocabulary, "operating_point": "far=0"}
-    calibrated = expert.with_vocabulary(question.calibrate(before, outcome_of([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.1])))
+    calibrated = expert.with_vocabulary(question.calibrate(before, outcome_of([0, 1, 1, 0], [0.8, 0.9, 0.7, 0.1]), {}))
     assert 0.8 < calibrated.vocabulary["threshold"] <= 0.9
     prediction = question.QUESTION.answer(calibrated.vocabulary)
     assert prediction.joined([(1.0, torch.tensor([0.25, 0.75]))])[0] == "other"

@@ -193,6 +193,24 @@ def test_the_interval_of_ten_unequal_speakers_covers_and_stays_in_range(metric: 
     assert hits / simulations >= 0.90
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_p_is_below_a_level_where_the_interval_of_that_level_leaves_out_0(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values, groups = generator.normal(0.1, 1.0, 60), [str(row % 12) for row in range(60)]
+
+    def score(rows: np.ndarray) -> float:
+        return float(values[rows].mean())
+
+    p = metrics.bootstrap_p(score, groups)
+    assert p is not None
+    for level in (p * 0.7, min(p * 1.4, 1.0)):
+        low, high = metrics.bootstrap_interval(score, groups, level=1 - level) or (0.0, 0.0)
+        assert (low < 0 < high) == (level < p)
+    assert metrics.bootstrap_p(lambda _: 0.0, groups) == 1.0
+    assert 0 < (metrics.bootstrap_p(lambda _: 1.0, groups) or 0) < 0.01
+    assert metrics.bootstrap_p(score, ["a"] * 60) is None
+
+
 def test_an_interval_near_the_ceiling_stays_below_one() -> None:
     right = np.ones(100, dtype=bool)
     right[:6] = False  # one speaker answers badly, nine are perfect

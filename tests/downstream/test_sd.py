@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import headwater
 from headwater.__main__ import dispatch
+from headwater.analysis.table import result_table
 from headwater.core.errors import UserError
 from headwater.core.files import read_json
 from headwater.corpus.base import Corpus, Utterance
@@ -117,7 +118,8 @@ def test_turns_are_frames_above_the_threshold_smoothed_by_a_median() -> None:
     assert turns_of(activity, 0.02, 0.7, 1) == ()
     spoken = Spoken((("speaker1", 0.04, 0.2), ("two words", 1.0, 1.5)))
     assert Spoken.parsed(str(spoken)) == spoken
-    assert Spoken.parsed("") == Spoken(())
+    assert Spoken.parsed("") == Spoken.parsed(str(Spoken(()))) == Spoken(())
+    assert str(Spoken(())) == "nobody speaks"
 
 
 def test_windows_of_a_long_file_are_matched_where_it_was_cut() -> None:
@@ -132,7 +134,7 @@ def test_dev_chooses_threshold_and_median() -> None:
     activity[20:60, 0] = 0.45
     activity[[30, 80], 0] = 0.05, 0.45  # a gap, and a flicker
     outcome = Outcome(("a",), (Spoken((), activity, 0.02),), (Spoken((("x", 0.4, 1.2),)),))
-    chosen = question.calibrate({"speakers": 1, "threshold": 0.5, "median": 1, "frame_seconds": 0.02}, outcome)
+    chosen = question.calibrate({"speakers": 1, "threshold": 0.5, "median": 1, "frame_seconds": 0.02}, outcome, {})
     assert (chosen["threshold"], chosen["median"]) == (0.4, 11)
     decided = question.answer(chosen).decide(outcome.predictions)
     assert question.score(chosen, Outcome(("a",), decided, outcome.references), {})["der"] < 0.06
@@ -236,10 +238,23 @@ def test_a_run_tells_speakers_apart_and_writes_rttm(mixtures: Path, tmp_path: Pa
     again = Spoken(tuple(read_rttm(tmp_path / "out.rttm")["test00000"]))
     assert str(again) == str(Spoken(spoken.turns))
     pieces = ["--corpus", "rttm", "--data", str(mixtures), "-o", "corpus.options.chunk_seconds=2"]  # of 4 s each
-    dispatch(["predict", str(tmp_path / "run"), *pieces, "--format", "rttm"])  # a piece that is digital silence is passed over
+    dispatch(["predict", str(tmp_path / "run"), *pieces, "--format", "rttm"])  # in a piece that is digital silence nobody speaks
     (tmp_path / "pieces.rttm").write_text(capsys.readouterr().out)
     assert max(end for turns in read_rttm(tmp_path / "pieces.rttm").values() for _, _, end in turns) > 2.0
+    capsys.readouterr()
     assert dispatch(["compare", str(tmp_path / "run"), str(tmp_path / "run")]) == 0
+    assert " recordings" in capsys.readouterr().out.splitlines()[0]
+    result = read_json(tmp_path / "run" / "result.json")
+    assert result["resampled"] == {"dev": "recording", "test": "recording"}
+    assert f", {result['num_speakers']['test']} recording" in result_table(result)
+    assert "speaker" not in result_table(result)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000 * 3), 16_000)
+    silent = headwater.load_run(tmp_path / "run").predict(tmp_path / "silent.wav")
+    assert (silent.label, silent.seconds, silent.error) == (Spoken(()), 3.0, "")
+    assert dispatch(["predict", str(tmp_path / "run"), str(tmp_path / "silent.wav")]) == 0
+    assert "silent.wav,0.000,3.000,nobody speaks," in capsys.readouterr().out
+    assert dispatch(["predict", str(tmp_path / "run"), str(tmp_path / "silent.wav"), "--format", "rttm"]) == 0
+    assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="Expected no --out beside --format rttm"):
         dispatch(["predict", str(tmp_path / "run"), str(path), "--format", "rttm", "--out", "x.csv"])
 

@@ -20,7 +20,10 @@ TYPED = {
         "python run_downstream.py -d asv -u fbank --corpus iemocap --demo",
         "Corpus 'iemocap' does not serve task 'asv'",
     ),
-    "utterances that are all too short": (f"{ASV} -o asv.min_seconds=60", "found none of 48"),
+    "utterances that are all too short": (
+        f"{ASV} -o asv.min_seconds=60",
+        "training utterances that are long enough for asv.min_seconds=60, found none of 48",
+    ),
     "a share that is none": (f"{ASV} -o asv.p_target=1", "'asv.p_target' between 0 and 1, found 1"),
     "a metric of another task": (f"{ASV} -o select_by=acc", "'select_by' to be one of eer, min_dcf, found 'acc'"),
     "a solver without a linear head": (f"{ASV} -o solver=exact", "Expected a task with a linear head for solver=exact"),

@@ -178,6 +178,17 @@ def test_a_layer_that_is_not_there_is_refused(mtl_error_of: Callable[..., str]) 
     assert "from 0 to 4" in mtl_error_of(f"{FINETUNED} upstream.layer=99")
 
 
+def test_only_what_was_typed_is_refused_where_nothing_is_shared(
+    mtl_error_of: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's own recipe logs cosines of gradients: a frozen demo does without."""
+    frozen = "-u test_hubert --tasks emotion,ks --demo -p mine --plan -o upstream.trainable=false"
+    assert mtl.main(shlex.split(frozen)) == 0
+    assert "emotion" in capsys.readouterr().out
+    message = mtl_error_of(f"{frozen} balance.cosines_every=5")
+    assert "weights that the tasks share for balance.cosines_every, found a frozen upstream" in message
+
+
 @pytest.fixture
 def joint(desk: Path, rated: Path) -> Path:
     """A finished joint run on the desk, and its recipe."""

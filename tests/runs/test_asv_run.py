@@ -120,16 +120,26 @@ def test_a_loaded_run_predicts_what_the_run_itself_predicted(which: str, table: 
     assert [*scores.values()] == pytest.approx(outcome.predictions[0].tolist(), abs=1e-4)
 
 
-def test_two_runs_are_compared_by_their_intervals_alone(trained: Path, normalised: Path) -> None:
+def test_two_runs_are_compared_by_their_interval_and_the_level_at_which_it_ends_at_0(trained: Path, normalised: Path) -> None:
     compared = compare([trained, normalised])
     difference = compared.comparisons[0].differences["eer"]
     scores = [RunFolder(place).read().result()["scores"]["test"]["eer"] for place in (trained, normalised)]
     assert (difference.first, difference.second) == pytest.approx(scores, abs=1e-3)
     assert difference.interval is not None
-    assert difference.p is None
+    assert difference.p is not None
+    assert difference.holds_0 == (difference.p >= 0.05)
     winner = compared.comparisons[0].winner("eer", "lower")
     assert winner == (0 if difference.holds_0 else -1 if difference.value > 0 else 1)
-    assert "p: none, embeddings of two models cannot change sides" in compared_text(compared)
+    assert "p: the level at which that interval ends at 0, since embeddings cannot change sides" in compared_text(compared)
+
+
+def test_several_comparisons_of_embeddings_are_corrected(trained: Path, normalised: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    one, other = compare([trained, normalised, copy]).comparisons
+    alone = compare([trained, normalised]).comparisons[0].differences["eer"].p
+    assert alone is not None
+    assert one.corrected["eer"] == pytest.approx(min(1.0, 2 * alone))
+    assert other.differences["eer"].p == 1.0
 
 
 def test_a_run_and_its_copy_cannot_be_told_apart(trained: Path, tmp_path: Path) -> None:
