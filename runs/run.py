@@ -27,13 +27,13 @@ from .features import with_store
 from .final import with_steps
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .teachers import fit_to_teachers
 from .log import displayed, improving_notes, logged
 from .pictures import chance_levels, confusion_plot, cosines_plot, curves_plot, run_title
 from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
 from .runtime import Runtime, make_accelerator, print_progress
 from .state import load_weights, make_optimizer, resume, save, save_last
+from .teachers import fit_to_teachers
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that were kept ("best", of several tasks also "last")
 

@@ -16,7 +16,6 @@ from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Output, Task
 from ..recurrent import Recurrent
-from ..teaching import frame_seconds_of
 from . import question
 from .answer import ORDERS, Spoken
 
