@@ -36,7 +36,8 @@ class StoredSpace:
     @property
     def holds(self) -> str:
         """What a row is, in a word."""
-        kind = "means" if self.described.get("pooled") else "frames"
+        in_bits = " in 8 bits" if self.described.get("numbers") == "int8" else ""
+        kind = "means" if self.described.get("pooled") else f"frames{in_bits}"
         return f"normed {kind}" if self.described.get("normalized") else kind
 
     @property
