@@ -232,7 +232,11 @@ def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path, reuse: Reu
     statistics = task.expert.pools.get(role)
     if masks_frames(setup, role):
         statistics = None
-    seconds = seconds_without(setup.config, task) if spec.modality == "audio" else None
+    seconds = None
+    if spec.modality == "audio" and setup.config.solver != "exact":  # a head without steps reads its features at once
+        corpora = {name: section.corpus for name, section in setup.config.tasks.items()}
+        sharing = [other for name, other in setup.tasks.items() if corpora[name] == corpora[task.name]]
+        seconds = sum(seconds_without(setup.config, other) for other in sharing)
     before = kind_of_role(reuse.before.get(task.name, ""), role)
     return Demand(role, root, examples, keys, layers, statistics, seconds, before)
 

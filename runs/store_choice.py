@@ -18,12 +18,11 @@ from ..training.batches import cut_pieces
 from ..training.step import TaskData
 from ..upstream.base import TokenCounter, Upstream
 from ..upstream.store.space import Numbers, Space, space_of
-from ..upstream.store.store import Computed, Store, default_limit
+from ..upstream.store.store import TRIAL, Computed, Store, default_limit
 from .config.schema import RunConfig, StoreConfig, batch_size_of
 from .prepare import RunSetup
 
 MEASURED_FROM = 600.0  # seconds of audio: below, filling is too quick to be worth a forecast
-TRIAL = ".trial-"  # what a folder is called in which the disk is measured
 Printer = Callable[[str], None]
 ComputeIn = Callable[[Space, Sequence[Example]], Iterator[tuple[int, Computed]]]  # what an upstream makes of examples
 
@@ -192,10 +191,8 @@ def limit_of(config: StoreConfig, root: Path) -> int:
     return parse_size(config.limit) if config.limit else default_limit(root)
 
 
-def seconds_without(config: RunConfig, task: TaskData) -> float | None:
-    """Return how much audio steps and evaluations compute without a store, at most; None of a head without steps."""
-    if config.solver == "exact":
-        return None
+def seconds_without(config: RunConfig, task: TaskData) -> float:
+    """Return how much audio a task's steps and evaluations compute without a store, at most."""
     cuts = [example for of_one in task.crops.values() for example in of_one]
     train = cuts or task.splits["train"]
     drawn = config.training.steps * batch_size_of(config, config.tasks[task.name])

@@ -25,6 +25,7 @@ from .space import Space
 
 BUCKETS = 16  # rows are claimed by bucket: so many processes can fill at once
 USED, LOCKS, HELD = "used", "locks", "held"
+TRIAL = ".trial-"  # what a folder is called in which the disk is measured
 _HALF, _FULL = np.dtype("<f2"), np.dtype("<f4")
 _DTYPES: dict[str, np.dtype] = {"float16": _HALF, "int8": CODE}
 
