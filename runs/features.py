@@ -209,8 +209,12 @@ def chosen_store(setup: RunSetup, demand: Demand, accelerator: Accelerator, show
     """Return the store that a role's features are kept in; None where they are computed in every step."""
     upstream = setup.model.to(accelerator.device).eval().upstream(demand.role)
     sample_seconds = SAMPLE_SECONDS if accelerator.device.type == "cpu" else FILL_SECONDS
+
+    def compute_sample(space: Space, examples: Sequence[Example]) -> Iterator[tuple[int, Computed]]:
+        return compute(upstream, space, examples, accelerator)
+
     with disk_problems(demand.root):
-        store, problem = choose_store(setup, demand, partial(compute_in, upstream, accelerator), show, reuse, sample_seconds)
+        store, problem = choose_store(setup, demand, compute_sample, show, reuse, sample_seconds)
     if store is None and setup.config.store.mode != "auto":
         raise UserError(f"Expected features that fit into the store, found {problem}")
     if store is None:
@@ -260,13 +264,6 @@ def fill(setup: RunSetup, store: Store, demand: Demand, accelerator: Accelerator
             first_bucket=accelerator.process_index * BUCKETS // accelerator.num_processes,
             show=show if accelerator.num_processes == 1 else lambda _: None,  # that it waits for its own kin is no news
         )
-
-
-def compute_in(
-    upstream: Upstream, accelerator: Accelerator, space: Space, examples: Sequence[Example]
-) -> Iterator[tuple[int, Computed]]:
-    """Yield what `compute` does, for a space that is yet to be chosen."""
-    yield from compute(upstream, space, examples, accelerator)
 
 
 @torch.no_grad()

@@ -99,8 +99,8 @@ def choose_store(
     line = forecast.said(demand, store, upstream.spec.modality)
     if too_large:
         [(first, more)] = too_large
-        line += f"; {format_bytes(more.size)} of {first.space.kind} would be more than the limit of {format_bytes(limit)}"
-        line += f" (-o store.limit={gigabytes(more.size)}GB keeps them, --store off neither)"
+        line += f"; in {first.space.numbers} {format_bytes(more.size)}, more than the limit of {format_bytes(limit)}"
+        line += f" (otherwise: -o store.limit={gigabytes(more.size)}GB, or --store off)"
     if demand.seconds is not None and forecast.audio > MEASURED_FROM and not demand.before:
         paces = measure(demand, store, compute, sample_seconds)
         filling = forecast.audio * (paces.compute + paces.write)

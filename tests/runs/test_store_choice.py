@@ -119,8 +119,8 @@ def test_frames_are_in_eight_bits_where_only_those_fit_and_one_line_says_why_and
     assert any(note.startswith("frames are kept in 8 bits, which lose 0.") for note in setup.notes)
     [line] = lines_of(capsys)
     assert " of frames in 8 bits, in " in line
-    assert "of frames would be more than the limit of" in line
-    assert line.endswith("(-o store.limit=1GB keeps them, --store off neither)")
+    assert "; in float16 " in line
+    assert line.endswith(" (otherwise: -o store.limit=1GB, or --store off)")
 
 
 def test_eight_bits_are_marked_in_the_result(tones: Path, tmp_path: Path) -> None:
