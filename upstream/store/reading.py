@@ -72,9 +72,10 @@ class ShardLayers:
             return ""
         worst = max(range(len(lost)), key=lost.__getitem__)
         mean = math.sqrt(sum(of_layer**2 for of_layer in lost) / len(lost))
+        layer = self.store.space.layers[self.columns[worst]]
         return (
-            f"frames are kept in 8 bits, which lose {mean:.1%} of each channel's spread (layer "
-            f"{self.store.space.layers[self.columns[worst]]} most, {lost[worst]:.1%}): -o store.precision=float16 keeps all"
+            f"frames are kept in 8 bits, which lose {100 * mean:.1f} % of each channel's spread (layer {layer} most, "
+            f"{100 * lost[worst]:.1f} %): -o store.precision=float16 keeps all"
         )
 
     def layers(self, examples: Sequence[Example]) -> Layers:
