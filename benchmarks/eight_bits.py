@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -27,16 +28,21 @@ from headwater.corpus.audio import read_audio
 from headwater.corpus.base import Utterance
 from headwater.corpus.batch import Example, make_batch
 from headwater.corpus.fingerprints import row_keys
-from headwater.runs.features import compute
+from headwater.inference.load import load_run
+from headwater.inference.trained_run import TrainedRun
+from headwater.runs.evaluation import evaluate_task
+from headwater.runs.features import compute, with_store
+from headwater.runs.prepare import prepare
+from headwater.runs.runtime import Runtime, make_accelerator
 from headwater.runs.store_choice import forget
 from headwater.training.batches import cut_pieces
 from headwater.upstream.base import Upstream, UpstreamConfig
 from headwater.upstream.load import load_upstream
 from headwater.upstream.store.reading import ShardLayers
-from headwater.upstream.store.space import space_of
+from headwater.upstream.store.space import Numbers, space_of
 from headwater.upstream.store.store import Store
 
-KEPT = ("float16", "int8")
+KEPT: tuple[Numbers, ...] = ("float16", "int8")
 PHONES = ("learners' phones", "EmoDB's phones")
 REPEATS = 3
 
@@ -142,6 +148,7 @@ def scores(name: str, flags: argparse.Namespace) -> None:
     assert one.rows is not None
     table = flags.work / f"{''.join(letter for letter in name if letter.isalnum())}.csv"
     write_table(table, list(one.rows(flags.data / one.folder)))
+    beside = []
     for numbers in KEPT:
         found = []
         for seed in range(1, flags.seeds + 1):
@@ -169,8 +176,25 @@ def scores(name: str, flags: argparse.Namespace) -> None:
                 options = [VALID, f"store.precision={numbers}", f"training.steps={flags.steps}", "training.eval_every=200"]
                 subprocess.run([*words, "-o", *options], check=True, stdout=subprocess.DEVNULL)
             found.append(100 * json.loads((folder / "result.json").read_text())["scores"]["test"]["per"])
+            if numbers == "float16":
+                beside.append([per_of(folder, flags.work / "kept", other) for other in KEPT])
         spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
         print(f"| {name} | {numbers} | {', '.join(f'{value:.2f}' for value in found)} | {mean(found):.2f}{spread} |", flush=True)
+    pairs = "; ".join(f"{half:.2f} and {eight:.2f}" for half, eight in beside)
+    print(f"| {name} | heads of float16, reading float16 and int8 | {pairs} | |", flush=True)
+
+
+def per_of(folder: Path, kept: Path, numbers: Numbers) -> float:
+    """Return the phone error rate of a run's test, its head reading frames that are kept otherwise."""
+    trained = load_run(folder)
+    assert isinstance(trained, TrainedRun)
+    config = trained.config
+    config = replace(config, store=replace(config.store, mode=str(kept), precision=numbers))
+    accelerator = make_accelerator(config, Runtime("cpu"))
+    [task] = with_store(prepare(config), accelerator, lambda *_: None).tasks.values()
+    assert task.source.kind.startswith("frames in 8 bits" if numbers == "int8" else "frames,"), task.source.kind
+    found = evaluate_task(trained.model, config.training, accelerator, (), task)
+    return 100 * found.result["scores"]["test"]["per"]
 
 
 if __name__ == "__main__":
