@@ -20,7 +20,7 @@ from ..downstream.labels import LabelsConfig
 from ..downstream.tables import tables_of
 from ..training.batches import derive_seed
 from ..training.model import Model
-from ..upstream.base import Layers, Modality, Upstream, UpstreamConfig, UpstreamSpec
+from ..upstream.base import Layers, Modality, Role, Upstream, UpstreamConfig, UpstreamSpec
 from .base import Failed
 
 ROWS = 6  # utterances in a batch
@@ -70,8 +70,8 @@ class Trial:
 
     def model(self, seed: int = 1, vocabulary: Mapping[str, Any] | None = None) -> Model:
         """Return the expert behind weighted sums, as a run has it."""
-        configs = {role: UpstreamConfig(name="check") for role in self.roles}
-        upstreams: dict[Modality, Upstream] = {role: Silent(role) for role in self.roles}
+        configs: dict[Role, UpstreamConfig] = {role: UpstreamConfig(name="check") for role in self.roles}
+        upstreams: dict[Role, Upstream] = {role: Silent(role) for role in self.roles}
         return Model(upstreams, {self.task.name: self.expert(seed, vocabulary)}, configs).eval()
 
     def batch(self, rows: Sequence[Utterance] | None = None) -> Batch:

@@ -43,7 +43,7 @@ options that are often set after -o (config.yaml in a run folder lists all of th
   labels.keep='[neu, hap]' labels.merge='{exc: hap}'                choose and join classes
   upstream.normalize_layers=true                                    normalize each layer before the weighted sum
   text_upstream.path=DIR                                            weights of the text upstream
-  store.limit=20GB                                                  how many features may be cached
+  store.limit=20GB store.precision=int8                             how many features may be cached, and frames in 8 bits
   corpus.demo_scale=0.2                                             size of the miniature of --demo"""
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,50 +17,46 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import UserError
-from ..core.files import cache_folder, format_bytes, parse_size, plain_disk_errors
+from ..core.files import cache_folder, parse_size, plain_disk_errors
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
 from ..corpus.fingerprints import row_keys, text_keys
 from ..training.batches import cut_pieces, derive_seed
 from ..training.loop import ahead
-from ..training.source import Source
+from ..training.source import Source, kind_of_role
 from ..training.step import TaskData, cropped
-from ..upstream.base import Layers, TokenCounter, Upstream
+from ..upstream.base import Layers, Upstream
 from ..upstream.statistics import over_time
 from ..upstream.store.reading import MemoryLayers, ShardLayers, StoredLayers
-from ..upstream.store.store import BUCKETS, Computed, Space, Store, default_limit, space_of
-from .config.schema import MODES, RunConfig, StoreConfig
+from ..upstream.store.space import Space
+from ..upstream.store.store import BUCKETS, Computed, Store
+from .config.schema import MODES, RunConfig
 from .log import filling
 from .prepare import RunSetup
+from .store_choice import Demand, Printer, Reuse, choose_store, missing_rows, seconds_without
 
 FILL_SECONDS = 240.0  # padded audio in one pass on a GPU; on a CPU one utterance at a time is fastest
+SAMPLE_SECONDS = 20.0  # of audio that a CPU computes to see how fast it is
 # of --store check, by what is stored and how it was computed: difference of the logits over the largest of them
-TOLERANCE = {("means", True): 1e-4, ("frames", True): 1e-2, ("means", False): 1e-1, ("frames", False): 1e-1}
+TOLERANCE = {
+    ("means", True): 1e-4,
+    ("means", False): 1e-1,
+    ("frames", True): 1e-2,
+    ("frames", False): 1e-1,
+    ("frames in 8 bits", True): 1e-1,
+    ("frames in 8 bits", False): 2e-1,
+}
 EXACT_MEMORY = 2**28  # bytes of pooled rows that the exact solver has read at once; more are read from their shards
 HEADING = 10  # characters before what a printed line says: "store     "
-Printer = Callable[[str], None]
 
 
 class Unwritable(UserError):
     """The store's disk is full, or may not be written."""
 
 
-@dataclass(frozen=True)
-class Demand:
-    """What a task needs of the store for one role."""
-
-    role: str
-    root: Path
-    examples: Mapping[str, Example]  # utterance id -> example
-    keys: Mapping[str, str]  # utterance id -> row key
-    layers: Sequence[int]
-    statistics: str | None  # over time, where they are all that the head needs
-
-
-def with_store(setup: RunSetup, accelerator: Accelerator, show: Printer, *, share_layers: bool = False) -> RunSetup:
+def with_store(setup: RunSetup, accelerator: Accelerator, show: Printer, reuse: Reuse | None = None) -> RunSetup:
     """Return the run with stored features where it may have them, filled; `show` prints what happens.
 
-    Each task has spaces of its own: means where its head needs no more, else frames.
-    `share_layers`: other runs of the plan use other layers, so that all are stored.
+    Means where a task's head needs no more, else frames; tasks on the same audio share their spaces.
     """
     mode = setup.config.store.mode
     reasons = {role: refusal(setup, role) for role in setup.model.configs}
@@ -73,7 +69,7 @@ def with_store(setup: RunSetup, accelerator: Accelerator, show: Printer, *, shar
     for name, task in setup.tasks.items():
         prefix = f"{name}: " * setup.config.is_joint
         show_prefixed = partial(prefixed, show, prefix)
-        tasks[name], note = stored_task(setup, task, usable, accelerator, show_prefixed, share_layers=share_layers)
+        tasks[name], note = stored_task(setup, task, usable, accelerator, show_prefixed, reuse or Reuse())
         if note:
             show_prefixed(f"note      {note}")
             notes.append(prefix + note)
@@ -93,7 +89,7 @@ def prefixed(show: Printer, prefix: str, line: str) -> None:
 
 
 def stored_task(
-    setup: RunSetup, task: TaskData, roles: Sequence[str], accelerator: Accelerator, show: Printer, *, share_layers: bool
+    setup: RunSetup, task: TaskData, roles: Sequence[str], accelerator: Accelerator, show: Printer, reuse: Reuse
 ) -> tuple[TaskData, str]:
     """Return a task with its stored features, and what a user should know of them."""
     config, stored = setup.config, dict[str, StoredLayers]()
@@ -101,7 +97,7 @@ def stored_task(
     cut = with_crops(task, config) if "audio" in roles else task
     for role in roles:
         try:
-            layers = stored_layers(setup, cut, role, accelerator, show, share_layers)
+            layers = stored_layers(setup, cut, role, accelerator, show, reuse)
         except Unwritable as problem:
             if config.store.mode != "auto":
                 raise
@@ -114,6 +110,7 @@ def stored_task(
     notes = notes if kept.crops else []
     if any(masks_frames(setup, role) and task.expert.pools.get(role) == "mean" for role in stored):
         notes.append("the store keeps frames, though this head needs their means alone: masks are over frames")
+    notes += [layers.note for layers in stored.values() if layers.note]
     source = Source(task.source.roles, stored)  # a part of what a run is: float16 frames are not what audio gives
     return replace(kept, source=source), "; ".join(notes)
 
@@ -156,7 +153,7 @@ def store_root(mode: str) -> Path:
 
 
 def stored_layers(
-    setup: RunSetup, task: TaskData, role: str, accelerator: Accelerator, show: Printer, share_layers: bool
+    setup: RunSetup, task: TaskData, role: str, accelerator: Accelerator, show: Printer, reuse: Reuse
 ) -> StoredLayers | None:
     """Return what serves a role's stored rows, those that are missing computed first; None where they would take too much.
 
@@ -165,15 +162,15 @@ def stored_layers(
     root, demand, store = store_root(setup.config.store.mode), None, None
     with all_or_none(accelerator):
         if accelerator.is_main_process:
-            demand = demand_of(setup, task, role, root)
-            store = choose_store(setup, demand, show, share_layers)
+            demand = demand_of(setup, task, role, root, reuse)
+            store = chosen_store(setup, demand, accelerator, show, reuse)
     decided = [None if store is None else store.space]
     if accelerator.num_processes > 1:
         broadcast_object_list(decided)
     if decided[0] is None:
         return None
     with all_or_none(accelerator):
-        demand = demand or demand_of(setup, task, role, root)
+        demand = demand or demand_of(setup, task, role, root, reuse)
         with disk_problems(root):
             store = store or Store(root, decided[0], setup.model.upstream(role).name)
             fill(setup, store, demand, accelerator, show)
@@ -208,7 +205,24 @@ def disk_problems(root: Path) -> Iterator[None]:
             raise Unwritable(f"{line} --store off goes without, --store DIR keeps features elsewhere.") from None
 
 
-def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path) -> Demand:
+def chosen_store(setup: RunSetup, demand: Demand, accelerator: Accelerator, show: Printer, reuse: Reuse) -> Store | None:
+    """Return the store that a role's features are kept in; None where they are computed in every step."""
+    upstream = setup.model.to(accelerator.device).eval().upstream(demand.role)
+    sample_seconds = SAMPLE_SECONDS if accelerator.device.type == "cpu" else FILL_SECONDS
+
+    def compute_sample(space: Space, examples: Sequence[Example]) -> Iterator[tuple[int, Computed]]:
+        return compute(upstream, space, examples, accelerator)
+
+    with disk_problems(demand.root):
+        store, problem = choose_store(setup, demand, compute_sample, show, reuse, sample_seconds)
+    if store is None and setup.config.store.mode != "auto":
+        raise UserError(f"Expected features that fit into the store, found {problem}")
+    if store is None:
+        show(f"store     not used: {problem}")
+    return store
+
+
+def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path, reuse: Reuse) -> Demand:
     """Return the utterances of all of a task's splits with their row keys, and the layers that are used."""
     with disk_problems(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -224,81 +238,18 @@ def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path) -> Demand:
     statistics = task.expert.pools.get(role)
     if masks_frames(setup, role):
         statistics = None
-    return Demand(role, root, examples, keys, layers, statistics)
+    seconds = None
+    if spec.modality == "audio" and setup.config.solver != "exact":  # a head without steps reads its features at once
+        corpora = {name: section.corpus for name, section in setup.config.tasks.items()}
+        sharing = [other for name, other in setup.tasks.items() if corpora[name] == corpora[task.name]]
+        seconds = sum(seconds_without(setup.config, other) for other in sharing)
+    before = kind_of_role(reuse.before.get(task.name, ""), role)
+    return Demand(role, root, examples, keys, layers, statistics, seconds, before)
 
 
 def masks_frames(setup: RunSetup, role: str) -> bool:
     """Return whether training masks the frames of a role: their mean has no stretch of time to mask."""
     return role == "audio" and setup.config.masks.is_on
-
-
-def choose_store(setup: RunSetup, demand: Demand, show: Printer, share_layers: bool) -> Store | None:
-    """Return the store of the requested layers, or of all where it holds them already; None where it would take too much."""
-    role, config = demand.role, setup.config
-    upstream = setup.model.upstream(role)
-    requested = space_of(
-        upstream,
-        setup.model.configs[role],
-        layers=demand.layers,
-        statistics=demand.statistics,
-        precision=config.training.precision,
-        weights_hash=setup.identity["upstreams"][role],
-    )
-    everything = replace(requested, layers=tuple(range(upstream.spec.num_layers)))
-    with disk_problems(demand.root):
-        store = None
-        if share_layers or requested == everything or (demand.root / everything.key).is_dir():
-            store = Store(demand.root, everything, upstream.name)
-            if not (share_layers or requested == everything or store.index.keys() >= {*demand.keys.values()}):
-                store = None
-        store = store or Store(demand.root, requested, upstream.name)
-        if fits(setup, store, demand, show):
-            return store
-        store.leave()
-    return None
-
-
-def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
-    """Return row key -> example of what the store does not hold."""
-    return {key: demand.examples[name] for name, key in demand.keys.items() if key not in store.index}
-
-
-def fits(setup: RunSetup, store: Store, demand: Demand, show: Printer) -> bool:
-    """Say what filling will take, and return whether it may."""
-    upstream, config, pooled = setup.model.upstream(demand.role), setup.config.store, store.space.pooled
-    missing, what = missing_rows(store, demand).values(), kind_of(store.space)
-    frames = len(missing) if pooled else sum(frames_of(upstream, row) for row in missing)
-    size, limit = frames * store.space.bytes_per_frame, limit_of(config, store.root)
-    is_text = upstream.spec.modality == "text"
-    if not missing:
-        unread = "" if is_text else " no audio is read,"
-        show(f"store     {len(demand.keys)} utterances are there already ({what}):{unread} in {store.folder}")
-    elif size <= limit:
-        long = f"{len(missing)} {'texts' if is_text else 'utterances'}"
-        long += "" if is_text else f" ({sum(row.seconds for row in missing) / 3600:.2f} h)"
-        show(f"store     {long} to compute once: {format_bytes(size)} of {what}, in {store.folder}")
-    else:
-        message = (
-            f"{format_bytes(size)} of {what} for {len(missing)} utterances, more than the limit of {format_bytes(limit)}. "
-            f"Raise it (-o store.limit={size // 10**9 + 1}GB), store one layer (-l), or use a head that pools by the mean."
-        )
-        if config.mode != "auto":
-            raise UserError(f"Expected features that fit into the store, found {message}")
-        show(f"store     not used: {message}")
-        return False
-    return True
-
-
-def frames_of(upstream: Upstream, example: Example) -> int:
-    """Return how many frames an upstream makes of an utterance: tokens, where it reads."""
-    if isinstance(upstream, TokenCounter):
-        return upstream.num_tokens(example.utterance.text or "")
-    return upstream.spec.num_frames(int(example.seconds * upstream.spec.sample_rate))
-
-
-def limit_of(config: StoreConfig, root: Path) -> int:
-    """Return how many bytes a run may store."""
-    return parse_size(config.limit) if config.limit else default_limit(root)
 
 
 def fill(setup: RunSetup, store: Store, demand: Demand, accelerator: Accelerator, show: Printer) -> None:
@@ -355,16 +306,9 @@ def statistics_of(frames: Tensor, statistics: str) -> Tensor:
     return over_time(by_layer, valid, statistics).transpose(0, 1)
 
 
-def kind_of(space: Space) -> str:
-    """Return what the rows of a space are called."""
-    if not space.pooled:
-        return "frames"
-    return "means" if space.statistics == "mean" else space.statistics
-
-
 def make_layers(config: RunConfig, store: Store, demand: Demand) -> StoredLayers:
     """Return what serves the rows: out of memory where means fit, else from their shards."""
-    kind = f"{kind_of(store.space)}, {store.space.precision}"
+    kind = f"{store.space.kind}, {store.space.precision}"
     places = {name: store.index[key] for name, key in demand.keys.items()}
     columns = [store.space.layers.index(layer) for layer in demand.layers]
     shards = ShardLayers(store, places, columns, kind)
@@ -389,7 +333,7 @@ def check(setup: RunSetup, task: TaskData, accelerator: Accelerator, show: Print
     difference = float(np.abs(outputs[0] - outputs[1]).max() / max(float(np.abs(outputs[0]).max()), 1e-6))
     kinds = {layers.kind.split(",")[0] for layers in task.source.stored.values()}
     exact = setup.config.training.precision == "float32"
-    allowed = max(TOLERANCE["frames" if kind == "frames" else "means", exact] for kind in kinds)
+    allowed = max(TOLERANCE[kind if kind.startswith("frames") else "means", exact] for kind in kinds)
     if not difference <= allowed:
         raise UserError(
             f"Expected the outputs from the store within {allowed:g} of the full computation, found {difference:.2g}. "

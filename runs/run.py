@@ -33,6 +33,7 @@ from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
 from .runtime import Runtime, make_accelerator, print_progress
 from .state import load_weights, make_optimizer, resume, save, save_last
+from .store_choice import Reuse
 from .teachers import fit_to_teachers
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that were kept ("best", of several tasks also "last")
@@ -57,20 +58,24 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
         if accelerator.is_main_process:
             refuse_other(folder, setup.identity)
             print_progress(runtime, *describe(setup, folder))
-        stores = not began_without_store(folder)
+        before = features_before(folder, config)
         accelerator.wait_for_everyone()
-        if stores:
-            setup = with_store(setup, accelerator, partial(print_progress, runtime), share_layers=runtime.share_layers)
+        if before is not None:
+            reuse = Reuse(runtime.share_layers, runtime.place.count, before)
+            setup = with_store(setup, accelerator, partial(print_progress, runtime), reuse)
         if accelerator.is_main_process:
             refuse_other(folder, setup.identity)
             begin(folder, setup)
         return finish(folder, setup, accelerator, runtime)
 
 
-def began_without_store(folder: Path) -> bool:
-    """Return whether a run stands there that began before joint runs had a store: it goes on without."""
+def features_before(folder: Path, config: RunConfig) -> dict[str, str] | None:
+    """Return the features, by task, of the run that is gone on with; None where it began before joint runs had a store."""
     run = RunFolder(folder)
-    return run.last.is_file() and run.identity.is_file() and "features" not in run.read().identity()
+    if not (run.last.is_file() and run.identity.is_file()):
+        return {}
+    features = run.read().identity().get("features")
+    return {next(iter(config.tasks)): features} if isinstance(features, str) else features
 
 
 def finished(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:

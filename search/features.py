@@ -20,7 +20,8 @@ from ..corpus.fingerprints import row_keys
 from ..runs.features import compute, disk_problems
 from ..runs.log import filling
 from ..upstream.base import Upstream, UpstreamConfig
-from ..upstream.store.store import Store, default_limit, space_of
+from ..upstream.store.space import space_of
+from ..upstream.store.store import Store, default_limit
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Recordings:
     @property
     def lengths(self) -> list[int]:
         """How many frames each recording has."""
-        return [self.store.index[key].row.frames for key in self.keys]
+        return [self.store.index[key].frames for key in self.keys]
 
     def frames(self, layer: int) -> list[Tensor]:
         """Return the frames (frame, dim) of a layer, as they are stored: in half precision where that holds them."""
@@ -100,7 +101,7 @@ def compute_frames(
 
 def _refuse_large(upstream: Upstream, store: Store, missing: Mapping[str, Example], limit: str | None) -> None:
     frames = sum(upstream.spec.num_frames(int(row.seconds * upstream.spec.sample_rate)) for row in missing.values())
-    size, most = frames * store.space.bytes_per_frame, parse_size(limit) if limit else default_limit(store.root)
+    size, most = store.space.size(len(missing), frames), parse_size(limit) if limit else default_limit(store.root)
     if size > most:
         store.leave()
         raise UserError(

@@ -54,6 +54,12 @@ class Source:
         return self.stored[role].norms(examples) if role in self.stored else None
 
 
+def kind_of_role(kind: str, role: str) -> str:
+    """Return what the features of one role are, of what `Source.kind` says of all."""
+    parts = kind.split("; ")
+    return kind if len(parts) == 1 else next((part.removeprefix(f"{role} ") for part in parts if part.startswith(f"{role} ")), "")
+
+
 def padded_pieces(examples: Sequence[Example], config: TrainingConfig) -> list[list[Example]]:
     """Return examples in pieces, as a config cuts them."""
     seconds, size, overhead = config.piece_seconds, config.piece_size, config.piece_overhead

@@ -123,5 +123,8 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
             listed = "\n".join("  " + re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", line) for line in of_code)
             advice = "The code is not what the run there began with: bring that back, or choose another folder with -n or -p."
         if all(line.startswith("features") for line in lines):
-            advice = "Hear as before: --store off for computed, --store on (with -o store.limit=SIZE) for stored features."
+            advice = (
+                "Hear as before: --store off for computed, --store on (with -o store.limit=SIZE) for stored features, "
+                "-o store.precision=int8 for frames in 8 bits, float16 for others."
+            )
         raise UserError(f"Expected the same run in '{folder}', found another one there (there -> now):\n{listed}\n{advice}")

@@ -34,9 +34,11 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """The `store:` section: features of a frozen upstream, computed once. It changes how long a run takes, not what it is."""
+    """The `store:` section: features of a frozen upstream, computed once. It changes a run's time, and the last digits."""
 
     mode: str = "auto"  # off, auto (where it fits), on, check (compare one batch with the full computation), or a folder
+    # of frames; auto: float16 where they fit the limit, else int8 where those do
+    precision: Literal["auto", "float16", "int8"] = "auto"
     limit: str | None = None  # 20GB; None: the smaller of 50 GB and a quarter of the free disk
     memory: str = "4GB"  # means above this are read from the disk
     crops: Annotated[int, ABOVE_0] = 4  # stretches that are stored of each training utterance, where a task uses random ones

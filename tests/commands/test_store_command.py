@@ -17,7 +17,8 @@ from headwater.corpus.audio import check_files
 from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_keys
 from headwater.upstream.store.maintenance import list_spaces
-from headwater.upstream.store.store import Computed, Space, Store
+from headwater.upstream.store.space import Space
+from headwater.upstream.store.store import Computed, Store
 
 PLAIN = Space("model", (0, 1, 2), 4, False, False, "exact", "auto", "all", "float32")
 TypeIn = Callable[..., tuple[int, str, str]]

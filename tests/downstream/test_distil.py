@@ -115,6 +115,9 @@ def test_the_upstream_is_written_as_the_hub_writes_it(tmp_path: Path, capsys: py
         tmp_path / "whole" / "model.safetensors"
     ).stat().st_size
     assert "-u" in capsys.readouterr().err
+    for verb in ("predict", "export"):
+        with pytest.raises(UserError, match=r"found one of distil in .*whose product is its upstream"):
+            dispatch([verb, str(tmp_path / "run"), str(tmp_path / "other")])
     with pytest.raises(UserError, match="Expected --hub beside --half"):
         dispatch(["export", str(tmp_path / "run"), str(tmp_path / "other"), "--half"])
 

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, WhisperModel
 
 import headwater
+from headwater.upstream.store.eight_bits import encode
 
 FOLDS = "4,7"
 VALID = "upstream.attend=valid"
@@ -106,3 +107,13 @@ def test_words_of_librispeech_are_recognised(whisper: Path, speech: Path, tmp_pa
         csv.writer(file).writerows([("audio", "text", "label"), *lines[:10]])
     printed = typed("corpus", "transcribe", tmp_path / "clips.csv", "--model", whisper)
     assert float(re.search(r"WER ([\d.]+) % in all", printed)[1]) < 8.0  # type: ignore[index]
+
+
+def test_frames_in_eight_bits_lose_under_a_hundredth_of_each_channels_spread(whisper: Path, speech: Path) -> None:
+    """Outlier channels among them: one of the last layer spreads six times as far as the median one."""
+    upstream, waveform = headwater.load_upstream(str(whisper)), waveform_of(part(speech, "emodb_full"))
+    frames = torch.stack([value[0] for value in upstream([waveform]).values], dim=1).detach()  # (frame, layer, dim)
+    spread = frames.std(dim=0)
+    assert float((spread.amax(dim=1) / spread.median(dim=1).values).max()) > 5
+    _, lost = encode(frames.numpy())
+    assert 0.003 < min(lost) < max(lost) < 0.01

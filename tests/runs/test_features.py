@@ -20,8 +20,7 @@ from processes import start
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.downstream.answer import OneClass
-from headwater.runs import features as stored
-from headwater.runs import log
+from headwater.runs import log, store_choice
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.features import with_store
@@ -29,12 +28,14 @@ from headwater.runs.prepare import describe_upstream, prepare
 from headwater.runs.results import read_predictions
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime, make_accelerator, print_progress
+from headwater.runs.store_choice import Reuse
 from headwater.training.source import Source
 from headwater.training.step import training_example as drawn_of
 from headwater.upstream.families.tiny import tiny_model
 from headwater.upstream.store import store as store_module
 from headwater.upstream.store.maintenance import StoredSpace, list_spaces
 from headwater.upstream.store.shards import ShardWriter
+from headwater.upstream.store.space import Space
 from headwater.upstream.store.store import Store
 
 CPU = Runtime("cpu")
@@ -84,9 +85,7 @@ def fill_store(config: RunConfig, mode: Path | str = "on", *, share_layers: bool
     """Prepare a run and fill its store; nothing is trained."""
     config = replace(config, store=replace(config.store, mode=str(mode), **store))
     accelerator = make_accelerator(config, CPU)
-    return (
-        with_store(prepare(config), accelerator, partial(print_progress, CPU), share_layers=share_layers).tasks["emotion"].source
-    )
+    return with_store(prepare(config), accelerator, partial(print_progress, CPU), Reuse(share_layers)).tasks["emotion"].source
 
 
 def head_inputs(config: RunConfig, mode: Path | str) -> np.ndarray:
@@ -307,7 +306,7 @@ def test_the_default_limit_is_used_where_none_is_given(
     voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stored, "default_limit", lambda _: 1000)
+    monkeypatch.setattr(store_choice, "default_limit", lambda _: 1000)
     fill_store(configured(voices), "auto")
     assert "more than the limit of 1.0 kB" in capsys.readouterr().err
 
@@ -505,8 +504,8 @@ def test_the_store_is_the_one_class_that_opens_a_space(voices: Path, tmp_path: P
     described = {
         key: tuple(value) if isinstance(value, list) else value for key, value in space.described.items() if key != "name"
     }
-    assert store_module.Space(**described).key == space.folder.name
-    assert len(Store(tmp_path / "store", store_module.Space(**described), "fbank_no_cmvn").index) == 64
+    assert Space(**described).key == space.folder.name
+    assert len(Store(tmp_path / "store", Space(**described), "fbank_no_cmvn").index) == 64
 
 
 def test_a_task_that_draws_crops_gets_as_many_fixed_ones_as_the_store_keeps(tones: Path, tmp_path: Path) -> None:

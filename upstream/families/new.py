@@ -52,7 +52,8 @@ def start_from_gabor(model: Any) -> None:
     """
     weight = model.feature_extractor.conv_layers[0].conv.weight  # (channel, 1, sample)
     count, size = len(weight) // _PHASES, weight.shape[2]
-    mel = torch.linspace(*(2595 * math.log10(1 + hz / 700) for hz in (_LOWEST_HZ, _HIGHEST_HZ)), count, dtype=torch.float64)
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (_LOWEST_HZ, _HIGHEST_HZ))
+    mel = torch.linspace(low, high, count, dtype=torch.float64)
     hz = 700 * (10 ** (mel / 2595) - 1)
     times = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / 16_000
     phases = torch.arange(_PHASES, dtype=torch.float64) * (2 * math.pi / _PHASES)

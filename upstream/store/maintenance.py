@@ -15,7 +15,7 @@ from ...core.file_cache import FileKey, file_key
 from ...corpus.audio import checked_audio
 from ...corpus.fingerprints import hashed, hashes
 from .shards import open_shard
-from .store import LOCKS, USED, locked_alone, remove, sound_shards
+from .store import LOCKS, TRIAL, USED, locked_alone, remove, sound_shards
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class StoredSpace:
     @property
     def holds(self) -> str:
         """What a row is, in a word."""
-        kind = "means" if self.described.get("pooled") else "frames"
+        in_bits = " in 8 bits" if self.described.get("numbers") == "int8" else ""
+        kind = "means" if self.described.get("pooled") else f"frames{in_bits}"
         return f"normed {kind}" if self.described.get("normalized") else kind
 
     @property
@@ -107,9 +108,12 @@ def is_free(folder: Path) -> bool:
 
 
 def clear_remains(root: Path) -> None:
-    """Take away what a prune that was killed had not come to."""
+    """Take away what a prune that was killed had not come to, and what a killed run had measured the disk with."""
     for folder in root.glob(".gone-*"):
         if is_own_folder(folder, rf"\.gone-{_KEY}-\d+"):
+            shutil.rmtree(folder)
+    for folder in root.glob(f"{TRIAL}*"):
+        if is_own_folder(folder, rf"{re.escape(TRIAL)}\w+") and all(is_free(space.folder) for space in list_spaces(folder)):
             shutil.rmtree(folder)
 
 

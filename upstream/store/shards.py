@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .eight_bits import CODE
+
 MAX_ROWS = 512
 MAX_BYTES = 512 * 2**20
 _MAPPED = 256  # shards mapped at once: each takes an open file, of which a process has 1,024
 _LONGEST_HEADER = 100 * 2**20  # as safetensors has it
-_DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I8": CODE}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -30,21 +32,24 @@ class Row:
 
     key: str
     start: int  # first frame in the shard
-    frames: int
+    frames: int  # in the shard: in eight bits, with those of the head
     checksum: int  # crc32 of its bytes
     norms: tuple[float, ...]  # mean L2 norm of its frames, layer by layer, to six digits
     utterance_frames: int  # frames before pooling
+    lost: tuple[float, ...] = ()  # in eight bits: error over spread, layer by layer
 
     def as_list(self) -> list[Any]:
         """Return the row as json keeps it."""
-        return [self.key, self.start, self.frames, self.checksum, list(self.norms), self.utterance_frames]
+        listed = [self.key, self.start, self.frames, self.checksum, list(self.norms), self.utterance_frames]
+        return [*listed, list(self.lost)] if self.lost else listed
 
     @classmethod
     def from_list(cls, values: list[Any]) -> Row:
         """Return the row that `as_list` wrote; ValueError where it is none."""
         try:
-            key, start, frames, checksum, norms, utterance_frames = values
-            return cls(str(key), int(start), int(frames), int(checksum), tuple(map(float, norms)), int(utterance_frames))
+            key, start, frames, checksum, norms, utterance_frames, *more = values
+            lost = tuple(map(float, more[0])) if more else ()
+            return cls(str(key), int(start), int(frames), int(checksum), tuple(map(float, norms)), int(utterance_frames), lost)
         except TypeError as error:
             raise ValueError(str(error)) from None
 
@@ -118,18 +123,21 @@ class ShardWriter:
         self.list = FileIO(rows_path(self.path), "w")
         described = {"dtype": _NAMES[self.dtype], "layers": layers, "dim": dim, "max_rows": self.max_rows}
         _write(self.list, json.dumps(described).encode() + b"\n")
-        _write(self.file, b" " * reserved_bytes(layers, self.max_rows))
+        _write(self.file, b" " * reserved_bytes(self.dtype, layers, self.max_rows))
 
     @property
     def is_full(self) -> bool:
         """True where the next row belongs into another shard."""
         return len(self.rows) >= self.max_rows or self.frames * self.layers * self.dim * self.dtype.itemsize >= MAX_BYTES
 
-    def append(self, key: str, values: np.ndarray, norms: tuple[float, ...], utterance_frames: int) -> None:
+    def append(
+        self, key: str, values: np.ndarray, norms: tuple[float, ...], utterance_frames: int, lost: tuple[float, ...] = ()
+    ) -> None:
         """Write one utterance's features (frame, layer, dim); after this it is safe."""
         data = np.ascontiguousarray(values, self.dtype).tobytes()
         short = tuple(float(f"{norm:.6g}") for norm in norms)  # the header has room for so many digits
-        row = Row(key, self.frames, len(values), zlib.crc32(data), short, utterance_frames)
+        lost = tuple(float(f"{value:.3g}") for value in lost)
+        row = Row(key, self.frames, len(values), zlib.crc32(data), short, utterance_frames, lost)
         _write(self.file, data)
         _write(self.list, json.dumps(row.as_list()).encode() + b"\n")  # its line makes it a row
         self.rows.append(row)
@@ -148,9 +156,9 @@ def _write(file: FileIO, data: bytes) -> None:
         left = left[file.write(left) :]  # a disk that fills up takes a part, then refuses
 
 
-def reserved_bytes(layers: int, max_rows: int) -> int:
+def reserved_bytes(dtype: np.dtype, layers: int, max_rows: int) -> int:
     """Return the room for a header of a full shard: safetensors allows blanks behind it."""
-    return 4096 + max_rows * (160 + 20 * layers)
+    return 4096 + max_rows * (160 + (32 if dtype == CODE else 20) * layers)
 
 
 def rows_path(part: Path) -> Path:
@@ -170,7 +178,7 @@ def seal(part: Path, rows: list[Row], dtype: np.dtype, layers: int, dim: int, ma
     values = {"dtype": _NAMES[dtype], "shape": [frames, layers, dim], "data_offsets": [0, size]}
     facts = {"rows": listed, "checksum": str(zlib.crc32(listed.encode()))}
     header = json.dumps({"__metadata__": facts, "values": values}).encode()
-    room = reserved_bytes(layers, max_rows) - 8
+    room = reserved_bytes(dtype, layers, max_rows) - 8
     assert len(header) <= room, f"a header of {len(header)} bytes does not fit into {room}"
     with part.open("r+b") as file:
         file.truncate(8 + room + size)
@@ -204,7 +212,7 @@ def recover(part: Path) -> Shard | None:
         return None
     rows: list[Row] = []
     with part.open("rb") as file:
-        file.seek(reserved_bytes(layers, max_rows))
+        file.seek(reserved_bytes(dtype, layers, max_rows))
         for line in lines[1:]:
             row = parse_row(line)
             if row is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import random
@@ -12,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,117 +19,15 @@ import numpy as np
 
 from ...core.errors import UserError
 from ...core.file_cache import FileKey, FileMemory, file_key
-from ..base import Upstream, UpstreamConfig
-from ..statistics import STATISTICS
+from .eight_bits import CODE, HEAD, decode, encode
 from .shards import Row, Shard, ShardWriter, open_shard, recover_parts
+from .space import Space
 
-FORMAT = 2  # of the files; raised when their layout changes
-FEATURES = 1  # raised by hand when any upstream's output changes
 BUCKETS = 16  # rows are claimed by bucket: so many processes can fill at once
 USED, LOCKS, HELD = "used", "locks", "held"
+TRIAL = ".trial-"  # what a folder is called in which the disk is measured
 _HALF, _FULL = np.dtype("<f2"), np.dtype("<f4")
-
-
-@dataclass(frozen=True)
-class Space:
-    """What all rows of one folder share; whatever differs here lies elsewhere."""
-
-    upstream: str  # hash of weights, architecture, options and class
-    layers: tuple[int, ...]
-    dim: int
-    pooled: bool  # rows are statistics over time
-    normalized: bool  # each layer of each frame was normed before the mean
-    padding: str
-    normalize_waveform: str
-    attend: str
-    precision: str  # of the computation
-    format: int = FORMAT
-    features: int = FEATURES
-    statistics: str = "mean"  # of pooled rows
-
-    def described(self) -> dict[str, Any]:
-        """Return what decides the rows; means keep the place from before there were other statistics."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("statistics", "mean")}
-
-    @property
-    def key(self) -> str:
-        """The name of the space's folder."""
-        return hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:24]
-
-    @property
-    def bytes_per_frame(self) -> int:
-        """What one row of frames takes: statistics in float32, frames in float16."""
-        return len(self.layers) * self.dim * (4 if self.pooled else 2)
-
-
-def space_of(
-    upstream: Upstream,
-    config: UpstreamConfig,
-    *,
-    layers: Sequence[int],
-    statistics: str | None,
-    precision: str,
-    weights_hash: str | None = None,
-) -> Space:
-    """Return the space of an upstream as a run uses it: of statistics over time, or (None) of all frames."""
-    return Space(
-        upstream=fingerprint(upstream, weights_hash),
-        layers=tuple(layers),
-        dim=upstream.spec.dim * STATISTICS[statistics or "mean"],
-        pooled=statistics is not None,
-        normalized=statistics is not None and config.normalize_layers,
-        padding=config.padding,
-        normalize_waveform=config.normalize_waveform,
-        attend=config.attend,
-        precision=precision,
-        statistics=statistics or "mean",
-    )
-
-
-def fingerprint(upstream: Upstream, weights_hash: str | None = None) -> str:
-    """Return a hash of all that decides an upstream's output: weights, architecture, options, class and promises.
-
-    Where its name or folder lies does not matter, except for an upstream that only its name describes. Hashing the weights
-    of a large model takes seconds: whoever knows the hash gives it.
-    """
-    spec, architecture = upstream.spec, upstream.architecture()
-    promises = [spec.num_layers, spec.dim, spec.sample_rate, spec.normalize, spec.centred]
-    named = upstream.name if architecture is None else ""
-    described = [_class_of(upstream), named, promises, _options(upstream), _stable(architecture or {})]
-    weights = upstream.weights_hash() if weights_hash is None else weights_hash
-    return hashlib.sha256((json.dumps(described, sort_keys=True) + weights).encode()).hexdigest()
-
-
-def _class_of(upstream: Upstream) -> list[str]:
-    """Name the class; where it is not ours, no FEATURES is raised when its code changes, so that the code counts."""
-    kind = type(upstream)
-    if family := vars(kind).get("family"):  # not inherited: a user's class that extends ours is theirs
-        return [*family]
-    named = [kind.__module__, kind.__qualname__]
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    if file is None:
-        return named
-    return [*named, hashlib.sha256(Path(file).read_bytes()).hexdigest()]
-
-
-def _options(upstream: Upstream) -> dict[str, Any]:
-    """Return the options that the upstream was built with, which a run folder's upstream has from its own recipe."""
-    passing = {"name", "source", "untrained", "training"}
-    plain = (bool, int, float, str, tuple, type(None))
-    return {
-        key: repr(value)
-        for key, value in vars(upstream).items()
-        if key not in passing and not key.startswith("_") and isinstance(value, plain)
-    }
-
-
-def _stable(architecture: Any) -> Any:
-    """Leave out what transformers writes about files and versions."""
-    if isinstance(architecture, Mapping):
-        passing = {"transformers_version", "architectures", "dtype", "torch_dtype"}
-        named = {str(key): value for key, value in architecture.items()}
-        return {key: _stable(value) for key, value in named.items() if key not in passing and not key.startswith("_")}
-    return architecture
+_DTYPES: dict[str, np.dtype] = {"float16": _HALF, "int8": CODE}
 
 
 @dataclass(frozen=True)
@@ -140,8 +37,32 @@ class Place:
     row: Row
     shard: Shard
 
+    @property
+    def frames(self) -> int:
+        """How many frames the row has."""
+        return self.row.frames - (HEAD if self.shard.dtype == CODE else 0)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the row's numbers, as they are read."""
+        return _HALF if self.shard.dtype == CODE else self.shard.dtype
+
     def values(self) -> np.ndarray:
         """Return the row's numbers: (frame, layer, dim)."""
+        if self.shard.dtype != CODE:
+            return self._stored()
+        decoded = np.empty((self.frames, *self.shard.shape[1:]), _HALF)
+        decode(self._stored(), decoded)
+        return decoded
+
+    def read(self, into: np.ndarray, columns: slice | list[int]) -> None:
+        """Write the numbers of some layers into an array (frame, layer, dim)."""
+        if self.shard.dtype == CODE and into.dtype == _HALF:
+            decode(self._stored(), into, columns)
+        else:
+            into[:] = self.values()[:, columns]
+
+    def _stored(self) -> np.ndarray:
         return self.shard.values[self.row.start : self.row.start + self.row.frames]
 
 
@@ -255,12 +176,13 @@ class Store:
         return len(missing)
 
     def _append(self, writers: dict[np.dtype, ShardWriter], bucket: int, key: str, computed: Computed, count: int) -> None:
-        dtype = _FULL if self.space.pooled or not fits_half(computed.values) else _HALF
+        dtype = _FULL if self.space.pooled or not fits_half(computed.values) else _DTYPES[self.space.numbers]
+        values, lost = encode(computed.values) if dtype == CODE else (computed.values, ())
         if dtype in writers and writers[dtype].is_full:
             self._seal(writers.pop(dtype))
         if dtype not in writers:
             writers[dtype] = ShardWriter(self.folder, f"{bucket:02d}", dtype, len(self.space.layers), self.space.dim, count)
-        writers[dtype].append(key, computed.values, computed.norms, computed.frames)
+        writers[dtype].append(key, values, computed.norms, computed.frames, lost)
 
     def _seal(self, writer: ShardWriter) -> None:
         shard = writer.finish()

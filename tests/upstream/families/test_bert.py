@@ -17,7 +17,7 @@ from headwater.upstream.base import TokenCounter, UpstreamConfig
 from headwater.upstream.families.huggingface import rebuild
 from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
 from headwater.upstream.load import list_upstreams, load_upstream
-from headwater.upstream.store.store import fingerprint
+from headwater.upstream.store.space import fingerprint
 
 BUILT_IN = [row.name for row in list_upstreams(modality="text") if row.source == "built in"]
 TINY = [name for name in BUILT_IN if name.startswith("test_")]

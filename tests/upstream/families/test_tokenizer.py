@@ -12,7 +12,7 @@ from headwater.core.errors import UserError
 from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
 from headwater.upstream.families.tokenizer import _print_once
 from headwater.upstream.load import load_upstream
-from headwater.upstream.store.store import fingerprint
+from headwater.upstream.store.space import fingerprint
 
 TEXT = "What did you find there? 1 old house, isn't it"
 

@@ -27,16 +27,8 @@ from headwater.upstream.base import Upstream, UpstreamConfig
 from headwater.upstream.families.tiny import tiny_model
 from headwater.upstream.load import list_upstreams, load_upstream
 from headwater.upstream.store import store as module
-from headwater.upstream.store.store import (
-    Computed,
-    Space,
-    Store,
-    default_limit,
-    fingerprint,
-    locked_alone,
-    remove,
-    space_of,
-)
+from headwater.upstream.store.space import Space, fingerprint, space_of
+from headwater.upstream.store.store import Computed, Store, default_limit, locked_alone, remove
 
 BEFORE = Path(__file__).parents[2] / "fixtures" / "store_before"  # filled by an earlier version
 # what names the features of an upstream on every disk that holds some: another key, and all of them are computed again
