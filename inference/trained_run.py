@@ -133,7 +133,7 @@ def load_one(
     config, name, shares = config_of(folder, task)
     if getattr(config.only.expert, "takes_teacher", False):
         raise UserError(
-            f"Expected a run that predicts something, found one of {config.only.task} in '{folder}', whose product is its upstream. "
+            f"Expected a run that predicts, found one of {config.only.task} in '{folder}', whose product is its upstream. "
             f"Use that with -u {folder}, or write it with `headwater export {folder} DIR --hub`."
         )
     for role, path in (("audio", weights), ("text", text_weights)):

@@ -25,6 +25,7 @@ from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own_best,
 from .exact import curve_of, described, solve
 from .features import with_store
 from .final import with_steps
+from .heads import fit_to_teachers
 from .layer_norms import layer_norms
 from .leakage import utterance_key
 from .log import displayed, improving_notes, logged
@@ -34,7 +35,6 @@ from .results import environment, write_layer_outcomes
 from .runtime import Runtime, make_accelerator, print_progress
 from .state import load_weights, make_optimizer, resume, save, save_last
 from .store_choice import Reuse
-from .teachers import fit_to_teachers
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that were kept ("best", of several tasks also "last")
 
@@ -166,7 +166,7 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     optimizer = make_optimizer(model, config, setup.balancer)
     progress = resume(folder, setup, optimizer)
     if progress.is_new:
-        fit_to_teachers(setup, partial(print_progress, runtime))
+        fit_to_teachers(model, setup.tasks, config.seed, partial(print_progress, runtime))
     else:
         print_progress(runtime, f"going on  at step {progress.step}")
     ready = accelerator.prepare(model)
