@@ -2,8 +2,8 @@
 
     python benchmarks/real_ssl.py DATA WORK [--steps 100]
 
-DATA is that of real_speech.py. Emotions, words and voices are trained together on hubert_mini, with masked prediction of units of its
-own layer 2 on all of their training audio beside them, and without. It prints the transfers to each task over three seeds.
+DATA is that of real_speech.py. Emotions, words and voices are trained together on hubert_mini, with masked prediction of units of
+its own layer 2 on all of their training audio beside them, and without. It prints the transfers to each task over three seeds.
 """
 
 from __future__ import annotations
