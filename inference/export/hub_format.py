@@ -41,6 +41,8 @@ def write_model(upstream: Upstream, folder: Path, *, half: bool = False) -> None
     with quiet():
         stored = {key: value.half() if half and value.is_floating_point() else value for key, value in model.state_dict().items()}
         model.save_pretrained(folder, state_dict={key: value.contiguous() for key, value in stored.items()})
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # as the others: the library that writes it leaves it to its owner
     described = json.loads((folder / "config.json").read_text())
     described["dtype"] = str(torch.float16 if half else torch.float32).removeprefix("torch.")
     write_text(folder / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
