@@ -4,7 +4,7 @@
     python benchmarks/hubert_mini.py speed MODEL WEIGHTS       # seconds per second of audio, beside the teacher's
     python benchmarks/hubert_mini.py evaluate MODEL DATA WEIGHTS WORK [--sets 'digits,Lithuanian words'] [--picture FILE]
 
-DATA holds the public sets in their own layouts, WEIGHTS the folder whisper_tiny_en, MODEL is a folder in the hub's format.
+DATA holds the public sets in their own layouts, WEIGHTS the folder of the teacher (--teacher), MODEL is a folder in the hub's format.
 Finished runs in WORK are kept; a model is known by the hash of its weights.
 """
 
@@ -25,7 +25,6 @@ from typing import Any
 from hubert_mini_data import make_data
 from real_speech import EXACT, SETS, Set, measure, run_folder
 
-TEACHER = "whisper_tiny_en"
 PROBED = (
     "EmoDB, 4 emotions",
     "Lithuanian words",
@@ -54,24 +53,26 @@ def main() -> None:
     steps.choices["data"].add_argument("--seed", type=int, default=0)
     steps.choices["evaluate"].add_argument("--sets", default=",".join(PROBED).replace("EmoDB, 4", "EmoDB 4"))
     steps.choices["evaluate"].add_argument("--picture", type=Path, help="a png of the layer curves")
+    for step in ("speed", "evaluate"):
+        steps.choices[step].add_argument("--teacher", default="whisper_base", help="its folder in WEIGHTS")
     flags = parser.parse_args()
     if flags.step == "data":
         make_data(flags.data, flags.work, flags.seed)
     elif flags.step == "speed":
-        print(speed(flags.model, flags.weights))
+        print(speed(flags.model, flags.weights / flags.teacher))
     else:
         wanted = {name.strip() for name in flags.sets.split(",")}
         sets = [one for one in SETS if one.name in PROBED and one.name.replace(",", "") in wanted]
-        evaluate(sets, flags.model, flags.data, flags.weights, flags.work, flags.picture)
+        evaluate(sets, flags.model, flags.weights / flags.teacher, flags.data, flags.work, flags.picture)
 
 
-def evaluate(sets: Sequence[Set], model: Path, data: Path, weights: Path, work: Path, picture: Path | None) -> None:
+def evaluate(sets: Sequence[Set], model: Path, teacher: Path, data: Path, work: Path, picture: Path | None) -> None:
     """Probe fbank, the model's random start, the model and its teacher; print and write what comes out."""
     work.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     mini, start = f"hubert_mini {digest[:8]}", f"hubert_random {architecture(model)}"
-    folders = {TEACHER: weights / TEACHER, mini: model, start: random_start(model, work / start)}
-    names = {"fbank": "fbank", "random start": start, "hubert_mini": mini, "teacher": TEACHER}
+    folders = {teacher.name: teacher, mini: model, start: random_start(model, work / start)}
+    names = {"fbank": "fbank", "random start": start, "hubert_mini": mini, "teacher": teacher.name}
     rows: list[dict[str, Any]] = []
     for one in sets:
         found = {shown: measure(one, name, EXACT, data, folders, work) for shown, name in names.items()}
@@ -174,7 +175,7 @@ def draw(sets: Sequence[Set], names: dict[str, str], work: Path, picture: Path) 
     figure.savefig(picture, dpi=110)
 
 
-def speed(model: Path, weights: Path) -> str:
+def speed(model: Path, teacher: Path) -> str:
     """Return a table of milliseconds for a second of audio, one thread, each in turn, medians."""
     import torch
 
@@ -182,10 +183,10 @@ def speed(model: Path, weights: Path) -> str:
     from headwater.upstream.load import load_upstream
 
     torch.set_num_threads(1)
-    valid = UpstreamConfig(name=str(weights / TEACHER), attend="valid")
+    valid = UpstreamConfig(name=str(teacher), attend="valid")
     upstreams = {
         "teacher, `attend=valid`": load_upstream(valid),
-        "teacher (30 s are computed for any clip)": load_upstream(str(weights / TEACHER)),
+        "teacher (30 s are computed for any clip)": load_upstream(str(teacher)),
         "hubert_mini": load_upstream(str(model)),
     }
     times: dict[tuple[str, int], list[float]] = {(name, seconds): [] for name in upstreams for seconds in SECONDS}
