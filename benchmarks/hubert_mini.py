@@ -4,8 +4,8 @@
     python benchmarks/hubert_mini.py speed MODEL WEIGHTS       # seconds per second of audio, beside the teacher's
     python benchmarks/hubert_mini.py evaluate MODEL DATA WEIGHTS WORK [--sets 'digits,Lithuanian words'] [--picture FILE]
 
-DATA holds the public sets in their own layouts, WEIGHTS the folder of the teacher (--teacher), MODEL is a folder in the hub's format.
-Finished runs in WORK are kept; a model is known by the hash of its weights.
+DATA holds the public sets in their own layouts, WEIGHTS the teacher's folder (--teacher). MODEL is a folder in the hub's format,
+and so is --start, what its training began from. Finished runs in WORK are kept; a model is known by the hash of its weights.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ PROBED = (
 )
 SECONDS = (3, 10, 25)  # of the clips that are timed
 ROUNDS = 9
+COLOURS = {"random weights": "lightgray", "its start": "tab:gray", "hubert_mini": "tab:blue", "teacher": "tab:orange"}
 
 
 def main() -> None:
@@ -52,6 +53,7 @@ def main() -> None:
             of_step.add_argument(place, type=lambda text: Path(text).expanduser().absolute())
     steps.choices["data"].add_argument("--seed", type=int, default=0)
     steps.choices["evaluate"].add_argument("--sets", default=",".join(PROBED).replace("EmoDB, 4", "EmoDB 4"))
+    steps.choices["evaluate"].add_argument("--start", type=lambda text: Path(text).expanduser().absolute())
     steps.choices["evaluate"].add_argument("--picture", type=Path, help="a png of the layer curves")
     for step in ("speed", "evaluate"):
         steps.choices[step].add_argument("--teacher", default="whisper_base", help="its folder in WEIGHTS")
@@ -63,33 +65,35 @@ def main() -> None:
     else:
         wanted = {name.strip() for name in flags.sets.split(",")}
         sets = [one for one in SETS if one.name in PROBED and one.name.replace(",", "") in wanted]
-        evaluate(sets, flags.model, flags.weights / flags.teacher, flags.data, flags.work, flags.picture)
+        models = {"hubert_mini": flags.model, "teacher": flags.weights / flags.teacher}
+        if flags.start:
+            models["its start"] = flags.start
+        evaluate(sets, models, flags.data, flags.work, flags.picture)
 
 
-def evaluate(sets: Sequence[Set], model: Path, teacher: Path, data: Path, work: Path, picture: Path | None) -> None:
-    """Probe fbank, the model's random start, the model and its teacher; print and write what comes out."""
+def evaluate(sets: Sequence[Set], models: dict[str, Path], data: Path, work: Path, picture: Path | None) -> None:
+    """Probe fbank, random weights, what training began from, the model and its teacher; print and write what comes out."""
     work.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
-    mini, start = f"hubert_mini {digest[:8]}", f"hubert_random {architecture(model)}"
-    folders = {teacher.name: teacher, mini: model, start: random_start(model, work / start)}
-    names = {"fbank": "fbank", "random start": start, "hubert_mini": mini, "teacher": teacher.name}
+    digests = {shown: hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for shown, folder in models.items()}
+    random = f"hubert_random {hashlib.sha256((models['hubert_mini'] / 'config.json').read_bytes()).hexdigest()[:8]}"
+    models = {"random weights": random_weights(models["hubert_mini"], work / random), **models}
+    shown_first = [name for name in ("random weights", "its start", "hubert_mini") if name in models]
+    names = {"fbank": "fbank", **{shown: f"{shown} {digests.get(shown, random)[:8]}" for shown in shown_first}}
+    names |= {"random weights": random, "teacher": models["teacher"].name}
+    folders = {names[shown]: folder for shown, folder in models.items()}
     rows: list[dict[str, Any]] = []
     for one in sets:
         found = {shown: measure(one, name, EXACT, data, folders, work) for shown, name in names.items()}
-        rows.append({"set": one.name, "about": one.about, "metric": found["fbank"]["metric"], "sha256": digest, "by": found})
+        row = {"set": one.name, "about": one.about, "metric": found["fbank"]["metric"], "by": found}
+        rows.append({**row, "sha256": digests["hubert_mini"]})
         print(line_of(rows[-1]), flush=True)
-    (work / f"{mini}.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (work / f"{names['hubert_mini']}.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(rows))
     if picture is not None:
         draw(sets, names, work, picture)
 
 
-def architecture(model: Path) -> str:
-    """Return a short name of the model's architecture."""
-    return hashlib.sha256((model / "config.json").read_bytes()).hexdigest()[:8]
-
-
-def random_start(model: Path, folder: Path) -> Path:
+def random_weights(model: Path, folder: Path) -> Path:
     """Make a model of the same architecture that has learned nothing."""
     if not folder.is_dir():
         import torch
@@ -120,7 +124,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     names = list(rows[0]["by"])
     lines = [f"| set | metric | {' | '.join(names)} | share of the way |", f"|---|---|{'---|' * (len(names) + 1)}"]
     lines += [line_of(row) for row in rows]
-    gains = [(row["by"]["hubert_mini"]["value"] - row["by"]["random start"]["value"]) * sign(row) for row in rows]
+    gains = {
+        name: statistics.mean((row["by"]["hubert_mini"]["value"] - row["by"][name]["value"]) * sign(row) for row in rows)
+        for name in ("random weights", "its start")
+        if name in names
+    }
     better = sum((row["by"]["hubert_mini"]["value"] - row["by"]["fbank"]["value"]) * sign(row) > 0 for row in rows)
     return "\n".join(
         [
@@ -128,7 +136,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             "",
             f"Mean share of the way from fbank to the teacher: {statistics.mean(map(way, rows)):.0%}; "
             f"better than fbank on {better} of {len(rows)} sets; "
-            f"better than the random start by {statistics.mean(gains):.3f} on average.",
+            f"better on average than {', '.join(f'{name} by {gain:.3f}' for name, gain in gains.items())}.",
         ]
     )
 
@@ -154,7 +162,8 @@ def draw(sets: Sequence[Set], names: dict[str, str], work: Path, picture: Path) 
     figure = Figure(figsize=(12, 2.8 * ((len(sets) + 3) // 4)), layout="constrained")
     places = figure.subplots((len(sets) + 3) // 4, min(4, len(sets)), squeeze=False).ravel()
     for axes, one in zip(places, sets, strict=False):
-        for shown, colour in {"random start": "tab:gray", "hubert_mini": "tab:blue", "teacher": "tab:orange"}.items():
+        for shown in [name for name in COLOURS if name in names]:
+            colour = COLOURS[shown]
             points = curve(run_folder(one, names[shown], EXACT, work))
             depth = [place / (len(points) - 1) for place in range(len(points))]
             axes.plot(depth, [value for value, _, _ in points], marker="o", color=colour, label=shown)
