@@ -26,7 +26,7 @@ from headwater.corpus.demo.acting import STYLES, Speaker, voiced
 Wave = NDArray[np.float32]
 RATE = 16000
 SHORTEST, LONGEST = 1.0, 8.0  # seconds of a clip
-COPIES = {True: 4, False: 1}  # altered ones of a real clip, of a synthetic one
+COPIES = 4  # altered ones of a real clip; synthetic ones vary enough
 SYNTHETIC_HOURS = 1.75
 HELD_OUT = 0.03  # of the recordings, for dev: unaltered
 EMODB_SPEAKERS = ("03", "08", "09", "10", "11", "12")
@@ -55,7 +55,7 @@ def make_data(data: Path, work: Path, seed: int) -> Path:
         split = "dev" if number in held else "train"
         for part, clip in enumerate(cut(load(recording, seed, number))):
             versions = {"": clip}
-            for copy in range(COPIES[recording.path is not None] if split == "train" else 0):
+            for copy in range(COPIES if split == "train" and recording.path is not None else 0):
                 versions[f"-{copy + 1}"] = altered(clip, others, np.random.default_rng([seed, 1, number, part, copy]))
             for suffix, wave in versions.items():
                 name = f"{recording.source}/{number:05d}-{part}{suffix}.wav"
