@@ -14,7 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -244,7 +244,8 @@ def main() -> None:
     flags = parser.parse_args()
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
-    make_random(weights / "whisper_tiny_en", work / "whisper_random")
+    folders = {name: weights / name for name in REAL[1:]} | {"whisper_random": work / "whisper_random"}
+    make_random(folders["whisper_tiny_en"], folders["whisper_random"])
     sets = [one for one in SETS if (data / one.folder).is_dir()]
     path = HOME / "results" / "real_speech.json"
     path.parent.mkdir(exist_ok=True)
@@ -254,7 +255,7 @@ def main() -> None:
     compared = [one for one in sets if one.task not in ("avd", "ic") and not one.trained]
     todo += [(one, "whisper_tiny_en", head) for one in compared for head in HEADS if head != EXACT]
     for one, upstream, head in todo:  # the page grows as rows come: those of an earlier run stand until theirs do
-        row = measure(one, upstream, head, data, weights, work)
+        row = measure(one, upstream, head, data, folders, work)
         known[key_of(row)] = row
         names = [other.name for other in sets]
         found = sorted(known.values(), key=lambda row: names.index(row["set"]))
@@ -282,19 +283,23 @@ def make_random(like: Path, folder: Path) -> None:
             shutil.copy(path, folder / path.name)
 
 
-def measure(one: Set, upstream: str, head: str, data: Path, weights: Path, work: Path) -> dict[str, Any]:
-    """Return what one run (or plan of folds) says; one that is finished is read."""
-    slug = "".join(letter if letter.isalnum() else "-" for letter in f"{one.name}-{upstream}-{head}")
-    folder, place = work / slug, data / one.folder
+def run_folder(one: Set, upstream: str, head: str, work: Path) -> Path:
+    """Return where a run (or a plan of folds) is kept."""
+    return work / "".join(letter if letter.isalnum() else "-" for letter in f"{one.name}-{upstream}-{head}")
+
+
+def measure(one: Set, upstream: str, head: str, data: Path, folders: Mapping[str, Path], work: Path) -> dict[str, Any]:
+    """Return what one run (or plan of folds) says; one that is finished is read. `folders` of upstreams that have one."""
+    folder, place = run_folder(one, upstream, head, work), data / one.folder
     if one.make is not None:
         place = one.make(place, work)
     if one.rows is not None:
         table = work / f"{''.join(letter for letter in one.name if letter.isalnum())}.csv"
         write_table(table, list(one.rows(place)))
         place = table
-    name = upstream if upstream == "fbank" else str((work if upstream == "whisper_random" else weights) / upstream)
+    name = str(folders.get(upstream, upstream))
     options = [*one.options, *(option.format(task=one.task) for option in HEADS[head])]
-    options += [VALID] if upstream != "fbank" else []
+    options += [VALID] if upstream.startswith("whisper") else []
     folds = [] if one.name in SINGLE or one.trained else ["--folds", "all"]
     words = [sys.executable, str(HOME / "run_downstream.py"), "-u", name, "-d", one.task, "--data", str(place), *folds]
     words += ["-p", str(folder), "-o", *options, "--quiet"] if options else ["-p", str(folder), "--quiet"]
