@@ -25,12 +25,20 @@ READ = (
     *("asr.layers=0", "asr.projector_dim=256", "optimizer.lr=2e-3"),
 )
 SPELT = (
-    *("select_by=cer", "training.steps=800", "training.eval_every=100", "optimizer.lr=2e-3"),
+    *("select_by=cer", "training.steps=800", "training.eval_every=100", "training.patience=6", "optimizer.lr=2e-3"),
     *("training.batch_size=32", "asr.projector_dim=128", "asr.hidden_dim=128"),
 )
 MEETINGS = (
     *("corpus.name=rttm", "corpus.options.chunk_seconds=10", "training.steps=600", "training.eval_every=50"),
     *("training.batch_size=8", "sd.hidden_dim=64"),
+)
+SLOTS = (
+    *("training.steps=250", "training.eval_every=50", "training.batch_size=16", "training.piece_seconds=240"),
+    *("sf.layers=0", "sf.projector_dim=256", "sf.spec_augment=false", "optimizer.lr=2e-3"),
+)
+VERIFY = (
+    *("training.steps=100", "training.eval_every=20", "training.batch_size=16", "optimizer.lr=1e-3"),
+    *("asv.dim=128", "asv.pooled_dim=256", "asv.crop_seconds=2.0"),
 )
 
 
@@ -47,6 +55,7 @@ class Set:
     folds: bool = False  # all of them; False: the split that the rows or the folder have
     trained: bool = False  # by steps, on real models and fbank alone
     make: Callable[[Path, Path, Path], Path] | None = None  # (its folder, WORK, WEIGHTS) -> what a reader of ours knows
+    real: tuple[str, ...] = ()  # options of real models alone
     shown: str = ""  # the metric in the table; "": the one that chooses the step
 
 
@@ -93,6 +102,12 @@ def learners(folder: Path) -> Iterator[Row]:
         place = places[speaker] = places.get(speaker, -1) + 1
         split = ("train", "train", "train", "dev", "test")[place % 5]
         yield {"audio": str(folder / path), "label": speaker, "speaker": speaker, "split": split, "id": name}
+
+
+def learners_apart(folder: Path) -> Iterator[Row]:
+    """Yield the same sentences without a split."""
+    for row in learners(folder):
+        yield {"audio": row["audio"], "speaker": row["speaker"]}
 
 
 def rated_learners(folder: Path) -> Iterator[Row]:
@@ -286,6 +301,27 @@ SETS = (
         "AMI, 5 clips and mixtures to train on, 3 tested",
         trained=True,
         make=meetings,
+    ),
+    Set(
+        "orders' slots",
+        "sf",
+        "barista",
+        None,
+        SLOTS,
+        "80 orders, six slots, 16 tested",
+        trained=True,
+        make=spoken_slots,
+    ),
+    Set(
+        "pairs of learners",
+        "asv",
+        "speechocean762",
+        learners_apart,
+        VERIFY,
+        "12 speakers, 5 folds by speaker",
+        folds=True,
+        trained=True,
+        real=("upstream.layer=1", "upstream.normalize_layers=true"),
     ),
     Set(
         "words in recordings",

@@ -91,7 +91,7 @@ def measure(one: Set, upstream: str, head: str, data: Path, weights: Path, work:
         place = table
     name = upstream if upstream == "fbank" else str((work if upstream == "whisper_random" else weights) / upstream)
     options = [*one.options, *(option.format(task=one.task) for option in HEADS[head])]
-    options += [VALID] if upstream != "fbank" else []
+    options += [VALID, *one.real] if upstream != "fbank" else []
     folds = ["--folds", "all"] if one.folds else []
     words = [sys.executable, str(HOME / "run_downstream.py"), "-u", name, "-d", one.task, "--data", str(place), *folds]
     shown = f"-u {upstream} -d {one.task} --data {one.folder}{'.csv' if one.rows else ''} {' '.join(folds)}"
