@@ -1,6 +1,6 @@
 """Five tasks on real speech, trained together on Whisper tiny.en: each alone, all, all but one, and the transfer.
 
-    python benchmarks/real_mtl.py DATA WEIGHTS WORK [--steps 50]
+    python benchmarks/real_mtl.py DATA WEIGHTS WORK [--steps 80]
 
 DATA and WEIGHTS are those of real_speech.py. The plan stands in WORK/joint; finished runs there are kept. It writes its section
 of `docs/results.md`, `results/real_mtl.json`, and `docs/pictures/real-mtl-relations.png`.
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "weights", "work"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--steps", type=int, default=50, help="of the joint runs")
+    parser.add_argument("--steps", type=int, default=80, help="of the joint runs")
     flags = parser.parse_args()
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
