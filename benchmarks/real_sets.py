@@ -33,7 +33,7 @@ MEETINGS = (
     *("training.batch_size=8", "sd.hidden_dim=64"),
 )
 SLOTS = (
-    *("training.steps=250", "training.eval_every=50", "training.batch_size=16", "training.piece_seconds=240"),
+    *("training.steps=600", "training.eval_every=100", "training.batch_size=16", "training.piece_seconds=240"),
     *("sf.layers=0", "sf.projector_dim=256", "sf.spec_augment=false", "optimizer.lr=2e-3"),
 )
 VERIFY = (
