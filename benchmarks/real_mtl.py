@@ -92,7 +92,7 @@ def recipe(model: Path, data: Path, work: Path, steps: int) -> dict[str, Any]:
     once = {"save_every": 50, "log_every": 10, "patience": None}  # evaluated once, at the end
     alone = {"optimizer": {"lr": 1e-3}, "training": {**once, "steps": 200, "batch_size": 16, "eval_every": 100}}
     return {
-        "upstream": {"name": str(model), "attend": "valid", "trainable": True},
+        "upstream": {"name": str(model), "attend": "valid", "normalize_layers": True, "trainable": True},
         "tasks": tasks,
         "optimizer": {"name": "adam", "lr": 2e-3, "upstream_lr": 5e-5, "schedule": "linear", "warmup_steps": 5},
         "training": {**once, "steps": steps, "eval_every": steps, "precision": "bf16"},
