@@ -33,11 +33,11 @@ MEETINGS = (
     *("training.batch_size=8", "sd.hidden_dim=64"),
 )
 SLOTS = (
-    *("training.steps=600", "training.eval_every=100", "training.batch_size=16", "training.piece_seconds=240"),
+    *("training.steps=250", "training.eval_every=50", "training.batch_size=16", "training.piece_seconds=240"),
     *("sf.layers=0", "sf.projector_dim=256", "sf.spec_augment=false", "optimizer.lr=2e-3"),
 )
 VERIFY = (
-    *("training.steps=300", "training.eval_every=50", "training.batch_size=16", "optimizer.lr=1e-3"),
+    *("training.steps=100", "training.eval_every=20", "training.batch_size=16", "optimizer.lr=1e-3"),
     *("asv.dim=128", "asv.pooled_dim=256", "asv.crop_seconds=2.0"),
 )
 
