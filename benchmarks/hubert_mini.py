@@ -36,6 +36,7 @@ PROBED = (
 )
 SECONDS = (3, 10, 25)  # of the clips that are timed
 ROUNDS = 9
+LOWER = ("eer", "per", "wer")  # metrics of which less is better
 COLOURS = {"random weights": "lightgray", "its start": "tab:gray", "hubert_mini": "tab:blue", "teacher": "tab:orange"}
 
 
@@ -143,13 +144,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def sign(row: dict[str, Any]) -> int:
     """Return -1 where a lower value is better."""
-    return -1 if row["metric"] in ("eer", "per", "wer") else 1
+    return -1 if row["metric"] in LOWER else 1
 
 
 def curve(folder: Path) -> list[tuple[float, float | None, float | None]]:
     """Return the score of each layer alone, with the ends of its interval."""
-    subprocess.run([sys.executable, "-m", "headwater", "plot", "layers", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    with (folder / "plots" / "layer-curve.csv").open(encoding="utf-8", newline="") as file:
+    path = folder / "plots" / "layer-curve.csv"
+    if not path.is_file():
+        words = [sys.executable, "-m", "headwater", "plot", "layers", str(folder)]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    with path.open(encoding="utf-8", newline="") as file:
         found = [row for row in csv.DictReader(file) if row["layer"].isdecimal()]
     ends = [[float(row[end]) if row[end] else None for end in ("low", "high")] for row in found]
     return [(float(row["value"]), low, high) for row, (low, high) in zip(found, ends, strict=True)]
@@ -175,11 +179,11 @@ def draw(sets: Sequence[Set], names: dict[str, str], work: Path, picture: Path) 
         score = fbank["pooled"]["test"]["scores"] if "pooled" in fbank else fbank["scores"]["test"]
         axes.axhline(score[fbank["select_by"]], color="black", linestyle=":", label="fbank")
         axes.set_title(one.name)
-        axes.set_ylabel(fbank["select_by"].upper())
+        axes.set_ylabel(fbank["select_by"].upper() + (" (lower is better)" if fbank["select_by"] in LOWER else ""))
         axes.set_xlabel("depth: first layer 0, last layer 1")
     for axes in places[len(sets) :]:
         axes.set_visible(False)
-    places[0].legend(fontsize=8)
+    figure.legend(*places[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110)
 
