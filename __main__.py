@@ -19,6 +19,7 @@ VERBS = {
     "predict": "headwater.commands.predict",
     "export": "headwater.commands.export",
     "import": "headwater.commands.import_",
+    "merge": "headwater.commands.merge",
     "compare": "headwater.commands.compare",
     "audit": "headwater.commands.audit",
     "report": "headwater.commands.report",
@@ -31,7 +32,7 @@ VERBS = {
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
-    "use": ("predict", "export", "import"),
+    "use": ("predict", "export", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),
 }

@@ -47,6 +47,7 @@ setup(
             "downstream/*/*.md",
             "downstream/*/*.yaml",
             "recipes/*/*.csv",
+            "upstream/weights/*/*",
             "analysis/*/*.css",
             "examples/*.py",
             "examples/*/*",

@@ -62,6 +62,8 @@ def make_parser(prog: str) -> Parser:
     add("-k", "--upstream_ckpt", metavar="PATH", help="load the weights of the upstream from this folder, or from s3prl's .pt")
     help_text = "the model that reads transcripts: bert, tinybert, hashed_words, a hub id, a folder, ./my_upstream.py"
     add("--text-upstream", metavar="NAME", action=TypedPath, kind="upstream", help=help_text)
+    help_text = "the model whose layers the upstream learns (-d pretrain, -d distil): mfcc_no_cmvn, whisper_base, a run folder"
+    add("--teacher", metavar="NAME", action=TypedPath, kind="upstream", help=help_text)
     help_text = "the task: a name that `headwater list tasks` shows, or the folder of your own task (./my_task)"
     add("-d", "--downstream", metavar="TASK", action=TypedPath, kind="task", help=help_text)
     help_text = "finetune the upstreams (default: frozen); convolutions too with -o upstream.front_end=trained"
@@ -241,6 +243,7 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
         "store": given({"mode": flags.store}),
         "upstream": given(upstream),
         "text_upstream": given(text),
+        "teacher": given({"name": flags.teacher}),
         "corpus": given(corpus),
         "seed": flags.seed,
         "init_head": flags.init_ckpt,

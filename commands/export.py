@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.errors import UserError
 from .common.console import print_note
 from .common.hints import TEXT_WEIGHTS
 from .common.sections import sections_of, text_weights_of
@@ -18,6 +20,12 @@ WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the requested grap
 def main(arguments: Sequence[str]) -> int:
     """Write the folder, and say what to do with it, and what it lacks."""
     flags = make_parser().parse_args(arguments)
+    if flags.hub:
+        return write_upstream(flags)
+    if flags.half:
+        raise UserError(
+            "Expected --hub beside --half, found a run to export whole, in the numbers it was trained in. Leave it out."
+        )
     from ..inference.export.export import export_run
     from ..inference.export.onnx import FILE
 
@@ -44,6 +52,19 @@ def main(arguments: Sequence[str]) -> int:
     return WITHOUT_GRAPH if exported.no_graph else 0
 
 
+def write_upstream(flags: Namespace) -> int:
+    """Write the upstream alone, and say how it is used."""
+    from ..inference.export.hub_format import export_upstream
+
+    rest = {"--onnx": flags.onnx, "--with": flags.extra, "--task": flags.task, "--fold": flags.fold}
+    for flag in (flag for flag, value in rest.items() if value):
+        raise UserError(f"Expected no {flag} beside --hub, which writes the upstream alone, found it. Leave one of them out.")
+    upstream = export_upstream(flags.run, flags.folder, half=flags.half)
+    size = sum(weight.numel() for weight in upstream.parameters())
+    print_note(f"written to {flags.folder}: {size:,} weights; use it with -u {flags.folder}, or transformers' from_pretrained")
+    return 0
+
+
 def make_parser() -> Parser:
     """Return the flags."""
     words = "Write a finished run to a folder that holds its weights, tokenizer and labels, and works without network and cache."
@@ -53,6 +74,8 @@ def make_parser() -> Parser:
     add("folder", metavar="DIR", help="the folder to write; it must be new or empty")
     add("--onnx", action="store_true", help="also write an ONNX graph, if its outputs equal those of the run")
     words = "copy a file or folder that your own code reads, beside the code; may be repeated"
+    add("--hub", action="store_true", help="write the upstream alone, as transformers loads it: config.json, model.safetensors")
+    add("--half", action="store_true", help="with --hub: in float16, half the size")
     add("--with", dest="extra", action="append", default=[], metavar="FILE", help=words)
     add("--task", help="export this task of a run that has several")
     add("--fold", type=int, metavar="N", help="export this fold of a plan")

@@ -41,6 +41,8 @@ def make_parser(prog: str) -> Parser:
     add("-k", "--upstream_ckpt", metavar="DIR", help="load the weights of the upstream from this folder")
     help_text = "the upstream that reads the transcripts (tasks.NAME.roles=[audio]: not for this task)"
     add("--text-upstream", action=TypedPath, kind="upstream", metavar="NAME", help=help_text)
+    help_text = "the model whose layers the upstream learns, for the tasks pretrain and distil"
+    add("--teacher", action=TypedPath, kind="upstream", metavar="NAME", help=help_text)
     help_text = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
     add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=help_text)
     help_text = (
@@ -175,6 +177,8 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     values["upstream"] = {"trainable": True, **upstream} if upstream else {}
     if flags.text_upstream:
         values["text_upstream"] = {**section_in(values, "text_upstream"), "name": flags.text_upstream}
+    if flags.teacher:
+        values["teacher"] = {**section_in(values, "teacher"), "name": flags.teacher}
     for override in flags.override:
         values = merge(values, parse_override(override))
     for name in (name for name in section_in(values, "tasks") if names and name not in names):
@@ -210,7 +214,17 @@ def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
     kept = {key: of_chosen(section_in(values, key)) for key in ("tasks", "baselines") if values.get(key)}
     if isinstance(weights := section_in(values, "balance").get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
         kept["balance"] = {**values["balance"], "weights": of_chosen(weights)}
+    if len(chosen) < len(values["tasks"]) and not any(map(takes_teacher, kept["tasks"].items())):
+        values = {key: value for key, value in values.items() if key != "teacher"}
     return values | kept
+
+
+def takes_teacher(section: tuple[str, Mapping[str, Any]]) -> bool:
+    """Return whether a task is one that a teacher gives."""
+    from ..downstream.load import load_task
+
+    name, options = section
+    return getattr(load_task(options.get("task", name)).options, "takes_teacher", False)
 
 
 def upstream_of(flags: Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Batch:
     texts: tuple[str | None, ...] = ()
     targets: tuple[Any, ...] = ()
     stored: Mapping[str, Any] = field(default_factory=dict)  # role -> Layers
+    draws: tuple[int, ...] = ()  # the seed of what is drawn for each utterance, whichever piece or process it is in
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,6 +63,7 @@ class Example:
     seconds: float
     target: Any = None
     weight: float = 1.0  # how often it is drawn, relative to others
+    draw: int = 0  # the seed of what is drawn for it: of a step in training, its own elsewhere
 
 
 def make_batch(examples: Sequence[Example], sample_rate: int = 16_000) -> Batch:
@@ -75,6 +77,7 @@ def make_batch(examples: Sequence[Example], sample_rate: int = 16_000) -> Batch:
         ids=tuple(row.id for row in utterances),
         texts=tuple(row.text for row in utterances),
         targets=tuple(example.target for example in examples),
+        draws=tuple(example.draw for example in examples),
     )
 
 
@@ -86,4 +89,5 @@ def silent_batch(examples: Sequence[Example]) -> Batch:
         ids=tuple(example.utterance.id for example in examples),
         texts=tuple(example.utterance.text for example in examples),
         targets=tuple(example.target for example in examples),
+        draws=tuple(example.draw for example in examples),
     )

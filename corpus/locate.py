@@ -92,6 +92,18 @@ def _is_litter(path: Path) -> bool:
     return path.name.startswith(".") or path.name == "__MACOSX"
 
 
+# what soundfile reads, by ending: in a folder everything else is passed over
+AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"} | {
+    *(".aifc", ".snd", ".voc", ".mp2", ".bwf", ".avr", ".svx", ".paf", ".ircam", ".sf", ".pvf", ".htk", ".sds", ".wve")
+}
+
+
+def audio_files(root: Path) -> list[Path]:
+    """Return all audio below a folder, macOS litter left out, in order of their paths."""
+    files = (path for path in root.rglob("*") if path.suffix.lower() in AUDIO and path.is_file())
+    return sorted(path for path in files if not any(_is_litter(Path(part)) for part in path.relative_to(root).parts))
+
+
 def wav_files(root: Path, pattern: str = "*.wav") -> list[Path]:
     """Return a folder's WAV files, macOS litter left out, in order of their paths."""
     files = {*root.rglob(pattern), *root.rglob(pattern.replace(".wav", ".WAV"))}

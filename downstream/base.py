@@ -31,6 +31,7 @@ class Output:
     values: Tensor  # (batch, class), or as the task says
     lengths: tuple[int, ...] = ()  # valid frames, where the output is a sequence
     embeddings: Tensor | None = None  # (batch, dim)
+    expected: Any = None  # what the loss compares with, where a teacher gives it
 
 
 RowScorer = Callable[[NDArray[np.integer]], dict[str, float]]  # rows of an outcome, some of them several times -> every metric
@@ -103,6 +104,10 @@ class Expert(nn.Module, ABC):
     optional_roles: tuple[str, ...] = ()  # roles that a prediction can do without
     long_enough_for: str = "their targets"  # the reason why `can_train_on` refuses what is too short, in words
     crops: bool = False  # a training step uses a stretch of each utterance, drawn by `crop`
+    # role -> layers that it takes as they are (Layers), in place of a weighted sum of all (Frames); -1: the last
+    takes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    trains_upstream: bool = False  # there is nothing to learn where the upstream is frozen
+    fit_frames: int = 0  # frames of its teacher that `fit_to_teacher` gets before the first step
 
     def with_vocabulary(self, vocabulary: Mapping[str, Any]) -> Self:
         """Return the expert with another vocabulary, a view that shares its weights: what dev decided, a threshold say."""
@@ -121,6 +126,13 @@ class Expert(nn.Module, ABC):
     def crop(self, utterance: Utterance, generator: torch.Generator) -> Utterance:  # noqa: ARG002
         """Return the stretch that a training step uses."""
         return utterance
+
+    def hide(self, batch: Batch) -> Tensor | None:  # noqa: ARG002
+        """Return which frames (batch, frame) are masked in the upstream's input, drawn by `batch.draws`; None: none is."""
+        return None
+
+    def fit_to_teacher(self, layers: Sequence[Tensor], seed: int) -> None:
+        """Take from a sample of the teacher's frames, each layer (frame, dim), what is settled before the first step."""
 
     def linear(self) -> nn.Linear | None:
         """Return the one linear layer that is all of the head, over what `pools` names: then solver=exact can compute it."""
@@ -202,6 +214,7 @@ class Question:
     # what splits share by definition, so that it is no leakage: speakers, recordings (of which each split has its stretches)
     shares: tuple[Literal["speakers", "recordings"], ...] = ()
     writes: bool = False  # the target is the transcript: an utterance without one has no target
+    needs_labels: bool = True  # False: any corpus serves it
 
     def __post_init__(self) -> None:
         """Refuse a metric of which nobody knows whether more is better, and a choice by a metric that is none."""
@@ -237,7 +250,7 @@ RESERVED = frozenset(
         *("task", "corpus", "labels", "expert", "select_by", "init_head", "roles", "batch_size"),
         *("tasks", "upstream", "text_upstream", "optimizer", "training", "store", "shared_weights", "sampling", "balance"),
         *("select", "baselines", "solver", "exact", "split", "steps_from", "seed", "folds", "stages", "reference", "all"),
-        *("masks", "report_by"),
+        *("masks", "report_by", "teacher"),
     }
 )
 

@@ -13,16 +13,12 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import expanded
 from ..corpus.base import Utterance
+from ..corpus.locate import AUDIO
 from ..corpus.tables import TABLES, Row, likeliest, read_table
 from ..corpus.transcription.transcripts import column_of
 
 Item = str | Utterance
 Version = list[Any] | None  # what a prediction was computed from; None: there is nothing
-
-# what soundfile reads, by ending: in a folder everything else is passed over
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".sph", ".nist", ".rf64"} | {
-    *(".aifc", ".snd", ".voc", ".mp2", ".bwf", ".avr", ".svx", ".paf", ".ircam", ".sf", ".pvf", ".htk", ".sds", ".wve")
-}
 
 
 def files_of(names: Sequence[str]) -> list[str | Utterance]:

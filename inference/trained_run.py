@@ -20,11 +20,12 @@ from ..corpus.batch import Batch
 from ..downstream.answer import Answer
 from ..downstream.base import Expert, Question, Task
 from ..downstream.load import load_task
+from ..plugins.registry import SECTIONS
 from ..runs.config.resolve import config_of
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.prepare import build_expert
 from ..training.model import Model, check_device, weights_of_task
-from ..upstream.base import Modality, Upstream, UpstreamConfig
+from ..upstream.base import Role, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged
 from .predict import Piece, Predictor
@@ -110,8 +111,7 @@ class TrainedRun(Predictor):
         return self.expert.decode(output)[0]
 
 
-SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a config, by role
-FLAGS = {"audio": "-k", "text": "-o text_upstream.path"}
+FLAGS = {"audio": "-k", "text": "-o text_upstream.path", "teacher": "-o teacher.path"}
 
 
 def load_one(
@@ -131,6 +131,11 @@ def load_one(
     if not run.result.is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
     config, name, shares = config_of(folder, task)
+    if getattr(config.only.expert, "takes_teacher", False):
+        raise UserError(
+            f"Expected a run that predicts, found one of {config.only.task} in '{folder}', whose product is its upstream. "
+            f"Use that with -u {folder}, or write it with `headwater export {folder} DIR --hub`."
+        )
     for role, path in (("audio", weights), ("text", text_weights)):
         if path is not None:
             config = moved(config, role, path)
@@ -178,7 +183,7 @@ def moved(config: RunConfig, role: str, path: str) -> RunConfig:
 
 
 def shared_upstream(
-    folder: Path, role: Modality, section: UpstreamConfig, identity: Mapping[str, Any], loaded: MutableMapping[str, Upstream]
+    folder: Path, role: Role, section: UpstreamConfig, identity: Mapping[str, Any], loaded: MutableMapping[str, Upstream]
 ) -> Upstream:
     """Return a run's upstream: one of those loaded, where a frozen one of the same weights and options is among them."""
     if section.trainable:
@@ -189,7 +194,7 @@ def shared_upstream(
     return loaded[key]
 
 
-def upstream_of(folder: Path, role: Modality, section: UpstreamConfig, identity: Mapping[str, Any]) -> Upstream:
+def upstream_of(folder: Path, role: Role, section: UpstreamConfig, identity: Mapping[str, Any]) -> Upstream:
     """Return a run's upstream: as the run finetuned it, or the very one that it was trained on."""
     refuse_damaged(folder, identity)
     if holds(folder, section, role):

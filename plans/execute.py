@@ -21,6 +21,7 @@ from ..core.options import merge, write_yaml
 from ..core.run_folder import FolderInUse, RunFolder
 from ..core.trust import CHECKPOINTS
 from ..plugins.code import flags_for_another_process, refuse_edited
+from ..plugins.registry import SECTIONS
 from ..runs.config.identity import identity_of, refuse_other
 from ..runs.config.schema import RunConfig, roles_of, to_mapping
 from ..runs.run import refuse_missing_groups, run
@@ -30,7 +31,7 @@ from .progress import PlanProgress
 Result = dict[str, Any]  # what result.json holds
 SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
 SECONDS_TO_LOOK = 1.0  # between looks at how far our own are
-ROLES = ("upstream", "text_upstream")  # sections of a config that may name another run of the plan
+ROLES = (*SECTIONS.values(),)  # sections of a config that may name another run of the plan
 STAGE, PART = "stage:", "part:"
 SINGLE = "part:single"  # in a task's init_head: the head of its single-task run
 KEPT = ("trainable", "layer", "normalize_layers")  # how an upstream is used; its other options belong to its model
@@ -69,15 +70,14 @@ def located(part: Part, folder: Path) -> RunConfig:
     if not part.needs:
         return part.config
     config, places = part.config, {name: os.path.abspath(folder / below) for name, below in part.needs.items()}
-    audio, text = (
-        replace(section, name=places.get(section.name, section.name)) for section in (config.upstream, config.text_upstream)
-    )
+    named = {role: getattr(config, role) for role in ROLES}
+    upstreams = {role: replace(section, name=places.get(section.name, section.name)) for role, section in named.items()}
     heads = {name: PART + name if task.init_head == SINGLE else task.init_head or "" for name, task in config.tasks.items()}
     tasks = {name: replace(task, init_head=places.get(heads[name], task.init_head)) for name, task in config.tasks.items()}
     singles = {name: Path(places[PART + name]) for name in config.tasks if PART + name in places}
     if config.select == "gain":
         config = replace(config, baselines={name: dev_score(place, tasks[name].select_by) for name, place in singles.items()})
-    return replace(config, upstream=audio, text_upstream=text, tasks=tasks)
+    return replace(config, **upstreams, tasks=tasks)
 
 
 def dev_score(place: Path, metric: str) -> float:

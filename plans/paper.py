@@ -151,7 +151,8 @@ def located_in(config: RunConfig, word: str, given: CommandOptions) -> dict[str,
     found: dict[str, Any] = {}
     if word in given.data:
         found["corpus"] = {"name": config.only.corpus.name, "data": given.data[word]}
-    for role, section in zip(ROLES, (config.upstream, config.text_upstream), strict=True):
+    for role in ROLES:
+        section = getattr(config, role)
         if section.name in given.weights:
             found[role] = {"path": os.path.abspath(os.path.expanduser(given.weights[section.name]))}
     return found

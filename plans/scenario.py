@@ -14,7 +14,7 @@ from ..runs.config.resolve import SELECTS, resolve
 from ..runs.config.schema import RunConfig, roles_of, section_of
 from ..runs.joint import refuse_nothing_shared
 from ..training.balance import make_balancer
-from ..upstream.base import UpstreamConfig
+from ..upstream.base import TEACHER, UpstreamConfig
 from .execute import PART, SINGLE, Part
 
 SCENARIOS = ("single", "all", "leave-one-out", "transfer", "paper")
@@ -83,14 +83,19 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     for seed in seeds:
         seeded = replace(config, seed=seed)
         if wants["single"]:
-            parts += [alone(values, seeded, name, seed) for name in seeded.tasks]
+            parts += [alone(values, seeded, name, seed) for name in supervised(seeded)]
         if scenario in ("all", "paper"):
             parts.append(together(seeded, ALL, seed, wants["single"]))
         if wants["but"]:
             parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
         if scenario in ("transfer", "paper"):
-            parts += [moved(values, seeded, name, seed) for name in seeded.tasks]
+            parts += [moved(values, seeded, name, seed) for name in supervised(seeded)]
     return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()), tuple(values.get("departures") or ()))
+
+
+def supervised(config: RunConfig) -> list[str]:
+    """Return the tasks with labels: what a teacher gives has nothing to train on a frozen upstream."""
+    return [name for name, task in config.tasks.items() if not getattr(task.expert, "takes_teacher", False)]
 
 
 def refuse_plans(recipe: Mapping[str, Any]) -> None:
@@ -114,7 +119,7 @@ def refuse_final(config: RunConfig, scenario: str, seeds: Sequence[int]) -> None
 
 def together(config: RunConfig, name: str, seed: int, singles: bool) -> Part:
     """Return a joint run; where there are single-task runs, it starts after them."""
-    needs = {PART + task: f"{ALONE}{task}/seed{seed}" for task in config.tasks} if singles else {}
+    needs = {PART + task: f"{ALONE}{task}/seed{seed}" for task in supervised(config)} if singles else {}
     return Part("", seed, 1, config, f"{name}/seed{seed}", needs=needs)
 
 
@@ -173,6 +178,7 @@ def without(config: RunConfig, task: str) -> RunConfig:
         tasks=tasks,
         upstream=config.upstream if "audio" in used else UpstreamConfig(),
         text_upstream=config.text_upstream if "text" in used else UpstreamConfig(),
+        teacher=config.teacher if TEACHER in used else UpstreamConfig(),
         baselines={name: value for name, value in config.baselines.items() if name != task},
         balance=replace(config.balance, weights={name: value for name, value in config.balance.weights.items() if name != task}),
     )

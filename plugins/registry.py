@@ -22,8 +22,8 @@ ENTRIES: Mapping[Kind, str] = {
     "upstream": "one function with @register_upstream",
     "corpus": "one `register_corpus(Reader(…))`",
 }
-FLAGS = {"task": "-d", "audio": "-u", "text": "--text-upstream", "upstream": "-u", "corpus": "--corpus"}
-SECTIONS = {"audio": "upstream", "text": "text_upstream"}  # of a recipe, by role
+FLAGS = {"task": "-d", "audio": "-u", "text": "--text-upstream", "teacher": "--teacher", "upstream": "-u", "corpus": "--corpus"}
+SECTIONS = {"audio": "upstream", "text": "text_upstream", "teacher": "teacher"}  # of a recipe, by role
 GROUPS: Mapping[Kind, str] = {"task": "headwater.tasks", "upstream": "headwater.upstreams", "corpus": "headwater.corpora"}
 
 

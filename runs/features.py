@@ -232,7 +232,9 @@ def demand_of(setup: RunSetup, task: TaskData, role: str, root: Path, reuse: Reu
     examples = {row.utterance.id: row for row in stretches_of(task)}
     utterances = [row.utterance for row in examples.values()]
     keys = text_keys(utterances) if spec.modality == "text" else row_keys(utterances, root, spec.sample_rate)
+    taken = task.expert.takes.get(role)
     layers = tuple(range(spec.num_layers)) if layer is None else (layer,)
+    layers = layers if taken is None else tuple(number % spec.num_layers for number in taken)
     statistics = task.expert.pools.get(role)
     if masks_frames(setup, role):
         statistics = None

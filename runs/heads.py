@@ -1,20 +1,24 @@
-"""Heads that a run starts from: another run's head and layer weights."""
+"""What heads start from: another run's head and layer weights, and a sample of the teacher's frames."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from ..core.errors import UserError
 from ..core.files import hash_file
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
+from ..training.batches import derive_seed, epoch_order
 from ..training.model import SHARED, Model, weights_of_task
+from ..training.step import TaskData
+from ..upstream.base import TEACHER
 from .config.schema import RunConfig
 
 
@@ -56,3 +60,28 @@ def head_hash(folder: Path) -> str:
     """Return a hash of a run's weights; its file also says how long they took."""
     tensors, _ = load_tensors(RunFolder(folder).best)
     return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
+
+
+def fit_to_teachers(model: Model, tasks: Mapping[str, TaskData], seed: int, show: Callable[[str], None]) -> None:
+    """Give each head that requests it frames of its teacher: of training utterances in an order that the seed draws."""
+    for name, task in tasks.items():
+        if task.expert.fit_frames:
+            layers = sample_frames(model, task, derive_seed(seed, name, "learn"))
+            show(f"teacher   {len(layers[0]):,} frames of {model.upstream(TEACHER).name} sampled before the first step")
+            task.expert.fit_to_teacher(layers, derive_seed(seed, name, "fit"))
+
+
+@torch.no_grad()
+def sample_frames(model: Model, task: TaskData, seed: int) -> list[Tensor]:
+    """Return frames of the teacher, each layer (frame, dim): of whole utterances, one after the other, until they are enough."""
+    model.eval()
+    examples, most = task.splits["train"], task.expert.fit_frames
+    device = next(model.parameters()).device
+    count, found = 0, list[list[Tensor]]()
+    for row in epoch_order(len(examples), seed, 0):
+        layers = model.taken(task.expert, TEACHER, task.source.batch([examples[row]]).to(device))
+        found.append([value[0, : layers.lengths[0]].float().cpu() for value in layers.values])
+        count += layers.lengths[0]
+        if count >= most:
+            break
+    return [torch.cat(parts)[:most] for parts in zip(*found, strict=True)]

@@ -21,7 +21,7 @@ def layer_norms(model: Model, task: TaskData, training: TrainingConfig) -> dict[
     """Return weights and norms of the weighted sums of a task."""
     layers = {}
     stretches = [stretch for of_one in task.crops.values() for stretch in of_one]  # all that the store has of training
-    for role in task.expert.roles:
+    for role in model.summed(task.name):
         examples = (task.splits.get("dev") or stretches or task.splits["train"])[:NORM_UTTERANCES]  # a final model has no dev
         norms = task.source.norms(role, examples) or feature_norms(model, role, examples, replace(training, sort_pieces=True))
         weights = model.weighted_sum(task.name, role).weights.tolist()

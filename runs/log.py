@@ -65,7 +65,7 @@ def scalars(line: Mapping[str, Any], model: Model) -> dict[str, float]:
     """Return what TensorBoard gets of a logged line; with each evaluation the layer weights too."""
     task = line["task"]
     values = {f"{task}/{line['split']}/{key}": value for key, value in line.items() if isinstance(value, float)}
-    for role in model.expert(task).roles if line["split"] == "dev" else ():
+    for role in model.summed(task) if line["split"] == "dev" else ():
         for layer, weight in enumerate(model.weighted_sum(task, role).weights.tolist()):
             values[f"{task}/weights/{role}/layer{layer}"] = weight
     return values

@@ -19,10 +19,11 @@ from ..downstream.load import load_task
 from ..downstream.tables import tables_of
 from ..plugins.provenance import identity_of_code
 from ..training.balance import Balancer, make_balancer
+from ..training.batches import derive_seed
 from ..training.model import Model
 from ..training.source import Source
 from ..training.step import TaskData, shared_weights
-from ..upstream.base import Modality, Upstream, UpstreamConfig
+from ..upstream.base import TEACHER, Role, Upstream, UpstreamConfig, modality_of
 from ..upstream.load import find_upstream, load_upstream
 from .config.identity import fingerprint, identity_of
 from .config.schema import CorpusConfig, RunConfig, TaskConfig, batch_size_of, roles_of
@@ -99,7 +100,7 @@ def code_of(config: RunConfig) -> dict[str, str]:
 
 
 def prepare_tasks(
-    config: RunConfig, corpora: Mapping[str, Corpus], upstreams: Mapping[Modality, Upstream]
+    config: RunConfig, corpora: Mapping[str, Corpus], upstreams: Mapping[Role, Upstream]
 ) -> tuple[dict[str, TaskData], tuple[str, ...]]:
     """Return the tasks as the loop sees them, and what a user should know of each."""
     tasks: dict[str, TaskData] = {}
@@ -119,7 +120,7 @@ def prepare_tasks(
 
 
 def task_data(
-    name: str, config: RunConfig, corpus: Corpus, upstreams: Mapping[Modality, Upstream]
+    name: str, config: RunConfig, corpus: Corpus, upstreams: Mapping[Role, Upstream]
 ) -> tuple[TaskData, tuple[str, ...]]:
     """Return one task as the loop sees it, its head drawn from the run's seed, and what a user should know of its corpus."""
     section = config.tasks[name]
@@ -135,6 +136,7 @@ def task_data(
     rows_of = {split: rows for split, rows in corpus.splits.items() if split in needed or not config.split}
     chosen: Chosen = {split: tuple(question.select(vocabulary, rows)) for split, rows in rows_of.items()}
     expert = build_expert(config.seed, section, task, vocabulary, upstreams)
+    refuse_frozen(section, expert, config)
     expert.refuse_equal_views({role: varies(upstream, roles_of(config)[role]) for role, upstream in upstreams.items()})
     chosen, seconds, notes = usable_utterances(chosen, section.corpus, upstreams, writes=question.writes)
     splits = {split: make_examples(question, vocabulary, rows, seconds, expert) for split, rows in chosen.items()}
@@ -152,14 +154,14 @@ def task_data(
     return data, (*corpus.notes, *question.notes(vocabulary, rows_of), *notes, *left_out, *together)
 
 
-def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Corpus]]:
+def load_all(config: RunConfig) -> tuple[dict[Role, Upstream], dict[str, Corpus]]:
     """Return upstreams by role and corpora by task; where several are missing, one message says so."""
     sections, problems = roles_of(config), []
-    upstreams: dict[Modality, Upstream] = {}
+    upstreams: dict[Role, Upstream] = {}
     corpora: dict[str, Corpus] = {}
     for role, section in sections.items():
         try:  # a wrong name is reported before a demo is made for it
-            find_upstream(section, role)
+            find_upstream(section, modality_of(role))
         except UserError as problem:
             if any(task.corpus.demo for task in config.tasks.values()):
                 raise
@@ -171,7 +173,7 @@ def load_all(config: RunConfig) -> tuple[dict[Modality, Upstream], dict[str, Cor
             problems.append(message_of(config, name, problem))
     for role, section in sections.items():
         try:
-            upstreams[role] = load_upstream(section, role)
+            upstreams[role] = load_upstream(section, modality_of(role))
         except UserError as problem:
             problems.append(str(problem))
     if problems:
@@ -198,13 +200,14 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     return corpus if config.transcripts is None else with_transcripts(corpus, config.transcripts, where=where)
 
 
-def resolved_layers(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> RunConfig:
+def resolved_layers(config: RunConfig, upstreams: Mapping[Role, Upstream]) -> RunConfig:
     """Return the config with each role's layer checked against the layers there are."""
     sections = {role: resolved_layer(roles_of(config)[role], upstream) for role, upstream in upstreams.items()}
     return replace(
         config,
         upstream=sections.get("audio", config.upstream),
         text_upstream=sections.get("text", config.text_upstream),
+        teacher=sections.get(TEACHER, config.teacher),
     )
 
 
@@ -221,7 +224,18 @@ def resolved_layer(section: UpstreamConfig, upstream: Upstream) -> UpstreamConfi
     return section if layer is None else replace(section, layer=layer % count)
 
 
-def save_memory(config: RunConfig, upstreams: Mapping[Modality, Upstream]) -> None:
+def refuse_frozen(section: TaskConfig, expert: Expert, config: RunConfig) -> None:
+    """Refuse a frozen upstream where the task is to train it, and a teacher that would learn."""
+    if expert.trains_upstream and not config.upstream.trainable:
+        raise UserError(
+            f"Expected an upstream that is trained (-f) for {section.task}, which has nothing else to train, found "
+            f"'{config.upstream.name}' frozen. Add -f, or -o upstream.trainable=true."
+        )
+    if config.teacher.trainable:
+        raise UserError(f"Expected a frozen teacher, found teacher.trainable=true for '{config.teacher.name}'. Leave it out.")
+
+
+def save_memory(config: RunConfig, upstreams: Mapping[Role, Upstream]) -> None:
     """Have finetuned upstreams keep less for the backward pass; a frozen one keeps nothing anyway."""
     trained = [upstreams[role] for role, section in roles_of(config).items() if section.trainable]
     if not trained:
@@ -263,7 +277,13 @@ def make_examples(
 ) -> list[Example]:
     """Return the utterances with what training needs of them, those without readable audio left out."""
     return [
-        Example(utterance, seconds[utterance.id], question.target(vocabulary, utterance), expert.weight(utterance))
+        Example(
+            utterance,
+            seconds[utterance.id],
+            question.target(vocabulary, utterance),
+            expert.weight(utterance),
+            derive_seed("example", utterance.id),
+        )
         for utterance in utterances
         if utterance.id in seconds
     ]
@@ -286,7 +306,7 @@ def drop_untrainable(expert: Expert, splits: Mapping[str, list[Example]]) -> tup
 
 
 def build_expert(
-    seed: int, section: TaskConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Modality, Upstream]
+    seed: int, section: TaskConfig, task: Task, vocabulary: Mapping[str, Any], upstreams: Mapping[Role, Upstream]
 ) -> Expert:
     """Return a task's expert, new weights drawn from the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
@@ -294,7 +314,7 @@ def build_expert(
         return task.build(section.expert, vocabulary, {role: upstream.spec for role, upstream in upstreams.items()})
 
 
-def marks_of(demos: Sequence[bool], upstreams: Mapping[Modality, Upstream]) -> tuple[str, ...]:
+def marks_of(demos: Sequence[bool], upstreams: Mapping[Role, Upstream]) -> tuple[str, ...]:
     """Return what every table, file and picture of the run must say; `demos` says of each corpus whether it is one."""
     return ("DEMO",) * any(demos) + ("UNTRAINED",) * any(upstream.untrained for upstream in upstreams.values())
 
@@ -320,7 +340,7 @@ def describe(setup: RunSetup, folder: Path) -> list[str]:
     ]
 
 
-NOUNS = {"audio": "upstream  ", "text": "text      "}
+NOUNS = {"audio": "upstream  ", "text": "text      ", TEACHER: "teacher   "}
 
 
 def describe_task(setup: RunSetup, name: str) -> str:
@@ -335,6 +355,11 @@ def describe_task(setup: RunSetup, name: str) -> str:
     return f"task      {name}{roles}: {words}; {task.batch_size} utterances a step"
 
 
+def experts_of(model: Model) -> list[Expert]:
+    """Return the experts of all tasks."""
+    return [model.expert(task) for task in model.experts]
+
+
 def describe_upstream(model: Model, role: str) -> str:
     """Return what a role's upstream is, and how its layers are used."""
     upstream, section = model.upstream(role), model.configs[role]
@@ -342,5 +367,10 @@ def describe_upstream(model: Model, role: str) -> str:
     count, layer = upstream.spec.num_layers, section.layer
     use = f"weighted sum of {count} layers" if layer is None else f"layer {layer} (of 0 to {count - 1})"
     use = ("its one layer" if count == 1 else use) + ", each normed" * section.normalize_layers
+    taken = sorted({layer % count for expert in experts_of(model) for layer in expert.takes.get(role, ())})
+    if taken:
+        summed = any(role in expert.roles and role not in expert.takes for expert in experts_of(model))
+        layers = f"layer{'s' * (len(taken) > 1)} {', '.join(map(str, taken))} (of 0 to {count - 1})"
+        use = f"{use}, and {layers} alone" if summed else layers
     source = f" ({upstream.source})" * (upstream.source != upstream.name)
     return f"{upstream.name}{source}, {how}, {use}"

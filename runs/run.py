@@ -25,6 +25,7 @@ from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own_best,
 from .exact import curve_of, described, solve
 from .features import with_store
 from .final import with_steps
+from .heads import fit_to_teachers
 from .layer_norms import layer_norms
 from .leakage import utterance_key
 from .log import displayed, improving_notes, logged
@@ -164,7 +165,9 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     setup.balancer.to(accelerator.device)
     optimizer = make_optimizer(model, config, setup.balancer)
     progress = resume(folder, setup, optimizer)
-    if not progress.is_new:
+    if progress.is_new:
+        fit_to_teachers(model, setup.tasks, config.seed, partial(print_progress, runtime))
+    else:
         print_progress(runtime, f"going on  at step {progress.step}")
     ready = accelerator.prepare(model)
     if accelerator.scaler is not None:

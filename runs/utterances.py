@@ -9,7 +9,7 @@ from ..core.files import cache_folder, obstacle
 from ..corpus.audio import Broken, check_files
 from ..corpus.base import Utterance
 from ..corpus.transcription.transcripts import require_texts
-from ..upstream.base import Modality, TokenCounter, Upstream
+from ..upstream.base import Role, TokenCounter, Upstream
 from .config.schema import CorpusConfig
 
 SECONDS_PER_WORD = 0.4  # of speech: what a text counts for, where no audio is opened
@@ -17,7 +17,7 @@ Chosen = Mapping[str, tuple[Utterance, ...]]  # split -> the utterances that hav
 
 
 def usable_utterances(
-    chosen: Chosen, config: CorpusConfig, upstreams: Mapping[Modality, Upstream], *, writes: bool = False
+    chosen: Chosen, config: CorpusConfig, upstreams: Mapping[Role, Upstream], *, writes: bool = False
 ) -> tuple[Chosen, dict[str, float], tuple[str, ...]]:
     """Return what a run can use of the utterances, the seconds of each, and what a user should know.
 

@@ -34,6 +34,8 @@ NEIGHBOURS = {  # those that may: one is made of the other
     ("corpus/readers/iemocap.py", "corpus/readers/superb_order.py"),
     ("upstream/families/huggingface.py", "*"),
     ("upstream/families/tiny.py", "*"),
+    ("upstream/families/new.py", "upstream/families/huggingface.py"),
+    ("upstream/families/own.py", "upstream/families/huggingface.py"),
     ("upstream/families/bert.py", "upstream/families/tokenizer.py"),
     ("upstream/families/hashed_words.py", "upstream/families/bert.py"),
 }

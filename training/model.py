@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
 from ..downstream.masks import MasksConfig, mask
-from ..upstream.base import Frames, Layers, Modality, Upstream, UpstreamConfig
+from ..upstream.base import Frames, Layers, Role, Upstream, UpstreamConfig
 from ..upstream.statistics import STATISTICS, pooled_layers
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig
@@ -26,9 +27,9 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        upstreams: Mapping[Modality, Upstream],
+        upstreams: Mapping[Role, Upstream],
         experts: Mapping[str, Expert],
-        configs: Mapping[Modality, UpstreamConfig],
+        configs: Mapping[Role, UpstreamConfig],
         *,
         shares_sums: bool = False,
         standardizes: bool = False,
@@ -48,7 +49,7 @@ class Model(nn.Module):
                     f"Expected a head over frames beside masks, found that '{name}' pools {expert.pools['audio']} of each layer "
                     "first. Leave the masks out, or use pooling=mean."
                 )
-        used = {task: expert.roles for task, expert in experts.items()}
+        used = {task: tuple(role for role in expert.roles if role not in expert.takes) for task, expert in experts.items()}
         if shares_sums:
             used = {SHARED: tuple(role for role in self.configs if any(role in roles for roles in used.values()))}
         self.sums = nn.ModuleDict({task: self._weighted_sums(roles, experts.get(task)) for task, roles in used.items()})
@@ -83,6 +84,10 @@ class Model(nn.Module):
     def expert(self, task: str) -> Expert:
         """Return the expert of a task."""
         return cast(Expert, self.experts[task])
+
+    def summed(self, task: str) -> list[str]:
+        """Return the roles of which a task gets a weighted sum."""
+        return [role for role in self.expert(task).roles if role not in self.expert(task).takes]
 
     def weighted_sum(self, task: str, role: str) -> WeightedSum:
         """Return the weighted sum that a task uses of a role's layers."""
@@ -121,8 +126,20 @@ class Model(nn.Module):
         assert layer is not None, f"no layer was chosen of '{role}'"
         return layer % count
 
-    def _frames(self, task: str, role: str, batch: Batch) -> Frames:
+    def taken(self, expert: Expert, role: str, batch: Batch) -> Layers:
+        """Return the layers that an expert takes as they are."""
+        if role in batch.stored:
+            return batch.stored[role]
+        count = self.upstream(role).spec.num_layers
+        hidden = expert.hide(batch) if role == "audio" else None
+        with nullcontext() if self.configs[role].trainable else torch.no_grad():
+            layers = self.upstream(role)(batch, masked=hidden, layers=[layer % count for layer in expert.takes[role]])
+        return replace(layers, masked=hidden)
+
+    def _frames(self, task: str, role: str, batch: Batch) -> Any:
         views = self.expert(task).views if self.training else 1
+        if role in self.expert(task).takes:
+            return self.taken(self.expert(task), role, batch)
         layers, statistics = self.layers(role, batch, views), self.expert(task).pools.get(role)
         if statistics is not None and (statistics != "mean" or self.standardizes):
             layers = pooled_layers(layers, statistics)

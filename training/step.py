@@ -117,12 +117,13 @@ def rows_of(task: TaskData, config: TrainingConfig, seed: int, index: int) -> li
 
 def training_example(task: TaskData, example: Example, place: int, seed: int, index: int) -> Example:
     """Return what a step uses of an utterance: all of it, or a stretch drawn by (seed, step, place)."""
+    example = replace(example, draw=derive_seed(seed, "example", index, place))
     if not task.expert.crops:
         return example
     generator = torch.Generator().manual_seed(derive_seed(seed, "crop", index, place))
     if task.crops:
         fixed = task.crops[example.utterance.id]
-        return fixed[int(torch.randint(len(fixed), (1,), generator=generator))]
+        return replace(fixed[int(torch.randint(len(fixed), (1,), generator=generator))], draw=example.draw)
     return cropped(task.expert, example, generator)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -19,6 +19,13 @@ from ..corpus.batch import Batch
 from ..plugins.registry import ADDING, Registry
 
 Modality = Literal["audio", "text"]
+Role = Literal["audio", "text", "teacher"]  # what an upstream is in a run
+TEACHER: Role = "teacher"
+
+
+def modality_of(role: str) -> Modality:
+    """Return what an upstream of a role takes: a teacher listens."""
+    return "text" if role == "text" else "audio"
 
 
 _LENGTHS = (20, 40)  # seconds of the two utterances that tell how many frames a second has
@@ -52,6 +59,7 @@ class Layers:
     values: Sequence[Tensor]  # each (batch, frame, dim)
     lengths: tuple[int, ...]  # valid frames of each utterance
     pooled: bool = False  # the one frame is a mean over time
+    masked: Tensor | None = None  # (batch, frame): what was hidden from the upstream
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class UpstreamConfig:
     front_end: Literal["frozen", "trained"] = "frozen"  # of a finetuned upstream: its convolutions
     front_end_gradient: float = 1.0  # by which the gradient of trained convolutions is multiplied
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
+    config: Mapping[str, Any] | None = None  # new/FAMILY: the sizes of a model that starts from random weights
+    filters: Literal["random", "gabor"] = "random"  # new/FAMILY: what its first convolution starts from
 
 
 class Upstream(nn.Module, ABC):

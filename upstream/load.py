@@ -14,7 +14,7 @@ from ..plugins.code import name_behind, use
 from ..plugins.registry import FLAGS
 from . import run_folder
 from .base import UPSTREAMS, Registered, Upstream, UpstreamConfig
-from .families import huggingface
+from .families import huggingface, new
 from .s3prl import bridge, conversion
 
 # fields of UpstreamConfig that concern whoever uses the upstream, not its builder
@@ -61,6 +61,8 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
         return converted
     if row is not None:
         return row
+    if config.name.startswith(new.PREFIX):
+        return new.row_of(config)
     if config.name.startswith("s3prl/"):
         return Registered(config.name, bridge.build, "s3prl", "", options=bridge.OPTIONS)
     folder = Path(config.path or config.name).expanduser()

@@ -17,15 +17,16 @@ from ...core.tensors import save_tensors
 from ...downstream.load import load_task
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
+from ...plugins.registry import SECTIONS
 from ...runs.config.resolve import config_of
 from ...runs.config.schema import RunConfig, StoreConfig, roles_of, to_mapping
 from ...runs.evaluation import task_result
 from ...training.model import SHARED
-from ...upstream.base import Modality, UpstreamConfig
+from ...upstream.base import Role, UpstreamConfig
 from ...upstream.load import find_upstream
 from ...upstream.run_folder import folder_of, section_of
 from ..load import load_run
-from ..trained_run import SECTIONS, TrainedRun
+from ..trained_run import TrainedRun
 from . import onnx as onnx_export
 from .code import copy_user_code, needed_package, try_out, typed_code, user_code_files
 from .readme import Exported, readme
@@ -117,7 +118,7 @@ def one_of(folder: Path, fold: int | None) -> tuple[Path, int | None]:
     return folder / chosen[0]["name"], None
 
 
-def portable_section(run: TrainedRun, role: Modality, section: UpstreamConfig) -> UpstreamConfig:
+def portable_section(run: TrainedRun, role: Role, section: UpstreamConfig) -> UpstreamConfig:
     """Return an upstream's section as the exported config has it: by names that mean the same anywhere."""
     if run.model.upstream(role).architecture() is not None:  # which its folder holds, and its weights
         return replace(section, name=plain_name(section.name), path=None)
@@ -157,7 +158,7 @@ def plain_source(source: str) -> str:
 
 
 def write_whole(
-    run: TrainedRun, folder: Path, sections: Mapping[Modality, UpstreamConfig], extra: Sequence[str | Path]
+    run: TrainedRun, folder: Path, sections: Mapping[Role, UpstreamConfig], extra: Sequence[str | Path]
 ) -> dict[str, str]:
     """Write all files of a run folder that predicting needs; return what is named there, by role."""
     config = exported_config(run.config, sections)
@@ -191,7 +192,7 @@ def write_whole(
     return names
 
 
-def exported_config(config: RunConfig, sections: Mapping[Modality, UpstreamConfig]) -> RunConfig:
+def exported_config(config: RunConfig, sections: Mapping[Role, UpstreamConfig]) -> RunConfig:
     """Return the config without what only the machine of the training knows."""
     task = config.only
     options = {key: value for key, value in task.corpus.options.items() if key != "audio_root"}

@@ -15,18 +15,27 @@ from ...core.tensors import load_tensors
 from ...corpus.batch import Example
 from ...downstream.load import load_task
 from ...downstream.masks import MasksConfig
+from ...plugins.registry import SECTIONS
 from .schema import RunConfig, TaskConfig, batch_size_of, roles_of, section_of, to_mapping
 
 NO_NUMBER = ("reference", "report_by", "folds", "stages", "store", "steps_from")  # nothing that is only shown, no plan, no place
 LOGGING = ("log_every", "save_every")  # of training
 
-_UPSTREAM = {"front_end": "frozen", "front_end_gradient": 1.0, "layerdrop": 0.0, "dropout_of": "all"}
+_UPSTREAM = {
+    "front_end": "frozen",
+    "front_end_gradient": 1.0,
+    "layerdrop": 0.0,
+    "dropout_of": "all",
+    "config": None,
+    "filters": "random",
+}
 # options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
 ADDED: Mapping[str, Mapping[str, Any]] = {
     "optimizer": {"schedule_steps": None},
     "training": {"eval_piece_size": None, "bucket_steps": None},
     "upstream": _UPSTREAM,
     "text_upstream": _UPSTREAM,
+    "teacher": _UPSTREAM,
     "masks": plain(MasksConfig()),
 }
 # the same in the tasks' own sections
@@ -39,7 +48,8 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     What was added since the first runs counts where it is used: those runs stay what they are.
     """
     mapping = to_mapping(config)
-    unused = {*NO_NUMBER, *([] if config.split else ["split"]), *([] if config.text_upstream.name else ["text_upstream"])}
+    unused = {*NO_NUMBER, *([] if config.split else ["split"])}
+    unused |= {key for key in ("text_upstream", "teacher") if not getattr(config, key).name}
     mapping = {key: value for key, value in mapping.items() if key not in unused}
     for part in (key for key in ADDED if key in mapping):
         mapping[part] = without_idle(mapping[part], ADDED[part])
@@ -51,7 +61,7 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     else:
         mapping = {key: value for key, value in mapping.items() if key not in ("solver", "exact")}
     mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in LOGGING}
-    for key in (key for key in ("upstream", "text_upstream") if key in mapping):
+    for key in (key for key in SECTIONS.values() if key in mapping):
         section = {name: value for name, value in mapping[key].items() if name != "path"}
         mapping[key] = {**section, "name": _without_path(section["name"])}
     if not config.is_joint:

@@ -158,7 +158,7 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
         errors.append(str(problem))
         return config
     # of a question of the user's own no reader knows whether it serves it: the labels that it needs decide
-    if question.name not in reader.tasks and question.name in built_in_tasks():
+    if question.needs_labels and question.name not in reader.tasks and question.name in built_in_tasks():
         serving = [name for name, other in list_corpora().items() if question.name in other.tasks]
         errors.append(
             f"Corpus '{reader.name}' does not serve task '{question.name}' (it serves: {', '.join(reader.tasks)}). "
@@ -166,6 +166,8 @@ def complete_task(config: TaskConfig, task: Task, errors: list[str]) -> TaskConf
         )
     if not question.label and "label_required" in reader.options:
         corpus = replace(corpus, options={"label_required": False, **corpus.options})
+    if not question.needs_labels and "splits_required" in reader.options:  # what is only listened to needs no test
+        corpus = replace(corpus, options={"splits_required": False, **corpus.options})
     if reader.has_layout and not corpus.name and corpus.data:
         errors += other_layouts(reader, Path(corpus.data).expanduser(), question.name)
     select_by = config.select_by or reader.select_by.get(question.name, question.primary_metric)
@@ -237,17 +239,22 @@ def other_layouts(usual: Reader, folder: Path, question: str) -> list[str]:
 
 def idle_options(config: RunConfig) -> list[str]:
     """Return the error about options of an upstream that a run does not have: none may be ignored in silence."""
-    sections, there = {"upstream": config.upstream, "text_upstream": config.text_upstream}, roles_of(config)
+    sections, there = {key: getattr(config, key) for key in SECTIONS.values()}, roles_of(config)
     if not there:  # reported where it is used
         return []
     idle = []
     if config.masks.is_on and "audio" not in there:
         idle.append("Expected -u beside 'masks', which are over the frames of audio, found a run without. Leave them out.")
+    if config.teacher.name and not any(getattr(task.expert, "takes_teacher", False) for task in config.tasks.values()):
+        found = " and ".join(task.task for task in config.tasks.values())
+        idle.append(
+            f"Expected a task that learns from a teacher (pretrain, distil) beside 'teacher', found {found}. Leave it out."
+        )
     for name, section in sections.items():
         keys = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
         if not section.name and keys:
             other = next(key for key in sections if key != name)
-            flag = {"upstream": "-u", "text_upstream": "--text-upstream"}[name]
+            flag = {key: FLAGS[role] for role, key in SECTIONS.items()}[name]
             idle.append(
                 f"Expected {flag} beside '{name}.{keys[0]}' (-k, -l and -s are of -u), found a run without. "
                 f"Name that upstream, or write -o {other}.{keys[0]}=…"

@@ -11,7 +11,7 @@ from ...downstream.masks import MasksConfig
 from ...training.balance import BalanceConfig
 from ...training.config import OptimizerConfig, TrainingConfig
 from ...training.sampling import SamplingConfig
-from ...upstream.base import Modality, UpstreamConfig
+from ...upstream.base import TEACHER, Role, UpstreamConfig
 
 MODES = ("off", "auto", "on", "check")  # of the store; anything else is its folder
 
@@ -86,7 +86,7 @@ class TaskConfig:
     select_by: str = ""  # the metric that chooses the best step; "": the corpus' usual one
     report_by: str = ""  # the metric that a table of several tasks shows; "": select_by
     init_head: str | None = None  # -i: a run folder whose head and layer weights are the start
-    roles: list[Modality] = field(default_factory=list)  # which of the run's upstreams the task uses; []: all of them
+    roles: list[Role] = field(default_factory=list)  # which of the run's upstreams the task uses; []: all of them
     batch_size: Annotated[int, UP_TO_MILLIONS] | None = None  # None: training.batch_size
 
     @property
@@ -105,6 +105,7 @@ class RunConfig:
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # of audio; "" as its name: none
     text_upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    teacher: UpstreamConfig = field(default_factory=UpstreamConfig)  # frozen: whose layers a task has its upstream learn
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     # how heads come about: adam, by steps; exact, as the solution of a convex problem (linear heads on frozen upstreams);
@@ -150,10 +151,11 @@ SEVERAL_ONLY = ("tasks", "shared_weights", "sampling", "balance", "select", "bas
 RECIPE_WORDS = frozenset({field.name for kind in (RunConfig, TaskConfig) for field in fields(kind)})
 
 
-def roles_of(config: RunConfig, task: TaskConfig | None = None) -> dict[Modality, UpstreamConfig]:
+def roles_of(config: RunConfig, task: TaskConfig | None = None) -> dict[Role, UpstreamConfig]:
     """Return the upstreams of a run, or those that one of its tasks uses, by role."""
-    sections: dict[Modality, UpstreamConfig] = {"audio": config.upstream, "text": config.text_upstream}
-    used = (task.roles if task else []) or [*sections]
+    sections: dict[Role, UpstreamConfig] = {"audio": config.upstream, "text": config.text_upstream, TEACHER: config.teacher}
+    taken = [role for role in sections if role != TEACHER or task is None or getattr(task.expert, "takes_teacher", False)]
+    used = (task.roles if task else []) or taken
     return {role: section for role, section in sections.items() if section.name and role in used}
 
 
@@ -173,6 +175,7 @@ def alone(config: RunConfig, name: str) -> RunConfig:
         tasks={task.task: replace(task, roles=[], batch_size=None)},
         upstream=there.get("audio", UpstreamConfig()),
         text_upstream=there.get("text", UpstreamConfig()),
+        teacher=there.get(TEACHER, UpstreamConfig()),
         training=replace(config.training, batch_size=batch_size_of(config, task)),
         **{key: getattr(usual, key) for key in ("shared_weights", "sampling", "balance", "select", "baselines")},
     )

@@ -23,6 +23,7 @@ from ..exact_padding import (
     standardize,
     zero_padding,
 )
+from ..spans import random_spans
 
 
 class HubertFamily(Upstream):
@@ -41,6 +42,7 @@ class HubertFamily(Upstream):
         spec_augment: bool = False,
         layerdrop: float = 0.0,  # share of blocks that a training step skips
         front_end_gradient: float = 1.0,  # by which the gradient of trained convolutions is multiplied
+        is_new: bool = False,  # its convolutions know nothing yet: they are trained as everything else
     ) -> None:
         super().__init__()
         self.model = model
@@ -49,7 +51,7 @@ class HubertFamily(Upstream):
         self.spec_augment = spec_augment
         self.model.feature_extractor.requires_grad_(False)  # until `front_end: trained` says otherwise
         # of training alone: no part of what the store keeps, whose keys take the public attributes
-        self._layerdrop, self._front_end_gradient = layerdrop, front_end_gradient
+        self._layerdrop, self._front_end_gradient, self._is_new = layerdrop, front_end_gradient, is_new
         self.recomputes = False
         self.smallest = receptive_field(self.config.conv_kernel, self.config.conv_stride)
         # stable: each block normalises its input, and the encoder its output
@@ -93,7 +95,7 @@ class HubertFamily(Upstream):
 
     def front_end(self) -> list[nn.Module]:
         """Return the convolutions over the waveform."""
-        return [self.model.feature_extractor]
+        return [] if self._is_new else [self.model.feature_extractor]
 
     def architecture(self) -> dict[str, Any]:
         """Return the model's config, and how its waveforms are prepared: another run may have decided it."""
@@ -187,23 +189,13 @@ class HubertFamily(Upstream):
         batch, _, dim = hidden.shape
         config = self.config
         if config.mask_time_prob > 0 and self.spec.maskable:
-            spans = [_spans(n, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks) for n in lengths]
+            spans = [random_spans(n, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks) for n in lengths]
             hidden = self._replace(hidden, nn.utils.rnn.pad_sequence(spans, batch_first=True).to(hidden.device))
         if config.mask_feature_prob > 0:
             prob, length, least = config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
-            zeroed = torch.stack([_spans(dim, prob, length, least) for _ in range(batch)]).to(hidden.device)
+            zeroed = torch.stack([random_spans(dim, prob, length, least) for _ in range(batch)]).to(hidden.device)
             hidden = hidden.masked_fill(zeroed.unsqueeze(1), 0.0)
         return hidden
-
-
-def _spans(size: int, prob: float, length: int, least: int) -> Tensor:
-    """Return a mask (size) of random spans, drawn by torch's generator."""
-    mask = torch.zeros(size, dtype=torch.bool)
-    count = max(int(prob * size / length + torch.rand(()).item()), least)
-    starts = torch.randperm(max(size - length + 1, 0))[: min(count, size // length)]
-    for start in starts.tolist():
-        mask[start : start + length] = True
-    return mask
 
 
 def attend_with_bias(attention: Any, hidden: Tensor, mask: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:

@@ -210,6 +210,18 @@ _BLOCKS = ("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers", 
 
 def refuse_vast(described: Mapping[str, Any], folder: Path) -> None:
     """Refuse a config.json whose numbers no model has: it would be built before its weights are found not to fit."""
+    refuse_vast_sizes(described, str(folder / "config.json"), "Fetch the file again.")
+    held = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    width, blocks, rows, channels, kernel = (_largest(described, keys) for keys in (_WIDTHS, _BLOCKS, _ROWS, _CHANNELS, _KERNELS))
+    if max(width * width * blocks, width * rows, channels * channels * kernel) > 8 * held + _LARGEST_NUMBER:  # bits
+        raise UserError(
+            f"Expected weights that fit config.json in '{folder}', found {held:,} bytes, fewer than it describes. "
+            "Take weights and config.json from the same model."
+        )
+
+
+def refuse_vast_sizes(described: Mapping[str, Any], where: str, advice: str = "Lower it.") -> None:
+    """Refuse numbers that no model has."""
     left: list[tuple[str, Any]] = [*described.items()]
     while left:
         key, value = left.pop()
@@ -219,16 +231,7 @@ def refuse_vast(described: Mapping[str, Any], folder: Path) -> None:
         elif isinstance(value, list):
             left += [(key, item) for item in value]
         elif isinstance(value, (int, float)) and abs(value) > most:
-            raise UserError(
-                f"Expected at most {most:,} for {key} in '{folder / 'config.json'}', found {value}. Fetch the file again."
-            )
-    held = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
-    width, blocks, rows, channels, kernel = (_largest(described, keys) for keys in (_WIDTHS, _BLOCKS, _ROWS, _CHANNELS, _KERNELS))
-    if max(width * width * blocks, width * rows, channels * channels * kernel) > 8 * held + _LARGEST_NUMBER:  # bits
-        raise UserError(
-            f"Expected weights that fit config.json in '{folder}', found {held:,} bytes, fewer than it describes. "
-            "Take weights and config.json from the same model."
-        )
+            raise UserError(f"Expected at most {most:,} for {key} in '{where}', found {value}. {advice}")
 
 
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
@@ -314,6 +317,7 @@ def wrap(
     architecture: dict[str, Any] | None = None,
     *,
     trained_layerdrop: float = 0.0,  # in the checkpoint's config
+    is_new: bool = False,  # it has learnt nothing, its convolutions neither
 ) -> Upstream:
     """Return a transformers model as an upstream, pruned and padded as the config says."""
     settings, described = model.config, architecture or {}  # what prepares a model's input is described, or in the folder
@@ -339,6 +343,7 @@ def wrap(
         spec_augment=config.spec_augment,
         layerdrop=trained_layerdrop if config.layerdrop is None else _share(config.layerdrop, "layerdrop"),
         front_end_gradient=config.front_end_gradient,
+        is_new=is_new,
     )
 
 

@@ -173,3 +173,9 @@ def fbank_no_cmvn(config: UpstreamConfig) -> Upstream:
 def mfcc(config: UpstreamConfig) -> Upstream:
     """13 cepstra with deltas, normalised over each utterance."""
     return Spectrogram(num_mel_bins=_MFCC_BINS, num_cepstra=_CEPSTRA, padding=config.padding)
+
+
+@register_upstream(options=["padding"])
+def mfcc_no_cmvn(config: UpstreamConfig) -> Upstream:
+    """13 cepstra with deltas, not normalised: what HuBERT's first units are made of."""
+    return Spectrogram(num_mel_bins=_MFCC_BINS, num_cepstra=_CEPSTRA, normalize=False, padding=config.padding)

@@ -1,0 +1,1 @@
+"""Distillation: what would a larger model have made of this?"""

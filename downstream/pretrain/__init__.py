@@ -1,0 +1,1 @@
+"""Masked prediction: which sound is hidden here?"""
