@@ -63,8 +63,8 @@ def write_upstream(flags: Namespace) -> int:
     if flags.keep_adapter:
         if flags.half:
             raise UserError("Expected no --half beside --keep-adapter, whose weights are few, found it. Leave one of them out.")
-        upstream = export_adapter(flags.run, flags.folder)
-        print_note(f"written to {flags.folder}: load it with peft's PeftModel.from_pretrained, over {upstream.source}")
+        base = export_adapter(flags.run, flags.folder).config["base_model_name_or_path"]
+        print_note(f"written to {flags.folder}: peft's PeftModel.from_pretrained(model, '{flags.folder}') puts it over {base}")
         return 0
     upstream = export_upstream(flags.run, flags.folder, half=flags.half)
     size = sum(weight.numel() for weight in upstream.parameters())

@@ -84,7 +84,7 @@ def mistakes(section: UpstreamConfig, where: str) -> Iterator[str]:
             yield f"Expected '{where}.adapter' beside '{where}.{name}', found none. Add -o {where}.adapter=lora, or leave it out."
         return
     for name in (name for name in given if name not in OPTIONS_OF[kind]):
-        known = " and ".join(OPTIONS_OF[kind]) or "no option of its own"
+        known = f"only {' and '.join(OPTIONS_OF[kind])}" if OPTIONS_OF[kind] else "no option"
         yield f"Expected {known} beside {where}.adapter={kind}, found '{where}.{name}'. Leave it out."
     if not section.trainable:
         yield (
@@ -124,16 +124,18 @@ def add_adapter(upstream: Upstream, section: UpstreamConfig, seed: int = 0) -> N
         return
     if kind in BY_PEFT and importlib.util.find_spec("peft") is None:
         raise UserError(f"Expected peft for adapter={kind}, found none. Run: {install_command('peft')}")
+    if not upstream.blocks():
+        raise UserError(f"Expected a model of transformer blocks for adapter={kind}, found '{upstream.name}'. Leave it out.")
     if kind == "bitfit":
         refuse_none(upstream)
         return
     model: Any = upstream.get_submodule("model")  # transformers', the same in any family
-    targets = targets_of(upstream, section)
     if kind == BOTTLENECKS and getattr(model.config, BOTTLENECKS, None):
         raise UserError(
             f"Expected a model without bottlenecks for adapter=houlsby, found '{upstream.name}', which has some of an earlier "
             "run. Take adapter=lora, or leave it out: -f trains those that are there."
         )
+    targets = targets_of(upstream, section)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == BOTTLENECKS:

@@ -21,7 +21,7 @@ from .adapters import WITHOUT, add_adapter, load_adapter, merge_adapter
 from .base import Upstream, UpstreamConfig
 from .families import huggingface
 
-OPTIONS = frozenset({"keep_layers"})
+OPTIONS = huggingface.ADAPTER | {"keep_layers"}
 Load = Callable[..., Upstream]  # load_upstream, which stands above this file
 
 

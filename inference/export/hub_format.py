@@ -13,7 +13,7 @@ from ...core.errors import UserError
 from ...core.files import folder_aside, write_text
 from ...core.hub import quiet
 from ...core.run_folder import RunFolder
-from ...upstream.adapters import BOTTLENECKS, WITHOUT
+from ...upstream.adapters import BOTTLENECKS, WITHOUT, AdapterFiles
 from ...upstream.base import Upstream
 from ...upstream.load import load_upstream
 from ...upstream.run_folder import adapted, section_of
@@ -23,18 +23,17 @@ from .export import refuse_place
 WAVEFORMS, TOKENIZER = "preprocessor_config.json", "tokenizer.json"
 
 
-def export_adapter(run: str | Path, target: str | Path) -> Upstream:
-    """Write the adapter of a finished run's upstream as peft's folder, and return the upstream with it."""
+def export_adapter(run: str | Path, target: str | Path) -> AdapterFiles:
+    """Write the adapter of a finished run's upstream as peft's folder, and return what is in it."""
     source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
     RunFolder.open(source)
     role, section = section_of(source)
     refuse_no_adapter({role: section.adapter} if section.adapter != WITHOUT else {}, source)
-    upstream = adapted(source, section, role, load_upstream)
-    files = named_files(upstream, section.adapter)
+    files = named_files(adapted(source, section, role, load_upstream), section.adapter)
     with folder_aside(place, fills_empty=True) as aside:
         write_adapter(files, aside)
-    return upstream
+    return files
 
 
 def export_upstream(run: str | Path, target: str | Path, *, half: bool = False) -> Upstream:
