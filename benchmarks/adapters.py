@@ -1,6 +1,6 @@
 """Claim: LoRA comes to what finetuning the whole model comes to, with a checkpoint of a tenth; real speech, Whisper tiny.en.
 
-    python benchmarks/adapters.py DATA WEIGHTS WORK [--steps 150]
+    python benchmarks/adapters.py DATA WEIGHTS WORK [--steps 100]
 
 DATA and WEIGHTS are those of real_speech.py. A head on the frozen model is trained first; LoRA and the whole model go on from
 that head. Core-seconds are those of the process that trains; steps are timed in turns. Finished runs in WORK are kept.
@@ -26,7 +26,7 @@ from headwater.runs.config.resolve import resolve
 from headwater.runs.prepare import prepare
 from headwater.runs.state import make_optimizer
 
-NAMES = ("Lithuanian words", "learners' voices")
+NAMES = ("learners' voices", "Lithuanian words")
 BATCH = 8
 PIECES = (f"training.batch_size={BATCH}", f"training.piece_size={BATCH}", VALID)
 WAYS = {
@@ -41,13 +41,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "weights", "work"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of each way, in turns")
     flags = parser.parse_args()
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for one in (one for one in SETS if one.name in NAMES and one.rows and (data / one.folder).is_dir()):
+    sets = {one.name: one for one in SETS if one.rows and (data / one.folder).is_dir()}
+    for one in (sets[name] for name in NAMES if name in sets):
         folders = train_all(one, data, weights, work, flags.steps)
         for way, folder in folders.items():
             print(f"{one.name}, {way}: {described(folder)}", flush=True)
