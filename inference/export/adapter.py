@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -21,7 +22,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 def adapters_of(run: TrainedRun) -> dict[str, AdapterFiles]:
     """Return the adapters of a run by the name of the folder that each goes to."""
-    kinds = {role: section.adapter for role, section in roles_of(run.config).items() if section.adapter != WITHOUT}
+    kinds = {str(role): section.adapter for role, section in roles_of(run.config).items() if section.adapter != WITHOUT}
     refuse_no_adapter(kinds, run.folder)
     files = {role: named_files(run.model.upstream(role), kind) for role, kind in kinds.items()}
     return {f"adapter-{role}" if len(files) > 1 else "adapter": found for role, found in files.items()}
@@ -48,10 +49,9 @@ def write_adapter(files: AdapterFiles, folder: Path) -> None:
 
 def without_adapters(run: TrainedRun) -> TrainedRun:
     """Return the run with its adapters merged into its models, which are then as finetuned ones."""
-    config = run.config
-    for role, section in roles_of(config).items():
+    merged: dict[str, Any] = {}
+    for role, section in roles_of(run.config).items():
         if section.adapter != WITHOUT:
             merge_adapter(run.model.upstream(role), section.adapter)
-            run.model.configs[role] = without_adapter(section)
-            config = replace(config, **{SECTIONS[role]: without_adapter(section)})
-    return replace(run, config=config)
+            run.model.configs[role] = merged[SECTIONS[role]] = without_adapter(section)
+    return replace(run, config=replace(run.config, **merged))
