@@ -1,9 +1,10 @@
 """Claim: LoRA comes to what finetuning the whole model comes to, with a checkpoint of a tenth; real speech, Whisper tiny.en.
 
-    python benchmarks/adapters.py DATA WEIGHTS WORK [--steps 100]
+    python benchmarks/adapters.py DATA WEIGHTS WORK [--steps 60]
 
-DATA and WEIGHTS are those of real_speech.py. A head on the frozen model is trained for 200 steps; LoRA and the whole model
-go on from that head, and one on the frozen model for 2,000 steps stands beside them. Core-seconds are those of the process that trains; steps are timed in turns. Finished runs in WORK are kept.
+DATA and WEIGHTS are those of real_speech.py. A head on the frozen model is trained for 200 steps; LoRA and the whole model go on
+from that head, and one on the frozen model for 2,000 steps stands beside them. Core-seconds are those of the process that trains;
+steps are timed in turns. Finished runs in WORK are kept.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "weights", "work"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of each way, in turns")
     flags = parser.parse_args()
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
@@ -71,7 +72,7 @@ def train_all(one: Set, data: Path, weights: Path, work: Path, steps: int) -> di
         command = [sys.executable, str(HOME / "run_downstream.py"), "-u", str(weights / "whisper_tiny_en"), "-d", one.task]
         command += ["--data", str(table), "--quiet", "--device", "cpu", "-p", str(folder), "-o", *one.options, *WAYS[way]]
         if way in TRAINED:
-            command += [f"init_head={folders[HEAD]}", f"training.steps={steps}", "training.eval_every=50"]
+            command += [f"init_head={folders[HEAD]}", f"training.steps={steps}", f"training.eval_every={steps // 3}"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
