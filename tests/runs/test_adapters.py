@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from headwater.commands.common.naming import suffix_of
 from headwater.core.errors import UserError
 from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
@@ -150,8 +151,21 @@ def test_an_adapter_over_another_model_is_refused(finished: Callable[[str], Path
         load_upstream(str(finished("lora")))
 
 
-def test_stages_go_on_from_a_merged_adapter(config: RunConfig, finished: Callable[[str], Path], tmp_path: Path) -> None:
-    above = with_adapter(config, "lora", name=str(finished("lora")))
-    run(above, tmp_path / "above", QUIET)
-    assert {key.split(".")[-2] for key in load_tensors(RunFolder(tmp_path / "above").best)[0] if "lora" in key} == {"default"}
-    load_upstream(str(tmp_path / "above"))
+@pytest.mark.parametrize("below", ["lora", "houlsby"])
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+def test_a_run_goes_on_from_one_with_an_adapter(
+    below: str, adapter: str, config: RunConfig, finished: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run(with_adapter(config, adapter, name=str(finished(below))), tmp_path / "above", QUIET)
+    held = {key.removeprefix("upstreams.audio.") for key in load_tensors(RunFolder(tmp_path / "above").best)[0]}
+    start = {*load_upstream(str(finished(below))).state_dict()}
+    assert any("houlsby" in name for name in start) == (below == "houlsby")
+    assert (held & start == start) if adapter == "none" else (not held & start)
+    again = load_upstream(str(tmp_path / "above"))
+    assert {*again.state_dict()} == start
+
+
+def test_a_folder_says_which_adapter_was_trained() -> None:
+    sections = [UpstreamConfig("hubert"), UpstreamConfig("hubert", trainable=True)]
+    sections.append(UpstreamConfig("hubert", trainable=True, adapter="lora"))
+    assert [suffix_of(section) for section in sections] == ["", "-finetuned", "-lora"]
