@@ -139,7 +139,7 @@ def add_adapter(upstream: Upstream, section: UpstreamConfig, seed: int = 0) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == BOTTLENECKS:
-            described = {"targets": targets, "dim": upstream.spec.dim, "rank": section.adapter_rank}
+            described = {"targets": targets, "rank": section.adapter_rank}
             add_bottlenecks(model, **described)
             setattr(model.config, BOTTLENECKS, described)
         else:
@@ -174,10 +174,10 @@ def peft_config(upstream: Upstream, section: UpstreamConfig, targets: Sequence[s
     )
 
 
-def add_bottlenecks(model: nn.Module, *, targets: Sequence[str], dim: int, rank: int) -> None:
+def add_bottlenecks(model: nn.Module, *, targets: Sequence[str], rank: int) -> None:
     """Put a bottleneck behind each of the linear layers whose names end so."""
     for name, part in [(name, part) for name, part in model.named_modules() if is_target(name, targets)]:
-        model.set_submodule(name, Bottleneck(part, dim, rank))
+        model.set_submodule(name, Bottleneck(part, output_dim(part), rank))
 
 
 def is_target(name: str, targets: Sequence[str]) -> bool:
@@ -208,6 +208,11 @@ def targets_of(upstream: Upstream, section: UpstreamConfig) -> list[str]:
             )
         found += group
     return found
+
+
+def output_dim(part: Any) -> int:
+    """Return how many outputs a linear layer has."""
+    return part.out_features if isinstance(part, nn.Linear) else part.nf
 
 
 def is_linear(part: nn.Module) -> bool:

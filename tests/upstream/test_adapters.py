@@ -54,7 +54,7 @@ def disturb(upstream: Upstream) -> None:
 
 def farthest(one: Layers, other: Layers) -> float:
     """Return the largest difference of two passes."""
-    return max(float((mine - theirs).abs().max()) for mine, theirs in zip(one.values, other.values, strict=True))
+    return max(float((mine - theirs).detach().abs().max()) for mine, theirs in zip(one.values, other.values, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,6 +137,14 @@ def test_an_adapter_is_drawn_from_the_seed_and_leaves_the_generator_as_it_was() 
 def test_targets_choose_the_linear_layers() -> None:
     found = trained(adapted("test_hubert", "lora", adapter_rank=2, adapter_targets=["out_proj", "intermediate_dense"]))
     assert sum(weight.numel() for weight in found.values()) == 4 * (2 * (64 + 64) + 2 * (64 + 128))
+
+
+@pytest.mark.parametrize(("name", "target"), [("test_hubert", "intermediate_dense"), ("test_gpt2", "c_attn")])
+def test_a_bottleneck_is_as_wide_as_the_layer_that_it_stands_behind(name: str, target: str, material: Any) -> None:
+    upstream = adapted(name, "houlsby", adapter_targets=[target])
+    dim = 128 if name == "test_hubert" else 3 * 64
+    assert sum(weight.numel() for weight in trained(upstream).values()) == 4 * (2 * dim * 8 + dim + 8)
+    assert farthest(upstream(material(name)), load_upstream(name)(material(name))) == 0
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "query"], ["attention"], []])
