@@ -10,6 +10,7 @@ EXTRAS = {
     "mtl": ["torchjd>=0.18,<0.19"],  # PCGrad, MGDA, IMTL-G …; its API changes with every minor version
     # UPGrad, CAGrad, Nash-MTL; their solvers quadprog and ecos are GPL
     "mtl-solvers": ["torchjd[quadprog-projector,cagrad,nash-mtl]>=0.18,<0.19"],
+    "peft": ["peft>=0.18,<0.22"],  # LoRA, DoRA, IA3; one pure wheel of 0.8 MB, which needs what the core has, and psutil
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # `headwater export --onnx`; 40 MB of wheels
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }
@@ -25,7 +26,7 @@ RUNNERS = [
     "build>=1.2",
     "setuptools>=70.1",
 ]
-EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["decode"], *EXTRAS["mtl"], *EXTRAS["onnx"], *RUNNERS]
+EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["decode"], *EXTRAS["mtl"], *EXTRAS["peft"], *EXTRAS["onnx"], *RUNNERS]
 
 folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
 

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         fold=flags.fold,
         onnx=flags.onnx,
         extra=flags.extra,
+        keep_adapter=flags.keep_adapter,
     )
     folder = Path(flags.folder)
     if exported.graph:
@@ -54,11 +55,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_upstream(flags: Namespace) -> int:
     """Write the upstream alone, and say how it is used."""
-    from ..inference.export.hub_format import export_upstream
+    from ..inference.export.hub_format import export_adapter, export_upstream
 
     rest = {"--onnx": flags.onnx, "--with": flags.extra, "--task": flags.task, "--fold": flags.fold}
     for flag in (flag for flag, value in rest.items() if value):
         raise UserError(f"Expected no {flag} beside --hub, which writes the upstream alone, found it. Leave one of them out.")
+    if flags.keep_adapter:
+        if flags.half:
+            raise UserError("Expected no --half beside --keep-adapter, whose weights are few, found it. Leave one of them out.")
+        base = export_adapter(flags.run, flags.folder).config["base_model_name_or_path"]
+        print_note(f"written to {flags.folder}: peft's PeftModel.from_pretrained(model, '{flags.folder}') puts it over {base}")
+        return 0
     upstream = export_upstream(flags.run, flags.folder, half=flags.half)
     size = sum(weight.numel() for weight in upstream.parameters())
     print_note(f"written to {flags.folder}: {size:,} weights; use it with -u {flags.folder}, or transformers' from_pretrained")
@@ -73,9 +80,11 @@ def make_parser() -> Parser:
     add("run", metavar="RUN", help="a run folder, or the folder of several folds together with --fold")
     add("folder", metavar="DIR", help="the folder to write; it must be new or empty")
     add("--onnx", action="store_true", help="also write an ONNX graph, if its outputs equal those of the run")
-    words = "copy a file or folder that your own code reads, beside the code; may be repeated"
     add("--hub", action="store_true", help="write the upstream alone, as transformers loads it: config.json, model.safetensors")
     add("--half", action="store_true", help="with --hub: in float16, half the size")
+    words = "also write the run's adapter as peft loads it, into DIR/adapter; with --hub: nothing else, into DIR"
+    add("--keep-adapter", action="store_true", help=words)
+    words = "copy a file or folder that your own code reads, beside the code; may be repeated"
     add("--with", dest="extra", action="append", default=[], metavar="FILE", help=words)
     add("--task", help="export this task of a run that has several")
     add("--fold", type=int, metavar="N", help="export this fold of a plan")

@@ -25,9 +25,10 @@ from ..runs.config.resolve import config_of
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.prepare import build_expert
 from ..training.model import Model, check_device, weights_of_task
+from ..upstream.adapters import add_adapter
 from ..upstream.base import Role, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
-from ..upstream.run_folder import finetuned, holds, refuse_damaged
+from ..upstream.run_folder import finetuned, holds, refuse_damaged, refuse_other_weights
 from .predict import Piece, Predictor
 
 
@@ -202,9 +203,6 @@ def upstream_of(folder: Path, role: Role, section: UpstreamConfig, identity: Map
             raise UserError(f"Expected no {FLAGS[role]} for '{folder}', which holds its upstream's weights. Leave it out.")
         return finetuned(folder, section, role, load_upstream)
     upstream = load_upstream(section, role)
-    if upstream.weights_hash() != identity["upstreams"].get(role):
-        raise UserError(
-            f"Expected the very weights of '{section.name}' that '{folder}' was trained on, found others "
-            f"({upstream.source}). Name the right ones with {FLAGS[role]}, or train again."
-        )
+    refuse_other_weights(folder, upstream, role, f"Name the right ones with {FLAGS[role]}, or train again.")
+    add_adapter(upstream, section)  # its weights come with those of the head
     return upstream

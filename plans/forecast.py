@@ -17,6 +17,7 @@ from ..core.hub import WEIGHTS, is_hub_id
 from ..core.run_folder import RunFolder
 from ..corpus.tables import TABLES
 from ..runs.config.schema import RunConfig, roles_of
+from ..upstream.adapters import WITHOUT
 from ..upstream.base import UpstreamConfig
 from ..upstream.families.huggingface import class_of, configure, new_model
 from ..upstream.load import find_upstream, load_upstream
@@ -84,7 +85,8 @@ def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, 
         if all(file.is_file() for file in files):
             return float(sum(file.stat().st_size for file in files))
     size = 0.0
-    for section in (section for section in models_of(run, others) if section.trainable):
+    whole = (section for section in models_of(run, others) if section.trainable and section.adapter == WITHOUT)
+    for section in whole:  # adapters are small
         counts = count_weights(section)
         if counts is None:
             return None
@@ -99,7 +101,8 @@ def models_of(run: Part, others: Mapping[str, Part]) -> list[UpstreamConfig]:
         source = run
         while section.name in source.needs:
             source = others[source.needs[section.name]]
-            section = replace(roles_of(source.config).get(role, UpstreamConfig()), trainable=section.trainable)
+            below = roles_of(source.config).get(role, UpstreamConfig())
+            section = replace(below, trainable=section.trainable, adapter=section.adapter)
         found.append(section)
     return found
 

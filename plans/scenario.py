@@ -14,6 +14,7 @@ from ..runs.config.resolve import SELECTS, resolve
 from ..runs.config.schema import RunConfig, roles_of, section_of
 from ..runs.joint import refuse_nothing_shared
 from ..training.balance import make_balancer
+from ..upstream.adapters import frozen_section
 from ..upstream.base import TEACHER, UpstreamConfig
 from .execute import PART, SINGLE, Part
 
@@ -126,7 +127,7 @@ def together(config: RunConfig, name: str, seed: int, singles: bool) -> Part:
 def alone(values: Mapping[str, Any], config: RunConfig, name: str, seed: int) -> Part:
     """Return a task's own run: a head on frozen upstreams."""
     used = [SECTIONS[role] for role in roles_of(config, config.tasks[name])]
-    frozen = {key: {**(values.get(key) or {}), "trainable": False} for key in used}
+    frozen = {key: frozen_section(values.get(key) or {}) for key in used}
     return Part("", seed, 1, own_config(values, config, name, seed, frozen, "single"), f"{ALONE}{name}/seed{seed}")
 
 
@@ -137,7 +138,7 @@ def moved(values: Mapping[str, Any], config: RunConfig, name: str, seed: int) ->
         SECTIONS[role]: {"name": reference} if role in others else values.get(SECTIONS[role]) or {}
         for role in roles_of(config, config.tasks[name])
     }
-    frozen = {key: {**section, "trainable": False} for key, section in frozen.items()}
+    frozen = {key: frozen_section(section) for key, section in frozen.items()}
     own = own_config(values, config, name, seed, frozen, "transfer")
     return Part("", seed, 1, own, f"{MOVED}{name}/seed{seed}", needs={reference: f"{BUT}{name}/seed{seed}"})
 

@@ -23,6 +23,7 @@ from ..training.batches import derive_seed
 from ..training.model import Model
 from ..training.source import Source
 from ..training.step import TaskData, shared_weights
+from ..upstream.adapters import WITHOUT, add_adapter
 from ..upstream.base import TEACHER, Role, Upstream, UpstreamConfig, modality_of
 from ..upstream.load import find_upstream, load_upstream
 from .config.identity import fingerprint, identity_of
@@ -66,6 +67,9 @@ def prepare(config: RunConfig) -> RunSetup:
         save_memory(config, upstreams)
     tasks, notes = prepare_tasks(config, corpora, upstreams)
     experts = {name: task.expert for name, task in tasks.items()}
+    weights: dict[str, str] = {role: upstream.weights_hash() for role, upstream in upstreams.items()}
+    for role, section in roles_of(config).items():
+        add_adapter(upstreams[role], section, config.seed)
     standardizes = config.solver == "exact"
     model = Model(
         upstreams, experts, roles_of(config), shares_sums=config.shared_weights, standardizes=standardizes, masks=config.masks
@@ -75,7 +79,6 @@ def prepare(config: RunConfig) -> RunSetup:
     balancer = make_balancer(config.balance, [*tasks])
     refuse_nothing_shared(config, balancer, shares=bool(shared_weights(model)))
     heads = start_from_heads(model, config)
-    weights: dict[str, str] = {role: upstream.weights_hash() for role, upstream in upstreams.items()}
     prints = {name: fingerprint(task.splits, read="text" in task.source.roles) for name, task in tasks.items()}
     identity = {
         "config": identity_of(typed),
@@ -363,7 +366,7 @@ def experts_of(model: Model) -> list[Expert]:
 def describe_upstream(model: Model, role: str) -> str:
     """Return what a role's upstream is, and how its layers are used."""
     upstream, section = model.upstream(role), model.configs[role]
-    how = "finetuned" if section.trainable else "frozen"
+    how = "frozen" if not section.trainable else "finetuned" if section.adapter == WITHOUT else f"frozen with {section.adapter}"
     count, layer = upstream.spec.num_layers, section.layer
     use = f"weighted sum of {count} layers" if layer is None else f"layer {layer} (of 0 to {count - 1})"
     use = ("its one layer" if count == 1 else use) + ", each normed" * section.normalize_layers

@@ -19,6 +19,7 @@ from ..core.files import plain_disk_errors
 from ..core.run_folder import TOGETHER, RunFolder
 from ..training.loop import Hooks, shows_progress, train
 from ..training.step import Plan, Progress, TaskData
+from ..upstream.adapters import WITHOUT
 from .config.identity import identity_of, refuse_other
 from .config.schema import RunConfig, batch_size_of, to_mapping
 from .evaluation import Evaluation, evaluate_kept, evaluate_task, keep_own_best, own_result, write_evaluation
@@ -134,7 +135,8 @@ def begin(folder: Path, setup: RunSetup) -> None:
     """Write what makes a folder this run's, before the first step."""
     config = setup.config
     trained_on = {name: trained_on_of(setup, name) for name in setup.tasks}
-    trainable = {role: one.architecture() for role, one in setup.upstreams.items() if setup.model.configs[role].trainable}
+    whole = [role for role, section in setup.model.configs.items() if section.trainable and section.adapter == WITHOUT]
+    trainable = {role: setup.model.upstream(role).architecture() for role in whole}
     RunFolder(folder).write(
         config=to_mapping(config),
         trained_on=trained_on if config.is_joint else trained_on[config.only.task],
@@ -298,11 +300,13 @@ def facts_of(setup: RunSetup, name: str) -> dict[str, Any]:
 def upstreams_of(setup: RunSetup) -> dict[str, Any]:
     """Return the part of result.json about the upstreams: the names of all of them in one, for tables and captions."""
     upstreams, model = setup.upstreams, setup.model
+    adapters = {role: section.adapter for role, section in model.configs.items() if section.adapter != WITHOUT}
     counts = {role: weights_of(upstream) for role, upstream in upstreams.items()}
     return {
         "upstream": " + ".join(upstream.name for upstream in upstreams.values()),
         "source": " + ".join(upstream.source for upstream in upstreams.values()),
         "trainable": any(section.trainable for section in setup.model.configs.values()),
+        **({"adapters": adapters} if adapters else {}),
         "weights": {**counts, "head": weights_of(model.experts) + weights_of(model.sums)},
     }
 

@@ -14,6 +14,7 @@ from ..core.errors import UserError
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
 from ..downstream.masks import MasksConfig, mask
+from ..upstream.adapters import WITHOUT, belongs_to_adapter, train_adapter_only
 from ..upstream.base import Frames, Layers, Role, Upstream, UpstreamConfig
 from ..upstream.statistics import STATISTICS, pooled_layers
 from ..upstream.weighted_sum import WeightedSum
@@ -73,6 +74,8 @@ class Model(nn.Module):
             self.upstream(role).requires_grad_(config.trainable)
             for part in self.upstream(role).front_end():
                 part.requires_grad_(config.trainable and config.front_end == "trained")
+            if config.adapter != WITHOUT:
+                train_adapter_only(self.upstream(role), config.adapter)
         for module in self.sums.modules():
             if isinstance(module, WeightedSum):
                 module.requires_grad_(module.num_layers > 1)
@@ -149,17 +152,21 @@ class Model(nn.Module):
         return mask(frames, self.masks) if self.training and role == "audio" else frames
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Return the weights that a checkpoint holds: experts, weighted sums, and upstreams that are finetuned."""
-        frozen = self._frozen()
-        return {key: value for key, value in self.state_dict().items() if not key.startswith(frozen)}
+        """Return the weights that a checkpoint holds: experts, weighted sums, upstreams that are finetuned or their adapters."""
+        return {key: value for key, value in self.state_dict().items() if self._is_trained(key)}
 
-    def _frozen(self) -> tuple[str, ...]:
-        return tuple(f"upstreams.{role}." for role, config in self.configs.items() if not config.trainable)
+    def _is_trained(self, key: str) -> bool:
+        kind, role, name = (*key.split(".", 2), "", "")[:3]
+        if kind != "upstreams":
+            return True
+        config = self.configs[role]
+        return config.trainable and (config.adapter == WITHOUT or belongs_to_adapter(name, config.adapter))
 
     def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
         """Take the weights of a checkpoint; every key must be there, and no other."""
-        expected, frozen = self.trained_state(), self._frozen()  # of an exported run a checkpoint holds these too
-        state = {renamed(key): value for key, value in state.items() if not key.startswith(frozen)}
+        expected = self.trained_state()
+        # of an exported run a checkpoint holds frozen upstreams too
+        state = {renamed(key): value for key, value in state.items() if self._is_trained(key)}
         problems = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
         if problems:
             raise UserError(
@@ -172,8 +179,9 @@ class Model(nn.Module):
         """Return the optimizer's groups: heads, layer weights, and finetuned upstreams by depth."""
         weights_lr = config.lr if config.weights_lr is None else config.weights_lr
         groups = [_group(self.experts.parameters(), config.lr), _group(self.sums.parameters(), weights_lr)]
-        for role in self.configs:
-            groups += _by_depth(self.upstream(role), config.upstream_lr, config.layer_decay)
+        for role, section in self.configs.items():
+            rate = config.upstream_lr if section.adapter == WITHOUT else config.adapter_lr
+            groups += _by_depth(self.upstream(role), rate, config.layer_decay)
         return [group for group in groups if group["params"]]
 
 

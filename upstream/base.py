@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import UserError
+from ..core.options import ABOVE_0, SHARE
 from ..corpus.arrays import SAMPLE_RATE, Waveform16kHz, waveforms_at
 from ..corpus.batch import Batch
 from ..plugins.registry import ADDING, Registry
@@ -103,6 +104,12 @@ class UpstreamConfig:
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only
     config: Mapping[str, Any] | None = None  # new/FAMILY: the sizes of a model that starts from random weights
     filters: Literal["random", "gabor"] = "random"  # new/FAMILY: what its first convolution starts from
+    # what is trained in place of the model's weights, beside -f; its options concern those kinds that have them
+    adapter: Literal["none", "lora", "dora", "ia3", "houlsby", "bitfit"] = "none"
+    adapter_rank: Annotated[int, ABOVE_0] = 8  # of lora and dora; units of a bottleneck of houlsby
+    adapter_alpha: Annotated[float, ABOVE_0] | None = None  # of lora and dora: scaling times rank; None: twice the rank
+    adapter_dropout: Annotated[float, SHARE] = 0.0  # of lora's and dora's input
+    adapter_targets: list[str] | None = None  # ends of names of linear layers in a block; None: the kind's usual ones
 
 
 class Upstream(nn.Module, ABC):

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..core.errors import UserError
 from ..core.files import hash_file
 from ..core.options import bind
@@ -15,10 +17,11 @@ from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
+from .adapters import WITHOUT, add_adapter, load_adapter, merge_adapter
 from .base import Upstream, UpstreamConfig
 from .families import huggingface
 
-OPTIONS = frozenset({"keep_layers"})
+OPTIONS = huggingface.ADAPTER | {"keep_layers"}
 Load = Callable[..., Upstream]  # load_upstream, which stands above this file
 
 
@@ -30,13 +33,13 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
     folder = folder_of(config)
     refuse_circle(folder, modality or "audio")
     role, trained = section_of(folder, modality)
-    if not holds(folder, trained, role):
-        upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
-    else:
-        upstream = finetuned(folder, trained, role, load)
+    if holds(folder, trained, role) or trained.adapter != WITHOUT:
+        upstream = (finetuned if holds(folder, trained, role) else merged)(folder, trained, role, load)
         if config.keep_layers is not None:
             pruned = replace(trained, keep_layers=config.keep_layers)
             upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
+    else:
+        upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
     upstream.source = f"{folder} (from {trained.name})"
     marks = RunFolder(folder).read().identity("marks")["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
@@ -84,8 +87,11 @@ def section_of(folder: Path, modality: str | None = None) -> tuple[str, Upstream
 
 
 def holds(folder: Path, section: UpstreamConfig, role: str) -> bool:
-    """Return whether a run's folder holds the weights of its upstream: finetuned ones, and those of an exported run."""
-    return section.trainable or RunFolder(folder).architecture(role).is_file()
+    """Return whether a run's folder holds the weights of its upstream: finetuned ones, and those of an exported run.
+
+    Of an upstream with an adapter it holds the adapter.
+    """
+    return (section.trainable and section.adapter == WITHOUT) or RunFolder(folder).architecture(role).is_file()
 
 
 def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -98,9 +104,7 @@ def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
 def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:
     """Return the upstream of a role with the weights of a run's best step; what it was started from is not needed."""
     run = RunFolder(folder)
-    path = run.best
-    prefix = f"upstreams.{role}."
-    weights = {key.removeprefix(prefix): value for key, value in load_tensors(path)[0].items() if key.startswith(prefix)}
+    path, weights = run.best, weights_of(folder, role)
     if run.architecture(role).is_file():
         architecture = run.read().architecture(role)
         # its config is that of the pruned model already
@@ -113,3 +117,36 @@ def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> U
     upstream.load_state_dict(weights)
     upstream.name, upstream.source = trained.name, str(folder)
     return upstream.eval()
+
+
+def merged(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:
+    """Return the upstream of a role with a run's adapter merged into its weights, as a model that needs no adapter."""
+    upstream = adapted(folder, trained, role, load)
+    merge_adapter(upstream, trained.adapter)
+    upstream.name, upstream.source = trained.name, str(folder)
+    return upstream.eval()
+
+
+def adapted(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:
+    """Return the very upstream that a run was trained on, with the adapter of the run's best step."""
+    upstream = load(trained, role)
+    refuse_other_weights(folder, upstream, role, "Bring those back, or train again.")
+    add_adapter(upstream, trained)
+    load_adapter(upstream, weights_of(folder, role), trained.adapter, str(RunFolder(folder).best))
+    return upstream.requires_grad_(False)
+
+
+def weights_of(folder: Path, role: str) -> dict[str, Tensor]:
+    """Return what the checkpoint of a run's best step holds of a role's upstream, by the names that it has there."""
+    prefix = f"upstreams.{role}."
+    tensors, _ = load_tensors(RunFolder(folder).best)
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def refuse_other_weights(folder: Path, upstream: Upstream, role: str, advice: str) -> None:
+    """Refuse an upstream as it was loaded that is not the one that a run was trained on."""
+    if upstream.weights_hash() != RunFolder(folder).read().identity("upstreams")["upstreams"].get(role):
+        raise UserError(
+            f"Expected the very weights of '{upstream.name}' that '{folder}' was trained on, found others ({upstream.source}). "
+            f"{advice}"
+        )

@@ -16,6 +16,7 @@ from ...core.errors import UserError
 if TYPE_CHECKING:
     from ...plans.execute import Part
     from ...runs.config.schema import RunConfig
+    from ...upstream.base import UpstreamConfig
 
 
 def folder_of(flags: Namespace, config: RunConfig, parts: Sequence[Part]) -> Path:
@@ -48,12 +49,17 @@ def default_name(config: RunConfig, parts: Sequence[Part]) -> str:
     places = [place for task in tasks for place in (task.corpus.data, task.init_head, task.corpus.transcripts)]
     places += [config.steps_from] * bool(config.split)
     places += [place for section in sections for place in (section.path, section.name) if place and is_folder(place)]
-    names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + "-finetuned" * row.trainable for row in sections)
+    names = (re.sub(r"[^\w.-]+", "_", row.name.strip("./")) + suffix_of(row) for row in sections)
     upstream = "+".join(names)
     typed = [place and os.path.abspath(os.path.expanduser(place)) for place in places]
     identity = json.dumps([*typed, *(identity_of(part.config) for part in parts)], sort_keys=True)
     corpora = "+".join(dict.fromkeys(task.corpus.name for task in tasks))
     return f"{'+'.join(config.tasks)}-{upstream}-{corpora}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+
+
+def suffix_of(section: UpstreamConfig) -> str:
+    """Return how a folder's name says what is trained of an upstream."""
+    return f"-{'finetuned' if section.adapter == 'none' else section.adapter}" * section.trainable
 
 
 def is_folder(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +27,10 @@ from ...upstream.run_folder import folder_of, section_of
 from ..load import load_run
 from ..trained_run import TrainedRun
 from . import onnx as onnx_export
+from .adapter import adapters_of, without_adapters, write_adapter
 from .code import copy_user_code, needed_package, try_out, typed_code, user_code_files
+from .names import plain_name, plain_source
 from .readme import Exported, readme
-
-_FROM = re.compile(r"(?P<run>.+) \(from (?P<model>.+)\)")  # the source of an upstream that is a run's
 
 
 def export_run(
@@ -44,10 +43,12 @@ def export_run(
     fold: int | None = None,
     onnx: bool = False,
     extra: Sequence[str | Path] = (),
+    keep_adapter: bool = False,
 ) -> Exported:
     """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return a description of it.
 
-    `extra` are files and folders that the user's own code reads.
+    `extra` are files and folders that the user's own code reads. An adapter is merged into its model's weights; with
+    `keep_adapter` it stands beside them, too, as peft writes it.
     """
     source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
@@ -59,11 +60,15 @@ def export_run(
     left_out = elsewhere_options(chosen, task)
     trained = load_run(chosen, weights, text_weights, task, fold, left_out)
     assert isinstance(trained, TrainedRun), f"'{chosen}' is one run"
+    adapters = adapters_of(trained) if keep_adapter else {}
+    trained = without_adapters(trained)
     sections = {role: portable_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
         trained = onnx_export.audio_only(trained)
     with folder_aside(place, fills_empty=True) as aside:
         names = write_whole(trained, aside, sections, extra)
+        for name, files in adapters.items():
+            write_adapter(files, aside / name)
         elsewhere = try_out(aside)
         graph_facts, no_graph = graph_of(trained, aside) if onnx else ({}, "")
         needed, without = [*needed_package(names), *elsewhere], [f"{name}.{key}" for name in left_out for key in left_out[name]]
@@ -142,19 +147,6 @@ def innermost(section: UpstreamConfig, role: str) -> UpstreamConfig:
     while RunFolder(folder_of(section)).config.is_file():
         section = section_of(folder_of(section), role)[1]
     return section
-
-
-def plain_name(name: str) -> str:
-    """Return a model's name; of a folder on this machine its last part."""
-    # a hub id, s3prl/NAME and a built-in name have one stroke at most; what lies here may not be seen from here now
-    is_place = name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).expanduser().exists()
-    return Path(name).name if is_place else name
-
-
-def plain_source(source: str) -> str:
-    """Return where an upstream comes from, without the folders of this machine: of a run's, both the run and its model."""
-    found = _FROM.fullmatch(source)
-    return f"{Path(found['run']).name} (from {plain_name(found['model'])})" if found else plain_name(source)
 
 
 def write_whole(

@@ -13,11 +13,27 @@ from ...core.errors import UserError
 from ...core.files import folder_aside, write_text
 from ...core.hub import quiet
 from ...core.run_folder import RunFolder
+from ...upstream.adapters import BOTTLENECKS, WITHOUT, AdapterFiles
 from ...upstream.base import Upstream
 from ...upstream.load import load_upstream
+from ...upstream.run_folder import adapted, section_of
+from .adapter import named_files, refuse_no_adapter, write_adapter
 from .export import refuse_place
 
 WAVEFORMS, TOKENIZER = "preprocessor_config.json", "tokenizer.json"
+
+
+def export_adapter(run: str | Path, target: str | Path) -> AdapterFiles:
+    """Write the adapter of a finished run's upstream as peft's folder, and return what is in it."""
+    source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
+    refuse_place(source, place)
+    RunFolder.open(source)
+    role, section = section_of(source)
+    refuse_no_adapter({role: section.adapter} if section.adapter != WITHOUT else {}, source)
+    files = named_files(adapted(source, section, role, load_upstream), section.adapter)
+    with folder_aside(place, fills_empty=True) as aside:
+        write_adapter(files, aside)
+    return files
 
 
 def export_upstream(run: str | Path, target: str | Path, *, half: bool = False) -> Upstream:
@@ -37,6 +53,11 @@ def write_model(upstream: Upstream, folder: Path, *, half: bool = False) -> None
     if not hasattr(model, "save_pretrained"):
         raise UserError(
             f"Expected a model of transformers behind the run for --hub, found '{upstream.name}', which is none. Leave --hub out."
+        )
+    if getattr(model.config, BOTTLENECKS, None):
+        raise UserError(
+            f"Expected a model as transformers has it for --hub, found bottlenecks (adapter=houlsby) in '{upstream.name}'. "
+            "Export the run without --hub."
         )
     with quiet():
         stored = {key: value.half() if half and value.is_floating_point() else value for key, value in model.state_dict().items()}

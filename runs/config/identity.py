@@ -28,10 +28,15 @@ _UPSTREAM = {
     "dropout_of": "all",
     "config": None,
     "filters": "random",
+    "adapter": "none",
+    "adapter_rank": 8,
+    "adapter_alpha": None,
+    "adapter_dropout": 0.0,
+    "adapter_targets": None,
 }
 # options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
 ADDED: Mapping[str, Mapping[str, Any]] = {
-    "optimizer": {"schedule_steps": None},
+    "optimizer": {"schedule_steps": None, "adapter_lr": 5e-4},
     "training": {"eval_piece_size": None, "bucket_steps": None},
     "upstream": _UPSTREAM,
     "text_upstream": _UPSTREAM,

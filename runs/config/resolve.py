@@ -21,6 +21,7 @@ from ...downstream.load import built_in_tasks, load_task
 from ...plugins.code import name_behind
 from ...plugins.provenance import refuse_other_code
 from ...plugins.registry import FLAGS, SECTIONS
+from ...upstream import adapters
 from .recipes import demo_recipe, task_default
 from .schema import (
     MODES,
@@ -51,6 +52,7 @@ def resolve(layers: Sequence[Mapping[str, Any]], *, reads_corpus: bool = True) -
     bind_all = bind_several if "tasks" in values else bind_one
     config = bind_all(with_names(values), errors, reads_corpus=reads_corpus)
     errors += [*idle_options(config), *final_mistakes(config), *schedule_mistakes(config), *store_mistakes(config)]
+    errors += adapter_mistakes(config)
     if config.split:  # one run on all of it: folds are no more
         config = replace(config, folds=[], steps_from=_absolute(config.steps_from))
     if errors:
@@ -316,6 +318,11 @@ def schedule_mistakes(config: RunConfig) -> list[str]:
         f"Expected optimizer.schedule_steps of at least training.steps ({steps}), found {end}. "
         "Raise it, or leave it out: the schedule then ends with the last step."
     ]
+
+
+def adapter_mistakes(config: RunConfig) -> list[str]:
+    """Return what is wrong with the options of the upstreams' adapters."""
+    return [line for role, section in roles_of(config).items() for line in adapters.mistakes(section, SECTIONS[role])]
 
 
 def _absolute(place: str | None) -> str | None:

@@ -12,6 +12,7 @@ import torch
 
 from ...core.errors import UserError, first_line
 from ...core.hub import check_torchaudio, load_weights, model_folder, read_config
+from ..adapters import BOTTLENECKS, add_bottlenecks
 from ..base import Modality, Upstream, UpstreamConfig, register_upstream
 from .bert import BLOCKS, TextEncoder, blocks_of
 from .hubert import HubertFamily
@@ -19,6 +20,7 @@ from .tokenizer import read_tokenizer
 from .whisper import WhisperEncoder, feature_extractor
 
 __all__ = [
+    "ADAPTER",
     "FAMILIES",
     "OPTIONS",
     "build",
@@ -31,12 +33,13 @@ __all__ = [
     "wrap",
 ]
 
-OPTIONS = frozenset(
+ADAPTER = frozenset({"adapter", "adapter_rank", "adapter_alpha", "adapter_dropout", "adapter_targets"})
+OPTIONS = ADAPTER | frozenset(
     {"keep_layers", "padding", "normalize_waveform", "dropout", "dropout_of", "layerdrop", "spec_augment", "attend"}
     | {"front_end", "front_end_gradient"}
 )
-_WHISPER_OPTIONS = frozenset({"keep_layers", "dropout", "dropout_of", "attend"})
-_TEXT_OPTIONS = frozenset({"keep_layers", "dropout", "dropout_of"})
+_WHISPER_OPTIONS = ADAPTER | frozenset({"keep_layers", "dropout", "dropout_of", "attend"})
+_TEXT_OPTIONS = ADAPTER | frozenset({"keep_layers", "dropout", "dropout_of"})
 
 # model_type of config.json -> public name, as in s3prl and meaning the same there -> hub id
 _CHECKPOINTS = {
@@ -275,7 +278,10 @@ def new_model(settings: Any, seed: int = 0) -> Any:
     """Return transformers' model of a config with random weights, leaving the caller's generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return class_of(settings.model_type)(settings, **_MADE_WITH.get(settings.model_type, {}))
+        model = class_of(settings.model_type)(settings, **_MADE_WITH.get(settings.model_type, {}))
+        if bottlenecks := getattr(settings, BOTTLENECKS, None):
+            add_bottlenecks(model, **bottlenecks)
+        return model
 
 
 def class_of(model_type: str) -> Any:

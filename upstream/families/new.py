@@ -11,7 +11,7 @@ import torch
 
 from ...core.errors import UserError, first_line, nearest
 from ..base import Registered, Upstream, UpstreamConfig
-from .huggingface import FAMILIES, class_of, configure, modality_of, new_model, options_of, refuse_vast_sizes, wrap
+from .huggingface import ADAPTER, FAMILIES, class_of, configure, modality_of, new_model, options_of, refuse_vast_sizes, wrap
 
 PREFIX = "new/"
 KINDS = tuple(sorted(kind for kind in FAMILIES if modality_of(kind) == "audio" and kind != "whisper"))
@@ -25,7 +25,7 @@ def row_of(config: UpstreamConfig) -> Registered:
             f"Expected {PREFIX} and one of {', '.join(KINDS)}, found '{config.name}'.{nearest(kind, KINDS)} "
             f"For instance: -u {PREFIX}hubert"
         )
-    options = options_of(kind) - {"front_end"} | {"config", "filters"}
+    options = options_of(kind) - ADAPTER - {"front_end"} | {"config", "filters"}
     return Registered(config.name, partial(build, kind=kind), "new", "random weights", options=frozenset(options))
 
 
