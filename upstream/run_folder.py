@@ -16,7 +16,7 @@ from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
 from .base import Upstream, UpstreamConfig
-from .families import huggingface
+from .hub import models
 
 OPTIONS = frozenset({"keep_layers"})
 Load = Callable[..., Upstream]  # load_upstream, which stands above this file
@@ -36,7 +36,7 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
         upstream = finetuned(folder, trained, role, load)
         if config.keep_layers is not None:
             pruned = replace(trained, keep_layers=config.keep_layers)
-            upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
+            upstream = models.wrap(upstream.model, pruned, architecture=upstream.architecture())
     upstream.source = f"{folder} (from {trained.name})"
     marks = RunFolder(folder).read().identity("marks")["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
@@ -104,7 +104,7 @@ def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> U
     if run.architecture(role).is_file():
         architecture = run.read().architecture(role)
         # its config is that of the pruned model already
-        upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
+        upstream = models.rebuild(architecture, replace(trained, keep_layers=None))
     else:
         upstream = load(trained)
     missing = sorted({*upstream.state_dict()} ^ {*weights})

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError, first_line
 from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamSpec, checked_waveforms, named_layers, run_block
+from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers, run_block
 from ..exact_padding import mask_if_padded
+from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
+from ..hub.register import register_family
 
 _SAMPLES_PER_FRAME = 320
 _MOST_BINS = 512  # of a log-mel spectrogram; the largest model has 128
@@ -162,3 +164,47 @@ def _join(values: Tensor, valid: Sequence[int], counts: Sequence[int]) -> Tensor
     starts = np.cumsum([0, *counts[:-1]])
     rows = [torch.cat(windows[start : start + count]) for start, count in zip(starts, counts, strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+_TINY = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 64,
+    "init_std": 0.1,
+}
+
+
+def wrapped(model: Any, config: UpstreamConfig, source: Source) -> WhisperEncoder:
+    """Return a transformers encoder as an upstream, with the spectrogram that its folder or its run describes."""
+    extractor = feature_extractor(model.config, source.folder, source.described.get("extractor"))
+    return WhisperEncoder(model, extractor, attend=source.input_options.get("attend", config.attend))
+
+
+register_family(
+    HubFamily(
+        "whisper",
+        "Whisper's encoder",
+        "whisper.modeling_whisper",
+        "WhisperEncoder",
+        wrapped,
+        BLOCK_OPTIONS | {"attend"},
+        blocks="layers",
+        # a folder holds the whole model: the encoder's weights lose the prefix, the decoder's are passed over
+        loaded_with={"key_mapping": {r"^(model\.)?encoder\.": ""}},
+        checkpoints={
+            "whisper_tiny": "openai/whisper-tiny",
+            "whisper_base": "openai/whisper-base",
+            "whisper_small": "openai/whisper-small",
+            "whisper_medium": "openai/whisper-medium",
+            "whisper_large": "openai/whisper-large",
+            "whisper_large_v2": "openai/whisper-large-v2",
+            "whisper_large_v3": "openai/whisper-large-v3",
+            "whisper_large_v3_turbo": "openai/whisper-large-v3-turbo",
+        },
+        tiny={"test_whisper": Tiny("Whisper's encoder", _TINY)},
+    )
+)

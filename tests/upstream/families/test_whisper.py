@@ -11,8 +11,8 @@ import torch
 
 from headwater.core.errors import UserError
 from headwater.upstream.base import UpstreamConfig
-from headwater.upstream.families.tiny import tiny_model
 from headwater.upstream.families.whisper import feature_extractor, frames_of
+from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.load import load_upstream
 
 WINDOW = 480_000  # samples of 30 s

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from headwater.core.errors import UserError
 from headwater.corpus.batch import Batch
 from headwater.upstream.base import TokenCounter, UpstreamConfig
-from headwater.upstream.families.huggingface import rebuild
-from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
+from headwater.upstream.hub.models import rebuild
+from headwater.upstream.hub.tiny import tiny_model, tiny_tokenizer
 from headwater.upstream.load import list_upstreams, load_upstream
 from headwater.upstream.store.space import fingerprint
 
@@ -82,7 +82,7 @@ def test_alone_equals_padded(name: str, difference: Any) -> None:
 
 @pytest.mark.parametrize("name", ["test_bert", "test_distilbert", "test_roberta"])
 def test_dropping_the_attention_mask_would_be_seen(name: str, monkeypatch: pytest.MonkeyPatch, difference: Any) -> None:
-    monkeypatch.setattr("headwater.upstream.families.bert.mask_if_padded", lambda *_: None)
+    monkeypatch.setattr("headwater.upstream.hub.text_encoder.mask_if_padded", lambda *_: None)
     assert worst_difference(name, difference) > 1e-3
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from headwater.core.errors import UserError
-from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
-from headwater.upstream.families.tokenizer import _print_once
+from headwater.upstream.hub.tiny import tiny_model, tiny_tokenizer
+from headwater.upstream.hub.tokenizer import _print_once
 from headwater.upstream.load import load_upstream
 from headwater.upstream.store.space import fingerprint
 
