@@ -1,4 +1,4 @@
-"""BERT, RoBERTa and DistilBERT: every token attends to every other."""
+"""BERT, RoBERTa, XLM-R and DistilBERT: every token attends to every other, at positions of its own."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ register_family(
             "bert_base_uncased": "google-bert/bert-base-uncased",
             "bert_base_cased": "google-bert/bert-base-cased",
             "bert_large": "google-bert/bert-large-uncased",
+            "minilm": "sentence-transformers/all-MiniLM-L6-v2",  # of sentences: a mean over its last layer's tokens
+            "minilm_multilingual": "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
             "tinybert": "huawei-noah/TinyBERT_General_4L_312D",
             "tinybert_6_layers": "huawei-noah/TinyBERT_General_6L_768D",
         },
@@ -93,5 +95,28 @@ register_family(
             "distilroberta": "distilbert/distilroberta-base",
         },
         tiny={"test_roberta": Tiny("RoBERTa", SMALL_TEXT | {"max_position_embeddings": 130})},
+    )
+)
+register_family(
+    HubFamily(
+        "xlm-roberta",
+        "XLM-R",
+        "xlm_roberta.modeling_xlm_roberta",
+        "XLMRobertaModel",
+        _ROBERTA.wrapped,
+        TEXT_OPTIONS,
+        modality="text",
+        blocks=_ROBERTA.blocks,
+        made_with=_WITHOUT_POOLER,
+        tokenizer=HubTokenizer(
+            *("xlm_roberta.tokenization_xlm_roberta", "XLMRobertaTokenizer", ("sentencepiece.bpe.model",), "unigrams"),
+            _ROBERTA_TOKENS,
+        ),
+        checkpoints={
+            "xlm_roberta": "FacebookAI/xlm-roberta-base",  # 100 languages
+            "xlm_roberta_large": "FacebookAI/xlm-roberta-large",
+            "multilingual_e5_base": "intfloat/multilingual-e5-base",  # of sentences
+        },
+        tiny={"test_xlm_roberta": Tiny("XLM-R", SMALL_TEXT | {"max_position_embeddings": 130})},
     )
 )

@@ -47,9 +47,10 @@ class HubTokenizer:
 
     module: str  # of transformers.models
     name: str  # of the class
-    files: tuple[str, ...]  # that stand in for a tokenizer.json
+    files: tuple[str, ...]  # that stand in for a tokenizer.json; none where nothing does
     pieces: Literal["word pieces", "byte pairs", "unigrams"] = "word pieces"
     special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # tokens of the tiny one
+    names: Mapping[str, str] = field(default_factory=dict)  # of those that the class calls otherwise
 
     @property
     def tokenizer_class(self) -> Any:

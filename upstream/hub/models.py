@@ -16,12 +16,12 @@ from .tokenizer import read_tokenizer
 
 _DROPOUTS = (
     *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "dropout"),
-    "conformer_conv_dropout",
+    *("conformer_conv_dropout", "embedding_dropout", "mlp_dropout"),  # conformers, ModernBERT
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT, RoBERTa
     *("embd_pdrop", "attn_pdrop", "resid_pdrop"),  # GPT-2
 )
 _HIDDEN_DROPOUTS = frozenset(  # behind a block's parts
-    {"hidden_dropout", "conformer_conv_dropout", "dropout", "hidden_dropout_prob", "resid_pdrop"}
+    {"hidden_dropout", "conformer_conv_dropout", "dropout", "hidden_dropout_prob", "resid_pdrop", "mlp_dropout"}
 )
 _LAYERDROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
 
@@ -135,6 +135,8 @@ def _keep_layers(model: Any, family: HubFamily, keep: int | None) -> None:
         )
     del blocks[keep:]
     model.config.num_hidden_layers = keep
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:keep]
 
 
 def _refuse_options(config: UpstreamConfig, family: HubFamily) -> None:

@@ -27,6 +27,8 @@ class TextFamily:
 
     # model, tokens (batch, token), their positions, mask (batch, 1, 1, token) or None -> input of block 1, inputs of each block
     begin: Callable[[Any, Tensor, Tensor, Tensor | None], tuple[Tensor, BlockInputs]]
+    # model, number of a block, its input, what it returned, mask -> the next one's input
+    take: Callable[[Any, int, Tensor, Any, Tensor | None], Tensor] = lambda _, __, ___, returned, ____: returned
     end: Callable[[Any, Tensor], Tensor] = lambda _, hidden: hidden  # model, last block's output -> the model's output
     blocks: str = "encoder.layer"
     causal: bool = False  # nothing attends to what comes later
@@ -125,7 +127,8 @@ class TextEncoder(Upstream):
         hidden, inputs = self._around.begin(self.model, tokens, positions, mask)
         values = [hidden]  # each (batch, token, dim)
         for number, block in enumerate(self.blocks()[:last]):
-            hidden = run_block(block, hidden, self.recomputes, **inputs(number))
+            returned = run_block(block, hidden, self.recomputes, **inputs(number))
+            hidden = self._around.take(self.model, number, hidden, returned, mask)
             values.append(hidden)
         if len(values) == self.spec.num_layers:
             values[-1] = self._around.end(self.model, values[-1])

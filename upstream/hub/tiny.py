@@ -66,13 +66,17 @@ def tiny_tokenizer(name: str) -> Any:
     assert kind is not None, f"{name} reads"
     from tokenizers.pre_tokenizers import ByteLevel
 
+    letters = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation})
     if kind.pieces == "word pieces":
-        letters = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation})
         pieces = [*letters, *(f"##{letter}" for letter in letters), *_WORDS.split()]
-        return kind.tokenizer_class(vocab=_numbered([*kind.special, *dict.fromkeys(pieces)]))
+        return kind.tokenizer_class(vocab=_numbered([*kind.special, *dict.fromkeys(pieces)]), **kind.names)
+    if kind.pieces == "unigrams":
+        words = dict.fromkeys(f"\u2581{word}" for word in _WORDS.split())
+        scores = dict.fromkeys(kind.special, 0.0) | dict.fromkeys(["\u2581", *letters], -10.0) | dict.fromkeys(words, -5.0)
+        return kind.tokenizer_class(vocab=[*scores.items()], **kind.names)
     merges = list(dict.fromkeys(pair for word in _WORDS.split() for pair in _merges(f"\u0120{word}")))
     vocabulary = [*kind.special, *sorted(ByteLevel.alphabet()), *dict.fromkeys(left + right for left, right in merges)]
-    return kind.tokenizer_class(vocab=_numbered(vocabulary), merges=merges)
+    return kind.tokenizer_class(vocab=_numbered(vocabulary), merges=merges, **kind.names)
 
 
 def _numbered(vocabulary: list[str]) -> dict[str, int]:

@@ -22,9 +22,9 @@ def read_tokenizer(folder: Path, settings: Any, source: str, kind: HubTokenizer)
     if not _is_there(folder, kind) and _is_tinybert(settings, source):
         folder = _tokenizer_of_bert(source)
     if not _is_there(folder, kind):
-        files = " and ".join(kind.files)
+        files = f"tokenizer.json, or {' and '.join(kind.files)}" if kind.files else "tokenizer.json"
         raise UserError(
-            f"Expected a tokenizer in '{folder}' (tokenizer.json, or {files}), found none of these files. "
+            f"Expected a tokenizer in '{folder}' ({files}), found none of these files. "
             "Copy them from where the model was trained."
         )
     tokenizer = _read(folder, kind)
@@ -93,7 +93,8 @@ def plain_tokenizer(described: str) -> Any:
 
 
 def _is_there(folder: Path, kind: HubTokenizer) -> bool:
-    return (folder / "tokenizer.json").is_file() or all((folder / name).is_file() for name in kind.files)
+    replaced = bool(kind.files) and all((folder / name).is_file() for name in kind.files)
+    return (folder / "tokenizer.json").is_file() or replaced
 
 
 def _is_tinybert(settings: Any, source: str) -> bool:
