@@ -72,6 +72,7 @@ class HubFamily:
     tiny: Mapping[str, Tiny] = field(default_factory=dict)  # public name -> model
     modality: Modality = "audio"
     blocks: str = "encoder.layers"  # where they lie in the model
+    count: str = "num_hidden_layers"  # what its config calls their number
     attention: str = "sdpa"
     inside: Mapping[str, str] = field(default_factory=dict)  # model_type of what holds such a model -> where its config stands
     made_with: Mapping[str, Any] = field(default_factory=dict)

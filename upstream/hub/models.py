@@ -16,7 +16,7 @@ from .tokenizer import read_tokenizer
 
 _DROPOUTS = (
     *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "dropout"),
-    *("conformer_conv_dropout", "embedding_dropout", "mlp_dropout"),  # conformers, ModernBERT
+    *("conformer_conv_dropout", "dropout_positions", "embedding_dropout", "mlp_dropout"),  # conformers, ModernBERT
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT, RoBERTa
     *("embd_pdrop", "attn_pdrop", "resid_pdrop"),  # GPT-2
 )
@@ -35,7 +35,8 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
     family = _family_in(found)
     if family is None or model_type not in (None, family.model_type):
-        expected = model_type or f"one of {', '.join(sorted(families()))}"
+        names = sorted(name for known in families().values() for name in (known.inside or [known.model_type]))
+        expected = model_type or f"one of {', '.join(names)}"
         raise UserError(
             f"Expected model_type {expected} in '{source}', found '{found}'. Give the name or folder of such a model."
         )
@@ -134,7 +135,7 @@ def _keep_layers(model: Any, family: HubFamily, keep: int | None) -> None:
             f"Set `-o {section}.keep_layers={len(blocks)}` or fewer."
         )
     del blocks[keep:]
-    model.config.num_hidden_layers = keep
+    setattr(model.config, family.count, keep)
     if getattr(model.config, "layer_types", None):
         model.config.layer_types = model.config.layer_types[:keep]
 
