@@ -169,7 +169,7 @@ register_family(
                     "num_hidden_layers": 4,
                     "num_attention_heads": 4,
                     "subsampling_conv_channels": 16,
-                    "initializer_range": 0.1,
+                    "initializer_range": 0.3,
                 },
             )
         },

@@ -16,7 +16,7 @@ from headwater.core.errors import UserError
 from headwater.training.model import Model
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.hub.family import families
-from headwater.upstream.hub.models import wrap
+from headwater.upstream.hub.models import rebuild, wrap
 from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.load import list_upstreams, load_upstream
 
@@ -107,7 +107,7 @@ def test_number_of_layers_is_constant_in_train_mode(name: str, tmp_path: Path, s
 def test_layerdrop_and_transformers_own_augmentation_are_off_after_loading(name: str, tmp_path: Path) -> None:
     settings = load_upstream(str(save(name, tmp_path))).config
     drops = [getattr(settings, key) for key in ("layerdrop", "encoder_layerdrop") if hasattr(settings, key)]
-    assert drops
+    assert drops or name == "test_moonshine"
     assert not any(drops)
     assert not settings.apply_spec_augment  # type: ignore[union-attr]
 
@@ -120,11 +120,16 @@ def test_dropout_zero_makes_train_mode_equal_eval_mode(name: str, speechlike: An
         assert torch.equal(upstream.train()(speechlike(4000)).values[-1], quiet)
 
 
+def attention_dropouts(upstream: Any) -> list[float]:
+    """Return the level of each functional dropout on attention weights."""
+    modules = [module for module in upstream.modules() if hasattr(module, "q_proj")]
+    return [module.dropout if hasattr(module, "dropout") else module.attention_dropout for module in modules]
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_dropout_level_reaches_attention_too(name: str) -> None:
     upstream = load_upstream(UpstreamConfig(name=name, dropout=0.37))
-    attention = [module for module in upstream.modules() if hasattr(module, "q_proj")]
-    assert {getattr(module, "dropout", getattr(module, "attention_dropout", None)) for module in attention} <= {0.37}
+    assert {*attention_dropouts(upstream)} <= {0.37}
     assert {module.p for module in upstream.modules() if isinstance(module, nn.Dropout)} <= {0.37}
 
 
@@ -132,14 +137,7 @@ def test_dropout_level_reaches_attention_too(name: str) -> None:
 def test_dropout_of_hidden_units_leaves_attention_as_the_checkpoint_has_it(name: str) -> None:
     usual = load_upstream(UpstreamConfig(name=name))
     upstream = load_upstream(UpstreamConfig(name=name, dropout=0.37, dropout_of="hidden"))
-    levels = [
-        [
-            getattr(module, "dropout", getattr(module, "attention_dropout", None))
-            for module in each.modules()
-            if hasattr(module, "q_proj")
-        ]
-        for each in (usual, upstream)
-    ]
+    levels = [attention_dropouts(each) for each in (usual, upstream)]
     assert levels[0] == levels[1]
     assert 0.37 in {module.p for module in upstream.modules() if isinstance(module, nn.Dropout)} | {
         getattr(module, "dropout", None) for module in upstream.modules() if not hasattr(module, "q_proj")
@@ -226,7 +224,7 @@ def test_fewer_layers_are_those_of_the_whole_model(name: str, speechlike: Any) -
         expected, found = whole(waveforms).values[:2], cut(waveforms).values
         if getattr(whole, "stable", False):
             expected = [expected[0], whole.model.encoder.layer_norm(expected[1])]  # type: ignore[union-attr, operator]
-        if hasattr(whole, "extractor"):
+        if hasattr(whole.model, "layers") and hasattr(whole.model, "layer_norm"):  # an encoder with a norm of its output
             expected = [expected[0], whole.model.layer_norm(expected[1])]  # type: ignore[union-attr, operator]
     assert cut.spec.num_layers == len(found) == 2
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
@@ -414,3 +412,30 @@ def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, content: str) -
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"^Expected json in '.*config\.json', found .*Fetch the file again"):
         load_upstream(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_described_model_is_rebuilt_without_a_file(name: str, tmp_path: Path, speechlike: Any) -> None:
+    upstream = load_upstream(UpstreamConfig(name=str(save(name, tmp_path)), keep_layers=1))
+    described = json.loads(json.dumps(upstream.architecture()))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    again = rebuild(described, UpstreamConfig()).eval()
+    again.load_state_dict(upstream.state_dict())
+    waveforms = speechlike(6000, 4000)
+    with torch.no_grad():
+        pairs = zip(again(waveforms).values, upstream(waveforms).values, strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert again.weights_hash() == upstream.weights_hash()
+    assert len(again.blocks()) == 1
+
+
+def test_the_table_of_families_is_whole() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    missing = [
+        family.title
+        for family in families().values()
+        if not any(line.startswith(f"| {family.title} |") and next(iter(family.checkpoints)) in line for line in lines)
+    ]
+    assert not missing
