@@ -50,7 +50,7 @@ class ParakeetEncoder(Upstream):
         """Switch on what is random in training."""
         super().train(mode)
         for block in self.blocks():
-            block.conv.norm.eval()  # type: ignore[union-attr, operator]
+            block.conv.norm.eval()  # type: ignore[union-attr]
         return self
 
     def forward(

@@ -88,7 +88,7 @@ class HubertFamily(Upstream):
         self.smallest = receptive_field(self._kernels, self._strides)
         self.stable = around.norms_output(model.encoder)
         for block in self.blocks():
-            attention = getattr(block, "attention", None)
+            attention: Any = getattr(block, "attention", None)
             if hasattr(attention, "torch_multi_head_self_attention"):
                 attention.torch_multi_head_self_attention = types.MethodType(attend_with_bias, attention)
         self.spec = UpstreamSpec(

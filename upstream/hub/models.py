@@ -41,7 +41,7 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
             f"Expected model_type {expected} in '{source}', found '{found}'. Give the name or folder of such a model."
         )
     _refuse_options(config, family)
-    described = described[family.inside[found]] if found in family.inside else described
+    described = _encoder_config(described, family.inside.get(str(found)), folder)
     refuse_none(described, folder)
     refuse_vast(described, folder)
     settings = configure(settings_of(family.model_class, described, folder), config)
@@ -50,6 +50,17 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     upstream = wrap(model, config, folder, made, trained_layerdrop=described.get("layerdrop") or 0.0)
     upstream.source = source
     return upstream
+
+
+def _encoder_config(described: dict[str, Any], place: str | None, folder: Path) -> dict[str, Any]:
+    """Return a config.json, or the part that describes the encoder inside a larger model."""
+    if place is None:
+        return described
+    if not isinstance(described.get(place), dict):
+        raise UserError(
+            f"Expected {place} with the encoder's sizes in '{folder / 'config.json'}', found none. Fetch the file again."
+        )
+    return described[place]
 
 
 def _family_in(model_type: Any) -> HubFamily | None:

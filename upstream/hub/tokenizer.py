@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def read_tokenizer(folder: Path, settings: Any, source: str, kind: HubTokenizer)
             f"Expected a tokenizer in '{folder}' ({files}), found none of these files. "
             "Copy them from where the model was trained."
         )
+    _refuse_missing_reader(folder, kind)
     tokenizer = _read(folder, kind)
     size = tokenizer.get_vocab_size(with_added_tokens=False)
     if size > settings.vocab_size:
@@ -120,6 +122,16 @@ def _tokenizer_of_bert(source: str) -> Path:
 @functools.cache  # once in a process
 def _print_once(message: str) -> None:
     print(message, file=sys.stderr)
+
+
+def _refuse_missing_reader(folder: Path, kind: HubTokenizer) -> None:
+    """Refuse a file of sentencepiece's where nothing can read it: transformers would ask for another package."""
+    models = [name for name in kind.files if name.endswith(".model")]
+    if models and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
+        raise UserError(
+            f"Expected a tokenizer.json in '{folder}', or sentencepiece to read its {models[0]} with, found neither. "
+            "Run `pip install sentencepiece protobuf`."
+        )
 
 
 def _read(folder: Path, kind: HubTokenizer) -> Any:

@@ -118,6 +118,10 @@ def test_the_encoder_of_a_speech_llm_is_taken_out_of_its_folder(
     whole = getattr(transformers, f"{LLMS[name]}ForConditionalGeneration")(config).eval()
     whole.save_pretrained(tmp_path)
     upstream: Any = load_upstream(str(tmp_path))
+    kept = (tmp_path / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "config.json").write_text(kept.replace("audio_config", "sound_config"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^Expected audio_config with the encoder's sizes in '.*', found none\. Fetch"):
+        load_upstream(str(tmp_path))
     encoder = whole.model.audio_tower
     assert {*upstream.state_dict()} == {f"model.{key}" for key in encoder.state_dict()}
     waveforms = speechlike(3 * 16_000)  # a whole window
