@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
 from headwater.upstream.base import Upstream, UpstreamConfig
-from headwater.upstream.families.huggingface import configure, wrap
+from headwater.upstream.hub.models import configure, wrap
 
 SECONDS = 4.5
 

@@ -19,7 +19,7 @@ from ..corpus.tables import TABLES
 from ..runs.config.schema import RunConfig, roles_of
 from ..upstream.adapters import WITHOUT
 from ..upstream.base import UpstreamConfig
-from ..upstream.families.huggingface import class_of, configure, new_model
+from ..upstream.hub.models import class_of, configure, new_model
 from ..upstream.load import find_upstream, load_upstream
 from .execute import PART, STAGE, Part
 

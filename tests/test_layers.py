@@ -32,12 +32,6 @@ CATALOGUES = ["corpus/readers", "upstream/families", "downstream/*"]  # what lie
 NEIGHBOURS = {  # those that may: one is made of the other
     ("corpus/readers/directed.py", "corpus/readers/manifest.py"),
     ("corpus/readers/iemocap.py", "corpus/readers/superb_order.py"),
-    ("upstream/families/huggingface.py", "*"),
-    ("upstream/families/tiny.py", "*"),
-    ("upstream/families/new.py", "upstream/families/huggingface.py"),
-    ("upstream/families/own.py", "upstream/families/huggingface.py"),
-    ("upstream/families/bert.py", "upstream/families/tokenizer.py"),
-    ("upstream/families/hashed_words.py", "upstream/families/bert.py"),
 }
 MOST_FILES = 18  # of a folder
 LAZY = {"commands", "analysis"}  # whose functions import ours when they run: `--help` answers in under a second

@@ -44,13 +44,13 @@ def convolve(convolutions: Iterable[Any], waveforms: Tensor, lengths: Sequence[i
         lengths = [conv_length(length, layer.conv.kernel_size, layer.conv.stride) for length in lengths]
         norm = getattr(layer, "layer_norm", None)
         if exact and isinstance(norm, nn.GroupNorm):
-            hidden = layer.activation(_group_norm_each(norm, layer.conv(hidden), lengths))
+            hidden = layer.activation(group_norm_each(norm, layer.conv(hidden), lengths))
         else:
             hidden = layer(hidden)
     return hidden.transpose(1, 2)
 
 
-def _group_norm_each(norm: nn.GroupNorm, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+def group_norm_each(norm: nn.GroupNorm, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
     """Return the group norm of (batch, dim, frame) with the statistics of each row's valid frames."""
     if min(lengths) == hidden.shape[2]:
         return norm(hidden)

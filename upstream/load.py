@@ -14,7 +14,9 @@ from ..plugins.code import name_behind, use
 from ..plugins.registry import FLAGS
 from . import run_folder
 from .base import UPSTREAMS, Registered, Upstream, UpstreamConfig
-from .families import huggingface, new
+from .families import new
+from .hub import models
+from .hub.family import OPTIONS
 from .s3prl import bridge, conversion
 
 # fields of UpstreamConfig that concern whoever uses the upstream, not its builder
@@ -72,7 +74,7 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if folder.is_file():
         raise UserError(f"Expected the folder of a model or a run, found the file '{folder}'. Name its folder: {folder.parent}")
     if folder.is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.name):
-        return Registered(config.name, huggingface.build, config.name, "", None, options=huggingface.OPTIONS)
+        return Registered(config.name, models.build, config.name, "", None, options=OPTIONS)
     if config.path is not None and not folder.exists():
         raise UserError(f"Expected a folder with weights after -k, found nothing at '{config.path}'. Check the path.")
     if "/" in config.name or config.name.startswith("."):

@@ -7,7 +7,8 @@ from torch import nn
 
 from ..core.errors import UserError
 from .base import Upstream
-from .families.huggingface import FAMILIES, new_model
+from .hub.family import families
+from .hub.models import new_model
 
 SEED = 1  # the test_* models are drawn from 0
 
@@ -19,7 +20,7 @@ def forget_training(upstream: Upstream, seed: int = SEED) -> None:
             f"Expected an upstream with weights, found that '{upstream.name}' has no weights. Nothing in it is trained."
         )
     model = getattr(upstream, "model", None)
-    if getattr(getattr(model, "config", None), "model_type", None) in FAMILIES:
+    if getattr(getattr(model, "config", None), "model_type", None) in families():
         assert isinstance(model, nn.Module), "a model with a config is a module"
         model.load_state_dict(new_model(model.config, seed).state_dict())
     else:

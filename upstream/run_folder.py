@@ -17,11 +17,12 @@ from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
+from .adapters import OPTIONS as ADAPTER_OPTIONS
 from .adapters import WITHOUT, add_adapter, load_adapter, merge_adapter
 from .base import Upstream, UpstreamConfig
-from .families import huggingface
+from .hub import models
 
-OPTIONS = huggingface.ADAPTER | {"keep_layers"}
+OPTIONS = ADAPTER_OPTIONS | {"keep_layers"}
 Load = Callable[..., Upstream]  # load_upstream, which stands above this file
 
 
@@ -37,7 +38,7 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
         upstream = (finetuned if holds(folder, trained, role) else merged)(folder, trained, role, load)
         if config.keep_layers is not None:
             pruned = replace(trained, keep_layers=config.keep_layers)
-            upstream = huggingface.wrap(upstream.model, pruned, architecture=upstream.architecture())
+            upstream = models.wrap(upstream.model, pruned, architecture=upstream.architecture())
     else:
         upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
     upstream.source = f"{folder} (from {trained.name})"
@@ -108,7 +109,7 @@ def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> U
     if run.architecture(role).is_file():
         architecture = run.read().architecture(role)
         # its config is that of the pruned model already
-        upstream = huggingface.rebuild(architecture, replace(trained, keep_layers=None))
+        upstream = models.rebuild(architecture, replace(trained, keep_layers=None))
     else:
         upstream = load(trained)
     missing = sorted({*upstream.state_dict()} ^ {*weights})

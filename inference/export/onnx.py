@@ -20,8 +20,8 @@ from ...core.errors import UserError
 from ...core.files import plain_disk_errors, write_json
 from ...core.installation import install_command
 from ...corpus.batch import as_batch
-from ...upstream.families.hubert import HubertFamily
 from ...upstream.families.spectrogram import Spectrogram
+from ...upstream.hub.hubert_family import HubertFamily
 from ..trained_run import TrainedRun
 from ..waveforms import SAMPLE_RATE, SHORTEST, WINDOW_SECONDS
 from .graph import AsGraph, longest_of

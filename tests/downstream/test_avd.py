@@ -20,8 +20,8 @@ from headwater.downstream.base import Outcome, Output
 from headwater.downstream.labels import LabelsConfig
 from headwater.downstream.metrics import concordance
 from headwater.upstream.base import Frames, UpstreamConfig, UpstreamSpec
-from headwater.upstream.families.huggingface import class_of, configure, wrap
-from headwater.upstream.families.tiny import tiny_model
+from headwater.upstream.hub.models import class_of, configure, wrap
+from headwater.upstream.hub.tiny import tiny_model
 
 VOCABULARY = {"dimensions": ["arousal", "valence", "dominance"], "scale": [1.0, 7.0]}
 

@@ -23,7 +23,7 @@ _LOADED = [
     "headwater.runs.joint",
     "headwater.plans.grid",
     "headwater.inference.load",
-    "headwater.upstream.families.huggingface",
+    "headwater.upstream.hub.models",
     "torch.utils.tensorboard",
     "transformers.models.bert.modeling_bert",
     "transformers.models.hubert.modeling_hubert",

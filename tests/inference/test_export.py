@@ -33,8 +33,8 @@ from headwater.plugins.registry import Origin
 from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
-from headwater.upstream.families.huggingface import class_of, new_model
-from headwater.upstream.families.tiny import _SMALL as TINY
+from headwater.upstream.hub.models import class_of, new_model
+from headwater.upstream.hub.tiny import SMALL as TINY
 from headwater.upstream.load import load_upstream
 
 QUIET = Runtime("cpu", quiet=True)

@@ -31,7 +31,7 @@ from headwater.runs.runtime import Runtime, make_accelerator, print_progress
 from headwater.runs.store_choice import Reuse
 from headwater.training.source import Source
 from headwater.training.step import training_example as drawn_of
-from headwater.upstream.families.tiny import tiny_model
+from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.store import store as store_module
 from headwater.upstream.store.maintenance import StoredSpace, list_spaces
 from headwater.upstream.store.shards import ShardWriter

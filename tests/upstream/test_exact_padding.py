@@ -11,7 +11,7 @@ import torch
 from headwater.corpus.batch import Batch, as_batch
 from headwater.upstream.base import Upstream, UpstreamConfig
 from headwater.upstream.exact_padding import conv_length, receptive_field
-from headwater.upstream.families.huggingface import class_of, configure, wrap
+from headwater.upstream.hub.models import class_of, configure, wrap
 from headwater.upstream.load import list_upstreams, load_upstream
 
 BUILT_IN = [row.name for row in list_upstreams(modality="audio") if row.source == "built in"]
@@ -90,7 +90,7 @@ def test_batch_norm_of_positions_is_exact_too(speechlike: Any, difference: Any) 
 
 
 def test_dropping_the_attention_mask_would_be_seen(monkeypatch: pytest.MonkeyPatch, speechlike: Any, difference: Any) -> None:
-    monkeypatch.setattr("headwater.upstream.families.hubert.mask_if_padded", lambda *_: None)
+    monkeypatch.setattr("headwater.upstream.hub.hubert_family.mask_if_padded", lambda *_: None)
     assert worst_difference(load_upstream("test_hubert"), speechlike(12000, 4321), difference) > 1e-3
 
 

@@ -22,7 +22,7 @@ from headwater.core.errors import UserError
 from headwater.core.hub import check_torchaudio
 from headwater.core.torch_files import read_torch_file
 from headwater.upstream.base import UpstreamConfig
-from headwater.upstream.families.tiny import tiny_model
+from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.load import load_upstream
 
 

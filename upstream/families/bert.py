@@ -1,146 +1,122 @@
-"""Text encoders: BERT, DistilBERT, RoBERTa and GPT-2, whose frames are tokens."""
+"""BERT, RoBERTa, XLM-R and DistilBERT: every token attends to every other, at positions of its own."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...corpus.batch import Batch
-from ..base import Layers, Upstream, UpstreamSpec, named_layers, run_block
-from ..exact_padding import mask_if_padded
-from .tokenizer import encoded, plain_tokenizer, refuse_number
+from ..hub.family import HubFamily, HubTokenizer, Tiny
+from ..hub.register import register_family
+from ..hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
+from ..hub.tiny import SMALL_TEXT
 
-BLOCKS = {"bert": "encoder.layer", "distilbert": "transformer.layer", "roberta": "encoder.layer", "gpt2": "h"}  # by model_type
-
-
-class TextEncoder(Upstream):
-    """A transformers text model; layer i is the input of block i, the last one the model's output.
-
-    Every token is a frame, those that the tokenizer adds ([CLS], [SEP]) among them; longer texts are cut to `max_tokens`.
-    An empty text is what the tokenizer makes of it; GPT-2's makes nothing, and it gets the one token that starts a text.
-    """
-
-    family = ("headwater.upstream.text", "TextEncoder")
-
-    model: Any  # transformers' model
-
-    def __init__(self, model: Any, tokenizer: str) -> None:
-        super().__init__()
-        self.model = model
-        self.config: Any = model.config
-        self.tokenizer = plain_tokenizer(tokenizer)
-        self.tokenizer_hash = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
-        self.recomputes = False
-        # RoBERTa counts positions from behind the padding's number
-        self.first_position = self.config.pad_token_id + 1 if self.config.model_type == "roberta" else 0
-        self.max_tokens = self.config.max_position_embeddings - self.first_position
-        self.added_tokens = self.tokenizer.num_special_tokens_to_add(False)
-        self.causal = self.config.model_type == "gpt2" or getattr(self.config, "is_decoder", False)
-        self.spec = UpstreamSpec(
-            modality="text",
-            num_layers=len(self.blocks()) + 1,
-            dim=self.config.hidden_size,
-            sample_rate=0,
-            num_frames=no_samples,
-        )
-
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray | str],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance's text."""
-        if masked is not None:
-            raise ValueError("Expected a model with a mask embedding; a text encoder has none here. Leave `masked` out.")
-        wanted = named_layers(layers, self.spec.num_layers)
-        device = next(self.parameters()).device
-        rows = [torch.tensor(self._tokens(text)) for text in texts_of(batch)]
-        copies = views if self.training else 1
-        lengths = tuple(len(row) for row in rows) * copies
-        # (batch, token); what stands behind an end is never attended to
-        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.config.pad_token_id or 0).to(device)
-        values = self._encode(tokens.repeat(copies, 1), lengths, last=max(wanted))
-        return Layers([values[index] for index in wanted], lengths)
-
-    def num_tokens(self, text: str) -> int:
-        """Return the tokens of a text; where they are more than `max_tokens`, the text is cut."""
-        return max(len(encoded(self.tokenizer, text, self.name)) + self.added_tokens, 1)
-
-    def architecture(self) -> dict[str, Any]:
-        """Return the model's config and its tokenizer."""
-        return {"model": self.config.to_dict(), "tokenizer": self.tokenizer.to_str()}
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the transformer blocks in order."""
-        return list(blocks_of(self.model))
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
-
-    def weights_hash(self) -> str:
-        """Return a hash of every weight and of the tokenizer: the same weights under other numbers read something else."""
-        return hashlib.sha256(f"{super().weights_hash()} {self.tokenizer_hash}".encode()).hexdigest()
-
-    def _tokens(self, text: str) -> list[int]:
-        encoding = encoded(self.tokenizer, text, self.name)
-        encoding.truncate(self.max_tokens - self.added_tokens)
-        numbers = self.tokenizer.post_process(encoding).ids or [self.config.bos_token_id or 0]
-        refuse_number(max(numbers), self.config.vocab_size, self.name)
-        return numbers
-
-    def _encode(self, tokens: Tensor, lengths: Sequence[int], *, last: int) -> list[Tensor]:
-        """Return the layers up to the last one named, running no block behind it."""
-        hidden = self._embed(tokens)  # (batch, token, dim)
-        mask = None
-        if not self.causal:  # nothing that precedes an end attends behind it
-            valid = mask_if_padded(lengths, tokens.shape[1], tokens.device)
-            mask = None if valid is None else valid[:, None, None, :]  # broadcasts over (batch, head, query, key)
-        values = [hidden]
-        for block in blocks_of(self.model)[:last]:
-            hidden = run_block(block, hidden, self.recomputes, attention_mask=mask)
-            values.append(hidden)
-        if len(values) == self.spec.num_layers and self.config.model_type == "gpt2":
-            values[-1] = self.model.ln_f(values[-1])
-        return values
-
-    def _embed(self, tokens: Tensor) -> Tensor:
-        """Return the input of the first block (batch, token, dim)."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0) + self.first_position
-        if self.config.model_type == "gpt2":
-            return self.model.drop(self.model.wte(tokens) + self.model.wpe(positions))
-        return self.model.embeddings(input_ids=tokens, position_ids=positions)
+_WITHOUT_POOLER = {"add_pooling_layer": False}  # behind the last block: no layer of ours
+_ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_TINY_DISTILBERT = {
+    "vocab_size": 1024,
+    "dim": 64,
+    "hidden_dim": 128,
+    "n_layers": 4,
+    "n_heads": 4,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.1,
+}
 
 
-def blocks_of(model: Any) -> nn.ModuleList:
-    """Return the transformer blocks of a text model."""
-    return model.get_submodule(BLOCKS[model.config.model_type])
+def begin(model: Any, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> tuple[Tensor, BlockInputs]:
+    """Return the input of the first block (batch, token, dim), and the mask that each block is given."""
+    return model.embeddings(input_ids=tokens, position_ids=positions), lambda _: {"attention_mask": mask}
 
 
-def texts_of(batch: Batch | Sequence[Tensor | np.ndarray | str]) -> tuple[str, ...]:
-    """Return the texts of a batch, or of a list of them."""
-    if isinstance(batch, Batch):
-        texts = tuple(text for text in batch.texts if text is not None)
-        assert len(texts) == len(batch), f"{len(batch) - len(texts)} of {len(batch)} utterances without a transcript came through"
-        return texts
-    if isinstance(batch, str):
-        raise ValueError(f"Expected a list of texts, found the text '{batch[:40]}'. Put it into a list.")
-    if not batch:
-        raise ValueError("Expected at least one text, found an empty list.")
-    for index, text in enumerate(batch):
-        if not isinstance(text, str):
-            raise ValueError(f"Expected texts, found a {type(text).__name__} at position {index}. Give a list of str.")
-    return tuple(str(text) for text in batch)
+_BERT, _ROBERTA = TextFamily(begin), TextFamily(begin, positions_behind_padding=True)
+_DISTILBERT = TextFamily(begin, blocks="transformer.layer")
 
-
-def no_samples(num_samples: int) -> int:
-    """Refuse to compute a text's frames from the samples of its audio."""
-    raise ValueError(f"Expected a text, whose frames are its tokens, found {num_samples} samples. Ask `num_tokens(text)`.")
+register_family(
+    HubFamily(
+        "bert",
+        "BERT",
+        "bert.modeling_bert",
+        "BertModel",
+        _BERT.wrapped,
+        TEXT_OPTIONS,
+        modality="text",
+        blocks=_BERT.blocks,
+        made_with=_WITHOUT_POOLER,
+        tokenizer=HubTokenizer("bert.tokenization_bert", "BertTokenizer", ("vocab.txt",)),
+        checkpoints={
+            "bert": "google-bert/bert-base-uncased",
+            "bert_base_uncased": "google-bert/bert-base-uncased",
+            "bert_base_cased": "google-bert/bert-base-cased",
+            "bert_large": "google-bert/bert-large-uncased",
+            "minilm": "sentence-transformers/all-MiniLM-L6-v2",  # of sentences: a mean over its last layer's tokens
+            "minilm_multilingual": "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+            "tinybert": "huawei-noah/TinyBERT_General_4L_312D",
+            "tinybert_6_layers": "huawei-noah/TinyBERT_General_6L_768D",
+        },
+        tiny={"test_bert": Tiny("BERT", SMALL_TEXT)},
+    )
+)
+register_family(
+    HubFamily(
+        "distilbert",
+        "DistilBERT",
+        "distilbert.modeling_distilbert",
+        "DistilBertModel",
+        _DISTILBERT.wrapped,
+        TEXT_OPTIONS,
+        modality="text",
+        blocks=_DISTILBERT.blocks,
+        tokenizer=HubTokenizer("distilbert.tokenization_distilbert", "DistilBertTokenizer", ("vocab.txt",)),
+        checkpoints={
+            "distilbert": "distilbert/distilbert-base-uncased",
+            "distilbert_base_cased": "distilbert/distilbert-base-cased",
+        },
+        tiny={"test_distilbert": Tiny("DistilBERT", _TINY_DISTILBERT)},
+    )
+)
+register_family(
+    HubFamily(
+        "roberta",
+        "RoBERTa",
+        "roberta.modeling_roberta",
+        "RobertaModel",
+        _ROBERTA.wrapped,
+        TEXT_OPTIONS,
+        modality="text",
+        blocks=_ROBERTA.blocks,
+        made_with=_WITHOUT_POOLER,
+        tokenizer=HubTokenizer(
+            *("roberta.tokenization_roberta", "RobertaTokenizer", ("vocab.json", "merges.txt"), "byte pairs", _ROBERTA_TOKENS)
+        ),
+        checkpoints={
+            "roberta": "FacebookAI/roberta-base",
+            "roberta_large": "FacebookAI/roberta-large",
+            "distilroberta": "distilbert/distilroberta-base",
+        },
+        tiny={"test_roberta": Tiny("RoBERTa", SMALL_TEXT | {"max_position_embeddings": 130})},
+    )
+)
+register_family(
+    HubFamily(
+        "xlm-roberta",
+        "XLM-R",
+        "xlm_roberta.modeling_xlm_roberta",
+        "XLMRobertaModel",
+        _ROBERTA.wrapped,
+        TEXT_OPTIONS,
+        modality="text",
+        blocks=_ROBERTA.blocks,
+        made_with=_WITHOUT_POOLER,
+        tokenizer=HubTokenizer(
+            *("xlm_roberta.tokenization_xlm_roberta", "XLMRobertaTokenizer", ("sentencepiece.bpe.model",), "unigrams"),
+            _ROBERTA_TOKENS,
+        ),
+        checkpoints={
+            "xlm_roberta": "FacebookAI/xlm-roberta-base",  # 100 languages
+            "xlm_roberta_large": "FacebookAI/xlm-roberta-large",
+            "multilingual_e5_base": "intfloat/multilingual-e5-base",  # of sentences
+        },
+        tiny={"test_xlm_roberta": Tiny("XLM-R", SMALL_TEXT | {"max_position_embeddings": 130})},
+    )
+)

@@ -11,21 +11,23 @@ import torch
 
 from ...core.errors import UserError, first_line, nearest
 from ..base import Registered, Upstream, UpstreamConfig
-from .huggingface import ADAPTER, FAMILIES, class_of, configure, modality_of, new_model, options_of, refuse_vast_sizes, wrap
+from ..hub.family import ADAPTER_OPTIONS, families, family_of
+from ..hub.models import class_of, configure, new_model, wrap
+from ..hub.refusals import refuse_vast_sizes
 
 PREFIX = "new/"
-KINDS = tuple(sorted(kind for kind in FAMILIES if modality_of(kind) == "audio" and kind != "whisper"))
 
 
 def row_of(config: UpstreamConfig) -> Registered:
     """Return the line of a new model: nothing of it is built."""
     kind = config.name.removeprefix(PREFIX)
-    if kind not in KINDS:
+    kinds = sorted(kind for kind, family in families().items() if family.from_random)
+    if kind not in kinds:
         raise UserError(
-            f"Expected {PREFIX} and one of {', '.join(KINDS)}, found '{config.name}'.{nearest(kind, KINDS)} "
+            f"Expected {PREFIX} and one of {', '.join(kinds)}, found '{config.name}'.{nearest(kind, kinds)} "
             f"For instance: -u {PREFIX}hubert"
         )
-    options = options_of(kind) - ADAPTER - {"front_end"} | {"config", "filters"}
+    options = family_of(kind).options - ADAPTER_OPTIONS - {"front_end"} | {"config", "filters"}
     return Registered(config.name, partial(build, kind=kind), "new", "random weights", options=frozenset(options))
 
 

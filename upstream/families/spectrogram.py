@@ -21,12 +21,8 @@ from ..base import (
     register_upstream,
     valid_positions,
 )
+from ..kaldi import SAMPLE_RATE, SHIFT, WINDOW, frames_of, log_mel, mel_filters, povey_window
 
-_SAMPLE_RATE = 16000
-_WINDOW, _SHIFT, _FFT = 400, 160, 512  # samples: 25 ms, 10 ms, the next power of two
-_LOWEST_HZ = 20.0
-_PREEMPHASIS = 0.97
-_SMALLEST = torch.finfo(torch.float32).eps  # floor under the logarithm
 _MFCC_BINS, _CEPSTRA, _LIFTER = 23, 13, 22.0
 _DELTA_REACH = 2  # frames to each side: a window of five
 
@@ -45,15 +41,14 @@ class Spectrogram(Upstream):
     ) -> None:
         super().__init__()
         self.normalize, self.exact = normalize, padding == "exact"
-        hann = torch.hann_window(_WINDOW, periodic=False, dtype=torch.float64)
-        self.register_buffer("window", hann.pow(0.85).float())  # Kaldi's "povey" window
-        self.register_buffer("mel", mel_filters(num_mel_bins))
+        self.register_buffer("window", povey_window().float())
+        self.register_buffer("mel", mel_filters(num_mel_bins).float())
         self.register_buffer("cosines", None if num_cepstra is None else cepstral_transform(num_mel_bins, num_cepstra))
         self.spec = UpstreamSpec(
             modality="audio",
             num_layers=1,
             dim=3 * (num_cepstra or num_mel_bins),
-            sample_rate=_SAMPLE_RATE,
+            sample_rate=SAMPLE_RATE,
             num_frames=lambda num_samples: self._length(num_samples, frames_of(num_samples)),
             centred=normalize,
         )
@@ -73,7 +68,7 @@ class Spectrogram(Upstream):
         waveforms, num_samples = checked_waveforms(as_batch(batch), self.window.device)
         lengths = tuple(frames_of(length) for length in num_samples)
         with torch.autocast(waveforms.device.type, enabled=False):  # energies span too many orders for bf16
-            features = self._energies(F.pad(waveforms, (0, max(_WINDOW - waveforms.shape[1], 0))))
+            features = log_mel(F.pad(waveforms, (0, max(WINDOW - waveforms.shape[1], 0))), self.window, self.mel)
             if self.cosines is not None:
                 features = features @ self.cosines
         first = deltas(features, lengths)
@@ -88,36 +83,7 @@ class Spectrogram(Upstream):
 
     def _length(self, num_samples: int, num_frames: int) -> int:
         # s3prl's featurizer rounds: shorter utterances of a batch end in up to two frames of zeros
-        return frames_of(num_samples) if self.exact else max(min(round(num_samples / _SHIFT), num_frames), 1)
-
-    def _energies(self, waveforms: Tensor) -> Tensor:
-        """Return the log-mel energies (batch, frame, bin) as Kaldi computes them, without dither."""
-        frames = waveforms.unfold(1, _WINDOW, _SHIFT)  # (batch, frame, sample)
-        frames = frames - frames.mean(dim=2, keepdim=True)
-        before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
-        frames = (frames - _PREEMPHASIS * before) * self.window
-        power = torch.fft.rfft(frames, n=_FFT).abs().square()
-        return (power @ self.mel).clamp(min=_SMALLEST).log()
-
-
-def frames_of(num_samples: int) -> int:
-    """Return how many whole windows an utterance has; one shorter than a window is padded to it."""
-    return 1 + (max(num_samples, _WINDOW) - _WINDOW) // _SHIFT
-
-
-def mel_filters(num_bins: int) -> Tensor:
-    """Return Kaldi's triangles (frequency, bin), equally spaced and straight-sided on the mel scale."""
-
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127.0 * torch.log1p(hertz / 700.0)
-
-    ends = mel(torch.tensor([_LOWEST_HZ, _SAMPLE_RATE / 2], dtype=torch.float64))
-    edges = torch.linspace(float(ends[0]), float(ends[1]), num_bins + 2, dtype=torch.float64)
-    points = mel(torch.arange(_FFT // 2 + 1, dtype=torch.float64) * _SAMPLE_RATE / _FFT).unsqueeze(1)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((points - left) / (centre - left), (right - points) / (right - centre)).clamp(min=0.0)
-    triangles[-1] = 0.0  # Kaldi leaves the Nyquist frequency out
-    return triangles.float()
+        return frames_of(num_samples) if self.exact else max(min(round(num_samples / SHIFT), num_frames), 1)
 
 
 def cepstral_transform(num_bins: int, num_cepstra: int) -> Tensor:

@@ -1,8 +1,9 @@
-"""Whisper's encoder: log-mel windows of 30 s, of which the valid frames are returned."""
+"""Whisper's encoder and those of speech LLMs that have its shape: log-mel windows of 30 s, whose valid frames are returned."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError, first_line
 from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamSpec, checked_waveforms, named_layers, run_block
+from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers, run_block
 from ..exact_padding import mask_if_padded
+from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
+from ..hub.register import register_family
 
-_SAMPLES_PER_FRAME = 320
+_SAMPLES_PER_FRAME, _FRAMES_PER_SECOND = 320, 50
+Attend = Literal["all", "valid"]
 _MOST_BINS = 512  # of a log-mel spectrogram; the largest model has 128
 
 
@@ -30,7 +34,7 @@ class WhisperEncoder(Upstream):
 
     model: Any  # transformers' encoder
 
-    def __init__(self, model: Any, extractor: Any, *, attend: Literal["all", "valid"] = "all") -> None:
+    def __init__(self, model: Any, extractor: Any, *, attend: Attend = "all") -> None:
         super().__init__()
         self.model = model
         self.config: Any = model.config
@@ -142,7 +146,7 @@ def feature_extractor(settings: Any, folder: Path | None, described: dict[str, A
         elif folder is not None and (folder / "preprocessor_config.json").is_file():
             made = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
         else:
-            made = WhisperFeatureExtractor(feature_size=bins)
+            made = WhisperFeatureExtractor(feature_size=bins, chunk_length=positions // _FRAMES_PER_SECOND)
         found = made.feature_size, made.n_samples // made.hop_length // 2
     except Exception as error:  # a value of another type breaks wherever it is used
         raise UserError(
@@ -169,3 +173,104 @@ def _join(values: Tensor, valid: Sequence[int], counts: Sequence[int]) -> Tensor
     starts = np.cumsum([0, *counts[:-1]])
     rows = [torch.cat(windows[start : start + count]) for start, count in zip(starts, counts, strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+_TINY = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 64,
+    "init_std": 0.1,
+}
+
+
+def wrapped(model: Any, config: UpstreamConfig, source: Source, attend: Attend | None = None) -> WhisperEncoder:
+    """Return a transformers encoder as an upstream, with the spectrogram that its folder or its run describes."""
+    extractor = feature_extractor(model.config, source.folder, source.described.get("extractor"))
+    return WhisperEncoder(model, extractor, attend=attend or source.input_options.get("attend", config.attend))
+
+
+register_family(
+    HubFamily(
+        "whisper",
+        "Whisper's encoder",
+        "whisper.modeling_whisper",
+        "WhisperEncoder",
+        wrapped,
+        BLOCK_OPTIONS | {"attend"},
+        blocks="layers",
+        # a folder holds the whole model: the encoder's weights lose the prefix, the decoder's are passed over
+        loaded_with={"key_mapping": {r"^(model\.)?encoder\.": ""}},
+        checkpoints={
+            "whisper_tiny": "openai/whisper-tiny",
+            "whisper_base": "openai/whisper-base",
+            "whisper_small": "openai/whisper-small",
+            "whisper_medium": "openai/whisper-medium",
+            "whisper_large": "openai/whisper-large",
+            "whisper_large_v2": "openai/whisper-large-v2",
+            "whisper_large_v3": "openai/whisper-large-v3",
+            "whisper_large_v3_turbo": "openai/whisper-large-v3-turbo",
+        },
+        tiny={"test_whisper": Tiny("Whisper's encoder", _TINY)},
+    )
+)
+
+
+def _speech_llm(
+    model_type: str, title: str, module: str, model: str, checkpoints: Mapping[str, str], *, attend: Attend = "all"
+) -> None:
+    """Register the encoder inside a speech LLM; its language model is never built.
+
+    Layers have Whisper's rate: where the encoder ends in means over two frames, the last layer is its final norm of each frame.
+    """
+    sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
+    register_family(
+        HubFamily(
+            f"{model_type}_encoder",
+            f"{title}'s encoder",
+            module,
+            model,
+            partial(wrapped, attend=attend),
+            BLOCK_OPTIONS,
+            blocks="layers",
+            inside={model_type: "audio_config"},
+            loaded_with={"key_mapping": {r"^(model\.)?audio_tower\.": ""}},
+            checkpoints=checkpoints,
+            # windows of 3 s
+            tiny={
+                f"test_{model_type}": Tiny(
+                    f"encoder of {title}",
+                    sizes
+                    | {"encoder_layerdrop": 0.0, "dropout": 0.0, "initializer_range": 0.1}
+                    | {"max_source_positions": 3 * _FRAMES_PER_SECOND, "num_mel_bins": 80},
+                )
+            },
+        )
+    )
+
+
+_speech_llm(
+    "qwen2_audio",
+    "Qwen2-Audio",
+    "qwen2_audio.modeling_qwen2_audio",
+    "Qwen2AudioEncoder",
+    {"qwen2_audio": "Qwen/Qwen2-Audio-7B", "qwen2_audio_instruct": "Qwen/Qwen2-Audio-7B-Instruct"},
+)
+_speech_llm(
+    "voxtral",
+    "Voxtral",
+    "voxtral.modeling_voxtral",
+    "VoxtralEncoder",
+    {"voxtral_mini": "mistralai/Voxtral-Mini-3B-2507", "voxtral_small": "mistralai/Voxtral-Small-24B-2507"},
+)
+_speech_llm(
+    "audioflamingo3",
+    "Audio Flamingo 3",
+    "audioflamingo3.modeling_audioflamingo3",
+    "AudioFlamingo3Encoder",
+    {"audio_flamingo_3": "nvidia/audio-flamingo-3-hf"},
+    attend="valid",  # as in its training
+)

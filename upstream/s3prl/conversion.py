@@ -19,8 +19,9 @@ from ...core.files import cache_folder, folder_aside, hash_file, write_json
 from ...core.hub import read_config
 from ...core.torch_files import read_torch_file
 from ..base import Registered, Upstream, UpstreamConfig
-from ..families import huggingface
-from ..families.huggingface import class_of, options_of
+from ..hub import models
+from ..hub.family import family_of
+from ..hub.models import class_of
 
 _LOG = logging.getLogger(__name__)
 # fairseq's option -> transformers' option, and what s3prl takes where a checkpoint does not say
@@ -349,7 +350,7 @@ def write_folder(model: Checkpoint, folder: Path) -> list[str]:
 
 def row_of(config: UpstreamConfig, row: Registered | None) -> Registered | None:
     """Return the line of an upstream with weights in a file of s3prl's, or with s3prl's name for such; None for any other."""
-    if row is not None and isinstance(row.build, partial) and row.build.func is huggingface.build:
+    if row is not None and isinstance(row.build, partial) and row.build.func is models.build:
         model_type = row.build.keywords["model_type"]
     else:
         model_type = LOCAL.get(config.name)
@@ -358,7 +359,7 @@ def row_of(config: UpstreamConfig, row: Registered | None) -> Registered | None:
     if config.path is None:
         usual = config.name.rpartition("_")[0]
         raise UserError(f"Expected the weights of '{config.name}' after -k, found none. Add -k FILE, or name -u {usual}.")
-    options = options_of(model_type)
+    options = family_of(model_type).options
     return Registered(config.name, partial(build, model_type=model_type), config.path, "", options=options)
 
 
@@ -366,7 +367,7 @@ def build(config: UpstreamConfig, *, model_type: str) -> Upstream:
     """Return the model in the file (or transformers folder) after -k."""
     path = Path(config.path or "").expanduser()
     if not path.is_file():
-        return huggingface.build(config, model_type=model_type)
+        return models.build(config, model_type=model_type)
     folder = converted(path)
     found = read_config(folder)["model_type"]
     if found != model_type:
@@ -374,7 +375,7 @@ def build(config: UpstreamConfig, *, model_type: str) -> Upstream:
         raise UserError(
             f"Expected a {titles[0]} in '{path}' for -u {config.name}, found a {titles[1]}. Name it: -u {stem_of(found)}"
         )
-    upstream = huggingface.build(replace(config, path=str(folder)), model_type=model_type)
+    upstream = models.build(replace(config, path=str(folder)), model_type=model_type)
     upstream.source = f"{config.path}, converted"
     return upstream
 

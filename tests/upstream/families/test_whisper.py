@@ -11,8 +11,8 @@ import torch
 
 from headwater.core.errors import UserError
 from headwater.upstream.base import UpstreamConfig
-from headwater.upstream.families.tiny import tiny_model
 from headwater.upstream.families.whisper import feature_extractor, frames_of
+from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.load import load_upstream
 
 WINDOW = 480_000  # samples of 30 s
@@ -117,3 +117,40 @@ def test_a_spectrogram_that_no_position_table_fits_is_refused(
     made = SimpleNamespace(**{"num_mel_bins": 80, "max_source_positions": 1500, **settings})
     with pytest.raises(UserError, match=words):
         feature_extractor(made, None, {"feature_extractor_type": "WhisperFeatureExtractor", **described})
+
+
+TEXT_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+LLMS = {"voxtral": "Voxtral", "qwen2_audio": "Qwen2Audio", "audioflamingo3": "AudioFlamingo3"}  # in transformers
+
+
+@pytest.mark.parametrize(("name", "pooled"), [("voxtral", False), ("qwen2_audio", True), ("audioflamingo3", True)])
+def test_the_encoder_of_a_speech_llm_is_taken_out_of_its_folder(
+    name: str, pooled: bool, tmp_path: Path, speechlike: Any, difference: Any
+) -> None:
+    import transformers
+
+    text = {"model_type": "llama" if name == "voxtral" else "qwen2", "vocab_size": 64, "intermediate_size": 32, **TEXT_SIZES}
+    encoder_config = tiny_model(f"test_{name}").config.to_dict()
+    config = getattr(transformers, f"{LLMS[name]}Config")(audio_config=encoder_config, text_config=text)
+    whole = getattr(transformers, f"{LLMS[name]}ForConditionalGeneration")(config).eval()
+    whole.save_pretrained(tmp_path)
+    upstream: Any = load_upstream(str(tmp_path))
+    kept = (tmp_path / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "config.json").write_text(kept.replace("audio_config", "sound_config"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^Expected audio_config with the encoder's sizes in '.*', found none\. Fetch"):
+        load_upstream(str(tmp_path))
+    encoder = whole.model.audio_tower
+    assert {*upstream.state_dict()} == {f"model.{key}" for key in encoder.state_dict()}
+    waveforms = speechlike(3 * 16_000)  # a whole window
+    mel = upstream.extractor(waveforms[0].numpy(), sampling_rate=16000, return_tensors="pt").input_features
+    mask = {"input_features_mask": torch.ones(1, mel.shape[2], dtype=torch.long)} if name == "audioflamingo3" else {}
+    last: list[Any] = []
+    encoder.layers[-1].register_forward_hook(lambda _, __, output: last.append(output))
+    with torch.no_grad():
+        expected = encoder(mel, **mask, output_hidden_states=True)
+        found = upstream(waveforms).values
+        end = encoder.layer_norm(last[0])
+    theirs = [*expected.hidden_states[: len(found) - 1], end]
+    assert len(found) == upstream.spec.num_layers == 3
+    assert max(difference(ours, other) for ours, other in zip(found, theirs, strict=True)) < 1e-5
+    assert (expected.last_hidden_state.shape[1] == end.shape[1] // 2) == pooled, "some end in means over two frames"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.upstream.base import Upstream, UpstreamConfig
-from headwater.upstream.families.huggingface import class_of, configure, wrap
+from headwater.upstream.hub.models import class_of, configure, wrap
 from headwater.upstream.load import load_upstream
 from headwater.upstream.s3prl.conversion import RENAMED
 

@@ -24,7 +24,7 @@ from headwater.corpus.audio import read_audio
 from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_key, row_keys
 from headwater.upstream.base import Upstream, UpstreamConfig
-from headwater.upstream.families.tiny import tiny_model
+from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.load import list_upstreams, load_upstream
 from headwater.upstream.store import store as module
 from headwater.upstream.store.space import Space, fingerprint, space_of

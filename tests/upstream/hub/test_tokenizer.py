@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from headwater.core.errors import UserError
-from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
-from headwater.upstream.families.tokenizer import _print_once
+from headwater.upstream.hub.tiny import tiny_model, tiny_tokenizer
+from headwater.upstream.hub.tokenizer import _print_once
 from headwater.upstream.load import load_upstream
 from headwater.upstream.store.space import fingerprint
 
@@ -179,3 +179,17 @@ def test_a_tokenizer_that_no_model_can_follow_is_refused_at_once(tmp_path: Path,
         load_upstream(str(tmp_path))
     assert words in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+def test_a_file_of_sentencepiece_names_the_package_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save("test_deberta", tmp_path, tokenizer=False)
+    (folder / "spm.model").write_bytes(b"pieces")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"sentencepiece to read its spm\.model with, .*`pip install sentencepiece protobuf`"):
+        load_upstream(str(tmp_path))
+
+
+def test_a_model_whose_hub_folder_has_a_tokenizer_json_alone_asks_for_that(tmp_path: Path) -> None:
+    save("test_modernbert", tmp_path, tokenizer=False)
+    with pytest.raises(UserError, match=r"\(tokenizer\.json\), found none of these files"):
+        load_upstream(str(tmp_path))

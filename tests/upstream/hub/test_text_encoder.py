@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from headwater.core.errors import UserError
 from headwater.corpus.batch import Batch
 from headwater.upstream.base import TokenCounter, UpstreamConfig
-from headwater.upstream.families.huggingface import rebuild
-from headwater.upstream.families.tiny import tiny_model, tiny_tokenizer
+from headwater.upstream.hub.models import rebuild
+from headwater.upstream.hub.tiny import tiny_model, tiny_tokenizer
 from headwater.upstream.load import list_upstreams, load_upstream
 from headwater.upstream.store.space import fingerprint
 
 BUILT_IN = [row.name for row in list_upstreams(modality="text") if row.source == "built in"]
 TINY = [name for name in BUILT_IN if name.startswith("test_")]
 TEXTS = ["", "Why did you ask?", "I've told you: it's 4 o'clock, in the old place - what more?", "Schöner Tag, 東京!", "no " * 30]
-LAST = {"test_gpt2": "ln_f"}  # norms of the model's output
+LAST = {"test_gpt2": "ln_f", "test_modernbert": "final_norm", "test_qwen3": "norm"}  # norms of the model's output
+CAUSAL = ["test_gpt2", "test_qwen3"]
 
 
 def save(name: str, folder: Path, **settings: Any) -> Path:
@@ -44,7 +45,7 @@ def reference_layers(folder: Path, text: str) -> list[Tensor]:
 
 
 def test_text_upstreams_without_download_are_found() -> None:
-    assert {*BUILT_IN} == {"hashed_words", "test_bert", "test_distilbert", "test_roberta", "test_gpt2"}
+    assert {"hashed_words", "test_bert", "test_xlm_roberta", "test_modernbert", "test_deberta", "test_qwen3"} < {*BUILT_IN}
     assert all(load_upstream(name).spec.modality == "text" for name in BUILT_IN)
 
 
@@ -80,16 +81,16 @@ def test_alone_equals_padded(name: str, difference: Any) -> None:
     assert worst_difference(name, difference) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["test_bert", "test_distilbert", "test_roberta"])
+@pytest.mark.parametrize("name", sorted({*TINY} - {*CAUSAL}))
 def test_dropping_the_attention_mask_would_be_seen(name: str, monkeypatch: pytest.MonkeyPatch, difference: Any) -> None:
-    monkeypatch.setattr("headwater.upstream.families.bert.mask_if_padded", lambda *_: None)
+    monkeypatch.setattr("headwater.upstream.hub.text_encoder.mask_if_padded", lambda *_: None)
     assert worst_difference(name, difference) > 1e-3
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_an_empty_text_has_its_defined_tokens(name: str) -> None:
     layers = load_upstream(name)([""])
-    expected = {"test_gpt2": 1, "hashed_words": 1}.get(name, 2)  # [CLS] and [SEP]; GPT-2 starts a text with its one mark
+    expected = 1 if name in {*CAUSAL, "hashed_words"} else 2  # [CLS] and [SEP]; GPT-2 starts a text with its one mark
     assert layers.lengths == (expected,)
     assert all(value.shape[1] == expected and bool(value.isfinite().all()) for value in layers.values)
 
@@ -175,7 +176,10 @@ def test_number_of_layers_is_constant_in_train_mode(name: str) -> None:
 def test_dropout_level_reaches_every_dropout_and_zero_makes_train_mode_equal_eval_mode(name: str) -> None:
     upstream = load_upstream(UpstreamConfig(name=name, dropout=0.37))
     levels = [module.p for module in upstream.modules() if isinstance(module, nn.Dropout)]
-    assert len(levels) > len(upstream.blocks())
+    if name == "test_qwen3":  # whose attention alone has one
+        levels = [block.self_attn.attention_dropout for block in upstream.blocks()]  # type: ignore[union-attr]
+    else:
+        assert len(levels) > len(upstream.blocks())
     assert {*levels} == {0.37}
     quiet = load_upstream(UpstreamConfig(name=name, dropout=0.0))
     with torch.no_grad():
@@ -189,7 +193,7 @@ def test_two_views_differ_in_train_mode_and_are_one_in_eval_mode(name: str) -> N
     assert len(upstream(TEXTS, views=2).lengths) == len(TEXTS)
     layers = upstream.train()(TEXTS, views=2)
     assert layers.lengths == layers.lengths[: len(TEXTS)] * 2, "view-major: the first view's utterances, then the second's"
-    for values in layers.values:
+    for values in layers.values[name == "test_qwen3" :]:  # nothing is dropped in front of its first block
         first, second = values.chunk(2)
         assert not torch.allclose(first, second)
 
@@ -279,6 +283,11 @@ def test_a_missing_layer_and_a_hidden_one_are_refused(tmp_path: Path) -> None:
         ("test_distilbert", "DistilBertForMaskedLM"),
         ("test_roberta", "RobertaForMaskedLM"),
         ("test_gpt2", "GPT2LMHeadModel"),
+        ("test_xlm_roberta", "XLMRobertaForMaskedLM"),
+        ("test_modernbert", "ModernBertForMaskedLM"),
+        ("test_deberta", "DebertaV2ForMaskedLM"),
+        ("test_mpnet", "MPNetForMaskedLM"),
+        ("test_qwen3", "Qwen3ForCausalLM"),
     ],
 )
 def test_a_task_models_checkpoint_loads(name: str, task_model: str, tmp_path: Path) -> None:
@@ -302,7 +311,9 @@ def test_a_task_models_checkpoint_loads(name: str, task_model: str, tmp_path: Pa
 
 def test_an_option_of_audio_is_refused(tmp_path: Path) -> None:
     folder = save("test_bert", tmp_path)
-    with pytest.raises(UserError, match=r"BERT has no option 'padding' \(it has: dropout, dropout_of, keep_layers\)"):
+    with pytest.raises(
+        UserError, match=r"BERT has no option 'padding' \(it has: adapter, .*, dropout, dropout_of, keep_layers\)"
+    ):
         load_upstream(UpstreamConfig(name=str(folder), padding="s3prl"))
     with pytest.raises(UserError, match=r"Expected keep_layers from 1 to 4 .* found 9.*`-o text_upstream\.keep_layers=4`"):
         load_upstream(UpstreamConfig(name=str(folder), keep_layers=9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,32 +11,24 @@ from typing import Any
 
 from ...core.errors import UserError, first_line
 from ...core.hub import fetch_tokenizer
+from .family import HubTokenizer
 
-# model_type -> transformers' module and class, and the files that stand in for a tokenizer.json
-_CLASSES = {
-    "bert": ("transformers.models.bert.tokenization_bert", "BertTokenizer"),
-    "distilbert": ("transformers.models.distilbert.tokenization_distilbert", "DistilBertTokenizer"),
-    "roberta": ("transformers.models.roberta.tokenization_roberta", "RobertaTokenizer"),
-    "gpt2": ("transformers.models.gpt2.tokenization_gpt2", "GPT2Tokenizer"),
-}
-_WORD_PIECES, _BYTE_PAIRS = ("vocab.txt",), ("vocab.json", "merges.txt")
-_FILES = {"bert": _WORD_PIECES, "distilbert": _WORD_PIECES, "roberta": _BYTE_PAIRS, "gpt2": _BYTE_PAIRS}
 _BERT, _BERT_VOCABULARY = "google-bert/bert-base-uncased", 30522  # TinyBERT reads with it, and may come without it
 
 
-def read_tokenizer(folder: Path, settings: Any, source: str) -> str:
+def read_tokenizer(folder: Path, settings: Any, source: str, kind: HubTokenizer) -> str:
     """Return the tokenizer of a model's folder as json; one that only the hub has yet is fetched from there."""
-    kind = settings.model_type
     if not _is_there(folder, kind):
         folder = fetch_tokenizer(source) or folder
     if not _is_there(folder, kind) and _is_tinybert(settings, source):
         folder = _tokenizer_of_bert(source)
     if not _is_there(folder, kind):
-        files = " and ".join(_FILES[kind])
+        files = f"tokenizer.json, or {' and '.join(kind.files)}" if kind.files else "tokenizer.json"
         raise UserError(
-            f"Expected a tokenizer in '{folder}' (tokenizer.json, or {files}), found none of these files. "
+            f"Expected a tokenizer in '{folder}' ({files}), found none of these files. "
             "Copy them from where the model was trained."
         )
+    _refuse_missing_reader(folder, kind)
     tokenizer = _read(folder, kind)
     size = tokenizer.get_vocab_size(with_added_tokens=False)
     if size > settings.vocab_size:
@@ -92,12 +84,6 @@ def refuse_growth(described: str) -> None:
         raise ValueError(f"replacements that make a text {growth:.3g} times as long")
 
 
-def tokenizer_class(model_type: str) -> Any:
-    """Return transformers' tokenizer of a family, imported now."""
-    module, name = _CLASSES[model_type]
-    return getattr(importlib.import_module(module), name)
-
-
 def plain_tokenizer(described: str) -> Any:
     """Return the tokenizer of a json that neither cuts nor pads: a model's own length decides, and its batches."""
     from tokenizers import Tokenizer
@@ -108,8 +94,9 @@ def plain_tokenizer(described: str) -> Any:
     return tokenizer
 
 
-def _is_there(folder: Path, kind: str) -> bool:
-    return (folder / "tokenizer.json").is_file() or all((folder / name).is_file() for name in _FILES[kind])
+def _is_there(folder: Path, kind: HubTokenizer) -> bool:
+    replaced = bool(kind.files) and all((folder / name).is_file() for name in kind.files)
+    return (folder / "tokenizer.json").is_file() or replaced
 
 
 def _is_tinybert(settings: Any, source: str) -> bool:
@@ -137,7 +124,17 @@ def _print_once(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _read(folder: Path, kind: str) -> Any:
+def _refuse_missing_reader(folder: Path, kind: HubTokenizer) -> None:
+    """Refuse a file of sentencepiece's where nothing can read it: transformers would ask for another package."""
+    models = [name for name in kind.files if name.endswith(".model")]
+    if models and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
+        raise UserError(
+            f"Expected a tokenizer.json in '{folder}', or sentencepiece to read its {models[0]} with, found neither. "
+            "Run `pip install sentencepiece protobuf`."
+        )
+
+
+def _read(folder: Path, kind: HubTokenizer) -> Any:
     try:
         if (folder / "tokenizer.json").is_file():
             path = folder / "tokenizer.json"
@@ -146,7 +143,7 @@ def _read(folder: Path, kind: str) -> Any:
             described = path.read_text(encoding="utf-8")
             refuse_growth(described)
             return plain_tokenizer(described)
-        made = tokenizer_class(kind).from_pretrained(folder, local_files_only=True)
+        made = kind.tokenizer_class.from_pretrained(folder, local_files_only=True)
         return plain_tokenizer(made.backend_tokenizer.to_str())
     except Exception as error:  # the tokenizers package raises no other class
         raise UserError(
