@@ -19,7 +19,7 @@ from ..corpus.tables import TABLES
 from ..runs.config.schema import RunConfig, roles_of
 from ..upstream.adapters import WITHOUT
 from ..upstream.base import UpstreamConfig
-from ..upstream.hub.models import class_of, configure, new_model
+from ..upstream.hub.models import configure, encoder_config, family_in, new_model
 from ..upstream.load import find_upstream, load_upstream
 from .execute import PART, STAGE, Part
 
@@ -117,8 +117,12 @@ def count_weights(section: UpstreamConfig) -> tuple[int, int] | None:
     described = described_model(section, row.source)
     if described is None:
         return None
-    settings = configure(class_of(described["model_type"]).config_class.from_dict(described), section)
-    settings.num_hidden_layers = section.keep_layers or settings.num_hidden_layers
+    family = family_in(described["model_type"])
+    if family is None:
+        return None
+    described = encoder_config(described, family.inside.get(described["model_type"]), Path(section.path or row.source))
+    settings = configure(family.model_class.config_class.from_dict(described), section)
+    setattr(settings, family.count, section.keep_layers or getattr(settings, family.count))
     with torch.device("meta"):
         weights = {name: weight.numel() for name, weight in new_model(settings).named_parameters()}
     return sum(weights.values()), sum(count for name, count in weights.items() if not name.startswith(FRONT_END))

@@ -454,6 +454,17 @@ def test_weights_are_counted_without_loading_any(tmp_path: Path) -> None:
     assert count_weights(UpstreamConfig("nobody/has-this", trainable=True)) is None
 
 
+def test_weights_of_the_encoder_inside_a_larger_model_are_counted(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "voxtral", "audio_config": sizes}))
+    both, one = (count_weights(UpstreamConfig(str(tmp_path), trainable=True, keep_layers=keep)) for keep in (None, 1))
+    assert both is not None
+    assert one is not None
+    assert both[0] - one[0] == 4 * 32 * 32 + 3 * 32 + 2 * 32 * 64 + 64 + 32 + 4 * 32  # keys have no bias
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    assert count_weights(UpstreamConfig(str(tmp_path), trainable=True)) is None
+
+
 def test_hours_are_known_once_a_run_has_saved_its_pace(tmp_path: Path) -> None:
     plan = plan_recipe(recipe(base={"training": {"steps": 1000}}, seeds=[1, 2]))
     others = {run.name: run for runs in plan.runs.values() for run in runs}

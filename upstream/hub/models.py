@@ -34,7 +34,7 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     folder = model_folder(source, on_hub=config.path is None, is_text=is_text)
     described = read_config(folder)
     found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
-    family = _family_in(found)
+    family = family_in(found)
     if family is None or model_type not in (None, family.model_type):
         names = sorted(name for known in families().values() for name in (known.inside or [known.model_type]))
         expected = model_type or f"one of {', '.join(names)}"
@@ -42,7 +42,7 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
             f"Expected model_type {expected} in '{source}', found '{found}'. Give the name or folder of such a model."
         )
     _refuse_options(config, family)
-    described = _encoder_config(described, family.inside.get(str(found)), folder)
+    described = encoder_config(described, family.inside.get(str(found)), folder)
     refuse_none(described, folder)
     refuse_vast(described, folder)
     settings = configure(settings_of(family.model_class, described, folder), config)
@@ -53,7 +53,7 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     return upstream
 
 
-def _encoder_config(described: dict[str, Any], place: str | None, folder: Path) -> dict[str, Any]:
+def encoder_config(described: dict[str, Any], place: str | None, folder: Path) -> dict[str, Any]:
     """Return a config.json, or the part that describes the encoder inside a larger model."""
     if place is None:
         return described
@@ -64,7 +64,7 @@ def _encoder_config(described: dict[str, Any], place: str | None, folder: Path) 
     return described[place]
 
 
-def _family_in(model_type: Any) -> HubFamily | None:
+def family_in(model_type: Any) -> HubFamily | None:
     """Return the family of a model, or of the encoder inside it."""
     if not isinstance(model_type, str):
         return None
