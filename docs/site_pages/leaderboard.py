@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from headwater.downstream.base import TASKS
 from headwater.downstream.load import load_task
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -20,13 +19,14 @@ USES = {"": "all", "open": "any use", "research": "research alone", "unknown": "
 INTRODUCTION = """\
 # Leaderboard
 
-Every number of `results/*.json` that at least two upstreams share: the same set, task, head and protocol. Each has its 95 % interval
-over speakers, and the seconds of its head. How they came about, and every command: [results](../results.md).
+Every number of `results/*.json` that at least two upstreams share: the same set, task, head and protocol. Each has its 95 %
+interval over speakers, and the seconds of its head. How they came about, and every command: [results](../results.md).
 
 - **Best**, and every upstream whose interval overlaps the best one's: they are drawn alike, as a tie. Do not rank them.
 - A number without an interval comes from a set without speakers, or with fewer than eight: it is not ranked.
-- Overlapping intervals are a cautious rule. [`headwater compare`](../comparing.md) tests two systems on the same utterances, and can
-  tell more of them apart.
+- Overlapping intervals are a cautious rule. [`headwater compare`](../comparing.md) tests two systems on the same utterances,
+  and can tell more of them apart.
+- The sets are small, and parts of what is published: the numbers compare upstreams, and stand beside no published value.
 - The seconds were measured beside other jobs: they give an order of magnitude.
 """
 
@@ -93,10 +93,12 @@ def html_of(rows: Sequence[Row], licences: Mapping[str, Mapping[str, Mapping[str
     models = {name: licences["upstreams"].get(name, UNKNOWN) for name in upstreams}
     sets = {row.set: licences["sets"].get(row.set, UNKNOWN) for row in rows}
     lines = ['<form class="board-filters" hidden>']
-    lines += [select("model", "Weights may be used for", models.values()), select("set", "Recordings may be used for", sets.values())]
+    lines.append(select("model", "Weights may be used for", models.values()))
+    lines.append(select("set", "Recordings may be used for", sets.values()))
     lines += [select_of("task", "Task", {"": "all"} | {row.task: row.task for row in rows}), "</form>"]
     lines += ['<div class="board-scroll"><table class="board"><thead><tr><th>set, task</th>']
-    lines += [f'<th data-model="{models[name]["use"]}">{escape(name)}<small>{escape(models[name]["licence"])}</small></th>' for name in upstreams]
+    for name, model in models.items():
+        lines.append(f'<th data-model="{model["use"]}">{escape(name)}<small>{escape(model["licence"])}</small></th>')
     lines += ["</tr></thead><tbody>"]
     for row in rows:
         lines += row_of(row, upstreams, models, sets[row.set])
@@ -119,14 +121,14 @@ def cell_of(cell: Cell | None, kind: str) -> str:
     """Return what a cell shows: the number, its interval in figures and as a bar, the seconds."""
     if cell is None:
         return "–"
-    number = f'<b>{cell.value:.3f}</b>{f"<em>{kind}</em>" if kind else ""}'
+    number = f"<b>{cell.value:.3f}</b>{f'<em>{kind}</em>' if kind else ''}"
     seconds = f"<small>{cell.seconds:,.0f} s</small>"
     if not cell.interval:
         return f"{number}<small>no interval</small>{seconds}"
     low, high = cell.interval
     left, right, here = (100 * min(max(number, 0), 1) for number in (low, high, cell.value))
-    bar = f'<i class="bar"><i style="left:{left:.1f}%;width:{right - left:.1f}%"></i><i class="dot" style="left:{here:.1f}%"></i></i>'
-    return f"{number}<small>[{low:.3f}, {high:.3f}]</small>{bar}{seconds}"
+    parts = f'<i style="left:{left:.1f}%;width:{right - left:.1f}%"></i><i class="dot" style="left:{here:.1f}%"></i>'
+    return f'{number}<small>[{low:.3f}, {high:.3f}]</small><i class="bar">{parts}</i>{seconds}'
 
 
 def select(name: str, label: str, licences: Iterable[Mapping[str, str]]) -> str:

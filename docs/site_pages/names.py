@@ -34,7 +34,7 @@ def corpora_page() -> str:
     text = "How to say where one lies, and how to bring your own table: [corpora](../corpora.md)."
     lines = ["# Every corpus", "", text, ""]
     for name, reader in list_corpora().items():
-        protocols = [f"`{protocol}` ({folds} folds)" if folds > 1 else code(protocol) for protocol, folds in reader.protocols.items()]
+        protocols = [f"`{key}`" + f" ({folds} folds)" * (folds > 1) for key, folds in reader.protocols.items()]
         tasks = [f"`{task}`{' (usual)' * (task in reader.default_for)}" for task in reader.tasks]
         rows = [
             ("serves", ", ".join(tasks)),
@@ -54,7 +54,7 @@ def corpora_page() -> str:
 
 def upstreams_page() -> str:
     """Return the page of all upstreams that have a name."""
-    text = "What `-u` and `--text-upstream` take besides these: [models](../models.md). The weights keep the licences of their owners."
+    text = "What `-u` and `--text-upstream` take besides these: [models](../models.md). Weights keep their owners' licences."
     lines = ["# Every upstream with a name", "", text, ""]
     for modality in ("audio", "text"):
         rows = [(code(row.name), row.source, row.description) for row in list_upstreams("*", modality)]

@@ -24,8 +24,9 @@ from .markdown import code, table
 INTRODUCTION = """\
 # Every option
 
-An option is a line of a recipe (`training: {steps: 2000}`), or `-o training.steps=2000` on the command line. `config.yaml` in a run
-folder holds all of them as the run had them. An unknown option is refused with the nearest name; a value out of range with the range.
+An option is a line of a recipe (`training: {steps: 2000}`), or `-o training.steps=2000` on the command line. `config.yaml` in a
+run folder holds all of them as the run had them. An unknown option is refused with the nearest name, a value out of range with
+the range.
 """
 WORDS = {bool: "true or false", str: "word", int: "whole number", float: "number", Any: "anything", type(None): "null"}
 
@@ -71,7 +72,8 @@ def sections() -> Iterator[tuple[str, str, list[Option]]]:
         yield f"{name}:", about, options_of(type(options), options, f"{name}.")
     several = [option for option in options_of(RunConfig, run) if option.name in SEVERAL_ONLY and option.name not in nested]
     text = "What a recipe of several tasks has instead of one task's options; `tasks.NAME.` stands before those of each."
-    several += [option for option in options_of(TaskConfig, tasks, "tasks.NAME.") if option.name.endswith(("roles", "batch_size"))]
+    of_each = options_of(TaskConfig, tasks, "tasks.NAME.")
+    several += [option for option in of_each if option.name.endswith((".roles", ".batch_size"))]
     yield "Several tasks", text, several
     for name in ("sampling", "balance"):
         yield f"{name}:", sentence_of(nested[name]), options_of(nested[name], nested[name](), f"{name}.")

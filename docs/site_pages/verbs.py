@@ -17,8 +17,8 @@ from .markdown import block
 INTRODUCTION = """\
 # Every command
 
-`headwater VERB`. In a clone, `python run_downstream.py` is `headwater downstream`, and `python run_mtl.py` is `headwater mtl`. A mistake is
-one line and exit code 2; exit code 3 says that some files or parts were passed over.
+`headwater VERB`. In a clone, `python run_downstream.py` is `headwater downstream`, and `python run_mtl.py` is `headwater mtl`.
+A mistake is one line and exit code 2; exit code 3 says that some files or parts were passed over.
 """
 
 
