@@ -46,7 +46,7 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-nitpicky = False
+smartquotes = False  # -- and "" are meant
 
 html_theme = "furo"
 html_title = "Headwater"

@@ -89,10 +89,11 @@ def options_of(config: type, values: Any, prefix: str = "") -> list[Option]:
     hints, about, found = get_type_hints(config, include_extras=True), comments_of(config), []
     for field in dataclasses.fields(config):
         kind, value, name = hints[field.name], getattr(values, field.name), f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(kind) and prefix:
-            found += options_of(kind, value, f"{name}.")
-        else:
+        parts = [part for part in (kind, *get_args(kind)) if dataclasses.is_dataclass(part) and isinstance(part, type)]
+        if parts[:1] != [kind] or not prefix:
             found.append(Option(name, words_of(kind), default_of(value), range_of(kind), about.get(field.name, "")))
+        if parts and prefix:  # a section, or one that may be left out
+            found += options_of(parts[0], value or parts[0](), f"{name}.")
     return found
 
 
@@ -106,9 +107,9 @@ def words_of(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(words_of(argument) for argument in arguments)
     if origin in (list, tuple):
-        return f"list of {words_of(arguments[0])}"
+        return f"list of {words_of(arguments[0])}{'s' * (arguments[0] in WORDS)}"
     if origin in (dict, collections.abc.Mapping):
-        return f"mapping to {words_of(arguments[1])}"
+        return "mapping"
     return WORDS.get(kind, "section" if dataclasses.is_dataclass(kind) else "mapping")
 
 
