@@ -155,6 +155,26 @@ def test_a_balance_nobody_knows_is_refused_before_the_first_single_run(rated: Pa
         plan_scenario(values_of(rated, {"balance": {"method": "uncertain"}}), "paper", [1])
 
 
+def test_a_task_that_a_teacher_gives_is_trained_with_others_and_never_alone(rated: Path) -> None:
+    layer = {"teacher": {"name": "mfcc"}, "tasks": {"pretrain": {"corpus": {"data": str(rated)}, "batch_size": 4}}}
+    plan = plan_scenario(values_of(rated, layer), "paper", [1])
+    assert [name for name in names(plan.parts) if "pretrain" in name] == ["without-pretrain/seed1"]
+    found = {part.name: part.config for part in plan.parts}
+    assert found["all/seed1"].teacher.name == "mfcc"
+    assert not found["without-pretrain/seed1"].teacher.name
+    assert not found["transfer-emotion/seed1"].teacher.name
+    assert identity_of(found["without-pretrain/seed1"]) == identity_of(
+        next(part.config for part in plan_scenario(values_of(rated), "all", [1]).parts)
+    )
+
+
+def test_only_tasks_without_a_teacher_leave_it_out(rated: Path) -> None:
+    layer = {"teacher": {"name": "mfcc"}, "tasks": {"pretrain": {"corpus": {"data": str(rated)}}}}
+    values = values_of(rated, layer)
+    assert "teacher" not in mtl.restricted(values, ["emotion", "dsd"])
+    assert mtl.restricted(values, ["emotion", "pretrain"])["teacher"] == {"name": "mfcc"}
+
+
 def test_left_out_tasks_take_their_weights_and_baselines_along(rated: Path) -> None:
     weights = {"balance": {"method": "fixed", "weights": {"dsd": 2.0}}}
     found = {part.name: part.config for part in plan_scenario(values_of(rated, weights), "leave-one-out", [1]).parts}
