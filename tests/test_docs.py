@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from pages import MADE, ROOT, Block, anchors, blocks, links, pages, text_of, words_of
-from site_pages import leaderboard, options, write_reference
+from site_pages import options, write_reference
 
 from headwater.__main__ import VERBS, dispatch
 from headwater.commands import downstream, mtl
@@ -163,6 +163,27 @@ def test_every_command_on_every_page_can_be_typed_or_is_marked_why_not(capsys: p
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize(
+    ("command", "mistake"),
+    [
+        ("headwater downsteam -u hubert", "downsteam"),
+        ("headwater downstream -u hubert --no-such-flag", "Unknown argument '--no-such-flag'"),
+        ("python run_downstream.py -u hubert -d emotions", "'emotions' is no task"),
+        ("headwater downstream -u hubertt -d emotion", "'hubertt' is no upstream"),
+        ("headwater downstream -u hubert -d emotion -c superb/emotions", "is no recipe"),
+        ("headwater downstream -u hubert -d emotion -o training.stepz=3", "no option 'training.stepz'"),
+        ("headwater plot layer result/downstream/my_run", "Expected one of"),
+        ("torchrun --nproc_per_node 2 run_mtl.py --tasks emotion,no", "'no' is no task"),
+        ("python benchmarks/none.py", "no file"),
+        ("make nothing", "no target"),
+        ("pip install -e '.[demos]'", "no extra demos"),
+        ("rm -rf result", "mark its block"),
+    ],
+)
+def test_a_command_that_cannot_be_typed_is_found(command: str, mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mistake in mistake_in(words_of(command)[0], capsys)
+
+
 def test_commands_within_sentences_name_verbs_that_exist() -> None:
     spans = [span for path in pages() for span in re.findall(r"`headwater ([a-z_-]+)[^`\n]*`", without_blocks(text_of(path)))]
     assert len(spans) > 60
@@ -233,33 +254,7 @@ def test_the_reference_has_every_verb_task_corpus_and_recipe(tmp_path: Path) -> 
     assert all(f"recipes/{path.relative_to(RECIPES)}" in recipes for path in RECIPES.rglob("*.yaml"))
 
 
-def row(*cells: leaderboard.Cell, metric: str = "ua") -> leaderboard.Row:
-    """Return a row of the leaderboard."""
-    return leaderboard.Row("set", "", "emotion", "exact", metric, cells)
-
-
-def cell(upstream: str, value: float, interval: tuple[float, float] | None) -> leaderboard.Cell:
-    """Return a cell of the leaderboard."""
-    return leaderboard.Cell(upstream, value, interval, 1.0)
-
-
-def test_the_leaderboard_draws_what_overlaps_the_best_as_a_tie() -> None:
-    cells = cell("a", 0.9, (0.85, 0.95)), cell("b", 0.84, (0.80, 0.86)), cell("c", 0.7, (0.6, 0.8))
-    assert leaderboard.leaders(row(*cells), higher=True) == {"a", "b"}
-    assert leaderboard.leaders(row(*cells), higher=False) == {"c", "b"}
-
-
-def test_the_leaderboard_does_not_rank_numbers_without_an_interval() -> None:
-    assert leaderboard.leaders(row(cell("a", 0.9, (0.85, 0.95)), cell("b", 0.1, None)), higher=True) == set()
-
-
-def test_the_leaderboard_shows_every_shared_result_and_knows_every_licence() -> None:
-    page = text_of(ROOT / "docs" / "reference" / "leaderboard.md")
-    assert page.count("<tr data-set=") >= 10
-    assert "not known" not in page
-
-
-def test_the_readme_is_one_screen_more_than_a_page() -> None:
+def test_the_readme_has_at_most_130_lines() -> None:
     assert len(text_of(ROOT / "README.md").splitlines()) <= 130
 
 
