@@ -62,9 +62,9 @@ def page() -> str:
 
 def rows_of(files: Iterable[Sequence[Mapping[str, Any]]]) -> list[Row]:
     """Return what at least two upstreams share, in the order of the files."""
-    groups: dict[tuple[str, ...], list[Cell]] = {}
+    groups: dict[tuple[str, str, str, str, str], list[Cell]] = {}
     for result in (result for file in files for result in file):
-        key = tuple(str(result[name]) for name in ("set", "about", "task", "head", "metric"))
+        key = result["set"], result["about"], result["task"], result["head"], result["metric"]
         interval = result["interval"] and (float(result["interval"][0]), float(result["interval"][1]))
         groups.setdefault(key, []).append(Cell(result["upstream"], result["value"], interval, result["seconds"]))
     return [Row(*key, tuple(cells)) for key, cells in groups.items() if len({cell.upstream for cell in cells}) > 1]

@@ -10,7 +10,7 @@ import re
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -55,7 +55,7 @@ def sections() -> Iterator[tuple[str, str, list[Option]]]:
     """Yield the sections of a recipe: title, a sentence, and the options with their full names."""
     run, tasks, shared = RunConfig(), TaskConfig(), comments_of(RunConfig)
     hints = get_type_hints(RunConfig, include_extras=True)
-    nested = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    nested = {name: kind for name, kind in hints.items() if is_section(kind)}
     own = [option for option in options_of(TaskConfig, tasks) if option.name in ("task", *TASK_KEYS) and option.kind != "section"]
     at_top = [option for option in options_of(RunConfig, run) if option.name not in {*nested, *SEVERAL_ONLY}]
     yield "A recipe", "What stands at the top. Options of one task stand here too, where a recipe has one.", own + at_top
@@ -89,12 +89,17 @@ def options_of(config: type, values: Any, prefix: str = "") -> list[Option]:
     hints, about, found = get_type_hints(config, include_extras=True), comments_of(config), []
     for field in dataclasses.fields(config):
         kind, value, name = hints[field.name], getattr(values, field.name), f"{prefix}{field.name}"
-        parts = [part for part in (kind, *get_args(kind)) if dataclasses.is_dataclass(part) and isinstance(part, type)]
+        parts = [part for part in (kind, *get_args(kind)) if is_section(part)]
         if parts[:1] != [kind] or not prefix:
             found.append(Option(name, words_of(kind), default_of(value), range_of(kind), about.get(field.name, "")))
         if parts and prefix:  # a section, or one that may be left out
             found += options_of(parts[0], value or parts[0](), f"{name}.")
     return found
+
+
+def is_section(kind: Any) -> TypeGuard[type]:
+    """Tell whether a type is a dataclass: a section of a recipe."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def words_of(kind: Any) -> str:
@@ -110,7 +115,7 @@ def words_of(kind: Any) -> str:
         return f"list of {words_of(arguments[0])}{'s' * (arguments[0] in WORDS)}"
     if origin in (dict, collections.abc.Mapping):
         return "mapping"
-    return WORDS.get(kind, "section" if dataclasses.is_dataclass(kind) else "mapping")
+    return WORDS.get(kind, "section" if is_section(kind) else "mapping")
 
 
 def range_of(kind: Any) -> str:
@@ -148,7 +153,8 @@ def own_comments(config: type) -> Iterator[tuple[str, str]]:
     assert isinstance(tree, ast.ClassDef), f"expected the source of a class, found {type(tree).__name__}"
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            above, row = [], node.lineno - 2
+            above: list[str] = []
+            row = node.lineno - 2
             while lines[row].strip().startswith("#"):
                 above.insert(0, lines[row].strip("# "))
                 row -= 1
