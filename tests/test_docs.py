@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from pages import MADE, ROOT, Block, anchors, blocks, links, pages, text_of, words_of
-from site_pages import options, write_reference
+from site_pages import layouts, options, write_reference
 
 from headwater.__main__ import VERBS, dispatch
 from headwater.commands import downstream, mtl
@@ -252,6 +252,24 @@ def test_the_reference_has_every_verb_task_corpus_and_recipe(tmp_path: Path) -> 
         assert not missing, f"{page}: {missing}"
     recipes = (tmp_path / "recipes.md").read_text(encoding="utf-8")
     assert all(f"recipes/{path.relative_to(RECIPES)}" in recipes for path in RECIPES.rglob("*.yaml"))
+
+
+def test_a_layout_shows_one_of_many_speakers_and_every_split(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        for speaker in ("ann", "ben", "cid"):
+            (tmp_path / split / speaker).mkdir(parents=True)
+            for number in range(3):
+                (tmp_path / split / speaker / f"{number}.wav").touch()
+    (tmp_path / "list.txt").touch()
+    one = ["  ann/", "    0.wav", "    1.wav", "    …", "  …"]
+    assert layouts.tree(tmp_path) == ["dev/", *one, "list.txt", "test/", *one, "train/", *one]
+
+
+def test_the_reference_shows_the_official_layout_of_every_corpus_with_a_miniature() -> None:
+    sections = text_of(ROOT / "docs" / "reference" / "corpora.md").split("\n## ")[1:]
+    spoken = [section for section in sections if "| yes, in the same layout |" in section]
+    assert len(spoken) > 10
+    assert not [section.splitlines()[0] for section in spoken if "```text\n" not in section]
 
 
 def test_the_readme_has_at_most_130_lines() -> None:

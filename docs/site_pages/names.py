@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from headwater.core.options import read_yaml
 from headwater.corpus.load import claimants, list_corpora
 from headwater.downstream.base import TASKS
@@ -10,7 +12,8 @@ from headwater.plans.recipe import is_paper
 from headwater.runs.config.recipes import RECIPES
 from headwater.upstream.load import list_upstreams
 
-from .markdown import code, linked, table
+from .layouts import layout
+from .markdown import block, code, linked, table
 
 
 def tasks_page() -> str:
@@ -29,6 +32,7 @@ def tasks_page() -> str:
     return "\n".join(["# Every task", "", text, "", *table(head, rows), ""])
 
 
+@cache
 def corpora_page() -> str:
     """Return the page of all corpora."""
     text = "How to say where one lies, and how to bring your own table: [corpora](../corpora.md)."
@@ -38,7 +42,7 @@ def corpora_page() -> str:
         tasks = [f"`{task}`{' (usual)' * (task in reader.default_for)}" for task in reader.tasks]
         rows = [
             ("serves", ", ".join(tasks)),
-            ("where from, and its layout", linked(reader.where)),
+            ("where from, licence", linked(reader.where)),
             ("protocols", ", ".join(protocols)),
             ("where it lies", "`--data FILE`" if reader.is_file else f"`--data FOLDER`, or `$HEADWATER_DATA/{name}`"),
             ("miniature (`--demo`)", "yes, in the same layout" if reader.make_demo else "no"),
@@ -49,6 +53,8 @@ def corpora_page() -> str:
         read = "\n\n".join(" ".join(part.split()) for part in (reader.read.__doc__ or "").split("\n\n") if part.strip())
         about = f"{reader.description[0].upper()}{reader.description[1:]}."
         lines += [f"## {name}", "", about, "", *table(("", ""), rows), "", read, ""]
+        if reader.make_demo:
+            lines += ["Its folder, as its miniature has it:", "", *block("\n".join(layout(reader.make_demo))), ""]
     return "\n".join(lines)
 
 
