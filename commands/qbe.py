@@ -6,6 +6,8 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 TASK = "qbe"
 HELP = "search recordings for a spoken query, and score the search (SUPERB's QbE): nothing is trained"
 EXAMPLE = "headwater qbe -u hubert --data quesst14Database"
+OF_FLAGS = ("name", "path", "layer", "trainable")  # of an upstream: said by -u, -k and -l, or nothing to a search
 LEFT_OUT = ("-d", "--downstream", "-m", "--mode", "-t", "--evaluate_split")  # of `headwater downstream`
 OPTIONS = """\
   headwater qbe -u hubert -l 9 --queries word.wav --documents recordings/ --out found.csv
@@ -34,6 +37,7 @@ options after -o, with s3prl's settings as defaults:
   min_frames=5                   shorter queries find nothing
   threshold=2                    scores above it are detections (default: where the score on dev is best; s3prl: 2)
   prior=0.0008 miss=100 false_alarm=1      what the term weighted value and Cnxe assume
+  upstream.attend=valid          the upstream's own options, as in `headwater downstream`
   corpus.protocol=all            the queries and documents of all languages (default: superb, the English ones)
   corpus.demo_scale=0.2          size of the miniature of --demo"""
 
@@ -83,10 +87,8 @@ def main(arguments: Sequence[str]) -> int:
     from ..runs.runtime import Runtime
     from ..search.run import Place, evaluate
     from ..search.tables import corpus_of, has_terms, read_recordings
-    from ..upstream.base import UpstreamConfig
 
-    config = config_of(flags.override)
-    section = UpstreamConfig(name=flags.upstream, path=flags.upstream_ckpt)
+    config, section = config_of(flags)
     place = Place(Runtime(flags.device, flags.quiet), flags.store, flags.store_limit)
     if flags.queries:
         queries, documents = (read_recordings(name) for name in (flags.queries, flags.documents))
@@ -107,19 +109,20 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def config_of(overrides: Sequence[str]) -> SearchConfig:
-    """Return the options behind -o."""
+def config_of(flags: Namespace) -> tuple[SearchConfig, UpstreamConfig]:
+    """Return the options behind -o, and the upstream with its own (upstream.attend=valid)."""
     from ..core.options import bind, merge, parse_override
     from ..search.config import SearchConfig
+    from ..upstream.base import UpstreamConfig
 
     errors: list[str] = []
-    options: dict[str, Any] = {}
-    for override in overrides:
-        options = merge(options, parse_override(override))
+    options: dict[str, Any] = reduce(merge, map(parse_override, flags.override), {})
+    given = {"name": flags.upstream, "path": flags.upstream_ckpt}
+    section = bind(UpstreamConfig, options.pop("upstream", {}), "upstream", errors, without=OF_FLAGS)
     config = bind(SearchConfig, options, "", errors)
     if errors:
         raise UserError("\n".join(errors))
-    return config
+    return config, replace(section, **given)
 
 
 def read_corpus(flags: Namespace, config: SearchConfig) -> Corpus:

@@ -87,7 +87,8 @@ def evaluate(
             scores = ", ".join(f"{split} MTWV {of.scores['mtwv']:.3f}" for split, of in found[layer].items())
             print_progress(place.runtime, f"layer {layer}: {scores}")
         layer, marks = choose_layer(found) if "dev" in splits else chosen_from[0], marks_of([corpus.demo], {"audio": upstream})
-        result = {"task": "qbe", "upstream": section.name, "layer": layer, "marks": list(marks)}
+        result = {"task": "qbe", "upstream": section.name, "upstream_options": plain(section)}
+        result |= {"layer": layer, "marks": list(marks)}
         result |= _result(corpus, splits, found[layer], recordings, config)
         result["layers"] = {number: {split: finite(one.scores) for split, one in of.items()} for number, of in found.items()}
         write_layers(run.plots, found, f"Query by example: {section.name} on {corpus.name}", layer, marks)

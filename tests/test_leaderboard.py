@@ -38,6 +38,13 @@ def test_a_result_that_no_other_upstream_shares_is_left_out() -> None:
     assert [found.head for found in leaderboard.rows_of([results])] == ["x"]
 
 
+def test_weights_that_nobody_can_have_are_left_out_and_hashes_of_the_others() -> None:
+    same = {"set": "s", "about": "", "task": "emotion", "head": "x", "metric": "ua", "value": 0.5, "interval": None, "seconds": 1}
+    by = {name: same | {"upstream": f"{name} 0123abcd"} for name in ("a", "b", "c")}
+    found = leaderboard.rows_of([[{"set": "s", "by": by}], [same | {"upstream": "a"}]], {"c"})
+    assert [[cell.upstream for cell in row.cells] for row in found] == [["a", "b"]]
+
+
 def test_the_page_has_every_shared_result_and_knows_every_licence() -> None:
     page = leaderboard.page()
     assert page.count("<tr data-set=") >= 10

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -56,22 +57,27 @@ class Row:
 def page() -> str:
     """Return the page of the leaderboard."""
     licences = yaml.safe_load((RESULTS / "licences.yaml").read_text(encoding="utf-8"))
-    rows = rows_of(json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json")))
+    kept = {name for name, licence in licences["upstreams"].items() if licence["use"] == "none"}
+    rows = rows_of([json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"), reverse=True)], kept)
     return "\n".join([INTRODUCTION, "```{raw} html", *html_of(rows, licences), "```", ""])
 
 
-def rows_of(files: Iterable[Sequence[Mapping[str, Any]]]) -> list[Row]:
-    """Return what at least two upstreams share, in the order of the files."""
-    groups: dict[tuple[str, str, str, str, str], list[Cell]] = {}
-    for result in (result for file in files for result in file):
+def rows_of(files: Iterable[Sequence[Mapping[str, Any]]], without: Collection[str] = ()) -> list[Row]:
+    """Return what at least two upstreams share, in the order of the files; the first number of an upstream counts."""
+    groups: dict[tuple[str, str, str, str, str], dict[str, Cell]] = {}
+    for result in (result for file in files for entry in file for result in entry.get("by", {"": entry}).values()):
         key = result["set"], result["about"], result["task"], result["head"], result["metric"]
+        upstream = re.sub(r" [0-9a-f]{8}$", "", result["upstream"])  # the hash of weights that have a name too
         interval = result["interval"] and (float(result["interval"][0]), float(result["interval"][1]))
-        groups.setdefault(key, []).append(Cell(result["upstream"], result["value"], interval, result["seconds"]))
-    return [Row(*key, tuple(cells)) for key, cells in groups.items() if len({cell.upstream for cell in cells}) > 1]
+        if upstream not in without:
+            groups.setdefault(key, {}).setdefault(upstream, Cell(upstream, result["value"], interval, result["seconds"]))
+    return [Row(*key, tuple(cells.values())) for key, cells in groups.items() if len(cells) > 1]
 
 
 def higher_is_better(row: Row) -> bool:
-    """Tell which way a row's metric goes."""
+    """Tell which way a row's metric goes; a search is no task."""
+    if row.task == "qbe":
+        return row.metric in {"mtwv", "atwv"}
     task = load_task(row.task)
     return task.question(task.options()).metrics[row.metric] == "higher"
 

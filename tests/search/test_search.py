@@ -201,6 +201,8 @@ def test_mistakes_in_a_table_of_queries_are_named(queries: str, message: str, tm
         (["--demo", "--top", "0"], "Expected --top of 1 or more, found 0"),
         (["--demo", "-o", "distance=cosin"], "'distance' to be one of cosine_exp, .*, found 'cosin'"),
         (["--demo", "-o", "dist=cosine"], "Unknown option 'dist'. Did you mean 'distance'?"),
+        (["--demo", "-o", "upstream.attend=valid"], "Upstream 'fbank' has no option 'attend'"),
+        (["--demo", "-o", "upstream.layer=9"], r"Unknown option 'upstream\.layer'\..* Known here: .*attend"),
         (["--corpus", "iemocap", "--demo"], "Expected a corpus with queries and documents, found 'iemocap'. Use quesst14"),
         (
             ["--data", __file__],
@@ -213,6 +215,14 @@ def test_mistakes_in_a_command_are_one_line(words: list[str], message: str) -> N
     with pytest.raises(UserError, match=message) as caught:
         qbe.main(["-u", "fbank", *words])
     assert "\n" not in str(caught.value)
+
+
+def test_an_upstream_has_its_own_options_in_a_search(tunes: Path, tmp_path: Path) -> None:
+    words = ["-u", "test_hubert", *words_for(tunes, "-p", str(tmp_path / "run"), "--quiet")[2:]]
+    assert qbe.main([*words, "-o", "upstream.keep_layers=1"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [*result["layers"]] == ["0", "1"]
+    assert result["upstream_options"]["keep_layers"] == 1
 
 
 def test_layers_that_nothing_can_choose_or_that_are_not_there_are_refused(tunes: Path, tmp_path: Path) -> None:

@@ -88,19 +88,26 @@ class WhisperEncoder(Upstream):
 
     @torch.no_grad()  # the front end stays frozen: this family has no option `front_end`
     def _features(self, windows: Sequence[Tensor]) -> Tensor:
-        """Return the convolutions' output (window, frame, dim) of every window, padded to 30 s."""
-        device = windows[0].device
-        arrays = [window.cpu().numpy() for window in windows]
-        rate = self.extractor.sampling_rate
+        """Return the convolutions' output (window, frame, dim) of every window: of 30 s, or of what valid frames need."""
+        device, extractor = windows[0].device, self.extractor
+        # a frame comes from five mel frames around it: of a short clip, most of 30 s is silence that no valid frame depends on
+        mel_frames = 2 * max(frames_of(len(window)) for window in windows) + 2
+        size = mel_frames * extractor.hop_length + extractor.n_fft  # the last window of samples lies inside, as in 30 s
+        if self.attend == "all" or size > extractor.n_samples:
+            mel_frames, size = extractor.nb_max_frames, extractor.n_samples
+        arrays = [F.pad(window, (0, size - len(window))).cpu().numpy() for window in windows]
+        rate = extractor.sampling_rate
         with torch.autocast(device.type, enabled=False):  # transformers cannot take a spectrogram in bf16
-            mels = self.extractor(arrays, sampling_rate=rate, return_tensors="pt", device=str(device)).input_features
-        hidden = F.gelu(self.model.conv1(mels.to(device)))  # (window, dim, mel frame)
+            mels = extractor(
+                arrays, sampling_rate=rate, padding="longest", return_tensors="pt", device=str(device)
+            ).input_features
+        hidden = F.gelu(self.model.conv1(mels[:, :, :mel_frames].to(device)))  # (window, dim, mel frame)
         return F.gelu(self.model.conv2(hidden)).transpose(1, 2)
 
     def _encode(self, features: Tensor, valid: Sequence[int], *, last: int) -> list[Tensor]:
         """Return the layers up to the last one named, running no block behind it."""
         model = self.model
-        hidden = features + model.embed_positions.weight.detach()  # sinusoids: a table, not weights
+        hidden = features + model.embed_positions.weight.detach()[: features.shape[1]]  # sinusoids: a table, not weights
         mask = None
         if self.attend == "valid":  # what no valid frame attends to need not be computed
             hidden = hidden[:, : max(valid)]

@@ -76,6 +76,23 @@ def test_longer_audio_goes_through_in_windows_whose_frames_are_joined(speechlike
         assert not values[1, 29:].any()
 
 
+def test_a_short_clip_costs_no_spectrogram_and_no_convolution_of_thirty_seconds(speechlike: Any, difference: Any) -> None:
+    upstream: Any = load_upstream(UpstreamConfig(name="test_whisper", attend="valid"))
+    sizes: list[int] = []
+    hook = upstream.model.conv1.register_forward_hook(lambda _, given, __: sizes.append(given[0].shape[2]))
+    for length in (9000, 16_000, WINDOW - 100, WINDOW):
+        (waveform,) = speechlike(length)
+        found = upstream([waveform])
+        padded = upstream.extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt").input_features
+        convolved = torch.nn.functional.gelu(upstream.model.conv1(padded))
+        whole = torch.nn.functional.gelu(upstream.model.conv2(convolved)).transpose(1, 2)
+        expected = upstream._encode(whole, [frames_of(length)], last=upstream.spec.num_layers - 1)
+        for ours, other in zip(found.values, expected, strict=True):
+            assert difference(ours, other[:, : frames_of(length)]) < 1e-5
+    hook.remove()
+    assert sizes[::2] == [60, 102, 3000, 3000]
+
+
 def test_attending_to_valid_frames_only_is_an_option_and_exact(speechlike: Any, difference: Any) -> None:
     every, valid = load_upstream("test_whisper"), load_upstream(UpstreamConfig(name="test_whisper", attend="valid"))
     waveforms = speechlike(9000, 3000)
