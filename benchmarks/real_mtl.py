@@ -116,9 +116,14 @@ def main() -> None:
     command = [sys.executable, str(HOME / "run_mtl.py"), "-c", str(config), "-p", str(plan), "--scenario", "paper"]
     subprocess.run(command, check=True)
     subprocess.run([*command, "--seeds", ",".join(map(str, SEEDS)), "--only", "all"], check=True)
+    write(plan, flags.steps)
+
+
+def write(plan: Path, steps: int) -> None:
+    """Write what a finished plan says: its numbers, its picture, and its part of the page."""
     rows = read_rows(plan)
     relations = json.loads((plan / "relations.json").read_text(encoding="utf-8"))
-    found = {"steps": flags.steps, "rows": rows, "relations": relations}
+    found = {"steps": steps, "rows": rows, "relations": relations}
     (HOME / "results" / "real_mtl.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     shutil.copy(plan / "relations.png", HOME / "docs" / "pictures" / "real-mtl-relations.png")
     page = HOME / "docs" / "results.md"
@@ -148,7 +153,7 @@ def read_rows(plan: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the paper's table: mean and spread where there are seeds, and the interval of the first."""
+    """Return the paper's table: mean and spread where there are seeds, and intervals over the test's speakers."""
     names = {"single": "(a) alone, frozen", "all": "(b-1) all tasks, finetuned"}
     names |= {f"without-{task}": f"(b-2) all but {task}" for task in SETS} | {"transfer": "(c) transfer, frozen"}
     heads = [f"{task} {metric}{'↓' if metric in LOWER else '↑'}" for task, metric in METRICS.items()]
@@ -162,11 +167,11 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def cell(rows: list[dict[str, Any]]) -> str:
-    """Return the scores of a task in runs of one kind."""
+    """Return the scores of a task in runs of one kind: of several seeds their mean and spread, and their intervals' mean ends."""
     if not rows:
         return "X"
-    values = [row["value"] for row in rows]
-    ends = rows[0]["interval"]
+    values, intervals = [row["value"] for row in rows], [row["interval"] for row in rows if row["interval"]]
+    ends = [mean(ends) for ends in zip(*intervals, strict=True)]
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{spread}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 

@@ -20,22 +20,23 @@ from ..downstream.labels import LabelsConfig
 from ..downstream.tables import tables_of
 from ..training.batches import derive_seed
 from ..training.model import Model
-from ..upstream.base import Layers, Modality, Role, Upstream, UpstreamConfig, UpstreamSpec
+from ..upstream.base import TEACHER, Layers, Role, Upstream, UpstreamConfig, UpstreamSpec, modality_of
 from .base import Failed
 
 ROWS = 6  # utterances in a batch
 FRAME_SECONDS = 0.02
 WORDS = ("sunny", "rain", "again", "over", "hills", "and", "far", "away", "they", "say")
-ROLES: tuple[tuple[Modality, ...], ...] = (("audio",), ("audio", "text"), ("text",))  # tried in this order
-DIMS: Mapping[Modality, int] = {"audio": 12, "text": 10}
+ROLES: tuple[tuple[Role, ...], ...] = (("audio",), ("audio", "text"), ("text",), ("audio", TEACHER))  # tried in this order
+DIMS: Mapping[Role, int] = {"audio": 12, "text": 10, TEACHER: 8}
 
 
 class Silent(Upstream):
     """An upstream that promises frames and gives none: each batch brings its own."""
 
-    def __init__(self, modality: Modality) -> None:
+    def __init__(self, role: Role) -> None:
         super().__init__()
-        self.spec = UpstreamSpec(modality, 2, DIMS[modality], 16_000, lambda samples: max(samples // 320, 1))
+        frames, maskable = (lambda samples: max(samples // 320, 1)), role == "audio"
+        self.spec = UpstreamSpec(modality_of(role), 2, DIMS[role], 16_000, frames, maskable=maskable)
 
     def forward(self, batch: Any, *, views: int = 1, masked: Tensor | None = None, layers: Sequence[int] | None = None) -> Layers:
         """Refuse: this trial has no audio."""
@@ -51,7 +52,7 @@ class Trial:
     question: Question
     corpus: Corpus
     vocabulary: dict[str, Any]
-    roles: tuple[Modality, ...]
+    roles: tuple[Role, ...]
     rows: tuple[Utterance, ...]  # a batch of training utterances
     tables: Tables  # of the training split
 
@@ -77,14 +78,16 @@ class Trial:
     def batch(self, rows: Sequence[Utterance] | None = None) -> Batch:
         """Return utterances as the loop hands them over: targets, texts, and two layers of frames for each role."""
         rows = self.rows if rows is None else rows
-        return Batch(
+        batch = Batch(
             None,
             tuple(int(16_000 * (row.duration or 1.0)) for row in rows),
             ids=tuple(row.id for row in rows),
             texts=tuple(row.text for row in rows),
             targets=tuple(self.question.target(self.vocabulary, row) for row in rows),
-            stored={role: layers_of(rows, role) for role in self.roles},
+            draws=tuple(derive_seed(row.id, "draw") for row in rows),
         )
+        expert = self.expert()
+        return replace(batch, stored={role: taken(layers_of(rows, role), role, expert, batch) for role in self.roles})
 
     def outcome(self, model: Model) -> Outcome:
         """Return the model's predictions for the batch, beside the references."""
@@ -139,7 +142,7 @@ def question_of(task: Task, options: Any) -> Question:
     return question
 
 
-def built(task: Task, options: Any, vocabulary: Mapping[str, Any], roles: Sequence[Modality], seed: int = 1) -> Expert:
+def built(task: Task, options: Any, vocabulary: Mapping[str, Any], roles: Sequence[Role], seed: int = 1) -> Expert:
     """Return a task's expert, its weights drawn from a seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -181,7 +184,15 @@ def _utterance(split: str, number: int) -> Utterance:
     return Utterance(name, f"{name}.wav", duration=2.0, text=" ".join(words), speaker=f"{split}{number % 3}", labels=labels)
 
 
-def layers_of(rows: Sequence[Utterance], role: Modality) -> Layers:
+def taken(layers: Layers, role: Role, expert: Expert, batch: Batch) -> Layers:
+    """Return the layers that an expert takes as they are, with what it masks; all where it takes a weighted sum."""
+    if role not in expert.takes:
+        return layers
+    values = [layers.values[number] for number in expert.takes[role]]
+    return replace(layers, values=values, masked=expert.hide(batch) if role == "audio" else None)
+
+
+def layers_of(rows: Sequence[Utterance], role: Role) -> Layers:
     """Return noise that is each utterance's own, and other noise behind its end: what an expert has to leave out."""
     lengths = tuple(round((row.duration or 1.0) / FRAME_SECONDS) for row in rows)
     values = []

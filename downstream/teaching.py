@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..corpus.base import Corpus, Utterance
 from ..upstream.base import TEACHER, Layers, UpstreamSpec
-from .answer import Answer, Rows, Window
+from .answer import Answer, Rows, Window, mean_by_seconds
 from .labels import LabelsConfig, refuse_classes
 
 _SECONDS = (20, 40)  # of the two lengths that tell how many frames a second has
@@ -94,8 +94,8 @@ class Sums(Answer):
         return tuple(torch.as_tensor(rows).float().numpy())
 
     def average(self, windows: Sequence[Window]) -> Tensor:
-        """Return the sums over all windows."""
-        return torch.stack([sums for _, sums in windows]).sum(dim=0)
+        """Return the mean of the windows' sums, by seconds."""
+        return mean_by_seconds(windows)
 
     def columns(self, kind: str) -> list[str]:
         """Return a column for each sum; there is no reference."""

@@ -13,7 +13,9 @@ from .paired import MOST_EXACT, SAME, SWAPS, Difference
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 # metrics that are shares: their differences are printed in points, hundredths of them
-SHARES = {"wa", "ua", "acc", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per", "wer_beam", "cer_beam"}
+SHARES = {"wa", "ua", "acc", "accuracy", "visible_accuracy", "macro_f1", "eer", "auc", "far", "frr", "wer", "cer", "per"} | {
+    *("wer_beam", "cer_beam")
+}
 
 
 def is_share(metric: str) -> bool:

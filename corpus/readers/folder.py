@@ -67,6 +67,7 @@ register_corpus(
         default_for=("pretrain", "distil"),
         protocols=PROTOCOLS,
         make_demo=demo.make_demo,
+        test="dev",
         description="any folder of audio, with no labels: files are cut into stretches, two in a hundred held out",
         where="your own audio: wav, flac, ogg, mp3 …",
     )

@@ -273,7 +273,7 @@ def _own_split(
             "Add them, leave the column out for folds, or evaluate all rows with -o corpus.protocol=all_test."
         )
     frozen: Splits = {name: tuple(splits[name]) for name in sorted(splits, key=_place)}
-    if "dev" in frozen or "train" in missing:
+    if "dev" in frozen or "train" in missing or len(frozen["train"]) < 2:
         return frozen, ()
     parts, note = choose_dev(frozen["train"])
     return {**parts, **{name: found for name, found in frozen.items() if name not in parts}}, (note,)

@@ -199,7 +199,7 @@ def test_a_folder_of_a_corpus_that_does_not_serve_the_task_is_recognised(desk: P
 
 def test_the_options_of_other_verbs_are_read_strictly(error_of: ErrorOf) -> None:
     predicting = "headwater predict run --corpus emodb --demo"
-    assert "Expected -o corpus.KEY=VALUE or text_upstream.KEY=VALUE, found 'corpsu'." in error_of(
+    assert "Expected -o corpus.KEY=VALUE or text_upstream.KEY=VALUE or asr.KEY=VALUE, found 'corpsu'." in error_of(
         f"{predicting} -o corpsu.protocol=x"
     )
     assert "Unknown option 'corpus.protocl'. Did you mean 'protocol'?" in error_of(f"{predicting} -o corpus.protocl=x")

@@ -102,11 +102,11 @@ def test_every_recipe_binds_to_the_real_dataclasses() -> None:
     assert {"superb", "demo"} <= {path.parent.name for path in runs}
     assert {"avd", "turbo"} <= {path.parent.name for path in papers}
     for path in runs:
-        config = resolve([read_yaml(path), {"upstream": {"name": "fbank"}}])
+        config = resolve([{"upstream": {"name": "fbank"}}, read_yaml(path)])
         assert expand(config, [1], [1], [])  # its stages too
     assert {"mtl"} <= {path.parent.name for path in joint}
     for path in joint:
-        assert plan_scenario(recipes[path], "paper", [1]).parts
+        assert plan_scenario(merge({"upstream": {"name": "hubert"}}, recipes[path]), "paper", [1]).parts
     for path in papers:
         plan = plan_recipe(read_recipe(path))
         assert plan.recipe.paper

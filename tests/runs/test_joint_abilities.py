@@ -207,7 +207,10 @@ def test_roles_are_part_of_what_a_run_is_where_they_are_named(rated: Path) -> No
             {"tasks": {name: {"roles": ["audio"]} for name in ("emotion", "dsd")}},
             "a task that uses 'text_upstream', found none",
         ),
-        ({"tasks": {"dsd": {"roles": ["video"]}}}, r"dsd: Expected 'roles\[0\]' to be one of audio, text, found 'video'"),
+        (
+            {"tasks": {"dsd": {"roles": ["video"]}}},
+            r"dsd: Expected 'roles\[0\]' to be one of audio, text, teacher, found 'video'",
+        ),
         ({"reference": []}, "Unknown option 'reference'"),
         ({"select": "metric"}, "Expected 'select' to be one of last, gain, found 'metric'"),
     ],
