@@ -51,6 +51,8 @@ def corpora_page() -> str:
             options = [f"`{option}={value.default}`" for option, value in reader.options.items()]
             rows.append(("`-o corpus.options.…`", ", ".join(options)))
         read = "\n\n".join(" ".join(part.split()) for part in (reader.read.__doc__ or "").split("\n\n") if part.strip())
+        read = read.removeprefix("Return ")
+        read = f"{read[:1].upper()}{read[1:]}"
         about = f"{reader.description[0].upper()}{reader.description[1:]}."
         lines += [f"## {name}", "", about, "", *table(("", ""), rows), "", read, ""]
         if reader.make_demo:
