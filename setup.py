@@ -12,10 +12,12 @@ EXTRAS = {
     "mtl-solvers": ["torchjd[quadprog-projector,cagrad,nash-mtl]>=0.18,<0.19"],
     "peft": ["peft>=0.18,<0.22"],  # LoRA, DoRA, IA3; one pure wheel of 0.8 MB, which needs what the core has, and psutil
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # `headwater export --onnx`; 40 MB of wheels
+    "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8"],  # `make docs`; docutils: GPL in its Emacs mode alone
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }
 RUNNERS = [
     "librosa>=0.10.2",
+    "markdown-it-py>=3",  # the commands of the documentation are found in it
     "pyannote.metrics>=4.0",  # diarization error rates are compared with its own
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -37,6 +39,9 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    author="The Headwater authors",
+    keywords="speech self-supervised-learning probing benchmark emotion-recognition superb s3prl",
     python_requires=">=3.11",
     package_dir={"headwater": "."},
     packages=["headwater"] + ["headwater." + folder for folder in folders],
@@ -72,8 +77,15 @@ setup(
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["headwater = headwater.__main__:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

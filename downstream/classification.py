@@ -31,7 +31,7 @@ class PooledConfig:
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
     # mean+std, mean+max: of each layer, before their sum; avgmax: of the sum. auto: mean, of spectra more
     pooling: Literal["mean", "mean+std", "mean+max", "avgmax", "attentive", "auto"] = "mean"
-    dropout: Annotated[float, SHARE] = 0.0
+    dropout: Annotated[float, SHARE] = 0.0  # after the activation
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
 
 

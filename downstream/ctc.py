@@ -25,7 +25,7 @@ from .spelling import BLANK, encode, frames_needed, read_greedily
 class CtcConfig:
     """The section of a task that writes: linear -> [bidirectional LSTMs ->] linear over tokens and a blank."""
 
-    projector_dim: Annotated[int, ABOVE_0] = 1024
+    projector_dim: Annotated[int, ABOVE_0] = 1024  # of the linear layer before the LSTMs
     hidden_dim: Annotated[int, ABOVE_0] = 1024  # of each direction
     layers: Annotated[int, AT_LEAST_0] = 2  # LSTMs; 0: none, both linear layers see a frame at a time
     dropout: Annotated[float, SHARE] = 0.2  # behind each LSTM
@@ -33,11 +33,11 @@ class CtcConfig:
     loss_over: Literal["tokens", "characters", "utterance"] = "tokens"  # an utterance's loss is a mean over these
     zero_infinity: bool = False  # a target that is too long for its frames teaches nothing, instead of stopping the run
     spec_augment: bool = False  # masks over the weighted sum, in training
-    time_masks: Annotated[int, AT_LEAST_0] = 2
+    time_masks: Annotated[int, AT_LEAST_0] = 2  # spans of frames
     time_width: Annotated[int, AT_LEAST_0] = 40  # frames, at most
-    dim_masks: Annotated[int, AT_LEAST_0] = 4
+    dim_masks: Annotated[int, AT_LEAST_0] = 4  # spans of dimensions
     dim_width: Annotated[int, AT_LEAST_0] = 50  # dimensions, at most
-    mask_fill: Fill = "mean"
+    mask_fill: Fill = "mean"  # what stands in a mask
 
     @property
     def masks(self) -> MasksConfig:

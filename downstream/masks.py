@@ -20,11 +20,11 @@ class MasksConfig:
     """The `masks:` section: SpecAugment between the weighted sum and the expert, in training; with no mask there is none."""
 
     time_warp: Annotated[int, MILLIONS] = 0  # frames that a point in time is moved by, at most
-    time_masks: Annotated[int, MASKS] = 0
+    time_masks: Annotated[int, MASKS] = 0  # spans of frames, each drawn by itself
     time_width: Annotated[int, MILLIONS] = 40  # frames, at most
-    dim_masks: Annotated[int, MASKS] = 0
+    dim_masks: Annotated[int, MASKS] = 0  # spans of dimensions
     dim_width: Annotated[int, MILLIONS] = 50  # dimensions, at most
-    fill: Fill = "mean"
+    fill: Fill = "mean"  # what stands in a mask
 
     @property
     def is_on(self) -> bool:

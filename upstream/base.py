@@ -93,12 +93,12 @@ class UpstreamConfig:
     layer: int | None = None  # -l: one layer instead of the weighted sum
     normalize_layers: bool = False  # layer norm of each layer before the sum
     keep_layers: int | None = None  # only the first so many transformer blocks
-    padding: Literal["exact", "s3prl"] = "exact"
+    padding: Literal["exact", "s3prl"] = "exact"  # exact: features do not depend on batch mates; s3prl: they do, as there
     normalize_waveform: Literal["auto", "yes", "no"] = "auto"  # auto: as the checkpoint was trained
     dropout: float | None = None  # None: as in the checkpoint's config
     dropout_of: Literal["all", "hidden"] = "all"  # what `dropout` sets: attention and activations too, or hidden units alone
     layerdrop: float | None = 0.0  # share of transformer blocks that a training step skips; None: as in the checkpoint's config
-    spec_augment: bool = False
+    spec_augment: bool = False  # masks in the model's input while it is trained, as its config says
     front_end: Literal["frozen", "trained"] = "frozen"  # of a finetuned upstream: its convolutions
     front_end_gradient: float = 1.0  # by which the gradient of trained convolutions is multiplied
     attend: Literal["all", "valid"] = "all"  # Whisper: all 1,500 positions, or the valid ones only

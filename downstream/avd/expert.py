@@ -27,6 +27,7 @@ _EPSILON = 1e-8
 class AvdConfig:
     """The `avd:` section."""
 
+    # what is rated
     dimensions: list[Literal["arousal", "valence", "dominance"]] = field(
         default_factory=lambda: ["arousal", "valence", "dominance"]
     )
@@ -40,7 +41,7 @@ class AvdConfig:
     hidden_dim: Annotated[int, ABOVE_0] | None = (
         768  # None: one linear layer; the paper is silent; with 768 its table's parameter counts come out
     )
-    dropout: Annotated[float, SHARE] = 0.1
+    dropout: Annotated[float, SHARE] = 0.1  # in the head
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
 
 

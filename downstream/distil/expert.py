@@ -27,7 +27,7 @@ class DistilConfig:
     layers: list[int] = field(default_factory=list)  # of the teacher, that are imitated; []: all but the first, block 1's input
     # what makes a layer of the teacher's out of the upstream's last: DistilHuBERT's two layers, one, or nothing
     heads: Literal["gelu", "linear", "none"] = "gelu"
-    l1_weight: Annotated[float, AT_LEAST_0] = 1.0
+    l1_weight: Annotated[float, AT_LEAST_0] = 1.0  # of the mean absolute difference in the loss
     cosine_weight: Annotated[float, AT_LEAST_0] = 1.0  # of -log sigmoid(cosine)
     standardize: bool = True  # each dimension of the teacher's layers, by mean and deviation over a sample of frames
     sample_frames: Annotated[int, ABOVE_0] = 100_000  # of the teacher, for these

@@ -20,8 +20,8 @@ class PrConfig(CtcConfig):
     lexicon: str | list[str] | None = field(default=None, metadata=PATHS)  # files; null: those that lie in the corpus
     phones: Literal["found", "arpabet"] = "found"  # found: those of the training split; arpabet: SUPERB's 71
     stress: bool = True  # false: AH0, AH1 and AH2 are one phone
-    projector_dim: Annotated[int, ABOVE_0] = 256
-    layers: Annotated[int, AT_LEAST_0] = 0
+    projector_dim: Annotated[int, ABOVE_0] = 256  # of the first linear layer
+    layers: Annotated[int, AT_LEAST_0] = 0  # LSTMs
 
 
 def build(options: PrConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> Ctc:

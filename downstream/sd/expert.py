@@ -26,8 +26,8 @@ class SdConfig:
 
     speakers: Annotated[int, ABOVE_0] | None = None  # told apart at most; None: as many as a recording of train or dev has
     hidden_dim: Annotated[int, ABOVE_0] = 512  # of each direction
-    layers: Annotated[int, ABOVE_0] = 1
-    bidirectional: bool = False
+    layers: Annotated[int, ABOVE_0] = 1  # LSTMs
+    bidirectional: bool = False  # LSTMs that read backwards too
 
 
 class Diarizer(Expert):

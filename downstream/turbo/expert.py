@@ -34,14 +34,16 @@ class TurboConfig:
     """The `turbo:` section."""
 
     task: Literal["emotion", "dsd"] = "emotion"  # the question that is asked
-    method: Literal["vanilla", "cl_cross", "turbo"] = "turbo"
+    method: Literal["vanilla", "cl_cross", "turbo"] = (
+        "turbo"  # vanilla: no contrast; cl_cross: between audio and text; turbo: within each of them too
+    )
     terms: list[Literal["in_audio", "in_text", "cross_11", "cross_12", "cross_21", "cross_22"]] | None = (
         None  # None: the method's
     )
     balance: Annotated[float, SHARE_OR_1] = 0.5  # the paper's lambda: balance x cross entropy + (1 - balance) x contrast
     reduce: Literal["sum", "mean"] = "sum"  # of the terms
     temperature: Annotated[float, ABOVE_0] = 0.05  # the paper gives none; SimCSE's
-    learn_temperature: bool = False
+    learn_temperature: bool = False  # train the temperature too
     symmetric: bool = False  # each term in both directions; the paper's anchors are audio, and the first view
     printed: bool = False  # the loss as eq. 2 and 3 are printed: a diagnostic
     mask_same_text: bool = False  # an utterance with the same words is no negative
@@ -50,9 +52,9 @@ class TurboConfig:
     pooling: Literal["mean", "attentive"] = "mean"  # over frames and tokens
     text_pooling: Literal["mean", "attentive", "cls"] | None = None  # cls: the first token, BERT's [CLS]; None: as pooling
     joint: bool = True  # False: no joint space, encoder outputs are put together as they are (the paper's vanilla)
-    joint_dim: Annotated[int, ABOVE_0] = 768
+    joint_dim: Annotated[int, ABOVE_0] = 768  # of the space in which audio and text are compared
     dropout: Annotated[float, SHARE] = 0.2  # behind the layer into the joint space
-    class_weights: bool = False
+    class_weights: bool = False  # cross entropy weighted with 1 / the class' share
     operating_point: str = "eer"  # of dsd
 
 

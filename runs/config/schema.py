@@ -23,11 +23,11 @@ class CorpusConfig:
     name: str = ""  # "": the task's usual corpus
     data: str | None = None  # folder or manifest; None: $HEADWATER_DATA/<name> or the user's config file
     protocol: str = ""  # "": the reader's first
-    fold: int = 1
+    fold: int = 1  # of the protocol, from 1
     options: dict[str, Any] = field(default_factory=dict)  # the reader's own
-    demo: bool = False
-    demo_scale: Annotated[float, ABOVE_0] = 1.0
-    skip_broken: bool = False
+    demo: bool = False  # --demo: the miniature that is made on the spot
+    demo_scale: Annotated[float, ABOVE_0] = 1.0  # size of the miniature
+    skip_broken: bool = False  # pass over audio that cannot be read, and say so; false: stop
     transcripts: str | None = None  # a table of id and text, or a model of `corpus transcribe`; None: the corpus' own words
     missing_text: Literal["refuse", "drop", "empty"] = "refuse"  # of an utterance without a transcript, where text is read
 
@@ -79,7 +79,7 @@ class Reference:
 class TaskConfig:
     """One task of a run: its corpus, its labels, its head. A task is called by its key in `RunConfig.tasks`."""
 
-    task: str = ""
+    task: str = ""  # -d: a name, of a folder of downstream/
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     expert: Any = None  # the task's own section, spelled with the task's name in yaml
@@ -102,7 +102,7 @@ class RunConfig:
     A recipe of one task is the short spelling: the task's options stand at the top. One of several has a mapping `tasks`.
     """
 
-    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)  # by name: what a recipe of one task has at its top
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)  # of audio; "" as its name: none
     text_upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     teacher: UpstreamConfig = field(default_factory=UpstreamConfig)  # frozen: whose layers a task has its upstream learn
@@ -122,10 +122,10 @@ class RunConfig:
     baselines: dict[str, float] = field(default_factory=dict)  # task -> dev score of its single-task run, for select: gain
     split: Literal["", "all"] = ""  # all: a final model, trained on every split of its corpus; nothing is held out
     steps_from: str | None = None  # of a final model: the run (or plan) whose best step says for how long
-    seed: Annotated[int, SEED] = 1
+    seed: Annotated[int, SEED] = 1  # of every random draw
     folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # runs in order, what is different in each; the last reports
-    reference: list[Reference] = field(default_factory=list)
+    reference: list[Reference] = field(default_factory=list)  # published values, and what they hold for
 
     @property
     def is_joint(self) -> bool:
