@@ -45,6 +45,10 @@ def test_weights_that_nobody_can_have_are_left_out_and_hashes_of_the_others() ->
     assert [[cell.upstream for cell in row.cells] for row in found] == [["a", "b"]]
 
 
+def test_a_file_of_results_that_compares_no_upstreams_is_passed_over() -> None:
+    assert leaderboard.rows_of([{"steps": 60, "rows": []}, [{"run": "single", "metric": "eer"}]]) == []
+
+
 def test_the_page_has_every_shared_result_and_knows_every_licence() -> None:
     page = leaderboard.page()
     assert page.count("<tr data-set=") >= 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ USES = {"": "all", "open": "any use", "research": "research alone", "unknown": "
 INTRODUCTION = """\
 # Leaderboard
 
-Every number of `results/*.json` that at least two upstreams share: the same set, task, head and protocol. Each has its 95 %
+What at least two upstreams share in `results/*.json`: the same set, task, head and protocol. Each has its 95 %
 interval over speakers, and the seconds of its head. How they came about, and every command: [results](../results.md).
 
 - **Best**, and every upstream whose interval overlaps the best one's: they are drawn alike, as a tie. Do not rank them.
@@ -62,16 +62,22 @@ def page() -> str:
     return "\n".join([INTRODUCTION, "```{raw} html", *html_of(rows, licences), "```", ""])
 
 
-def rows_of(files: Iterable[Sequence[Mapping[str, Any]]], without: Collection[str] = ()) -> list[Row]:
+def rows_of(files: Iterable[Any], without: Collection[str] = ()) -> list[Row]:
     """Return what at least two upstreams share, in the order of the files; the first number of an upstream counts."""
     groups: dict[tuple[str, str, str, str, str], dict[str, Cell]] = {}
-    for result in (result for file in files for entry in file for result in entry.get("by", {"": entry}).values()):
+    for result in (result for file in files for result in numbers_of(file)):
         key = result["set"], result["about"], result["task"], result["head"], result["metric"]
         upstream = re.sub(r" [0-9a-f]{8}$", "", result["upstream"])  # the hash of weights that have a name too
         interval = result["interval"] and (float(result["interval"][0]), float(result["interval"][1]))
         if upstream not in without:
             groups.setdefault(key, {}).setdefault(upstream, Cell(upstream, result["value"], interval, result["seconds"]))
     return [Row(*key, tuple(cells.values())) for key, cells in groups.items() if len(cells) > 1]
+
+
+def numbers_of(file: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the numbers of upstreams that a file holds, each by itself or several by name; a file of another form has none."""
+    for entry in file if isinstance(file, list) else ():
+        yield from (number for number in entry.get("by", {"": entry}).values() if "upstream" in number)
 
 
 def higher_is_better(row: Row) -> bool:
