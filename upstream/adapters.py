@@ -106,7 +106,7 @@ def _usual() -> dict[str, Any]:
 
 def without_adapter(section: UpstreamConfig) -> UpstreamConfig:
     """Return an upstream's section as one of a model that has no adapter, or has it no longer."""
-    return replace(section, adapter=WITHOUT, **_usual())
+    return replace(section, adapter="none", **_usual())
 
 
 def frozen_section(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,9 +141,8 @@ def add_adapter(upstream: Upstream, section: UpstreamConfig, seed: int = 0) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == BOTTLENECKS:
-            described = {"targets": targets, "rank": section.adapter_rank}
-            add_bottlenecks(model, **described)
-            setattr(model.config, BOTTLENECKS, described)
+            add_bottlenecks(model, targets=targets, rank=section.adapter_rank)
+            setattr(model.config, BOTTLENECKS, {"targets": targets, "rank": section.adapter_rank})
         else:
             from peft import inject_adapter_in_model
 
@@ -165,7 +164,7 @@ def peft_config(upstream: Upstream, section: UpstreamConfig, targets: Sequence[s
     if section.adapter == "ia3":
         back = [name for name in targets if name in names]  # whose input is scaled; of the others it is the output
         return IA3Config(target_modules=[*targets], feedforward_modules=back, fan_in_fan_out=turned)
-    alpha = 2 * section.adapter_rank if section.adapter_alpha is None else section.adapter_alpha
+    alpha: Any = 2 * section.adapter_rank if section.adapter_alpha is None else section.adapter_alpha  # peft scales by any number
     return LoraConfig(
         r=section.adapter_rank,
         lora_alpha=alpha,
