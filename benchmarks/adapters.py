@@ -34,10 +34,11 @@ HEAD = "head"  # that LoRA and the whole model go on from
 WAYS = {
     HEAD: ("solver=adam", "training.steps=200", *PIECES),
     "frozen": ("solver=adam", "training.steps=2000", *PIECES),
-    "lora": ("upstream.trainable=true", "upstream.adapter=lora", *PIECES),
+    "lora": ("upstream.trainable=true", "upstream.adapter=lora", "optimizer.adapter_lr=5e-4", *PIECES),
+    "lora, fast": ("upstream.trainable=true", "upstream.adapter=lora", "optimizer.adapter_lr=2e-3", *PIECES),
     "whole": ("upstream.trainable=true", "optimizer.upstream_lr=5e-5", *PIECES),
 }
-TRAINED = ("lora", "whole")
+TRAINED = ("lora", "lora, fast", "whole")
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
 def train_all(one: Set, data: Path, weights: Path, work: Path, steps: int) -> dict[str, Path]:
     """Return the runs of a set by way, those that are missing trained."""
     slug = "".join(letter for letter in one.name if letter.isalnum())
-    table, folders = work / f"{slug}.csv", {way: work / f"{slug}-{way}" for way in WAYS}
+    table, folders = work / f"{slug}.csv", {way: work / f"{slug}-{way.replace(', ', '-')}" for way in WAYS}
     assert one.rows is not None, f"{one.name} is a table"
     write_table(table, list(one.rows(data / one.folder)))
     for way, folder in folders.items():

@@ -16,7 +16,7 @@ class OptimizerConfig:
     lr: Annotated[float, ABOVE_0] = 1e-3  # of heads
     weights_lr: Annotated[float, AT_LEAST_0] | None = None  # of layer weights; None: as the heads'
     upstream_lr: Annotated[float, AT_LEAST_0] = 1e-5  # of a finetuned upstream
-    adapter_lr: Annotated[float, AT_LEAST_0] = 5e-4  # of an upstream's adapter
+    adapter_lr: Annotated[float, AT_LEAST_0] = 1e-3  # of an upstream's adapter
     layer_decay: Annotated[float, DECAY] = 1.0  # a block's rate is that of the upstream x layer_decay^(blocks above it)
     weight_decay: Annotated[float, AT_LEAST_0] = 0.0  # of all that is trained
     clip: Annotated[float, ABOVE_0] | None = 1.0  # largest norm of the gradient; None: whatever it is
