@@ -214,17 +214,18 @@ def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
     kept = {key: of_chosen(section_in(values, key)) for key in ("tasks", "baselines") if values.get(key)}
     if isinstance(weights := section_in(values, "balance").get("weights"), Mapping) and {*weights} <= {*values["tasks"]}:
         kept["balance"] = {**values["balance"], "weights": of_chosen(weights)}
-    if len(chosen) < len(values["tasks"]) and not any(map(takes_teacher, kept["tasks"].items())):
+    if len(chosen) < len(values["tasks"]) and not any(map(is_taught, kept["tasks"].items())):
         values = {key: value for key, value in values.items() if key != "teacher"}
     return values | kept
 
 
-def takes_teacher(section: tuple[str, Mapping[str, Any]]) -> bool:
+def is_taught(section: tuple[str, Mapping[str, Any]]) -> bool:
     """Return whether a task is one that a teacher gives."""
+    from ..downstream.base import takes_teacher
     from ..downstream.load import load_task
 
     name, options = section
-    return getattr(load_task(options.get("task", name)).options, "takes_teacher", False)
+    return takes_teacher(load_task(options.get("task", name)).options)
 
 
 def upstream_of(flags: Namespace) -> dict[str, Any]:

@@ -255,6 +255,11 @@ RESERVED = frozenset(
 )
 
 
+def takes_teacher(options: Any) -> bool:
+    """Return whether options (or their class) are those of a task that a teacher gives: it trains an upstream without labels."""
+    return getattr(options, "takes_teacher", False)
+
+
 @dataclass(frozen=True)
 class Task:
     """A task as its folder offers it: an `expert.py` ends with `TASK = Task(…)`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,12 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..core.options import ABOVE_0
+from ..corpus.audio import check_files
 from ..corpus.base import Corpus, Utterance
 from ..upstream.base import TEACHER, Layers, UpstreamSpec
 from .answer import Answer, Rows, Window, mean_by_seconds
+from .base import Outcome, Question, Tables
 from .labels import LabelsConfig, refuse_classes
 
 _SECONDS = (20, 40)  # of the two lengths that tell how many frames a second has
+
+
+@dataclass(frozen=True)
+class TaughtConfig:
+    """What the sections of these tasks share."""
+
+    takes_teacher: ClassVar[bool] = True
+    longest: Annotated[float, ABOVE_0] = 15.6  # seconds; a longer file is cut into equal stretches
 
 
 def frame_seconds_of(spec: UpstreamSpec) -> float:
@@ -33,6 +46,16 @@ def require_teacher(task: str, specs: Mapping[str, UpstreamSpec]) -> tuple[Upstr
     if TEACHER not in specs:
         raise UserError(f"Expected a teacher for {task}, found none. Add --teacher NAME (mfcc, a model, or a run's folder).")
     return specs["audio"], specs[TEACHER]
+
+
+def require_layers(option: str, layers: Sequence[int], teacher: UpstreamSpec) -> None:
+    """Refuse layers that a teacher does not have."""
+    for layer in layers:
+        if not -teacher.num_layers <= layer < teacher.num_layers:
+            there = f"from 0 to {teacher.num_layers - 1}" if teacher.num_layers > 1 else "0"
+            raise UserError(
+                f"Expected a layer of the teacher ({there}) in {option}, found {layer}. Leave it out, or name another."
+            )
 
 
 def hop_ratio(student: UpstreamSpec, teacher: UpstreamSpec) -> float:
@@ -122,11 +145,48 @@ def no_target(_: Mapping[str, Any], __: Utterance) -> None:
     """Return nothing: the teacher gives what the loss compares with."""
 
 
-def everybody(_: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Return all utterances: none needs a label."""
-    return list(utterances)
+def cut(longest: float, _: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Return all utterances, none of which needs a label, each in equal stretches of at most so many seconds."""
+    unknown = [row for row in utterances if row.duration is None]
+    seconds, _broken = check_files(unknown) if unknown else ({}, [])  # a broken file is reported with others
+    lengths = {row.id: seconds.get(row.id, 0.0) if row.duration is None else row.duration for row in utterances}
+    return [part for row in utterances for part in stretches(row, lengths[row.id], longest)]
 
 
-def without_labels(task: str, labels: LabelsConfig, corpus: Corpus) -> None:
-    """Refuse labels where nothing is labelled."""
-    refuse_classes(task, labels, f"no labels ({corpus.name} is used without them)")
+def stretches(row: Utterance, seconds: float, longest: float) -> list[Utterance]:
+    """Return an utterance in equal stretches of at most so many seconds; a short one as it is."""
+    count = math.ceil(seconds / longest)
+    if count <= 1:
+        return [row]
+    size = seconds / count
+    return [replace(row, id=f"{row.id}#{part}", start=row.start + part * size, duration=size) for part in range(count)]
+
+
+def taught_question(
+    name: str,
+    longest: float,
+    *,
+    sums: tuple[str, ...],
+    metrics: Mapping[str, Literal["higher", "lower"]],
+    score: Callable[[Mapping[str, Any], Outcome, Tables], dict[str, float]],
+    make_vocabulary: Callable[[Any], dict[str, Any]] = lambda _: {},
+) -> Question:
+    """Return the question of a task that a teacher gives: any audio serves, the first metric chooses."""
+
+    def vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
+        """Refuse labels where nothing is labelled."""
+        refuse_classes(name, labels, f"no labels ({corpus.name} is used without them)")
+        return make_vocabulary(options)
+
+    return Question(
+        name=name,
+        metrics=metrics,
+        primary_metric=next(iter(metrics)),
+        make_vocabulary=vocabulary,
+        select=partial(cut, longest),
+        target=no_target,
+        answer=lambda _: Sums(sums),
+        score=score,
+        label=False,
+        needs_labels=False,
+    )

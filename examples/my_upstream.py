@@ -29,12 +29,10 @@ class Bands(Upstream):
         batch: Batch | Sequence[Tensor | np.ndarray],
         *,
         views: int = 1,
-        masked: Tensor | None = None,
+        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
         layers: Sequence[int] | None = None,
     ) -> Layers:
         """Return the layers asked for (all, where `layers` is None): each (batch, frame, dim)."""
-        if masked is not None:
-            raise ValueError("Expected a model with a mask embedding, found bands. Leave `masked` out.")
         batch = as_batch(batch)  # waveforms: (batch, sample), zeros behind the end of each utterance
         assert batch.waveforms is not None, "whoever listens is given waveforms"
         waveforms = nn.functional.pad(batch.waveforms, (0, max(WINDOW - batch.waveforms.shape[1], 0)))

@@ -18,7 +18,7 @@ from ..core.tensors import load_tensors
 from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
 from ..downstream.answer import Answer
-from ..downstream.base import Expert, Question, Task
+from ..downstream.base import Expert, Question, Task, takes_teacher
 from ..downstream.load import load_task
 from ..plugins.registry import SECTIONS
 from ..runs.config.resolve import config_of
@@ -132,7 +132,7 @@ def load_one(
     if not run.result.is_file():
         raise UserError(f"Expected a finished run in '{folder}', found one that is not. Repeat the command that trains it.")
     config, name, shares = config_of(folder, task)
-    if getattr(config.only.expert, "takes_teacher", False):
+    if takes_teacher(config.only.expert):
         raise UserError(
             f"Expected a run that predicts, found one of {config.only.task} in '{folder}', whose product is its upstream. "
             f"Use that with -u {folder}, or write it with `headwater export {folder} DIR --hub`."

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import UserError, nearest
 from ..core.options import merge, read_yaml
+from ..downstream.base import takes_teacher
 from ..plugins.registry import SECTIONS
 from ..runs.config.recipes import demo_recipe, find_recipe, task_default
 from ..runs.config.resolve import SELECTS, resolve
@@ -96,7 +97,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
 
 def supervised(config: RunConfig) -> list[str]:
     """Return the tasks with labels: what a teacher gives has nothing to train on a frozen upstream."""
-    return [name for name, task in config.tasks.items() if not getattr(task.expert, "takes_teacher", False)]
+    return [name for name, task in config.tasks.items() if not takes_teacher(task.expert)]
 
 
 def refuse_plans(recipe: Mapping[str, Any]) -> None:

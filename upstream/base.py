@@ -140,6 +140,8 @@ class Upstream(nn.Module, ABC):
         elif sampling_rate != SAMPLE_RATE:
             found = "a batch, which is at 16 kHz" if isinstance(batch, Batch) else "texts"
             raise UserError(f"Expected waveforms beside sampling_rate, found {found}. Leave it out.")
+        if masked is not None and not self.spec.maskable:
+            raise ValueError(f"Expected a model with a mask embedding, found none in '{self.name}'. Leave `masked` out.")
         return super().__call__(batch, views=views, masked=masked, layers=layers)
 
     def train(self, mode: bool = True) -> Self:

@@ -103,7 +103,9 @@ def no_weights(upstream: str, run: RunFolder) -> UserError:
 def _checked(file: Path) -> dict[str, Any]:
     content = read_json(file)
     complete = isinstance(content, dict) and "upstream" in content and isinstance(content.get("layers"), dict)
-    if not complete or not content["layers"] or not all({"weights", "norms"} <= set(row) for row in content["layers"].values()):
+    if complete and not content["layers"]:
+        raise UserError(f"Expected a run with a weighted sum of layers, found one without in '{file.parent}'. Draw another run.")
+    if not complete or not all({"weights", "norms"} <= set(row) for row in content["layers"].values()):
         raise UserError(f"Expected upstream, and weights and norms of layers in '{file}', found another format. Train again.")
     return content
 

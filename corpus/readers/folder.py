@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -17,21 +16,16 @@ PROTOCOLS = {"held_out": 1}
 MOST_DEV = 1000  # files
 
 
-def read(
-    root: str | Path, *, protocol: str = "held_out", fold: int | None = None, longest: float = 15.6, dev_share: float = 0.02
-) -> Corpus:
-    """Return all audio below a folder, cut into equal stretches of at most `longest` seconds; a share of the files is dev."""
+def read(root: str | Path, *, protocol: str = "held_out", fold: int | None = None, dev_share: float = 0.02) -> Corpus:
+    """Return all audio below a folder; a share of the files is dev."""
     check_fold("folder", PROTOCOLS, protocol, fold)
     folder = expanded(root)
     if not folder.is_dir():
         raise UserError(
             f"Expected a folder of audio at {folder}, found {'a file' if folder.exists() else 'nothing'}. Check --data."
         )
-    for name, value, right in (("longest", longest, longest > 0), ("dev_share", dev_share, 0 < dev_share < 1)):
-        if not right:
-            raise UserError(
-                f"Expected corpus.options.{name} {'between 0 and 1' if name == 'dev_share' else 'above 0'}, found {value}."
-            )
+    if not 0 < dev_share < 1:
+        raise UserError(f"Expected corpus.options.dev_share between 0 and 1, found {dev_share}.")
     files = audio_files(folder)
     if len(files) < 2:
         raise UserError(
@@ -41,22 +35,9 @@ def read(
     seconds, _ = check_files(whole)
     held_out = in_drawn_order(row.id for row in whole if row.id in seconds)
     dev = {*held_out[: min(max(1, round(dev_share * len(held_out))), MOST_DEV)]}
-    splits: dict[str, list[Utterance]] = {"train": [], "dev": []}
-    for row in whole:
-        rows = stretches(row, seconds[row.id], longest) if row.id in seconds else [row]  # a broken one is reported with others
-        splits["dev" if row.id in dev else "train"] += rows
+    splits = {"train": tuple(row for row in whole if row.id not in dev), "dev": tuple(row for row in whole if row.id in dev)}
     hours = sum(seconds.values()) / 3600
-    notes = (f"{len(whole)} files, {hours:.2f} h; dev is {len(dev)} of them",)
-    return Corpus("folder", protocol, None, {name: tuple(rows) for name, rows in splits.items()}, notes=notes)
-
-
-def stretches(row: Utterance, seconds: float, longest: float) -> list[Utterance]:
-    """Return an utterance in equal stretches of at most so many seconds; a short one as it is."""
-    count = int(-(-seconds // longest))
-    if count <= 1:
-        return [row]
-    size = seconds / count
-    return [replace(row, id=f"{row.id}#{number}", start=number * size, duration=size) for number in range(count)]
+    return Corpus("folder", protocol, None, splits, notes=(f"{len(whole)} files, {hours:.2f} h; dev is {len(dev)} of them",))
 
 
 register_corpus(
@@ -68,7 +49,7 @@ register_corpus(
         protocols=PROTOCOLS,
         make_demo=demo.make_demo,
         test="dev",
-        description="any folder of audio, with no labels: files are cut into stretches, two in a hundred held out",
+        description="any folder of audio, with no labels, two files in a hundred held out",
         where="your own audio: wav, flac, ogg, mp3 …",
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,14 @@ from ...core.options import ABOVE_0, AT_LEAST_0
 from ...corpus.batch import Batch
 from ...upstream.base import TEACHER, UpstreamSpec, valid_positions
 from ..base import Expert, Output, Task
-from ..teaching import at_frames, hop_ratio, require_teacher
+from ..teaching import TaughtConfig, at_frames, hop_ratio, require_layers, require_teacher
 from . import question
 
 
 @dataclass(frozen=True)
-class DistilConfig:
+class DistilConfig(TaughtConfig):
     """The `distil:` section."""
 
-    takes_teacher: ClassVar[bool] = True
     layers: list[int] = field(default_factory=list)  # of the teacher, that are imitated; []: all but the first, block 1's input
     # what makes a layer of the teacher's out of the upstream's last: DistilHuBERT's two layers, one, or nothing
     heads: Literal["gelu", "linear", "none"] = "gelu"
@@ -103,12 +102,7 @@ def build(options: DistilConfig, vocabulary: Mapping[str, Any], specs: Mapping[s
     """Return the expert for what upstream and teacher promise."""
     student, teacher = require_teacher("distil", specs)
     layers = options.layers or range(min(1, teacher.num_layers - 1), teacher.num_layers)
-    for layer in layers:
-        if not -teacher.num_layers <= layer < teacher.num_layers:
-            raise UserError(
-                f"Expected layers from 0 to {teacher.num_layers - 1}, those of the teacher, in distil.layers, found {layer}. "
-                "Leave it out to take all."
-            )
+    require_layers("distil.layers", layers, teacher)
     if not (options.l1_weight or options.cosine_weight):
         raise UserError("Expected distil.l1_weight or distil.cosine_weight above 0, found neither. Raise one.")
     if options.heads == "none" and student.dim != teacher.dim:
@@ -119,4 +113,4 @@ def build(options: DistilConfig, vocabulary: Mapping[str, Any], specs: Mapping[s
     return Distillation((student, teacher), tuple(layers), options)
 
 
-TASK = Task(name="distil", options=DistilConfig, question=lambda _: question.QUESTION, build=build)
+TASK = Task(name="distil", options=DistilConfig, question=question.question_of, build=build)

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...corpus.base import Corpus
 from ..base import Outcome, Question, Tables
-from ..labels import LabelsConfig
-from ..teaching import Sums, everybody, no_target, without_labels
+from ..teaching import TaughtConfig, taught_question
 
 SUMS = ("frames", "l1", "cosine", "distance")  # each but the count is a mean over the teacher's layers, summed over frames
-
-
-def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:  # noqa: ARG001
-    """Return nothing: means and deviations lie with the weights."""
-    without_labels("distil", labels, corpus)
-    return {}
 
 
 def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float]:
@@ -26,15 +18,10 @@ def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float
     return {name: value / max(frames, 1) for name, value in zip(SUMS[1:], sums, strict=True)}
 
 
-QUESTION = Question(
-    name="distil",
-    metrics={"distance": "lower", "l1": "lower", "cosine": "higher"},
-    primary_metric="distance",
-    make_vocabulary=make_vocabulary,
-    select=everybody,
-    target=no_target,
-    answer=lambda _: Sums(SUMS),
-    score=score,
-    label=False,
-    needs_labels=False,
-)
+def question_of(options: TaughtConfig) -> Question:
+    """Return the question with the stretches that the options request."""
+    metrics = {"distance": "lower", "l1": "lower", "cosine": "higher"}
+    return taught_question("distil", options.longest, sums=SUMS, metrics=metrics, score=score)
+
+
+QUESTION = question_of(TaughtConfig())

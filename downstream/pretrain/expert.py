@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ...corpus.batch import Batch
 from ...upstream.base import TEACHER, UpstreamSpec, valid_positions
 from ...upstream.spans import random_spans
 from ..base import Expert, Output, Task
-from ..teaching import hop_ratio, nearest_frames, require_teacher
+from ..teaching import TaughtConfig, hop_ratio, nearest_frames, require_layers, require_teacher
 from . import question
 
 UNITS = Range("from 2 to 100,000", lambda number: 2 <= number <= 100_000)
@@ -25,10 +25,9 @@ _BATCH, _NO_IMPROVEMENT = 10_000, 100  # of k-means, as HuBERT's script
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(TaughtConfig):
     """The `pretrain:` section."""
 
-    takes_teacher: ClassVar[bool] = True
     units: Annotated[int, UNITS] = 100  # clusters of the teacher's frames: what is predicted
     teacher_layer: int = -1  # whose frames are clustered; -1: the last
     sample_frames: Annotated[int, ABOVE_0] = 200_000  # of the teacher, that k-means sees
@@ -139,6 +138,7 @@ def _mean(values: Tensor, which: Tensor) -> Tensor:
 def build(options: PretrainConfig, vocabulary: Mapping[str, Any], specs: Mapping[str, UpstreamSpec]) -> MaskedPrediction:
     """Return the expert for what upstream and teacher promise."""
     student, teacher = require_teacher("pretrain", specs)
+    require_layers("pretrain.teacher_layer", [options.teacher_layer], teacher)
     if not student.maskable:
         raise UserError(
             "Expected an upstream with a mask embedding for pretrain (new/hubert, say), found one without. Name another."
@@ -150,4 +150,4 @@ def build(options: PretrainConfig, vocabulary: Mapping[str, Any], specs: Mapping
     return MaskedPrediction(vocabulary, (student, teacher), options)
 
 
-TASK = Task(name="pretrain", options=PretrainConfig, question=lambda _: question.QUESTION, build=build)
+TASK = Task(name="pretrain", options=PretrainConfig, question=question.question_of, build=build)

@@ -6,18 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ...corpus.base import Corpus
 from ..base import Outcome, Question, Tables
-from ..labels import LabelsConfig
-from ..teaching import Sums, everybody, no_target, without_labels
+from ..teaching import TaughtConfig, taught_question
 
 SUMS = ("hidden", "right", "nats", "visible", "visible_right")  # frames that were hidden, those guessed, -log p; those visible
-
-
-def make_vocabulary(options: Any, labels: LabelsConfig, corpus: Corpus) -> dict[str, Any]:
-    """Return how many units there are; their centroids are fitted before the first step, and lie with the weights."""
-    without_labels("pretrain", labels, corpus)
-    return {"units": options.units}
 
 
 def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float]:
@@ -31,15 +23,15 @@ def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float
     }
 
 
-QUESTION = Question(
-    name="pretrain",
-    metrics={"nats": "lower", "accuracy": "higher", "visible_accuracy": "higher"},
-    primary_metric="nats",
-    make_vocabulary=make_vocabulary,
-    select=everybody,
-    target=no_target,
-    answer=lambda _: Sums(SUMS),
-    score=score,
-    label=False,
-    needs_labels=False,
-)
+def units_of(options: Any) -> dict[str, Any]:
+    """Return how many units there are."""
+    return {"units": options.units}
+
+
+def question_of(options: TaughtConfig) -> Question:
+    """Return the question with the stretches that the options request; centroids are fitted later, and lie with the weights."""
+    metrics = {"nats": "lower", "accuracy": "higher", "visible_accuracy": "higher"}
+    return taught_question("pretrain", options.longest, sums=SUMS, metrics=metrics, score=score, make_vocabulary=units_of)
+
+
+QUESTION = question_of(TaughtConfig())

@@ -16,12 +16,13 @@ from ...core.run_folder import RunFolder
 from ...corpus.base import CORPORA, Reader
 from ...corpus.load import default_corpus, get_reader, list_corpora
 from ...corpus.locate import recognise
-from ...downstream.base import Task
+from ...downstream.base import Task, takes_teacher
 from ...downstream.load import built_in_tasks, load_task
 from ...plugins.code import name_behind
 from ...plugins.provenance import refuse_other_code
 from ...plugins.registry import FLAGS, SECTIONS
 from ...upstream import adapters
+from ...upstream.base import TEACHER, UpstreamConfig
 from .recipes import demo_recipe, task_default
 from .schema import (
     MODES,
@@ -247,11 +248,7 @@ def idle_options(config: RunConfig) -> list[str]:
     idle = []
     if config.masks.is_on and "audio" not in there:
         idle.append("Expected -u beside 'masks', which are over the frames of audio, found a run without. Leave them out.")
-    if config.teacher.name and not any(getattr(task.expert, "takes_teacher", False) for task in config.tasks.values()):
-        found = " and ".join(task.task for task in config.tasks.values())
-        idle.append(
-            f"Expected a task that learns from a teacher (pretrain, distil) beside 'teacher', found {found}. Leave it out."
-        )
+    idle += teacher_mistakes(config)
     for name, section in sections.items():
         keys = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
         if not section.name and keys:
@@ -262,6 +259,35 @@ def idle_options(config: RunConfig) -> list[str]:
                 f"Name that upstream, or write -o {other}.{keys[0]}=…"
             )
     return idle
+
+
+def teacher_mistakes(config: RunConfig) -> list[str]:
+    """Return what is wrong with a teacher, and with options that a task which takes layers as they are would pass over."""
+    taught = {name: task for name, task in config.tasks.items() if takes_teacher(task.expert)}
+    others = [name for name in config.tasks if name not in taught]
+    mistakes = [
+        f"Expected '{TEACHER}' in 'tasks.{name}.roles' of a task that a teacher gives (pretrain, distil), found it in {name}'s. "
+        "Leave it out."
+        for name in others
+        if TEACHER in config.tasks[name].roles
+    ]
+    if config.teacher.name and not taught:
+        found = " and ".join(others)
+        mistakes.append(f"Expected a task that a teacher gives (pretrain, distil) beside 'teacher', found {found}. Leave it out.")
+    elif taught and not config.teacher.name:
+        name, need = next(iter(taught)), "mfcc_no_cmvn, a model, or a run's folder"
+        mistakes.append(f"Expected a teacher for {name}, found none. Add --teacher NAME ({need}).")
+    passed_over = [f"teacher.{key}" for key in ("layer", "normalize_layers") if given(config.teacher, key)]
+    if taught and not others:
+        passed_over += [f"upstream.{key}" for key in ("layer", "normalize_layers") if given(config.upstream, key)]
+        passed_over += ["masks"] * config.masks.is_on
+    where = "the task's own options choose the teacher's layers, and its head is on the upstream's last layer"
+    return mistakes + [f"Expected no '{key}' for {' and '.join(taught)}, found it: {where}. Leave it out." for key in passed_over]
+
+
+def given(section: UpstreamConfig, key: str) -> bool:
+    """Return whether an option is not what it is by default."""
+    return getattr(section, key) != getattr(UpstreamConfig(), key)
 
 
 def complete_corpus(corpus: CorpusConfig, reader: Reader, errors: list[str]) -> CorpusConfig:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from ...core.options import ABOVE_0, AT_LEAST_0, SEED, UP_TO_MILLIONS, plain
+from ...downstream.base import takes_teacher
 from ...downstream.labels import LabelsConfig
 from ...downstream.masks import MasksConfig
 from ...training.balance import BalanceConfig
@@ -154,7 +155,7 @@ RECIPE_WORDS = frozenset({field.name for kind in (RunConfig, TaskConfig) for fie
 def roles_of(config: RunConfig, task: TaskConfig | None = None) -> dict[Role, UpstreamConfig]:
     """Return the upstreams of a run, or those that one of its tasks uses, by role."""
     sections: dict[Role, UpstreamConfig] = {"audio": config.upstream, "text": config.text_upstream, TEACHER: config.teacher}
-    taken = [role for role in sections if role != TEACHER or task is None or getattr(task.expert, "takes_teacher", False)]
+    taken = [role for role in sections if role != TEACHER or task is None or takes_teacher(task.expert)]
     used = (task.roles if task else []) or taken
     return {role: section for role, section in sections.items() if section.name and role in used}
 

@@ -174,8 +174,8 @@ def test_a_broken_answer_is_found(failed: Callable[..., str], method: str, expec
         ('modality="audio"', 'modality="sound"', "Expected modality 'audio' or 'text' in the spec, found 'sound'"),
         ("// WINDOW, 1)", "// WINDOW, 1) + (num_samples == 20_000)", "found 63 frames of 20000 and 62 of 20100"),
         (
-            "if masked is not None:",
-            "self.spec = __import__('dataclasses').replace(self.spec, maskable=True)\n        if False:",
+            "batch = as_batch(batch)",
+            "self.spec = __import__('dataclasses').replace(self.spec, maskable=True); batch = as_batch(batch)",
             "where frames are masked (spec.maskable), found the same",
         ),
     ],

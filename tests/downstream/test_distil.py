@@ -123,7 +123,7 @@ def test_the_upstream_is_written_as_the_hub_writes_it(tmp_path: Path, capsys: py
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Expected layers from 0 to 2.*found 3"):
+    with pytest.raises(UserError, match=r"layer of the teacher \(from 0 to 2\) in distil.layers, found 3"):
         build(DistilConfig(layers=[3]), {}, {"audio": STUDENT, TEACHER: TAUGHT})
     with pytest.raises(UserError, match="as wide as its teacher"):
         build(DistilConfig(heads="none"), {}, {"audio": STUDENT, TEACHER: TAUGHT})

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from headwater.core.errors import UserError
 from headwater.core.tensors import load_tensors
+from headwater.corpus.base import Utterance
 from headwater.corpus.batch import Batch, as_batch
 from headwater.downstream.base import Outcome, Output
 from headwater.downstream.pretrain.expert import MaskedPrediction, PretrainConfig, build
-from headwater.downstream.pretrain.question import score
+from headwater.downstream.pretrain.question import question_of, score
 from headwater.downstream.teaching import at_frames, hop_ratio, nearest_frames
 from headwater.runs.train import train
 from headwater.upstream.base import TEACHER, Layers, UpstreamConfig, UpstreamSpec
@@ -167,6 +168,40 @@ def test_a_stopped_run_keeps_its_units_and_ends_with_the_same_numbers(tmp_path: 
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_long_files_and_long_rows_of_a_table_are_cut_into_equal_stretches(tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    soundfile.write(long, 0.1 * np.random.default_rng(0).normal(size=int(16_000 * 4.1)), 16_000)
+    rows = [Utterance("whole", str(long)), Utterance("row", str(long), start=1.0, duration=2.0), Utterance("lost", "nowhere.wav")]
+    parts = question_of(PretrainConfig(longest=1.0)).select({}, rows)
+    assert [part.id for part in parts] == [*(f"whole#{n}" for n in range(5)), "row#0", "row#1", "lost"]
+    assert [round(part.start, 2) for part in parts] == [0.0, 0.82, 1.64, 2.46, 3.28, 1.0, 2.0, 0.0]
+    assert sum(part.duration for part in parts[:5]) == pytest.approx(4.1)
+    assert [row.id for row in question_of(PretrainConfig()).select({}, rows)] == ["whole", "row", "lost"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"upstream.layer": 1}, "Expected no 'upstream.layer' for pretrain"),
+        ({"upstream.normalize_layers": True}, "Expected no 'upstream.normalize_layers' for pretrain"),
+        ({"teacher.layer": 0}, "Expected no 'teacher.layer' for pretrain"),
+        ({"masks.time_masks": 2}, "Expected no 'masks' for pretrain"),
+        ({"teacher.name": ""}, "Expected a teacher for pretrain, found none"),
+        ({"pretrain.teacher_layer": 3}, r"layer of the teacher \(0\) in pretrain.teacher_layer, found 3"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(options: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        train("pretrain", "test_hubert", folder=tmp_path / "run", data=tones(tmp_path / "tones", count=4), options=options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_is_no_role_of_a_task_with_labels(tmp_path: Path) -> None:
+    roles = {"teacher.name": "mfcc", "tasks.emotion.roles": ["audio", "teacher"]}
+    with pytest.raises(UserError, match=r"Expected 'teacher' in 'tasks.emotion.roles' of a task that a teacher gives"):
+        train(["emotion", "pretrain"], "test_hubert", folder=tmp_path / "run", demo=True, options=roles)
+
+
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Expected a teacher for pretrain, found none"):
         build(PretrainConfig(), {"units": 4}, {"audio": STUDENT})
@@ -176,7 +211,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         train("pretrain", "test_hubert", folder=tmp_path / "a", data=tones(tmp_path / "t"), options={"upstream.trainable": False})
     with pytest.raises(UserError, match=r"found .* in training"):
         pretrained(tmp_path, "many", units=5000)
-    with pytest.raises(UserError, match="Expected a task that learns from a teacher"):
+    with pytest.raises(UserError, match="Expected a task that a teacher gives"):
         train("emotion", "fbank", folder=tmp_path / "b", demo=True, options={"teacher.name": "mfcc"})
 
 

@@ -46,12 +46,10 @@ class MoonshineEncoder(Upstream):
         batch: Batch | Sequence[Tensor | np.ndarray],
         *,
         views: int = 1,
-        masked: Tensor | None = None,
+        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
         layers: Sequence[int] | None = None,
     ) -> Layers:
         """Return the layers of each utterance; the convolutions run once for all views."""
-        if masked is not None:
-            raise ValueError("Expected a model with a mask embedding; Moonshine has none. Leave `masked` out.")
         wanted = named_layers(layers, self.spec.num_layers)
         waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
         copies = views if self.training else 1

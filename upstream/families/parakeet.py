@@ -58,12 +58,10 @@ class ParakeetEncoder(Upstream):
         batch: Batch | Sequence[Tensor | np.ndarray],
         *,
         views: int = 1,
-        masked: Tensor | None = None,
+        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
         layers: Sequence[int] | None = None,
     ) -> Layers:
         """Return the layers of each utterance."""
-        if masked is not None:
-            raise ValueError("Expected a model with a mask embedding; Parakeet has none. Leave `masked` out.")
         wanted = named_layers(layers, self.spec.num_layers)
         waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
         copies, model = views if self.training else 1, self.model

@@ -65,7 +65,7 @@ class Wav2Vec2Bert(Upstream):
         features = stacked_log_mel(waveforms, num_samples, self.config.feature_projection_input_dim // _STACKED)
         hidden, _ = self.model.feature_projection(features.repeat(copies, 1, 1))  # (batch, frame, dim)
         if masked is not None:
-            hidden = replace_frames(self.model, hidden, masked.to(hidden.device).repeat(copies, 1), self.source)
+            hidden = replace_frames(self.model, hidden, masked.to(hidden.device).repeat(copies, 1))
         if self.spec_augment and self.training:
             hidden = augmented(self.model, hidden, lengths)
         values = self._encode(hidden, lengths, last=max(wanted), views=copies)

@@ -119,7 +119,7 @@ class HubertFamily(Upstream):
         hidden = projected[0] if isinstance(projected, tuple) else projected  # (batch, frame, dim)
         if masked is not None:
             masked = masked.to(hidden.device).repeat(len(hidden) // len(masked), 1)
-            hidden = replace_frames(self.model, hidden, self._widened(masked, lengths, hidden.shape[1]), self.source)
+            hidden = replace_frames(self.model, hidden, self._widened(masked, lengths, hidden.shape[1]))
         if self.spec_augment and self.training:
             hidden = augmented(self.model, hidden, attended)
         valid = mask_if_padded(attended, hidden.shape[1], hidden.device)

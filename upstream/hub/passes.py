@@ -46,10 +46,8 @@ def _kept(views: int, layerdrop: float) -> list[bool]:
     return [not layerdrop or torch.rand(()).item() >= layerdrop for _ in range(views)]
 
 
-def replace_frames(model: Any, hidden: Tensor, masked: Tensor, source: str) -> Tensor:
+def replace_frames(model: Any, hidden: Tensor, masked: Tensor) -> Tensor:
     """Return the frames (batch, frame, dim) with a model's mask embedding where masked (batch, frame)."""
-    if not is_maskable(model):
-        raise ValueError(f"Expected a model with a mask embedding, found none in '{source}'. Leave `masked` out.")
     if masked.shape != hidden.shape[:2]:
         raise ValueError(f"Expected `masked` of shape {tuple(hidden.shape[:2])}, found {tuple(masked.shape)}.")
     return torch.where(masked.bool().unsqueeze(2), model.masked_spec_embed.to(hidden.dtype), hidden)

@@ -74,12 +74,10 @@ class TextEncoder(Upstream):
         batch: Batch | Sequence[Tensor | np.ndarray | str],
         *,
         views: int = 1,
-        masked: Tensor | None = None,
+        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
         layers: Sequence[int] | None = None,
     ) -> Layers:
         """Return the layers of each utterance's text."""
-        if masked is not None:
-            raise ValueError("Expected a model with a mask embedding; a text encoder has none here. Leave `masked` out.")
         wanted = named_layers(layers, self.spec.num_layers)
         device = next(self.parameters()).device
         rows = [torch.tensor(self._tokens(text)) for text in texts_of(batch)]

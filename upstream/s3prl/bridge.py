@@ -58,12 +58,10 @@ class S3prlUpstream(Upstream):
         batch: Batch | Sequence[Tensor | np.ndarray],
         *,
         views: int = 1,
-        masked: Tensor | None = None,
+        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
         layers: Sequence[int] | None = None,
     ) -> Layers:
         """Return the layers of each utterance, in s3prl's order."""
-        if masked is not None:
-            raise ValueError("Expected a model with a mask embedding; s3prl's have no common one. Leave `masked` out.")
         wanted = named_layers(layers, self.spec.num_layers)
         device = next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
         padded, lengths = checked_waveforms(as_batch(batch), device)

@@ -70,7 +70,8 @@ def test_each_weighted_sum_has_rows_of_its_own(tmp_path: Path) -> None:
     [
         ({"upstream": "wavlm"}, [0.5, 0.5], "Expected runs of one upstream, found hubert, wavlm. Draw each"),
         ({}, [0.2, 0.3, 0.5], "Expected as many layers in every run for 'emotion/audio', found 2 and 3."),
-        ({"layers": {}}, [1.0], "Expected upstream, and weights and norms of layers in"),
+        ({"layers": {}}, [1.0], "Expected a run with a weighted sum of layers, found one without in"),
+        ({"layers": {"emotion/audio": {}}}, [1.0], "Expected upstream, and weights and norms of layers in"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, changes: dict, weights: list[float], message: str) -> None:
