@@ -52,7 +52,7 @@ def write_model(upstream: Upstream, folder: Path, *, half: bool = False) -> None
     model: Any = getattr(upstream, "model", None)
     if not hasattr(model, "save_pretrained"):
         raise UserError(
-            f"Expected a model of transformers behind the run for --hub, found '{upstream.name}', which is none. Leave --hub out."
+            f"Expected a model of transformers, which the hub's format is for, found '{upstream.name}'. Name another."
         )
     if getattr(model.config, BOTTLENECKS, None):
         raise UserError(

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from headwater.__main__ import dispatch
 from headwater.core.errors import UserError
+from headwater.core.tensors import load_tensors, save_tensors
 from headwater.corpus.batch import Batch
 from headwater.downstream.base import Output
 from headwater.downstream.distil.expert import DistilConfig, Distillation, build
@@ -120,6 +121,22 @@ def test_the_upstream_is_written_as_the_hub_writes_it(tmp_path: Path, capsys: py
             dispatch([verb, str(tmp_path / "run"), str(tmp_path / "other")])
     with pytest.raises(UserError, match="Expected --hub beside --half"):
         dispatch(["export", str(tmp_path / "run"), str(tmp_path / "other"), "--half"])
+
+
+def test_checkpoints_of_a_run_are_averaged(tmp_path: Path) -> None:
+    distilled(tmp_path, "run")
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    tensors, facts = load_tensors(best)
+    other = best.with_name("other.safetensors")
+    save_tensors(other, {key: value + 1 if value.is_floating_point() else value for key, value in tensors.items()}, facts)
+    assert dispatch(["merge", str(best), str(other), "--weights", "0.25,0.75", "--to", str(tmp_path / "mean")]) == 0
+    found, weights = load_upstream(str(tmp_path / "mean")).state_dict(), load_upstream(str(tmp_path / "run")).state_dict()
+    assert all(torch.allclose(found[key], weights[key] + 0.75, atol=1e-5) for key in weights)
+    with pytest.raises(UserError, match="which the hub's format is for"):
+        dispatch(["merge", "fbank", "fbank", "--to", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UserError, match="Expected a checkpoint in the folder of a run"):
+        dispatch(["merge", str(tmp_path / "mean" / "model.safetensors"), str(best), "--to", str(tmp_path / "none")])
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from headwater.downstream.base import Outcome, Output
 from headwater.downstream.pretrain.expert import MaskedPrediction, PretrainConfig, build
 from headwater.downstream.pretrain.question import question_of, score
 from headwater.downstream.teaching import at_frames, hop_ratio, nearest_frames
+from headwater.runs.prepare import make_examples
 from headwater.runs.train import train
+from headwater.training.step import training_example
 from headwater.upstream.base import TEACHER, Layers, UpstreamConfig, UpstreamSpec
 from headwater.upstream.load import load_upstream
 from headwater.upstream.spans import random_spans
@@ -76,6 +79,18 @@ def test_masks_are_drawn_by_the_seed_of_an_utterance_whatever_the_piece() -> Non
     assert torch.equal(together[1, :25], alone[0])
     assert not torch.equal(alone, expert.hide(Batch(None, (8_000,), ("b",), draws=(10,))))
     assert not together[1, 25:].any()
+
+
+def test_a_step_draws_anew_and_dev_never_does() -> None:
+    expert = build(PretrainConfig(), {"units": 5}, {"audio": STUDENT, TEACHER: TAUGHT})
+    rows = [Utterance("a", "a.wav", duration=1.0), Utterance("b", "b.wav", duration=1.0)]
+    once, again = (make_examples(question_of(PretrainConfig()), {}, rows, {"a": 1.0, "b": 1.0}, expert) for _ in range(2))
+    assert [row.draw for row in once] == [row.draw for row in again]
+    assert len({row.draw for row in once}) == 2
+    task = SimpleNamespace(expert=expert, crops={})
+    drawn = {(place, step): training_example(task, once[0], place, 3, step).draw for place in (0, 1) for step in (0, 1)}
+    assert len({*drawn.values(), once[0].draw}) == 5
+    assert training_example(task, once[0], 1, 3, 1).draw == drawn[1, 1]
 
 
 def test_the_teachers_frames_lie_under_the_upstreams() -> None:
