@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..corpus.batch import Batch, Example, make_batch, silent_batch
-from ..upstream.base import TEACHER
 from ..upstream.store.reading import StoredLayers
 from .batches import cut_pieces
 from .config import TrainingConfig
@@ -24,7 +23,7 @@ class Source:
     @property
     def uses_audio(self) -> bool:
         """Whether audio is read."""
-        return any(role in self.roles and role not in self.stored for role in ("audio", TEACHER))
+        return "audio" in self.roles and "audio" not in self.stored
 
     @property
     def slow(self) -> bool:
