@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..base import Outcome, Question, Tables
 from ..teaching import TaughtConfig, taught_question
@@ -20,7 +20,7 @@ def score(_: Mapping[str, Any], outcome: Outcome, __: Tables) -> dict[str, float
 
 def question_of(options: TaughtConfig) -> Question:
     """Return the question with the stretches that the options request."""
-    metrics = {"distance": "lower", "l1": "lower", "cosine": "higher"}
+    metrics: dict[str, Literal["higher", "lower"]] = {"distance": "lower", "l1": "lower", "cosine": "higher"}
     return taught_question("distil", options.longest, sums=SUMS, metrics=metrics, score=score)
 
 

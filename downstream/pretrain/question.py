@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..base import Outcome, Question, Tables
 from ..teaching import TaughtConfig, taught_question
@@ -30,7 +30,7 @@ def units_of(options: Any) -> dict[str, Any]:
 
 def question_of(options: TaughtConfig) -> Question:
     """Return the question with the stretches that the options request; centroids are fitted later, and lie with the weights."""
-    metrics = {"nats": "lower", "accuracy": "higher", "visible_accuracy": "higher"}
+    metrics: dict[str, Literal["higher", "lower"]] = {"nats": "lower", "accuracy": "higher", "visible_accuracy": "higher"}
     return taught_question("pretrain", options.longest, sums=SUMS, metrics=metrics, score=score, make_vocabulary=units_of)
 
 
