@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import headwater as library
-from headwater.commands.predict import leakage_note, trained_note
+from headwater.commands.use.predict import leakage_note, trained_note
 from headwater.core.errors import UserError
 from headwater.downstream.answer import Text
 from headwater.downstream.asv.answer import Embedding

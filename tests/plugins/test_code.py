@@ -16,10 +16,10 @@ import headwater as library
 from headwater.commands.check import main as check
 from headwater.commands.compare import main as compare
 from headwater.commands.downstream import main as downstream
-from headwater.commands.export import main as export
 from headwater.commands.mtl import main as mtl
-from headwater.commands.predict import main as predict
 from headwater.commands.recipe import main as recipe
+from headwater.commands.use.export import main as export
+from headwater.commands.use.predict import main as predict
 from headwater.core.errors import UserError
 from headwater.downstream.load import load_task
 from headwater.inference.load import load_run

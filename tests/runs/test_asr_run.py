@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater.commands.predict import challenge_lines, plain_lines
+from headwater.commands.use.predict import challenge_lines, plain_lines
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.corpus.base import Utterance

@@ -14,7 +14,7 @@ import soundfile
 
 from headwater.analysis.comparison.compare import compare
 from headwater.analysis.comparison.text import compared_text
-from headwater.commands.predict import main as predict
+from headwater.commands.use.predict import main as predict
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.core.run_folder import RunFolder

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
-from .common.console import print_note, print_result
-from .common.shell import Parser, TypedPath
+from ...core.errors import UserError
+from ..common.console import print_note, print_result
+from ..common.shell import Parser, TypedPath
 
 HELP = "average upstreams of one architecture, or add and take away what was learnt in finetuning"
 EXAMPLE = "headwater merge RUN_A RUN_B --weights 0.5,0.5 --to merged"
@@ -47,7 +47,7 @@ def make_parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     """Merge, or sweep and merge."""
     flags = make_parser().parse_args(arguments)
-    from ..inference.merge import write_merged
+    from ...inference.merge import write_merged
 
     if flags.sweep is None:
         of_sweep = {"-d": flags.downstream, "--data": flags.data, "--demo": flags.demo, "-o": flags.override}
@@ -64,9 +64,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def sweep(flags: Namespace) -> tuple[float, Path]:
     """Train the task on each mixture, print what dev and test say, and return the one that dev prefers."""
-    from ..core.options import merge, parse_override
-    from ..inference.merge import write_merged
-    from ..runs.train import train
+    from ...core.options import merge, parse_override
+    from ...inference.merge import write_merged
+    from ...runs.train import train
 
     if not flags.downstream:
         raise UserError("Expected a task to choose by beside --sweep, found none. Add -d emotion, and --data.")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
-from .common.console import print_result
-from .common.shell import Parser
+from ...core.errors import UserError
+from ..common.console import print_result
+from ..common.shell import Parser
 
 HELP = "convert a checkpoint of s3prl: an emotion head to a run, a HuBERT, wav2vec 2.0, data2vec or WavLM to a model folder"
 EXAMPLE = "headwater import result/downstream/er/dev-best.ckpt runs/er"
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     path, folder = Path(flags.file).expanduser(), Path(flags.folder).expanduser()
     if folder.exists():
         raise UserError(f"Expected a folder that is not there yet, found '{folder}'. Choose another name, or remove it.")
-    from ..core.torch_files import read_torch_file
-    from ..inference.import_s3prl import PARTS, import_head, recognise_head
+    from ...core.torch_files import read_torch_file
+    from ...inference.import_s3prl import PARTS, import_head, recognise_head
 
     content = read_torch_file(path)
     if isinstance(content, Mapping) and {*content} >= PARTS:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def import_model(path: Path, content: Any, folder: Path) -> None:
     """Write a model as a folder of transformers, and say what is in it."""
-    from ..upstream.s3prl.conversion import recognise, stem_of, write_folder
+    from ...upstream.s3prl.conversion import recognise, stem_of, write_folder
 
     model = recognise(path, content)
     left_out = sorted({name.split(".")[0] for name in write_folder(model, folder)})

@@ -10,19 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UserError
-from ..core.text import as_path, printable
-from .common.console import print_note, print_result
-from .common.hints import PREDICTION
-from .common.sections import read_corpus_of, sections_of, text_weights_of
-from .common.shell import Parser, TypedPath
+from ...core.errors import UserError
+from ...core.text import as_path, printable
+from ..common.console import print_note, print_result
+from ..common.hints import PREDICTION
+from ..common.sections import read_corpus_of, sections_of, text_weights_of
+from ..common.shell import Parser, TypedPath
 
 if TYPE_CHECKING:
-    from ..downstream.answer import Answer
-    from ..inference.folds import Folds
-    from ..inference.inputs import Item
-    from ..inference.predict import Prediction, TranscriptLookup
-    from ..inference.trained_run import TrainedRun
+    from ...downstream.answer import Answer
+    from ...inference.folds import Folds
+    from ...inference.inputs import Item
+    from ...inference.predict import Prediction, TranscriptLookup
+    from ...inference.trained_run import TrainedRun
 
 
 HELP = "predict labels and scores of audio files with a finished run"
@@ -34,9 +34,9 @@ BROKEN = 3  # exit code where some files were passed over
 def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
-    from ..core.run_folder import RunFolder
-    from ..inference.folds import Folds
-    from ..inference.load import load_run
+    from ...core.run_folder import RunFolder
+    from ...inference.folds import Folds
+    from ...inference.load import load_run
 
     refuse_mixtures(flags)
     if flags.format == "rttm" and flags.out:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def leakage_note(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
     """Return a note where folds predict on the corpus that each of them was trained on a part of."""
-    from ..inference.folds import Folds
+    from ...inference.folds import Folds
 
     if not (isinstance(run, Folds) and flags.corpus and flags.fold is None):
         return []
@@ -76,10 +76,10 @@ def leakage_note(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
 
 def trained_note(files: Sequence[Item], run: TrainedRun | Folds) -> list[str]:
     """Return a note where a run over a table, or any of some folds, was trained on files that are to predict."""
-    from ..core.run_folder import RunFolder
-    from ..inference.folds import Folds
-    from ..inference.inputs import audio_of
-    from ..runs.leakage import trained_utterances
+    from ...core.run_folder import RunFolder
+    from ...inference.folds import Folds
+    from ...inference.inputs import audio_of
+    from ...runs.leakage import trained_utterances
 
     folders = [RunFolder(member.folder) for member in (run.runs if isinstance(run, Folds) else (run,))]
     lists = [folder.read().trained_on() for folder in folders if folder.trained_on.is_file()]  # an exported run has none
@@ -90,8 +90,8 @@ def trained_note(files: Sequence[Item], run: TrainedRun | Folds) -> list[str]:
 
 def print_pairs(flags: Namespace) -> int:
     """Print a line for each pair of files, in the order given; return the exit code."""
-    from ..inference.csv_journal import csv_line
-    from ..inference.load import load_run
+    from ...inference.csv_journal import csv_line
+    from ...inference.load import load_run
 
     run = load_run(flags.run, flags.upstream_ckpt, None, flags.task, flags.fold)
     run.answer.pairs()
@@ -108,7 +108,7 @@ def print_pairs(flags: Namespace) -> int:
 
 def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None) -> int:
     """Print a line for each file as it comes; return how many are broken."""
-    from ..inference.csv_journal import csv_line
+    from ...inference.csv_journal import csv_line
 
     broken = 0
     if lines.header:
@@ -129,8 +129,8 @@ def write_all(
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
-    from ..inference.csv_journal import growing
-    from ..inference.inputs import version_of
+    from ...inference.csv_journal import growing
+    from ...inference.inputs import version_of
 
     has_audio = "audio" in run.roles
     with growing(Path(flags.out), about(flags, run), lines.header) as table:
@@ -151,11 +151,11 @@ def write_all(
 
 def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
     """Return what all rows of a csv have in common: the run and its options."""
-    from ..inference.waveforms import WINDOW_SECONDS
+    from ...inference.waveforms import WINDOW_SECONDS
 
     recogniser = None
     if flags.transcribe and run.uses_text:
-        from ..corpus.transcription.recogniser import find_asr
+        from ...corpus.transcription.recogniser import find_asr
 
         recogniser = find_asr(flags.transcribe).fingerprint[:16]
     return {
@@ -233,7 +233,7 @@ def refuse_mixtures(flags: Namespace) -> None:
 def inputs_of(flags: Namespace) -> Sequence[Item]:
     """Return the files named, or a split's utterances."""
     if not flags.corpus:
-        from ..inference.inputs import files_of
+        from ...inference.inputs import files_of
 
         return files_of(flags.inputs)
     section = sections_of(flags.override, SECTIONS).get("corpus") or {}
@@ -249,7 +249,7 @@ def inputs_of(flags: Namespace) -> Sequence[Item]:
 
 def refuse_one_name(files: Sequence[Item]) -> None:
     """Refuse different files of one name for a table that has no folders."""
-    from ..inference.inputs import audio_of
+    from ...inference.inputs import audio_of
 
     seen: dict[str, str] = {}
     for path in map(audio_of, files):
@@ -267,7 +267,7 @@ def transcript_lookup(flags: Namespace, run: TrainedRun | Folds) -> TranscriptLo
         if flags.transcribe and not run.without:
             raise UserError(f"Expected a run that reads text for --transcribe, found '{flags.run}', which uses audio only.")
         return None
-    from ..inference.texts import lookup_transcripts
+    from ...inference.texts import lookup_transcripts
 
     return lookup_transcripts(flags.transcribe, flags.device)
 
@@ -299,7 +299,7 @@ def plain_lines(answer: Answer) -> Lines:
 
 def challenge_lines(answer: Answer) -> Lines:
     """Return the columns of MSP-Podcast's challenge; a file without a prediction has no line, and is reported."""
-    from ..corpus.readers.msp_podcast import LETTERS, RATINGS
+    from ...corpus.readers.msp_podcast import LETTERS, RATINGS
 
     rated = answer.column is None
     columns = {name: column for name, column in RATINGS.items() if rated and name in answer.score_names}
@@ -321,7 +321,7 @@ def challenge_lines(answer: Answer) -> Lines:
 
 def rttm_lines_of(answer: Answer) -> Lines:
     """Return RTTM: a line for each turn, and no header."""
-    from ..corpus.rttm import rttm_lines
+    from ...corpus.rttm import rttm_lines
 
     if answer.kind != "turns":
         raise UserError(

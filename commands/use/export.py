@@ -6,11 +6,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.errors import UserError
-from .common.console import print_note
-from .common.hints import TEXT_WEIGHTS
-from .common.sections import sections_of, text_weights_of
-from .common.shell import Parser
+from ...core.errors import UserError
+from ..common.console import print_note
+from ..common.hints import TEXT_WEIGHTS
+from ..common.sections import sections_of, text_weights_of
+from ..common.shell import Parser
 
 HELP = "export a finished run to a folder that works without network and cache, and to ONNX"
 EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(
             "Expected --hub beside --half, found a run to export whole, in the numbers it was trained in. Leave it out."
         )
-    from ..inference.export.export import export_run
-    from ..inference.export.onnx import FILE
+    from ...inference.export.export import export_run
+    from ...inference.export.onnx import FILE
 
     exported = export_run(
         flags.run,
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_upstream(flags: Namespace) -> int:
     """Write the upstream alone, and say how it is used."""
-    from ..inference.export.hub_format import export_adapter, export_upstream
+    from ...inference.export.hub_format import export_adapter, export_upstream
 
     rest = {"--onnx": flags.onnx, "--with": flags.extra, "--task": flags.task, "--fold": flags.fold}
     for flag in (flag for flag, value in rest.items() if value):

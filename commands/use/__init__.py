@@ -1,0 +1,1 @@
+"""What uses a finished run: one file for each verb."""
