@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 
 LIFELINE = "HEADWATER_LIFELINE"  # set for a process whose stdin is its parent's lifeline
+PLAN = "HEADWATER_PLAN"  # set for a process that runs a part of a plan: the plan's folder
 SECONDS_TO_CLEAR_UP = 3.0  # for a process whose parent has gone
 
 

@@ -135,6 +135,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """The ids by which trackers find the run again that they followed."""
+        return self.path / "trackers.json"
+
+    @property
     def stopped(self) -> Path:
         """What a process of a plan printed before it stopped without a result."""
         return self.path / "stopped.txt"

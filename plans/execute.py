@@ -131,7 +131,11 @@ def run_here(part: Part, folder: Path, runtime: Runtime) -> Result:
         refuse_missing_groups(result, folder / part.name, runtime.by)
         return result
     print_progress(runtime, f"run {runtime.place.number} of {runtime.place.count}: {part.name}")
-    return run(located(part, folder), folder / part.name, replace(runtime, named=False))
+    return run(
+        located(part, folder),
+        folder / part.name,
+        replace(runtime, named=False, plan=runtime.plan if part.name == "." else str(folder)),
+    )
 
 
 def has_lost_its_start(part: Part, failed: dict[str, str]) -> bool:
@@ -299,7 +303,7 @@ def starter(
         flags += ["-v", str(part.fold)] if config.folds else []  # the recipe's folds are the plan's, of which this is one
         refuse_edited()
         command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
-        environment = children.environment(**{"OMP_NUM_THREADS": threads, children.LIFELINE: "1"})
+        environment = children.environment(**{"OMP_NUM_THREADS": threads, children.LIFELINE: "1", children.PLAN: str(folder)})
         done = subprocess.run(command, env=environment, stdin=line.reading, capture_output=True, text=True, check=False)
         if done.returncode:
             there.refuse_in_use()  # another machine was quicker

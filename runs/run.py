@@ -29,7 +29,7 @@ from .final import with_steps
 from .heads import fit_to_teachers
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .log import displayed, improving_notes, logged
+from .log import Trackers, displayed, followed, improving_notes, logged, refuse_unknown
 from .pictures import chance_levels, confusion_plot, cosines_plot, curves_plot, run_title
 from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
@@ -42,6 +42,7 @@ Evaluations = Mapping[str, Mapping[str, Evaluation]]  # task -> the weights that
 
 def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Return the run's result: from its folder where it is finished, else trained from where it stands."""
+    refuse_unknown(config)
     accelerator = make_accelerator(config, runtime)
     if config.split and not (runtime.named and RunFolder(folder).is_finished):
         refuse_groups(runtime)
@@ -67,7 +68,11 @@ def run(config: RunConfig, folder: Path, runtime: Runtime) -> dict[str, Any]:
         if accelerator.is_main_process:
             refuse_other(folder, setup.identity)
             begin(folder, setup)
-        return finish(folder, setup, accelerator, runtime)
+        with followed(folder, setup, accelerator, runtime) as trackers:
+            result = finish(folder, setup, accelerator, runtime, trackers)
+            if accelerator.is_main_process:
+                trackers.end(folder, result)
+        return result
 
 
 def features_before(folder: Path, config: RunConfig) -> dict[str, str] | None:
@@ -158,7 +163,7 @@ def vocabularies(tasks: Mapping[str, TaskData]) -> dict[str, Any]:
     return {name: task.expert.vocabulary for name, task in tasks.items()}
 
 
-def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Runtime) -> dict[str, Any]:
+def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Runtime, trackers: Trackers) -> dict[str, Any]:
     """Train what is left, evaluate the weights that are kept, write the results, return them."""
     config, model = setup.config, setup.model
     if config.solver == "exact":
@@ -175,7 +180,10 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
     evaluate_now = partial(evaluate_task, ready, config.training, accelerator, runtime.by)
-    with logged(folder, progress, accelerator, model) as log, displayed(log, setup, progress, accelerator, runtime) as display:
+    with (
+        logged(folder, progress, accelerator, model, trackers) as log,
+        displayed(log, setup, progress, accelerator, runtime) as display,
+    ):
         hooks = Hooks(
             log=display.log,
             stepped=display.stepped,

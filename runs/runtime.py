@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ..core.errors import UserError
-from ..core.process import is_main
+from ..core.process import PLAN, is_main
 from ..training.model import check_device
 from .config.schema import RunConfig, roles_of
 
@@ -40,6 +40,7 @@ class Runtime:
     by: tuple[str, ...] = ()  # labels whose groups are scored apart
     named: bool = False  # the user named the run itself: what it was trained on need not be here
     place: PlanPlace = PlanPlace()
+    plan: str = field(default_factory=lambda: os.environ.get(PLAN, ""))  # folder of the plan of a run: trackers group by it
 
 
 def print_progress(runtime: Runtime, *lines: str) -> None:

@@ -18,7 +18,15 @@ from ...downstream.masks import MasksConfig
 from ...plugins.registry import SECTIONS
 from .schema import RunConfig, TaskConfig, batch_size_of, roles_of, section_of, to_mapping
 
-NO_NUMBER = ("reference", "report_by", "folds", "stages", "store", "steps_from")  # nothing that is only shown, no plan, no place
+NO_NUMBER = (
+    "reference",
+    "report_by",
+    "folds",
+    "stages",
+    "store",
+    "steps_from",
+    "track",
+)  # nothing that is only shown, no plan, no place
 LOGGING = ("log_every", "save_every")  # of training
 
 _UPSTREAM = {

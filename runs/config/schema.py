@@ -123,6 +123,7 @@ class RunConfig:
     baselines: dict[str, float] = field(default_factory=dict)  # task -> dev score of its single-task run, for select: gain
     split: Literal["", "all"] = ""  # all: a final model, trained on every split of its corpus; nothing is held out
     steps_from: str | None = None  # of a final model: the run (or plan) whose best step says for how long
+    track: str = ""  # trackers beside TensorBoard, as wandb,mlflow: their packages are not ours, and settings are their own
     seed: Annotated[int, SEED] = 1  # of every random draw
     folds: list[int] = field(default_factory=list)  # a plan's folds, where the recipe names them
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # runs in order, what is different in each; the last reports

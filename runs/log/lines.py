@@ -14,15 +14,16 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from ..core.files import plain_disk_errors, write_text
-from ..core.run_folder import RunFolder
-from ..core.text import duration
-from ..training.loop import shows_progress
-from ..training.model import Model
-from ..training.step import Progress
-from .config.schema import RunConfig, roles_of
-from .prepare import RunSetup
-from .runtime import PlanPlace, Runtime, print_progress
+from ...core.files import plain_disk_errors, write_text
+from ...core.run_folder import RunFolder
+from ...core.text import duration
+from ...training.loop import shows_progress
+from ...training.model import Model
+from ...training.step import Progress
+from ..config.schema import RunConfig, roles_of
+from ..prepare import RunSetup
+from ..runtime import PlanPlace, Runtime, print_progress
+from .trackers import Trackers
 
 FIRST_SECONDS = 4.0  # until somebody wants to see that it works
 QUIET_SECONDS = 60.0  # between lines
@@ -32,8 +33,8 @@ LONG_SECONDS = 3600.0  # of a run on a CPU: what would be quicker is said
 
 
 @contextmanager
-def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Model) -> Iterator[Any]:
-    """Give a function that logs a line to metrics.jsonl and TensorBoard, both cut at the step where the run stands."""
+def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Model, trackers: Trackers) -> Iterator[Any]:
+    """Give a function that logs a line to metrics.jsonl, TensorBoard (both cut at the step where the run stands), trackers."""
     if not accelerator.is_main_process:
         yield lambda _: None
         return
@@ -51,8 +52,10 @@ def logged(folder: Path, progress: Progress, accelerator: Accelerator, model: Mo
         with plain_disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         with uninterrupted():
-            for key, value in scalars(line, model).items():
+            values = scalars(line, model)
+            for key, value in values.items():
                 writer.add_scalar(key, value, line["step"])
+            trackers.log(values, line["step"])
 
     try:
         yield log

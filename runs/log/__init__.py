@@ -1,0 +1,17 @@
+"""What a run leaves in its log, on the screen, and with the trackers that it was to be followed by."""
+
+from .lines import displayed, filling, improving_notes, logged, scalars, uninterrupted
+from .trackers import Trackers, followed, kinds, refuse_unknown
+
+__all__ = [
+    "Trackers",
+    "displayed",
+    "filling",
+    "followed",
+    "improving_notes",
+    "kinds",
+    "logged",
+    "refuse_unknown",
+    "scalars",
+    "uninterrupted",
+]
