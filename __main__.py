@@ -17,6 +17,7 @@ VERBS = {
     "recipe": "headwater.commands.recipe",
     "qbe": "headwater.commands.qbe",
     "predict": "headwater.commands.use.predict",
+    "serve": "headwater.commands.use.serve",
     "export": "headwater.commands.use.export",
     "import": "headwater.commands.use.import_",
     "merge": "headwater.commands.use.merge",
@@ -32,7 +33,7 @@ VERBS = {
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
-    "use": ("predict", "export", "import", "merge"),
+    "use": ("predict", "serve", "export", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),
 }

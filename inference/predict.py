@@ -57,8 +57,14 @@ class Piece:
 
     def batch(self) -> Batch:
         """Return the piece as a batch of one."""
-        audio = Batch(None, (), ids=("0",)) if self.waveform is None else as_batch([self.waveform])
-        return replace(audio, texts=(self.text,))
+        return batch_of([self])
+
+
+def batch_of(pieces: Sequence[Piece]) -> Batch:
+    """Return pieces as one batch; of a run that only reads, they have no waveforms."""
+    waveforms = [piece.waveform for piece in pieces if piece.waveform is not None]
+    audio = as_batch(waveforms) if waveforms else Batch(None, (), ids=tuple(map(str, range(len(pieces)))))
+    return replace(audio, texts=tuple(piece.text for piece in pieces))
 
 
 class Predictor(Protocol):
