@@ -53,7 +53,7 @@ def refuse_limits(flags: Namespace) -> None:
 def make_parser() -> Parser:
     """Return the flags."""
     words = (
-        "Serve a finished run over http on this machine. POST /predict takes audio files as a form or as bytes, and returns labels "
+        "Serve a finished run over http on this machine. POST /predict takes audio files as a form or as bytes, returns labels "
         "and scores as json; /info, /health, /openapi.json and a page at / describe it. Nothing that is sent is kept or logged."
     )
     parser = Parser("headwater serve", words, EXAMPLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from .limits import Door, Limits, Refused
 from .replies import LONGEST_WINDOW, SHORTEST_WINDOW, prediction_json, timeline, windows_json
 from .uploads import TooLong, Upload, waveform_of
 
+LOG = logging.getLogger("uvicorn.error")
 _THREADS = 64  # that read audio and wait for the model
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
@@ -94,6 +96,10 @@ class Service:
             return {"file": upload.name, "error": str(problem)}, 413
         except UserError as problem:
             return {"file": upload.name, "error": str(problem)}, 422
+        except Exception as problem:  # whatever a model raises: its line is for who runs the server, its kind for the client
+            LOG.error("error: the model failed: %s: %s", type(problem).__name__, problem)
+            wanted = f"Expected a prediction, found a {type(problem).__name__} in the model"
+            return {"file": upload.name, "error": f"{wanted}. Report it to whoever runs this server."}, 500
 
     def refuse_text(self, upload: Upload) -> None:
         """Refuse a file without a text where the run reads one, and one with a text where it does not."""
@@ -156,10 +162,6 @@ def handle_errors(app: FastAPI) -> None:
     async def no_route(request: Request, problem: HTTPException) -> JSONResponse:
         found = f"{request.method} {request.url.path[:80]}"
         return error_reply(problem.status_code, f"Expected POST /predict, GET /info, /health or /openapi.json, found {found}.")
-
-    @app.exception_handler(Exception)
-    async def failed(_: Request, problem: Exception) -> JSONResponse:
-        return error_reply(500, f"Expected a prediction, found a {type(problem).__name__} in the model. Report this run.")
 
 
 def error_reply(status: int, message: str, retry_after: int | None = None) -> JSONResponse:
