@@ -66,6 +66,7 @@ setup(
             "upstream/weights/*/*",
             "analysis/*/*.css",
             "inference/*/*.html",
+            "inference/export/page/*.*",
             "examples/*.py",
             "examples/*/*",
         ]

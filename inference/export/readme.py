@@ -120,3 +120,4 @@ class Exported:
     needed: Sequence[str]  # beside the folder
     code: Sequence[str]  # of the user's own, as it is to be typed in the folder
     left_out: Sequence[str] = ()  # options whose files lie elsewhere
+    no_page: str = ""  # why a page that was wanted is not there
