@@ -75,7 +75,7 @@ class Browser:
 
     def value(self, expression: str) -> Any:
         """Return what a script says of the page."""
-        return self.command("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+        return self.command("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 60.0) -> Any:
         """Return what a script says of the page as soon as it is something."""
@@ -125,6 +125,7 @@ def opened(profile: Path, *flags: str) -> Iterator[Browser]:
 
 
 def complaints(browser: Browser) -> list[str]:
-    """Return what a browser has to complain about."""
+    """Return what a browser has to complain about; what it stopped to load by itself is nothing of that kind."""
     wrong = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Network.loadingFailed"}
-    return [json.dumps(event)[:300] for event in browser.events if event["method"] in wrong]
+    found = [event for event in browser.events if event["method"] in wrong and not event["params"].get("canceled")]
+    return [json.dumps(event)[:300] for event in found]

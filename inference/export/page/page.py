@@ -43,7 +43,7 @@ def write_page(run: TrainedRun, folder: Path, graph: Path, described: Mapping[st
     size = graph.stat().st_size
     if size > MOST_MB * 1e6 or graph.with_name(f"{graph.name}.data").exists():
         raise NoPage(
-            f"Expected a graph of at most {MOST_MB} MB for --page, found {size / 1e6:,.0f} MB. Use the folder without it."
+            f"Expected a graph of at most {MOST_MB:g} MB for --page, found {size / 1e6:,.0f} MB. Use the folder without it."
         )
     with plain_disk_errors(folder):
         folder.mkdir()
