@@ -186,7 +186,7 @@ def shared_upstream(
     """Return a run's upstream: one of those loaded, where a frozen one of the same weights and options is among them."""
     if section.trainable:
         return upstream_of(folder, role, section, identity)
-    key = f"{role} {identity['upstreams'].get(role)} {section}"
+    key = f"{role} {identity['upstreams'].get(role)} {replace(section, layer=None)}"  # a layer is the run's own choice
     if key not in loaded:
         loaded[key] = upstream_of(folder, role, section, identity)
     return loaded[key]

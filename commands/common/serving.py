@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import socket
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...core.errors import UserError
@@ -44,6 +44,13 @@ def require(extra: str, packages: Sequence[str], verb: str) -> None:
             f"Expected the packages {', '.join(packages)} for `headwater {verb}`, found no {missing[0]}. "
             f"Run: {install_command(extra)}"
         )
+
+
+def refuse_below_0(limits: Mapping[str, float]) -> None:
+    """Refuse limits that let nothing in."""
+    for name, value in limits.items():
+        if not value > 0:
+            raise UserError(f"Expected a number above 0 after {name}, found {value:g}. Leave it out for the default.")
 
 
 def load_for_others(folder: str, flags: Namespace) -> TrainedRun | Folds:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 
-from ...core.errors import UserError
 from ..common.console import print_note, print_result
-from ..common.serving import add_run_flags, bound, load_for_others, require, url_of
+from ..common.serving import add_run_flags, bound, load_for_others, refuse_below_0, require, url_of
 from ..common.shell import Parser
 
 HELP = "serve a finished run over http: POST audio, get labels and scores as json"
@@ -18,7 +16,8 @@ NEEDED = ("fastapi", "uvicorn", "python_multipart")
 def main(arguments: Sequence[str]) -> int:
     """Load the run, print the address, and predict until the process is stopped."""
     flags = make_parser().parse_args(arguments)
-    refuse_limits(flags)
+    limited = {"--most-mb": flags.most_mb, "--most-seconds": flags.most_seconds, "--most-waiting": flags.most_waiting}
+    refuse_below_0(limited)
     require("serve", NEEDED, "serve")
     from ...inference.serving.gather import Gathered
     from ...inference.serving.limits import Limits
@@ -37,17 +36,6 @@ def main(arguments: Sequence[str]) -> int:
     serve(app_of(gathered, facts_of(run), limits), address, lambda: print_result(ready))
     print_note("every request that came in has been answered")
     return 0
-
-
-def refuse_limits(flags: Namespace) -> None:
-    """Refuse limits that let nothing in."""
-    for name, value in (
-        ("--most-mb", flags.most_mb),
-        ("--most-seconds", flags.most_seconds),
-        ("--most-waiting", flags.most_waiting),
-    ):
-        if not value > 0:
-            raise UserError(f"Expected a number above 0 after {name}, found {value:g}. Leave it out for the default.")
 
 
 def make_parser() -> Parser:

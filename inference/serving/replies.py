@@ -66,16 +66,21 @@ def timeline(run: Predictor, waveform: Waveform, seconds: float, text: str | Non
 
     A window without sound carries its error; with a text, each window has the whole of it.
     """
+    parts = parts_of(waveform, seconds)
+    predictions = predict_items(run, [part for _, part in parts], lambda _: text or "")
+    return [replace(found, start=start) for found, (start, _) in zip(predictions, parts, strict=True)]
+
+
+def parts_of(waveform: Waveform, seconds: float) -> list[tuple[float, Waveform]]:
+    """Return the windows of a timeline, each with the second that it begins at."""
     if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
         raise UserError(
             f"Expected windows of {SHORTEST_WINDOW:g} to {LONGEST_WINDOW:g} seconds, found {seconds:g}. For instance: 2"
         )
     samples = read_waveform(waveform)
     parts = np.array_split(samples, max(1, -(-len(samples) // round(seconds * SAMPLE_RATE))))
-    items = [Waveform(part, SAMPLE_RATE, waveform.name) for part in parts]
-    starts = np.cumsum([0, *map(len, parts)]) / SAMPLE_RATE
-    predictions = predict_items(run, items, lambda _: text or "")
-    return [replace(found, start=float(start)) for found, start in zip(predictions, starts, strict=False)]
+    starts = np.cumsum([0, *map(len, parts[:-1])]) / SAMPLE_RATE
+    return [(float(start), Waveform(part, SAMPLE_RATE, waveform.name)) for start, part in zip(starts, parts, strict=True)]
 
 
 def windows_json(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
