@@ -17,6 +17,8 @@ VERBS = {
     "recipe": "headwater.commands.recipe",
     "qbe": "headwater.commands.qbe",
     "predict": "headwater.commands.use.predict",
+    "serve": "headwater.commands.use.serve",
+    "app": "headwater.commands.use.app",
     "export": "headwater.commands.use.export",
     "import": "headwater.commands.use.import_",
     "merge": "headwater.commands.use.merge",
@@ -32,7 +34,7 @@ VERBS = {
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
-    "use": ("predict", "export", "import", "merge"),
+    "use": ("predict", "serve", "app", "export", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),
 }

@@ -13,6 +13,8 @@ EXTRAS = {
     "peft": ["peft>=0.18,<0.22"],  # LoRA, DoRA, IA3; one pure wheel of 0.8 MB, which needs what the core has, and psutil
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # `headwater export --onnx`; 40 MB of wheels
     "track": ["mlflow-skinny>=3.0", "wandb>=0.19"],  # `-o track=…`; Apache-2.0 and MIT, as large as all else that is optional
+    # `headwater serve`; pure wheels of 0.4 MB, which need pydantic and anyio of the hub client
+    "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.18"],
     "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8"],  # `make docs`; docutils: GPL in its Emacs mode alone
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }
@@ -29,7 +31,15 @@ RUNNERS = [
     "build>=1.2",
     "setuptools>=70.1",
 ]
-EXTRAS["test"] = [*EXTRAS["demo"], *EXTRAS["decode"], *EXTRAS["mtl"], *EXTRAS["peft"], *EXTRAS["onnx"], *RUNNERS]
+EXTRAS["test"] = [
+    *EXTRAS["demo"],
+    *EXTRAS["decode"],
+    *EXTRAS["mtl"],
+    *EXTRAS["peft"],
+    *EXTRAS["onnx"],
+    *EXTRAS["serve"],
+    *RUNNERS,
+]
 
 folders = find_packages(".", exclude=["tests*", "benchmarks*", "docs*", "build*", "dist*"])
 
@@ -56,6 +66,8 @@ setup(
             "recipes/*/*.csv",
             "upstream/weights/*/*",
             "analysis/*/*.css",
+            "inference/*/*.html",
+            "inference/export/page/*.*",
             "examples/*.py",
             "examples/*/*",
         ]

@@ -91,7 +91,7 @@ def main() -> None:
 def said(run: TrainedRun, rows: Sequence[dict[str, str]]) -> Said:
     """Return what is said in utterances, and what the run makes of their windows before any search."""
     return [
-        (row["text"].upper(), [run.decode(Piece(window, None).batch()) for window in windows_of(row["audio"])]) for row in rows
+        (row["text"].upper(), [run.rows(Piece(window, None).batch())[0] for window in windows_of(row["audio"])]) for row in rows
     ]
 
 

@@ -53,9 +53,7 @@ def read_audio(path: str | Path, start: float = 0.0, duration: float | None = No
 
 def read_complete(path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000) -> np.ndarray:
     """Return a stretch as `read_audio` does, of a file that is not cut short and that holds all of the stretch."""
-    cut = None if obstacle(path) else missing_end(Path(path))
-    if cut:
-        raise UserError(f"Expected readable audio, found a file {cut}: {path}. {_NEXT_MOVE}")
+    refuse_cut(path)
     samples = read_audio(path, start, duration, sample_rate)
     seconds = start + len(samples) / sample_rate
     if duration is not None and start + duration > seconds + _ROUNDING:
@@ -64,6 +62,13 @@ def read_complete(path: str | Path, start: float = 0.0, duration: float | None =
             f"({seconds:.2f} s): {path}. Mend its row of the list."
         )
     return samples
+
+
+def refuse_cut(path: str | Path) -> None:
+    """Refuse a file that is cut short."""
+    cut = None if obstacle(path) else missing_end(Path(path))
+    if cut:
+        raise UserError(f"Expected readable audio, found a file {cut}: {path}. {_NEXT_MOVE}")
 
 
 def _read_mono(path: str | Path, start: float, duration: float | None, sample_rate: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.run_folder import Row, counted
 from ..corpus.batch import Batch
-from ..downstream.answer import Answer
+from ..downstream.answer import Answer, Window
 from ..upstream.base import Layers, Upstream
-from .predict import Piece, Predictor
+from .predict import Predictor
 from .trained_run import TrainedRun
 
 LoadOne = Callable[..., TrainedRun]
@@ -70,20 +70,18 @@ class Folds(Predictor):
         for run in self.runs:
             run.move_to(device)
 
-    def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor]:
-        """Return the prediction of the mean of the runs' scores, and that mean."""
-        by_piece = [self._outputs(piece.batch()) for piece in pieces]
+    def joined(self, windows: Sequence[Window]) -> tuple[Any, Tensor]:
+        """Return the prediction of the mean of the runs' scores, and that mean; a row has one of each run."""
         scores, names = [], self.answer.score_names
         for place, run in enumerate(self.runs):
-            windows = [(piece.seconds, outputs[place]) for piece, outputs in zip(pieces, by_piece, strict=True)]
-            own, found = run.answer.score_names, run.answer.average(windows)
+            own, found = run.answer.score_names, run.answer.average([(seconds, rows[place]) for seconds, rows in windows])
             scores.append(found[[own.index(name) for name in names]])  # the order of classes may be another
         mean = torch.stack(scores).mean(dim=0)  # (class)
         return self.answer.decide(mean.unsqueeze(0))[0], mean
 
     @torch.no_grad()
-    def _outputs(self, batch: Batch) -> list[Any]:
-        """Return the output of each run; an upstream that several of them share runs once."""
+    def rows(self, batch: Batch) -> list[Any]:
+        """Return of each window the rows of all runs; an upstream that several of them share runs once."""
         batch = batch.to(self.runs[0].device)
         computed: dict[int, Layers] = {}
         outputs = []
@@ -94,8 +92,8 @@ class Folds(Predictor):
                 if id(upstream) not in computed:
                     computed[id(upstream)] = run.model.layers(role, batch)
                 stored[role] = computed[id(upstream)]
-            outputs.append(run.decode(replace(batch, stored=stored)))
-        return outputs
+            outputs.append(run.rows(replace(batch, stored=stored)))
+        return [*zip(*outputs, strict=True)]
 
 
 def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOne) -> TrainedRun | Folds:

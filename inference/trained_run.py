@@ -17,7 +17,7 @@ from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors
 from ..core.trust import CHECKPOINTS
 from ..corpus.batch import Batch
-from ..downstream.answer import Answer
+from ..downstream.answer import Answer, Window
 from ..downstream.base import Expert, Question, Task, takes_teacher
 from ..downstream.load import load_task
 from ..plugins.registry import SECTIONS
@@ -29,7 +29,7 @@ from ..upstream.adapters import add_adapter
 from ..upstream.base import Role, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged, refuse_other_weights
-from .predict import Piece, Predictor
+from .predict import Predictor
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class TrainedRun(Predictor):
         """The inputs that it needs of a file: audio, text."""
         return self.expert.roles
 
-    def join(self, pieces: Sequence[Piece]) -> tuple[Any, Tensor | None]:
-        """Return one prediction, and its scores if there are any, from the pieces of a file."""
-        return self.answer.joined([(piece.seconds, self.decode(piece.batch())) for piece in pieces])
+    def joined(self, windows: Sequence[Window]) -> tuple[Any, Tensor | None]:
+        """Return one prediction, and its scores if there are any, from the rows of a file's pieces."""
+        return self.answer.joined(windows)
 
     def move_to(self, device: str) -> None:
         """Put the model on a device."""
@@ -103,13 +103,10 @@ class TrainedRun(Predictor):
         return next(self.model.experts.parameters()).device
 
     @torch.no_grad()
-    def decode(self, batch: Batch) -> Any:
-        """Return what the prediction for a window is decided from: its scores, or the prediction itself where there are none.
-
-        One window at a time: what a file gets never depends on its neighbours, and on a CPU nothing is faster.
-        """
+    def rows(self, batch: Batch) -> list[Any]:
+        """Return what the prediction for each window is decided from: its scores, or the prediction where there are none."""
         output = self.model.output_of(self.config.only.task, batch.to(self.device), self.without)
-        return self.expert.decode(output)[0]
+        return [*self.expert.decode(output)]
 
 
 FLAGS = {"audio": "-k", "text": "-o text_upstream.path", "teacher": "-o teacher.path"}
@@ -189,7 +186,7 @@ def shared_upstream(
     """Return a run's upstream: one of those loaded, where a frozen one of the same weights and options is among them."""
     if section.trainable:
         return upstream_of(folder, role, section, identity)
-    key = f"{role} {identity['upstreams'].get(role)} {section}"
+    key = f"{role} {identity['upstreams'].get(role)} {replace(section, layer=None)}"  # a layer is the run's own choice
     if key not in loaded:
         loaded[key] = upstream_of(folder, role, section, identity)
     return loaded[key]

@@ -24,6 +24,7 @@ class Waveform:
 
     samples: Samples
     sampling_rate: float | None
+    name: str = "waveform"  # in messages and in the output
 
 
 AudioItem = str | Path | Utterance | Waveform  # a file, a stretch of one, or an array
@@ -78,7 +79,7 @@ def read_waveform(item: AudioItem) -> np.ndarray:
 
 def name_of(item: AudioItem) -> str:
     """Return an item's name in the output."""
-    return item.audio if isinstance(item, Utterance) else str(item) if isinstance(item, (str, Path)) else "waveform"
+    return item.audio if isinstance(item, Utterance) else str(item) if isinstance(item, (str, Path)) else item.name
 
 
 def cut(waveform: np.ndarray) -> list[np.ndarray]:

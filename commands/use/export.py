@@ -13,8 +13,8 @@ from ..common.sections import sections_of, text_weights_of
 from ..common.shell import Parser
 
 HELP = "export a finished run to a folder that works without network and cache, and to ONNX"
-EXAMPLE = "headwater export result/downstream/my_run my_model --onnx"
-WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the requested graph is not in it
+EXAMPLE = "headwater export result/downstream/my_run my_model --onnx --page"
+WITHOUT_GRAPH = 3  # exit code where the folder is whole, and the requested graph or page is not in it
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,6 +25,10 @@ def main(arguments: Sequence[str]) -> int:
     if flags.half:
         raise UserError(
             "Expected --hub beside --half, found a run to export whole, in the numbers it was trained in. Leave it out."
+        )
+    if flags.ort and not flags.page:
+        raise UserError(
+            "Expected --page beside --ort, which is where the page's runtime lies, found none. Add it, or leave it out."
         )
     from ...inference.export.export import export_run
     from ...inference.export.onnx import FILE
@@ -39,25 +43,41 @@ def main(arguments: Sequence[str]) -> int:
         onnx=flags.onnx,
         extra=flags.extra,
         keep_adapter=flags.keep_adapter,
+        page=flags.page,
+        ort=flags.ort,
     )
     folder = Path(flags.folder)
     if exported.graph:
         worst, sounds = exported.graph["compared"]["worst_difference"], len(exported.graph["compared"]["seconds"])
         print_note(f"onnx      {FILE} computes what the run does, to {worst:.1e} ({sounds} sounds, 0.5 to 20 s)")
+        print_page(folder, flags.page and not exported.no_page)
     if exported.needed:
         print_note(f"needs     {' and '.join(exported.needed)}: the folder does not hold that")
     use = "".join(f" --use {folder / file}" for file in exported.code)
     print_note(f"written to {folder}: headwater predict {folder}{use} my.wav")
     if exported.no_graph:
-        print_note(f"no {FILE}: {exported.no_graph}")
-    return WITHOUT_GRAPH if exported.no_graph else 0
+        print_note(f"no {FILE}{' and no page' if flags.page else ''}: {exported.no_graph}")
+    if exported.no_page:
+        print_note(f"no page: {exported.no_page}")
+    return WITHOUT_GRAPH if exported.no_graph or exported.no_page else 0
+
+
+def print_page(folder: Path, has_page: bool) -> None:
+    """Print where the page is, and how large its folder."""
+    if not has_page:
+        return
+    from ...inference.export.page.page import FOLDER
+
+    size = sum(file.stat().st_size for file in (folder / FOLDER).iterdir())
+    place = folder / FOLDER / "index.html"
+    print_note(f"page      {place} predicts in the browser ({size / 1e6:.0f} MB): open it, or put its folder on a host")
 
 
 def write_upstream(flags: Namespace) -> int:
     """Write the upstream alone, and say how it is used."""
     from ...inference.export.hub_format import export_adapter, export_upstream
 
-    rest = {"--onnx": flags.onnx, "--with": flags.extra, "--task": flags.task, "--fold": flags.fold}
+    rest = {"--onnx": flags.onnx, "--page": flags.page, "--with": flags.extra, "--task": flags.task, "--fold": flags.fold}
     for flag in (flag for flag, value in rest.items() if value):
         raise UserError(f"Expected no {flag} beside --hub, which writes the upstream alone, found it. Leave one of them out.")
     if flags.keep_adapter:
@@ -80,6 +100,12 @@ def make_parser() -> Parser:
     add("run", metavar="RUN", help="a run folder, or the folder of several folds together with --fold")
     add("folder", metavar="DIR", help="the folder to write; it must be new or empty")
     add("--onnx", action="store_true", help="also write an ONNX graph, if its outputs equal those of the run")
+    words = "with --onnx: also write DIR/page, a folder whose index.html predicts in the browser, without a server"
+    add("--page", action="store_true", help=words)
+    words = (
+        "with --page: take onnxruntime-web from this tarball of `npm pack`, or folder (default: fetched once from npm's registry)"
+    )
+    add("--ort", metavar="PATH", help=words)
     add("--hub", action="store_true", help="write the upstream alone, as transformers loads it: config.json, model.safetensors")
     add("--half", action="store_true", help="with --hub: in float16, half the size")
     words = "also write the run's adapter as peft loads it, into DIR/adapter; with --hub: nothing else, into DIR"

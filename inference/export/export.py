@@ -30,6 +30,9 @@ from . import onnx as onnx_export
 from .adapter import adapters_of, without_adapters, write_adapter
 from .code import copy_user_code, needed_package, try_out, typed_code, user_code_files
 from .names import plain_name, plain_source
+from .page.page import FOLDER as PAGE
+from .page.page import NoPage, refuse_answer, write_page
+from .page.runtime import runtime_files
 from .readme import Exported, readme
 
 
@@ -44,15 +47,20 @@ def export_run(
     onnx: bool = False,
     extra: Sequence[str | Path] = (),
     keep_adapter: bool = False,
+    page: bool = False,
+    ort: str | Path | None = None,
 ) -> Exported:
     """Write a run (of a plan: one fold; of several tasks: one) as a whole folder, and return a description of it.
 
     `extra` are files and folders that the user's own code reads. An adapter is merged into its model's weights; with
-    `keep_adapter` it stands beside them, too, as peft writes it.
+    `keep_adapter` it stands beside them, too, as peft writes it. `page` adds a folder that runs the graph in a browser; `ort` is
+    where onnxruntime-web lies, which is fetched otherwise.
     """
     source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
     chosen, fold = one_of(source, fold)
+    if page and not onnx:
+        raise UserError("Expected --onnx beside --page, which shows the graph, found none. Add it.")
     if onnx:
         onnx_export.require()
     # what its own code is typed after: --use alone, here
@@ -65,14 +73,18 @@ def export_run(
     sections = {role: portable_section(trained, role, section) for role, section in roles_of(trained.config).items()}
     if onnx:
         trained = onnx_export.audio_only(trained)
+    if page:
+        refuse_answer(trained.answer)
+    runtime = runtime_files(ort) if page else {}
     with folder_aside(place, fills_empty=True) as aside:
         names = write_whole(trained, aside, sections, extra)
         for name, files in adapters.items():
             write_adapter(files, aside / name)
         elsewhere = try_out(aside)
         graph_facts, no_graph = graph_of(trained, aside) if onnx else ({}, "")
+        no_page = page_of(trained, aside, graph_facts, runtime) if page and graph_facts else ""
         needed, without = [*needed_package(names), *elsewhere], [f"{name}.{key}" for name in left_out for key in left_out[name]]
-        exported = Exported(graph_facts, no_graph, needed, user_code_files(aside), without)
+        exported = Exported(graph_facts, no_graph, needed, user_code_files(aside), without, no_page)
         write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
     return exported
 
@@ -92,6 +104,15 @@ def graph_of(run: TrainedRun, folder: Path) -> tuple[Mapping[str, Any], str]:
         return onnx_export.write(run, folder), ""
     except onnx_export.NoGraph as problem:
         return {}, str(problem)
+
+
+def page_of(run: TrainedRun, folder: Path, graph: Mapping[str, Any], runtime: Mapping[str, bytes]) -> str:
+    """Write the page of a run's graph, or return why it has none: the folder works without one too."""
+    try:
+        write_page(run, folder / PAGE, folder / onnx_export.FILE, graph, runtime)
+    except NoPage as problem:
+        return str(problem)
+    return ""
 
 
 def refuse_place(run: Path, place: Path) -> None:

@@ -32,10 +32,11 @@ def readme(run: TrainedRun, result: Mapping[str, Any], exported: Exported) -> st
     return "\n\n".join(sections) + "\n"
 
 
-LICENCE = """## Licence
-
-The weights keep the licence of the model that they come from, and what the corpus' owners allow of models trained on it holds
-too. Look both up before you pass this folder on."""
+LICENCE_NOTE = (
+    "The weights keep the licence of the model that they come from, and what the corpus' owners allow of models trained on it "
+    "holds too."
+)
+LICENCE = f"## Licence\n\n{LICENCE_NOTE} Look both up before you pass this folder on."
 
 
 def holds(needed: Sequence[str]) -> str:
@@ -119,3 +120,4 @@ class Exported:
     needed: Sequence[str]  # beside the folder
     code: Sequence[str]  # of the user's own, as it is to be typed in the folder
     left_out: Sequence[str] = ()  # options whose files lie elsewhere
+    no_page: str = ""  # why a page that was wanted is not there

@@ -6,11 +6,8 @@ import base64
 import csv
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from browser import Browser, complaints, opened
 from PIL import Image
 
 from headwater.analysis.relations.relations import relations_of
@@ -31,7 +29,6 @@ from headwater.core.run_folder import RunFolder
 from headwater.runs.config.recipes import RECIPES
 
 EMPTY = {"meta", "img", "br", "hr", "!doctype"}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 HOSTILE = '<img src=x onerror="alert(1)">&"\'</pre></style>'
 
 
@@ -346,90 +343,15 @@ def test_only_our_two_kinds_of_emphasis_pass_through() -> None:
     assert cell("td", "**1** <u>2</u> <i>3</i>", right=False) == "<td><b>1</b> <u>2</u> &lt;i&gt;3&lt;/i&gt;</td>"
 
 
-class Browser:
-    """A headless browser that is asked over two pipes (no server, no package)."""
-
-    def __init__(self, program: str, profile: Path) -> None:
-        read_there, self.write_here = os.pipe()
-        self.read_here, write_there = os.pipe()
-        quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        words = [program, *quiet, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
-        moved = f'exec "$@" 3<&{read_there} 4>&{write_there}'  # where the browser expects its pipes
-        self.process = subprocess.Popen(
-            ["bash", "-c", moved, "bash", *words],
-            pass_fds=(read_there, write_there),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(read_there)
-        os.close(write_there)
-        self.answers = os.fdopen(self.read_here, "rb")
-        self.events: list[dict[str, Any]] = []
-        self.count = 0
-        self.watch = threading.Timer(60, self.process.kill)  # a browser that hangs fails the test
-        self.watch.start()
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-
-    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Return the answer to a command; what happens meanwhile is kept in `events`."""
-        self.count += 1
-        session = {"sessionId": self.session} if hasattr(self, "session") else {}
-        line = json.dumps({"id": self.count, "method": method, "params": parameters, **session})
-        os.write(self.write_here, line.encode() + b"\0")
-        while True:
-            message = self.next_message()
-            if message.get("id") == self.count:
-                assert "error" not in message, message
-                return message["result"]
-            self.events.append(message)
-
-    def next_message(self) -> dict[str, Any]:
-        content = bytearray()
-        while (byte := self.answers.read(1)) != b"\0":
-            assert byte, "the browser went away"
-            content += byte
-        return json.loads(content)
-
-    def open(self, path: Path) -> None:
-        """Load a page to its end."""
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.ask(f"{domain}.enable")
-        self.ask("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self.next_message())
-
-    def value(self, expression: str) -> Any:
-        """Return what a script says of the page."""
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
-
-    def close(self) -> None:
-        self.watch.cancel()
-        self.process.kill()
-        self.process.wait()
-        self.answers.close()
-        os.close(self.write_here)
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser, where the machine has one; with HEADWATER_REQUIRE_BROWSER it must."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        assert "HEADWATER_REQUIRE_BROWSER" not in os.environ, f"none of {', '.join(BROWSERS)} is installed"
-        pytest.skip("no browser on this machine")
-    found = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
-
-
-def complaints(browser: Browser) -> list[str]:
-    wrong = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Network.loadingFailed"}
-    return [json.dumps(event)[:300] for event in browser.events if event["method"] in wrong]
+    """A browser, where the machine has one."""
+    with opened(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 def test_a_browser_shows_every_picture_without_a_word_on_its_console(written: Path, browser: Browser) -> None:
-    browser.open(written)
+    browser.open(written.as_uri())
     shown = browser.value("[...document.images].map(image => image.complete && image.naturalWidth > 0 && image.width > 50)")
     assert len(shown) == len(page_of(written).images) >= 10
     assert all(shown)
@@ -443,7 +365,7 @@ def test_a_browser_would_have_complained(tmp_path: Path, browser: Browser) -> No
     source = '<!doctype html><meta charset="utf-8"><img src="data:image/png;base64,AAAA"><script>nobody()</script>'
     (tmp_path / "broken.html").write_text(source, encoding="utf-8")
     browser.events.clear()
-    browser.open(tmp_path / "broken.html")
+    browser.open((tmp_path / "broken.html").as_uri())
     assert browser.value("[...document.images].map(image => image.naturalWidth)") == [0]
     assert any("Runtime.exceptionThrown" in complaint for complaint in complaints(browser))
     browser.events.clear()
@@ -451,13 +373,13 @@ def test_a_browser_would_have_complained(tmp_path: Path, browser: Browser) -> No
 
 def test_it_prints_on_pages_that_nothing_overflows(written: Path, browser: Browser) -> None:
     browser.events.clear()
-    browser.open(written)
-    printed = base64.b64decode(browser.ask("Page.printToPDF", printBackground=False)["data"])
+    browser.open(written.as_uri())
+    printed = base64.b64decode(browser.command("Page.printToPDF", printBackground=False)["data"])
     assert printed.startswith(b"%PDF")
     pages = len(re.findall(rb"/Type\s*/Page\b", printed))
     assert 4 <= pages <= 30
-    browser.ask("Emulation.setEmulatedMedia", media="print")
-    browser.ask(
+    browser.command("Emulation.setEmulatedMedia", media="print")
+    browser.command(
         "Emulation.setDeviceMetricsOverride", width=690, height=1000, deviceScaleFactor=1, mobile=False
     )  # A4 in its margins
     assert browser.value("[...document.images].every(image => image.getBoundingClientRect().right <= 690)")

@@ -1,0 +1,1 @@
+"""A page that predicts in the browser, with a run's graph and onnxruntime-web in it."""

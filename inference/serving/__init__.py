@@ -1,0 +1,1 @@
+"""Predict for others: over http, and on a page in the browser."""

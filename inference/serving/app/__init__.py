@@ -1,0 +1,1 @@
+"""An app in the browser: a microphone or a file, and what one or several runs predict of it."""
