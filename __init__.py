@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "train": "headwater.runs.train",
     "load_run": "headwater.inference.load",
+    "load_runs": "headwater.inference.load",
     "compare": "headwater.analysis.comparison.compare",
     "results": "headwater.analysis.results",
     "layer_curve": "headwater.analysis.layers.curve",

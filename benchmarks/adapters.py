@@ -1,10 +1,11 @@
-"""Claim: LoRA trains Whisper tiny.en on real speech with a checkpoint of a fiftieth of what finetuning the whole model leaves.
+"""Claim: LoRA trains real models on real speech with a checkpoint of a fraction of what finetuning the whole model leaves.
 
-    python benchmarks/adapters.py DATA WEIGHTS WORK [--steps 60]
+    python benchmarks/adapters.py DATA WEIGHTS WORK [--steps 40] [--upstreams hubert_mini,whisper_base]
 
 DATA and WEIGHTS are those of real_speech.py. A head on the frozen model is trained for 200 steps; LoRA and the whole model go on
-from that head, and one on the frozen model for 2,000 steps stands beside them. Core-seconds are those of the process that trains;
-steps are timed in turns. Finished runs in WORK are kept.
+from that head, and one on the frozen model for 2,000 steps stands beside them. Core-seconds are those of the process that trains:
+its start, the head of 200 steps and all evaluations are in them. Finished runs in WORK are kept; `results/adapters.json` and the
+table of benchmarks/README.md come from here.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from real_speech import HOME, SETS, VALID, Set, write_table
+import yaml
+from real_mtl import words
+from real_sets import learners
+from real_speech import HOME, write_table
 
 from headwater.core.options import read_yaml
 from headwater.corpus.batch import make_batch
@@ -27,91 +32,146 @@ from headwater.runs.config.resolve import resolve
 from headwater.runs.prepare import prepare
 from headwater.runs.state import make_optimizer
 
-NAMES = ("learners' voices", "Lithuanian words")
-BATCH = 8
-PIECES = (f"training.batch_size={BATCH}", f"training.piece_size={BATCH}", VALID)
-HEAD = "head"  # that LoRA and the whole model go on from
-WAYS = {
-    HEAD: ("solver=adam", "training.steps=200", *PIECES),
-    "frozen": ("solver=adam", "training.steps=2000", *PIECES),
-    "lora": ("upstream.trainable=true", "upstream.adapter=lora", "optimizer.adapter_lr=5e-4", *PIECES),
-    "lora, fast": ("upstream.trainable=true", "upstream.adapter=lora", "optimizer.adapter_lr=2e-3", *PIECES),
-    "whole": ("upstream.trainable=true", "optimizer.upstream_lr=5e-5", *PIECES),
+UPSTREAMS = ("whisper_tiny_en", "hubert_mini", "whisper_base")
+RATES = {"hubert_mini": 2e-4}  # upstream_lr of the whole model; of others 5e-5
+BATCH, HEAD_STEPS, FROZEN_STEPS = 8, 200, 2000
+FROZEN, LORA, WHOLE = "frozen", "lora", "whole"
+SHOWN = {FROZEN: "head, {frozen:,} steps", LORA: "LoRA (rank 8), {steps} steps", WHOLE: "the whole model, {steps} steps"}
+OUT = HOME / "results" / "adapters.json"
+
+
+# name -> (its task, its folder, its rows, what it is); both with speakers enough for an interval
+SETS = {
+    "learners' voices": ("sid", "speechocean762", learners, "12 speakers, 12 training sentences each"),
+    "Lithuanian words, 9 speakers": ("ks", "lt_speech_commands", words, "20 words, 9 of 28 speakers tested"),
 }
-TRAINED = ("lora", "lora, fast", "whole")
 
 
 def main() -> None:
-    """Train what is missing, print a row for each set and way, and time the steps."""
+    """Train what is missing, write a row for each set, upstream and way, and time the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "weights", "work"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=7, help="timed steps of each way, in turns")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--upstreams", default=",".join(UPSTREAMS), metavar="A,B")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each way, in turns")
     flags = parser.parse_args()
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    sets = {one.name: one for one in SETS if one.rows and (data / one.folder).is_dir()}
-    for one in (sets[name] for name in NAMES if name in sets):
-        folders = train_all(one, data, weights, work, flags.steps)
-        for way, folder in folders.items():
-            print(f"{one.name}, {way}: {described(folder)}", flush=True)
-        seconds = step_seconds({way: folders[way] for way in TRAINED}, flags.rounds)
-        print(f"{one.name}, a step: " + ", ".join(f"{way} {value:.2f} core-s" for way, value in seconds.items()), flush=True)
+    for upstream in flags.upstreams.split(","):
+        for name in SETS:
+            rows = [measure(name, upstream, way, data, weights, work, flags.steps) for way in SHOWN]
+            seconds = step_seconds([work / row.pop("run") for row in rows][1:], flags.rounds)
+            write([{**row, **({"step_core_seconds": spent} if spent else {})} for row, spent in zip(rows, seconds, strict=True)])
 
 
-def train_all(one: Set, data: Path, weights: Path, work: Path, steps: int) -> dict[str, Path]:
-    """Return the runs of a set by way, those that are missing trained."""
-    slug = "".join(letter for letter in one.name if letter.isalnum())
-    table, folders = work / f"{slug}.csv", {way: work / f"{slug}-{way.replace(', ', '-')}" for way in WAYS}
-    assert one.rows is not None, f"{one.name} is a table"
-    write_table(table, list(one.rows(data / one.folder)))
-    for way, folder in folders.items():
-        if (folder / "result.json").is_file():
-            continue
-        command = [sys.executable, str(HOME / "run_downstream.py"), "-u", str(weights / "whisper_tiny_en"), "-d", one.task]
-        command += ["--data", str(table), "--quiet", "--device", "cpu", "-p", str(folder), "-o", *one.options, *WAYS[way]]
-        if way in TRAINED:
-            command += [f"init_head={folders[HEAD]}", f"training.steps={steps}", f"training.eval_every={steps // 3}"]
+def write(rows: list[dict[str, Any]]) -> None:
+    """Put rows into the results, in the place of those of the same set, upstream and head."""
+    before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else []
+    known = {(row["set"], row["upstream"], row["head"]): row for row in [*before, *rows]}
+    places = {name: place for place, name in enumerate([*SETS, *UPSTREAMS])}
+    found = sorted(known.values(), key=lambda row: (places[row["set"]], places[row["upstream"]]))
+    OUT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for row in rows:
+        print(cells(row), flush=True)
+
+
+def cells(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    low, high = row["interval"] or (None, None)
+    interval = "no interval" if low is None else f"[{low:.3f}, {high:.3f}]"
+    step = f"{row['step_core_seconds']:.2f}" if "step_core_seconds" in row else ""
+    size, memory = f"{row['checkpoint_mb']:.2f} MB", f"{row['memory_mb']:,} MB"
+    score, spent = f"{row['metric']} {row['value']:.3f} {interval}", f"{row['core_seconds']:.0f}"
+    return f"| {' | '.join([row['set'], row['upstream'], row['head'], score, spent, step, memory, size])} |"
+
+
+def plan_of(task: str, table: Path, upstream: str, way: str, steps: int) -> dict[str, Any]:
+    """Return the recipe of a way: the frozen model, or a head and what goes on from it."""
+    name, whisper = Path(upstream).name, upstream != "hubert_mini"
+    training = {"batch_size": BATCH, "piece_size": BATCH}
+    common = {
+        "task": task,
+        "corpus": {"name": "manifest", "data": str(table)},
+        "upstream": {"name": upstream, **({"attend": "valid"} if whisper else {})},
+        "solver": "adam",
+        "training": training,
+    }
+    if way == FROZEN:
+        return {**common, "training": {**training, "steps": FROZEN_STEPS}}
+    tuned = {
+        LORA: {"upstream": {"trainable": True, "adapter": "lora"}, "optimizer": {"adapter_lr": 2e-3}},
+        WHOLE: {"upstream": {"trainable": True}, "optimizer": {"upstream_lr": RATES.get(name, 5e-5)}},
+    }[way]
+    going_on = {"init_head": "stage:head", "training": {"steps": steps, "eval_every": max(1, steps // 2)}}
+    return {**common, "stages": {"head": {"training": {"steps": HEAD_STEPS}}, way: {**tuned, **going_on}}}
+
+
+def measure(name: str, upstream: str, way: str, data: Path, weights: Path, work: Path, steps: int) -> dict[str, Any]:
+    """Return what a run (or a plan of folds) says; one that is finished is read."""
+    task, folder, rows, about = SETS[name]
+    slug = "".join(letter for letter in name if letter.isalnum())
+    table, place = work / f"{slug}.csv", work / f"{slug}-{upstream}-{way}"
+    write_table(table, list(rows(data / folder)))
+    model = str(weights / upstream) if (weights / upstream).is_dir() else upstream
+    recipe = work / f"{place.name}.yaml"
+    recipe.write_text(yaml.safe_dump(plan_of(task, table, model, way, steps)), encoding="utf-8")
+    spent = place / "core_seconds.json"
+    if not spent.is_file():
+        command = [
+            sys.executable,
+            str(HOME / "run_downstream.py"),
+            "-c",
+            str(recipe),
+            "--quiet",
+            "--device",
+            "cpu",
+            "-p",
+            str(place),
+        ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        (folder / "core_seconds.json").write_text(json.dumps(spent))
-    return folders
+        spent.write_text(json.dumps(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    run = place if way == FROZEN else place / way
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    metric, size = result["select_by"], (run / "checkpoints" / "best.safetensors").stat().st_size
+    return {
+        "set": name,
+        "about": about,
+        "task": task,
+        "upstream": upstream,
+        "head": SHOWN[way].format(frozen=FROZEN_STEPS, steps=steps),
+        "metric": metric,
+        "value": result["scores"]["test"][metric],
+        "interval": result["intervals"]["test"][metric],
+        "seconds": round(result["environment"]["seconds"], 1),
+        "core_seconds": round(json.loads(spent.read_text()), 1),
+        "memory_mb": result["environment"]["peak_memory_mb"],
+        "checkpoint_mb": round(size / 1e6, 2),
+        "best_step": result["best_step"],
+        "command": "benchmarks/adapters.py DATA WEIGHTS WORK --upstreams " + upstream,
+        "run": str(run.relative_to(work)),
+    }
 
 
-def described(folder: Path) -> str:
-    """Return a run's score on test, its interval if it has one, what it trained, and what it cost."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    metric, spent = result["select_by"], json.loads((folder / "core_seconds.json").read_text())
-    score, bounds = result["scores"]["test"][metric], result["intervals"]["test"][metric]
-    interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else f" ({result['num_speakers']['test']} speakers: no interval)"
-    size = (folder / "checkpoints" / "best.safetensors").stat().st_size / 1e6
-    memory = result["environment"]["peak_memory_mb"]
-    return (
-        f"{metric} {score:.3f}{interval} at step {result['best_step']} of {result['steps']}, "
-        f"{spent:.0f} core-s, {memory} MB at most, checkpoint {size:.2f} MB"
-    )
-
-
-def step_seconds(folders: dict[str, Path], rounds: int) -> dict[str, float]:
-    """Return the median of what a training step takes in each way, taken in turns on the same utterances."""
-    setups = {way: prepare(resolve([read_yaml(folder / "config.yaml")])) for way, folder in folders.items()}
-    optimizers = {way: make_optimizer(setup.model, setup.config, setup.balancer) for way, setup in setups.items()}
-    spent: dict[str, list[float]] = {way: [] for way in setups}
+def step_seconds(folders: list[Path], rounds: int) -> list[float | None]:
+    """Return the median of what a training step takes in each run, in turns on the same utterances; None of the frozen one."""
+    setups = [prepare(resolve([read_yaml(folder / "config.yaml")])) for folder in folders]
+    optimizers = [make_optimizer(setup.model, setup.config, setup.balancer) for setup in setups]
+    spent: list[list[float]] = [[] for _ in setups]
     for _ in range(rounds + 1):
-        for way, setup in setups.items():
+        for setup, optimizer, values in zip(setups, optimizers, spent, strict=True):
             task = next(iter(setup.tasks.values()))
             setup.model.train()
             began = time.process_time()
             loss, _ = setup.model(task.name, make_batch(task.splits["train"][:BATCH]))
-            optimizers[way].zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimizers[way].step()
-            spent[way].append(time.process_time() - began)
-    return {way: median(values[1:]) for way, values in spent.items()}
+            optimizer.step()
+            values.append(time.process_time() - began)
+    return [None, *(round(median(values[1:]), 3) for values in spent)]
 
 
 if __name__ == "__main__":

@@ -96,14 +96,18 @@ class Folds(Predictor):
         return [*zip(*outputs, strict=True)]
 
 
-def load_folds(folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOne) -> TrainedRun | Folds:
-    """Return the runs of a plan, or the requested one, ready to predict; `load` loads one from its folder."""
+def load_folds(
+    folder: Path, rows: Sequence[Row], fold: int | None, load: LoadOne, loaded: MutableMapping[str, Upstream]
+) -> TrainedRun | Folds:
+    """Return the runs of a plan, or the requested one, ready to predict; `load` loads one from its folder.
+
+    What `loaded` holds of their upstreams is not loaded again.
+    """
     chosen = [row for row in rows if fold in (None, row["fold"])]
     if not chosen:
         there = ", ".join(dict.fromkeys(str(row["fold"]) for row in rows))
         raise UserError(f"Expected a fold of '{folder}' after --fold, found {fold}. There are: {there}.")
-    frozen: MutableMapping[str, Upstream] = {}
-    runs = tuple(load(folder / row["name"], frozen=frozen) for row in chosen)
+    runs = tuple(load(folder / row["name"], loaded=loaded) for row in chosen)
     if len(runs) == 1:
         return runs[0]
     refuse_unlike(folder, runs)

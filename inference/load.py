@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.run_folder import RunFolder
+from ..upstream.base import Upstream
 from .folds import Folds, load_folds
 from .trained_run import TrainedRun, load_one
 
@@ -26,15 +27,34 @@ def load_run(
     `task` names one of a run of several. A plan predicts with the mean of its folds' and seeds' scores, or with one `fold`.
     `options` change how outputs are read: {"asr": {"beam": {"lm": "4-gram.arpa.gz"}}}.
     """
-    names = RunFolder(Path(folder).expanduser()).runs()
+    return load_beside(folder, {}, weights, text_weights, task, fold, options)
+
+
+def load_runs(*runs: str | Path | tuple[str | Path, str]) -> list[TrainedRun | Folds]:
+    """Return several finished runs, ready to predict: upstreams of the same weights are in memory once, beside their adapters.
+
+    A run of several tasks is named with one of them: `load_runs("emotion_run", ("joint_run", "ks"))`.
+    """
+    loaded: dict[str, Upstream] = {}
+    named = [run if isinstance(run, tuple) else (run, None) for run in runs]
+    return [load_beside(folder, loaded, task=task) for folder, task in named]
+
+
+def load_beside(
+    folder: str | Path,
+    loaded: MutableMapping[str, Upstream],
+    weights: str | None = None,
+    text_weights: str | None = None,
+    task: str | None = None,
+    fold: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> TrainedRun | Folds:
+    """Return a finished run; what `loaded` holds of its upstreams is not loaded again, and what is loaded is added."""
+    names, load = RunFolder(Path(folder).expanduser()).runs(), partial(load_one, weights=weights, text_weights=text_weights)
+    load = partial(load, task=task, options=options)
     if names is None:
-        return of_fold(load_one(folder, weights, text_weights, task, options=options), fold)
-    return load_folds(
-        Path(folder).expanduser(),
-        names,
-        fold,
-        partial(load_one, weights=weights, text_weights=text_weights, task=task, options=options),
-    )
+        return of_fold(load(folder, loaded=loaded), fold)
+    return load_folds(Path(folder).expanduser(), names, fold, load, loaded)
 
 
 def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:

@@ -166,16 +166,17 @@ def predict_item(run: Predictor, what: AudioItem, text: str | None = None) -> Pr
 def predict_items(run: Predictor, items: Iterable[AudioItem], transcripts: TranscriptLookup) -> Iterator[Prediction]:
     """Yield a prediction for each item, in order, the audio of the next one read meanwhile."""
     if "audio" not in run.roles:  # a run that only reads opens no audio
-        yield from (_prediction(run, item, [None], transcripts) for item in items)
+        yield from (predict_read(run, item, [None], transcripts) for item in items)
         return
     # items that come one by one are predicted one by one
     for item, windows in ahead(items, windows_of, threaded=isinstance(items, Sequence)):
-        yield _prediction(run, item, windows, transcripts)
+        yield predict_read(run, item, windows, transcripts)
 
 
-def _prediction(
+def predict_read(
     run: Predictor, item: AudioItem, windows: Sequence[np.ndarray | None] | UserError, transcripts: TranscriptLookup
 ) -> Prediction:
+    """Return the prediction for an item whose windows are read, or why they could not be."""
     try:
         if isinstance(windows, UserError):
             raise windows

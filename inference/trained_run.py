@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..runs.config.resolve import config_of
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.prepare import build_expert
 from ..training.model import Model, check_device, weights_of_task
-from ..upstream.adapters import add_adapter
+from ..upstream.adapters import WITHOUT, add_adapter, over_same_weights, without_adapter
 from ..upstream.base import Role, Upstream, UpstreamConfig
 from ..upstream.load import load_upstream
 from ..upstream.run_folder import finetuned, holds, refuse_damaged, refuse_other_weights
@@ -117,10 +118,10 @@ def load_one(
     weights: str | None = None,
     text_weights: str | None = None,
     task: str | None = None,
-    frozen: MutableMapping[str, Upstream] | None = None,
+    loaded: MutableMapping[str, Upstream] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
-    """Return a single finished run; what `frozen` holds of its upstreams is not loaded again, and what is loaded is added.
+    """Return a single finished run; what `loaded` holds of its upstreams is not loaded again, and what is loaded is added.
 
     `options` are those by task that a finished run can change: how its outputs are read.
     """
@@ -138,7 +139,7 @@ def load_one(
         if path is not None:
             config = moved(config, role, path)
     identity = stored.identity("upstreams", "marks")
-    loaded = {} if frozen is None else frozen
+    loaded = {} if loaded is None else loaded
     upstreams = {role: shared_upstream(folder, role, section, identity, loaded) for role, section in roles_of(config).items()}
     kind = load_task(config.only.task)
     config = read_otherwise(config, kind, options or {})
@@ -183,17 +184,28 @@ def moved(config: RunConfig, role: str, path: str) -> RunConfig:
 def shared_upstream(
     folder: Path, role: Role, section: UpstreamConfig, identity: Mapping[str, Any], loaded: MutableMapping[str, Upstream]
 ) -> Upstream:
-    """Return a run's upstream: one of those loaded, where a frozen one of the same weights and options is among them."""
-    if section.trainable:
-        return upstream_of(folder, role, section, identity)
-    key = f"{role} {identity['upstreams'].get(role)} {replace(section, layer=None)}"  # a layer is the run's own choice
+    """Return a run's upstream, where `loaded` has one of the same weights and options as that one, or over its very tensors."""
+    key = f"{role} {identity['upstreams'].get(role)} {loading(section)}"
+    if section.trainable and section.adapter == WITHOUT:
+        key = f"{role} of {os.path.realpath(folder)}"  # as this very run finetuned it, for any of its tasks
     if key not in loaded:
         loaded[key] = upstream_of(folder, role, section, identity)
-    return loaded[key]
+    if section.adapter == WITHOUT:
+        return loaded[key]
+    upstream = over_same_weights(loaded[key], section.adapter)
+    add_adapter(upstream, section)  # its weights come with those of the head
+    return upstream
+
+
+def loading(section: UpstreamConfig) -> UpstreamConfig:
+    """Return what of an upstream's section decides how it is loaded: not how its layers are used, nor its adapter."""
+    plain = replace(without_adapter(section), trainable=False, layer=None, normalize_layers=False)
+    place = os.path.expanduser(section.path or section.name)  # a folder counts by where it is, however it is typed
+    return replace(plain, name=os.path.realpath(place), path=None) if os.path.isdir(place) else plain
 
 
 def upstream_of(folder: Path, role: Role, section: UpstreamConfig, identity: Mapping[str, Any]) -> Upstream:
-    """Return a run's upstream: as the run finetuned it, or the very one that it was trained on."""
+    """Return a run's upstream: as the run finetuned it, or the very one that it was trained on, without its adapter."""
     refuse_damaged(folder, identity)
     if holds(folder, section, role):
         if section.path is not None and "exported" in identity:
@@ -201,5 +213,4 @@ def upstream_of(folder: Path, role: Role, section: UpstreamConfig, identity: Map
         return finetuned(folder, section, role, load_upstream)
     upstream = load_upstream(section, role)
     refuse_other_weights(folder, upstream, role, f"Name the right ones with {FLAGS[role]}, or train again.")
-    add_adapter(upstream, section)  # its weights come with those of the head
     return upstream

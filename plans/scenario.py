@@ -15,17 +15,17 @@ from ..runs.config.resolve import SELECTS, resolve
 from ..runs.config.schema import RunConfig, roles_of, section_of
 from ..runs.joint import refuse_nothing_shared
 from ..training.balance import make_balancer
-from ..upstream.adapters import frozen_section
+from ..upstream.adapters import WITHOUT, frozen_section, mistakes
 from ..upstream.base import TEACHER, UpstreamConfig
 from .execute import PART, SINGLE, Part
 
-SCENARIOS = ("single", "all", "leave-one-out", "transfer", "paper")
+SCENARIOS = ("single", "all", "adapters", "leave-one-out", "transfer", "paper")
 OWN_SECTIONS = ("single", "transfer", "missing", "departures", "paper")  # of a recipe: what is no part of the joint run
 LEFT_TO_THE_PLAN = ("corpus", "labels", "folds", "reference", "seed")  # of a benchmark's recipe
 WHICH = ("name", "path", "trainable")  # of an upstream: no benchmark chooses these
 # of an upstream that is finetuned in the joint run: nothing to a benchmark's frozen one
 OF_FINETUNING = ("front_end", "front_end_gradient", "layerdrop", "dropout", "dropout_of", "spec_augment")
-ALL, BUT, MOVED, ALONE = "all", "without-", "transfer-", "single-"
+ALL, ADAPTERS, BUT, MOVED, ALONE = "all", "adapters", "without-", "transfer-", "single-"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     if scenario not in SCENARIOS:
         raise UserError(f"Expected --scenario {', '.join(SCENARIOS)}, found '{scenario}'.{nearest(scenario, SCENARIOS)}")
     joint = {key: value for key, value in values.items() if key not in OWN_SECTIONS}
-    wants = {"single": scenario in ("single", "paper"), "but": scenario in ("leave-one-out", "transfer", "paper")}
+    wants = {"single": scenario in ("single", "adapters", "paper"), "but": scenario in ("leave-one-out", "transfer", "paper")}
     if joint.get("select", "last") not in SELECTS:
         raise UserError(f"Expected 'select' to be one of {', '.join(SELECTS)}, found {joint['select']!r}.")
     gain = joint.get("select") == "gain"
@@ -78,9 +78,14 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     if wants["but"] and len(config.tasks) < 2:
         raise UserError(f"Expected at least two tasks for --scenario {scenario}, found one. Add more to --tasks or --only.")
     refuse_final(config, scenario, seeds)
+    if config.own_adapters and scenario in ("transfer", "paper"):
+        raise UserError(
+            f"Expected an upstream that the tasks share for --scenario {scenario}, whose transfers start from it, found "
+            "own_adapters. Leave it out, or use --scenario adapters."
+        )
     # reported now, and not after the single-task runs
-    shares = config.shared_weights or any(section.trainable for section in roles_of(config).values())
-    refuse_nothing_shared(config, make_balancer(config.balance, [*config.tasks]), shares=shares)
+    of_all = with_own_adapters(config) if scenario == "adapters" else config
+    refuse_nothing_shared(of_all, make_balancer(config.balance, [*config.tasks]), shares=shares_weights(of_all))
     parts: list[Part] = []
     for seed in seeds:
         seeded = replace(config, seed=seed)
@@ -88,11 +93,31 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
             parts += [alone(values, seeded, name, seed) for name in supervised(seeded)]
         if scenario in ("all", "paper"):
             parts.append(together(seeded, ALL, seed, wants["single"]))
+        if scenario == "adapters":
+            parts.append(together(with_own_adapters(seeded), ADAPTERS, seed, wants["single"]))
         if wants["but"]:
             parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
         if scenario in ("transfer", "paper"):
             parts += [moved(values, seeded, name, seed) for name in supervised(seeded)]
     return Scenario(config, tuple(parts), tuple(seeds), tuple(values.get("missing") or ()), tuple(values.get("departures") or ()))
+
+
+def shares_weights(config: RunConfig) -> bool:
+    """Return whether the tasks of a joint run train any weight together."""
+    trained = [section for section in roles_of(config).values() if section.trainable]
+    own = config.own_adapters and all(section.adapter != WITHOUT for section in trained)
+    return config.shared_weights or bool(trained and not own)
+
+
+def with_own_adapters(config: RunConfig) -> RunConfig:
+    """Return a joint run with an adapter for each task, LoRA where the recipe names none, over frozen upstreams."""
+    sections = {SECTIONS[role]: section for role, section in roles_of(config).items() if role != TEACHER and section.trainable}
+    sections = sections or {SECTIONS[role]: section for role, section in roles_of(config).items() if role == "audio"}
+    kinds = {key: section.adapter if section.adapter != WITHOUT else "lora" for key, section in sections.items()}
+    changed: dict[str, Any] = {key: replace(section, trainable=True, adapter=kinds[key]) for key, section in sections.items()}
+    if wrong := [line for key, section in changed.items() for line in mistakes(section, key)]:
+        raise UserError("\n".join(wrong))
+    return replace(config, own_adapters=True, **changed)
 
 
 def supervised(config: RunConfig) -> list[str]:

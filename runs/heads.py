@@ -45,7 +45,8 @@ def start_from(model: Model, folder: Path, name: str, task: str) -> None:
     found = head_of(weights_of_task(tensors, name if name in known else task, name), name)
     if model.shares_sums:
         found = {key: value for key, value in found.items() if key.startswith("experts.")}
-    kept = {key: value for key, value in model.trained_state().items() if f".{name}." not in key}
+    own = f"experts.{name}.", f"sums.{name}."
+    kept = {key: value for key, value in model.trained_state().items() if not key.startswith(own)}
     model.load_trained_state({**kept, **found}, str(folder))
 
 

@@ -30,9 +30,11 @@ def refuse_nothing_shared(config: RunConfig, balancer: Balancer, *, shares: bool
             "nothing to meet. Use --sampling all, or --balance fixed, uncertainty or dwa."
         )
     if wants and not shares:
+        found = "an adapter" if config.own_adapters else "a frozen upstream"
+        advice = "Leave own_adapters out" if config.own_adapters else "Set -o upstream.trainable=true"
         raise UserError(
-            f"Expected weights that the tasks share for {option}, found a frozen upstream and a weighted sum for each task: "
-            "their gradients never meet. Set -o upstream.trainable=true, add --shared-weights, or leave it out."
+            f"Expected weights that the tasks share for {option}, found {found} and a weighted sum for each task: "
+            f"their gradients never meet. {advice}, add --shared-weights, or leave it out."
         )
 
 

@@ -23,21 +23,24 @@ def layer_norms(model: Model, task: TaskData, training: TrainingConfig) -> dict[
     stretches = [stretch for of_one in task.crops.values() for stretch in of_one]  # all that the store has of training
     for role in model.summed(task.name):
         examples = (task.splits.get("dev") or stretches or task.splits["train"])[:NORM_UTTERANCES]  # a final model has no dev
-        norms = task.source.norms(role, examples) or feature_norms(model, role, examples, replace(training, sort_pieces=True))
+        norms = task.source.norms(role, examples)
+        norms = norms or feature_norms(model, role, examples, replace(training, sort_pieces=True), task.name)
         weights = model.weighted_sum(task.name, role).weights.tolist()
         layers[f"{task.name}/{role}"] = {"weights": weights, "norms": norms, "upstream": model.upstream(role).name}
     return layers
 
 
 @torch.no_grad()
-def feature_norms(model: Model, role: str, examples: Sequence[Example], training: TrainingConfig) -> list[float]:
-    """Return the mean L2 norm of valid frames for each layer."""
+def feature_norms(
+    model: Model, role: str, examples: Sequence[Example], training: TrainingConfig, task: str | None = None
+) -> list[float]:
+    """Return the mean L2 norm of valid frames for each layer of the upstream, or of the task's own."""
     model.eval()
     device = next(model.parameters()).device
     totals, frames = torch.zeros(0), 0
     read = silent_batch if model.upstream(role).spec.modality == "text" else make_batch
     for piece in cut_pieces(examples, seconds=training.piece_seconds, size=training.piece_size):
-        layers = model.layers(role, read(piece).to(device))
+        layers = model.layers(role, read(piece).to(device), task=task)
         norms = [
             [value[row, :length].float().norm(dim=-1).sum() for row, length in enumerate(layers.lengths)]
             for value in layers.values

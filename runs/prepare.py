@@ -23,7 +23,7 @@ from ..training.batches import derive_seed
 from ..training.model import Model
 from ..training.source import Source
 from ..training.step import TaskData, shared_weights
-from ..upstream.adapters import WITHOUT, add_adapter
+from ..upstream.adapters import WITHOUT, add_adapter, over_same_weights
 from ..upstream.base import TEACHER, Role, Upstream, UpstreamConfig, modality_of
 from ..upstream.load import find_upstream, load_upstream
 from .config.identity import fingerprint, identity_of
@@ -68,11 +68,13 @@ def prepare(config: RunConfig) -> RunSetup:
     tasks, notes = prepare_tasks(config, corpora, upstreams)
     experts = {name: task.expert for name, task in tasks.items()}
     weights: dict[str, str] = {role: upstream.weights_hash() for role, upstream in upstreams.items()}
+    own = own_upstreams(config, upstreams)
     for role, section in roles_of(config).items():
-        add_adapter(upstreams[role], section, config.seed)
-    standardizes = config.solver == "exact"
+        if not own:
+            add_adapter(upstreams[role], section, config.seed)
+    standardizes, shares = config.solver == "exact", config.shared_weights
     model = Model(
-        upstreams, experts, roles_of(config), shares_sums=config.shared_weights, standardizes=standardizes, masks=config.masks
+        upstreams, experts, roles_of(config), shares_sums=shares, standardizes=standardizes, masks=config.masks, own_upstreams=own
     )
     if standardizes:
         refuse_keep(config.exact, model)
@@ -93,6 +95,17 @@ def prepare(config: RunConfig) -> RunSetup:
         notes = (*earlier.notes(), *notes)
     marks = marks_of([corpus.demo for corpus in corpora.values()], upstreams)
     return RunSetup(config, corpora, tasks, model, balancer, identity, marks, notes, earlier)
+
+
+def own_upstreams(config: RunConfig, upstreams: Mapping[Role, Upstream]) -> dict[str, dict[Role, Upstream]]:
+    """Return by task the upstreams with an adapter of its own, drawn as in a run of this task alone; none where it is shared."""
+    own: dict[str, dict[Role, Upstream]] = {}
+    for name, task in config.tasks.items() if config.own_adapters else ():
+        sections = {role: section for role, section in roles_of(config, task).items() if section.adapter != WITHOUT}
+        own[name] = {role: over_same_weights(upstreams[role], section.adapter) for role, section in sections.items()}
+        for role, upstream in own[name].items():
+            add_adapter(upstream, sections[role], config.seed)
+    return own
 
 
 def code_of(config: RunConfig) -> dict[str, str]:
@@ -367,6 +380,7 @@ def describe_upstream(model: Model, role: str) -> str:
     """Return what a role's upstream is, and how its layers are used."""
     upstream, section = model.upstream(role), model.configs[role]
     how = "frozen" if not section.trainable else "finetuned" if section.adapter == WITHOUT else f"frozen with {section.adapter}"
+    how += " for each task" * (model.forms(role) != [upstream])
     count, layer = upstream.spec.num_layers, section.layer
     use = f"weighted sum of {count} layers" if layer is None else f"layer {layer} (of 0 to {count - 1})"
     use = ("its one layer" if count == 1 else use) + ", each normed" * section.normalize_layers

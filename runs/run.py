@@ -309,7 +309,8 @@ def upstreams_of(setup: RunSetup) -> dict[str, Any]:
     """Return the part of result.json about the upstreams: the names of all of them in one, for tables and captions."""
     upstreams, model = setup.upstreams, setup.model
     adapters = {role: section.adapter for role, section in model.configs.items() if section.adapter != WITHOUT}
-    counts = {role: weights_of(upstream) for role, upstream in upstreams.items()}
+    # all that there is of a role: a model, and the adapters of tasks over it
+    counts = {role: weights_of(torch.nn.ModuleList([upstream, *model.forms(role)])) for role, upstream in upstreams.items()}
     return {
         "upstream": " + ".join(upstream.name for upstream in upstreams.values()),
         "source": " + ".join(upstream.source for upstream in upstreams.values()),

@@ -35,9 +35,13 @@ class Model(nn.Module):
         shares_sums: bool = False,
         standardizes: bool = False,
         masks: MasksConfig | None = None,
+        own_upstreams: Mapping[str, Mapping[Role, Upstream]] | None = None,
     ) -> None:
         super().__init__()
         self.upstreams = nn.ModuleDict({str(role): upstream for role, upstream in upstreams.items()})
+        # task -> role -> the upstream with an adapter of the task's own, over the weights of the one above
+        of_tasks = {task: {str(role): own for role, own in roles.items()} for task, roles in (own_upstreams or {}).items()}
+        self.own = nn.ModuleDict({task: nn.ModuleDict(roles) for task, roles in of_tasks.items()})
         self.experts = nn.ModuleDict(experts)
         # role -> how its layers are used
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
@@ -71,18 +75,31 @@ class Model(nn.Module):
 
     def _freeze(self) -> None:
         for role, config in self.configs.items():
-            self.upstream(role).requires_grad_(config.trainable)
-            for part in self.upstream(role).front_end():
-                part.requires_grad_(config.trainable and config.front_end == "trained")
-            if config.adapter != WITHOUT:
-                train_adapter_only(self.upstream(role), config.adapter)
+            self.upstream(role).requires_grad_(False)
+            for upstream in self.forms(role):
+                upstream.requires_grad_(config.trainable)
+                for part in upstream.front_end():
+                    part.requires_grad_(config.trainable and config.front_end == "trained")
+                if config.adapter != WITHOUT:
+                    train_adapter_only(upstream, config.adapter)
         for module in self.sums.modules():
             if isinstance(module, WeightedSum):
                 module.requires_grad_(module.num_layers > 1)
 
-    def upstream(self, role: str) -> Upstream:
-        """Return the upstream of a role."""
-        return cast(Upstream, self.upstreams[role])
+    def upstream(self, role: str, task: str | None = None) -> Upstream:
+        """Return the upstream of a role, or that of a task, which may have an adapter of its own."""
+        own = cast(nn.ModuleDict, self.own[task]) if task in self.own else {}
+        return cast(Upstream, own[role] if role in own else self.upstreams[role])
+
+    def forms(self, role: str) -> list[Upstream]:
+        """Return the upstreams of a role that compute anything: one, or one for each task."""
+        own = [self.upstream(role, task) for task in self.own if role in cast(nn.ModuleDict, self.own[task])]
+        return own or [self.upstream(role)]
+
+    def weights_of_task(self, task: str) -> list[nn.Parameter]:
+        """Return the weights that a task alone trains."""
+        parts = [part[task] for part in (self.experts, self.sums, self.own) if task in part]
+        return [weight for part in parts for weight in part.parameters() if weight.requires_grad]
 
     def expert(self, task: str) -> Expert:
         """Return the expert of a task."""
@@ -100,7 +117,8 @@ class Model(nn.Module):
         """Set the mode; a frozen upstream stays in eval mode."""
         super().train(mode)
         for role, config in self.configs.items():
-            self.upstream(role).train(mode and config.trainable)
+            for upstream in self.forms(role):
+                upstream.train(mode and config.trainable)
         return self
 
     def forward(self, task: str, batch: Batch) -> tuple[Tensor, Output]:
@@ -114,14 +132,14 @@ class Model(nn.Module):
         frames = {role: self._frames(task, role, batch) for role in expert.roles if role not in without}
         return expert(frames)
 
-    def layers(self, role: str, batch: Batch, views: int = 1) -> Layers:
-        """Return the upstream's layers for a batch, stored or computed."""
+    def layers(self, role: str, batch: Batch, views: int = 1, task: str | None = None) -> Layers:
+        """Return the upstream's layers for a batch (of a task), stored or computed."""
         if role in batch.stored:
             return batch.stored[role]
         config = self.configs[role]
         wanted = None if config.layer is None else [self.layer_index(role)]
         with nullcontext() if config.trainable else torch.no_grad():
-            return self.upstream(role)(batch, views=views, layers=wanted)
+            return self.upstream(role, task)(batch, views=views, layers=wanted)
 
     def layer_index(self, role: str) -> int:
         """Return the chosen layer, counted from the front."""
@@ -129,21 +147,21 @@ class Model(nn.Module):
         assert layer is not None, f"no layer was chosen of '{role}'"
         return layer % count
 
-    def taken(self, expert: Expert, role: str, batch: Batch) -> Layers:
+    def taken(self, expert: Expert, role: str, batch: Batch, task: str | None = None) -> Layers:
         """Return the layers that an expert takes as they are."""
         if role in batch.stored:
             return batch.stored[role]
         count = self.upstream(role).spec.num_layers
         hidden = expert.hide(batch) if role == "audio" else None
         with nullcontext() if self.configs[role].trainable else torch.no_grad():
-            layers = self.upstream(role)(batch, masked=hidden, layers=[layer % count for layer in expert.takes[role]])
+            layers = self.upstream(role, task)(batch, masked=hidden, layers=[layer % count for layer in expert.takes[role]])
         return replace(layers, masked=hidden)
 
     def _frames(self, task: str, role: str, batch: Batch) -> Any:
         views = self.expert(task).views if self.training else 1
         if role in self.expert(task).takes:
-            return self.taken(self.expert(task), role, batch)
-        layers, statistics = self.layers(role, batch, views), self.expert(task).pools.get(role)
+            return self.taken(self.expert(task), role, batch, task)
+        layers, statistics = self.layers(role, batch, views, task), self.expert(task).pools.get(role)
         if statistics is not None and (statistics != "mean" or self.standardizes):
             layers = pooled_layers(layers, statistics)
         frames: Frames = self.weighted_sum(task, role)(layers)
@@ -157,8 +175,12 @@ class Model(nn.Module):
 
     def _is_trained(self, key: str) -> bool:
         kind, role, name = (*key.split(".", 2), "", "")[:3]
-        if kind != "upstreams":
+        if kind == "own":
+            role, name = name.split(".", 1)
+        elif kind != "upstreams":
             return True
+        elif self.forms(role) != [self.upstream(role)]:  # its adapters are the tasks'
+            return False
         config = self.configs[role]
         return config.trainable and (config.adapter == WITHOUT or belongs_to_adapter(name, config.adapter))
 
@@ -181,7 +203,8 @@ class Model(nn.Module):
         groups = [_group(self.experts.parameters(), config.lr), _group(self.sums.parameters(), weights_lr)]
         for role, section in self.configs.items():
             rate = config.upstream_lr if section.adapter == WITHOUT else config.adapter_lr
-            groups += _by_depth(self.upstream(role), rate, config.layer_decay)
+            for upstream in self.forms(role):
+                groups += _by_depth(upstream, rate, config.layer_decay)
         return [group for group in groups if group["params"]]
 
 
@@ -193,7 +216,7 @@ def weights_of_task(tensors: Mapping[str, Tensor], name: str, called: str) -> di
         if kind == "upstreams" or owner == SHARED:
             kept[key] = value
         elif owner == name:
-            kept[f"{kind}.{called}.{rest}"] = value
+            kept[f"upstreams.{rest}" if kind == "own" else f"{kind}.{called}.{rest}"] = value
     return kept
 
 

@@ -244,8 +244,16 @@ def backpropagate(loss: Tensor, accelerator: Accelerator) -> None:
 
 
 def clip(model: torch.nn.Module, largest: float | None, accelerator: Accelerator) -> Tensor:
-    """Scale the gradient to at most `largest`, if there is such a bound, and return its norm before."""
+    """Scale the gradient to at most `largest`, if there is such a bound, and return its norm before.
+
+    Of tasks that have nothing in common, each has a gradient of its own.
+    """
     largest = math.inf if largest is None else largest
+    plain: Model = accelerator.unwrap_model(model)
+    if plain.own and not shared_weights(plain):  # one task's gradient is no reason to make another's smaller
+        accelerator.unscale_gradients()
+        norms = [torch.nn.utils.clip_grad_norm_(plain.weights_of_task(task), largest) for task in plain.experts]
+        return torch.stack(norms).norm()
     if accelerator.scaler is None:
         return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
     return accelerator.clip_grad_norm_(model.parameters(), largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +148,18 @@ def add_adapter(upstream: Upstream, section: UpstreamConfig, seed: int = 0) -> N
             from peft import inject_adapter_in_model
 
             inject_adapter_in_model(peft_config(upstream, section, targets), model)
+
+
+def over_same_weights(upstream: Upstream, kind: str) -> Upstream:
+    """Return an upstream once more over the very same tensors, but for those that an adapter of a kind trains.
+
+    Its modules are its own, so that it takes an adapter of its own. Whoever merges that writes into the tensors of both.
+    """
+    own = {id(weight) for name, weight in upstream.named_parameters() if belongs_to_adapter(name, kind)}  # biases, of bitfit
+    tensors = [tensor for tensor in (*upstream.parameters(), *upstream.buffers()) if id(tensor) not in own]
+    # what is no module (a tokenizer, a feature extractor, the spec) is read alone
+    others = [value for name, value in vars(upstream).items() if name not in vars(nn.Module())]
+    return copy.deepcopy(upstream, {id(shared): shared for shared in (*tensors, *others)})
 
 
 def refuse_none(upstream: Upstream) -> None:

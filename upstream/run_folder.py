@@ -71,6 +71,11 @@ def folder_of(config: UpstreamConfig) -> Path:
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
     """Return the role and the config of a run's upstream, of two the one of the requested role."""
     mapping, errors = RunFolder(folder).read().config(), list[str]()
+    if mapping.get("own_adapters"):
+        raise UserError(
+            f"Expected a run whose tasks share an upstream in '{folder}', found an adapter for each of them. Export one: "
+            f"headwater export {folder} DIR --task {next(iter(mapping['tasks']))}, and name DIR."
+        )
     sections = {role: bind(UpstreamConfig, mapping.get(key) or {}, key, errors) for role, key in SECTIONS.items()}
     if errors:
         raise UserError("\n".join(errors))

@@ -18,7 +18,7 @@ from ...corpus.load import get_reader
 from ...downstream import metrics
 from ...downstream.base import Question
 from ...downstream.load import load_task
-from ...plans.scenario import ALL, ALONE, BUT, MOVED, Scenario
+from ...plans.scenario import ADAPTERS, ALL, ALONE, BUT, MOVED, Scenario
 from ...runs.evaluation import KEPT
 from ...runs.results import read_predictions, read_tables
 from ..table import number, render, spread
@@ -102,6 +102,8 @@ def column_of(plan: Scenario, name: str) -> Column:
 def rows_of(plan: Scenario) -> dict[str, str]:
     """Return the table's rows: kind of run -> label, as the paper numbers them."""
     rows = {ALONE: "(a) alone, frozen", ALL: "(b-1) all tasks"}
+    if any(kind_of(part.name.split("/")[0]) == ADAPTERS for part in plan.parts):  # no scenario of the paper's
+        rows |= {ADAPTERS: "all tasks, an adapter each"}
     rows |= {BUT + name: f"(b-2) all but {name}" for name in plan.tasks}
     return rows | {MOVED: "(c) transfer"}
 

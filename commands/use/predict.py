@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ...inference.folds import Folds
     from ...inference.inputs import Item
     from ...inference.predict import Prediction, TranscriptLookup
+    from ...inference.several import Predictions, Several
     from ...inference.trained_run import TrainedRun
+
+    AnyRun = TrainedRun | Folds | Several
 
 
 HELP = "predict labels and scores of audio files with a finished run"
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     from ...core.run_folder import RunFolder
     from ...inference.folds import Folds
     from ...inference.load import load_run
+    from ...inference.several import Several, load_several
 
     refuse_mixtures(flags)
     if flags.format == "rttm" and flags.out:
@@ -50,17 +54,33 @@ def main(arguments: Sequence[str]) -> int:
     fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
     options = {name: sections[name] for name in sections if name not in ("corpus", "text_upstream")}
-    run = load_run(flags.run, flags.upstream_ckpt, text_weights_of(sections), flags.task, fold, options)
+    places = flags.upstream_ckpt, text_weights_of(sections)
+    run: AnyRun
+    if is_several(flags):
+        run = load_several(flags.run, words_of(flags.task), flags.also, *places, fold, options)
+    else:
+        run = load_run(flags.run, *places, flags.task, fold, options)
     run = run.without_text() if flags.no_text else run
     run.move_to(flags.device)
     print_note(*(f"{mark}: not a result to quote" for mark in run.marks), *([run.description] if isinstance(run, Folds) else []))
     print_note(*leakage_note(flags, run), *trained_note(files, run))
-    lines, transcripts = FORMATS[flags.format](run.answer), transcript_lookup(flags, run)
+    lines = several_lines(run) if isinstance(run, Several) else FORMATS[flags.format](run.answer)
+    transcripts = transcript_lookup(flags, run)
     broken = print_all(files, run, lines, transcripts) if flags.out is None else write_all(flags, files, run, lines, transcripts)
     return BROKEN if broken else 0
 
 
-def leakage_note(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
+def is_several(flags: Namespace) -> bool:
+    """Return whether several runs, or several tasks of one, predict on the same files."""
+    return bool(flags.also) or len(words_of(flags.task)) > 1
+
+
+def words_of(text: str | None) -> list[str]:
+    """Return `a,b` as words."""
+    return [word for word in (part.strip() for part in (text or "").split(",")) if word]
+
+
+def leakage_note(flags: Namespace, run: AnyRun) -> list[str]:
     """Return a note where folds predict on the corpus that each of them was trained on a part of."""
     from ...inference.folds import Folds
 
@@ -74,13 +94,16 @@ def leakage_note(flags: Namespace, run: TrainedRun | Folds) -> list[str]:
     ]
 
 
-def trained_note(files: Sequence[Item], run: TrainedRun | Folds) -> list[str]:
+def trained_note(files: Sequence[Item], run: AnyRun) -> list[str]:
     """Return a note where a run over a table, or any of some folds, was trained on files that are to predict."""
     from ...core.run_folder import RunFolder
     from ...inference.folds import Folds
     from ...inference.inputs import audio_of
+    from ...inference.several import Several
     from ...runs.leakage import trained_utterances
 
+    if isinstance(run, Several):
+        return list(dict.fromkeys(note for one in run.runs.values() for note in trained_note(files, one)))
     folders = [RunFolder(member.folder) for member in (run.runs if isinstance(run, Folds) else (run,))]
     lists = [folder.read().trained_on() for folder in folders if folder.trained_on.is_file()]  # an exported run has none
     known = {name.rpartition(" ")[0] for each in lists for name in trained_utterances(each, "manifest")}
@@ -106,7 +129,7 @@ def print_pairs(flags: Namespace) -> int:
     return BROKEN if broken else 0
 
 
-def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None) -> int:
+def print_all(files: Sequence[Item], run: AnyRun, lines: Lines, transcripts: TranscriptLookup | None) -> int:
     """Print a line for each file as it comes; return how many are broken."""
     from ...inference.csv_journal import csv_line
 
@@ -123,9 +146,7 @@ def print_all(files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, tran
     return broken
 
 
-def write_all(
-    flags: Namespace, files: Sequence[Item], run: TrainedRun | Folds, lines: Lines, transcripts: TranscriptLookup | None
-) -> int:
+def write_all(flags: Namespace, files: Sequence[Item], run: AnyRun, lines: Lines, transcripts: TranscriptLookup | None) -> int:
     """Add what is new or changed to a csv, which appears whole when all went well; return how many files are broken."""
     from tqdm import tqdm
 
@@ -149,7 +170,7 @@ def write_all(
     return table.broken
 
 
-def about(flags: Namespace, run: TrainedRun | Folds) -> dict[str, Any]:
+def about(flags: Namespace, run: AnyRun) -> dict[str, Any]:
     """Return what all rows of a csv have in common: the run and its options."""
     from ...inference.waveforms import WINDOW_SECONDS
 
@@ -178,7 +199,9 @@ def make_parser() -> Parser:
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
     help_text = "say whether two files are of one speaker (a run of asv); repeat it for more pairs"
     add("--pair", nargs=2, action="append", metavar=("A", "B"), help=help_text)
-    add("--task", help="predict this task of a run that has several")
+    add("--task", metavar="TASK,…", help="predict this task of a run that has several, or some of them at once: emotion,ks")
+    help_text = "predict with this run too, in columns of its own; a model that runs share is in memory once; repeat it for more"
+    add("--also", action="append", default=[], metavar="[NAME=]RUN", help=help_text)
     help_text = (
         "predict the utterances of a corpus in place of files: a name that `headwater list corpora` shows, or ./my_corpus.py"
     )
@@ -218,6 +241,9 @@ def refuse_mixtures(flags: Namespace) -> None:
     """Refuse files and a corpus at once, and neither; and what --transcribe may have swallowed."""
     if not flags.corpus and "corpus" in sections_of(flags.override, SECTIONS):
         raise UserError("Expected --corpus NAME beside -o corpus.…, found none. Add it, or leave the option out.")
+    if is_several(flags) and (flags.pair or flags.format != "csv"):
+        other = "--pair" if flags.pair else f"--format {flags.format}"
+        raise UserError(f"Expected one run and one task for {other}, found several. Leave --also and other tasks out.")
     if flags.pair and (flags.inputs or flags.corpus or flags.out):
         other = "files" if flags.inputs else "--corpus" if flags.corpus else "--out"
         raise UserError(f"Expected --pair A B alone, found {other} beside it. Leave one out.")
@@ -261,7 +287,7 @@ def refuse_one_name(files: Sequence[Item]) -> None:
             )
 
 
-def transcript_lookup(flags: Namespace, run: TrainedRun | Folds) -> TranscriptLookup | None:
+def transcript_lookup(flags: Namespace, run: AnyRun) -> TranscriptLookup | None:
     """Return the lookup of a file's transcript; None where the run uses no text."""
     if not run.uses_text:
         if flags.transcribe and not run.without:
@@ -277,7 +303,7 @@ class Lines:
     """How predictions are written: the header, and a prediction's fields (none: it has no line)."""
 
     header: Sequence[str]
-    row: Callable[[Prediction], list[str]]
+    row: Callable[[Any], list[str]]  # of a Prediction, or of the Predictions of several runs
 
 
 def plain_lines(answer: Answer) -> Lines:
@@ -293,6 +319,25 @@ def plain_lines(answer: Answer) -> Lines:
         numbers = [f"{value:.6f}" for value in (prediction.scores or {}).values()]
         answered = map(printable, answer.write(prediction.label) if named else [])
         return [as_path(prediction.file), *times, *answered, *numbers, ""]
+
+    return Lines(["file", "start", "end", *columns, "error"], row)
+
+
+def several_lines(runs: Several) -> Lines:
+    """Return the columns of several runs beside each other, each with the run's name before it."""
+    lines = {name: plain_lines(run.answer) for name, run in runs.runs.items()}
+    columns = [f"{name}.{column}" for name, own in lines.items() for column in own.header[3:-1]]
+
+    def row(found: Predictions) -> list[str]:
+        """Return a file's fields, its errors last."""
+        rows = {name: lines[name].row(prediction) for name, prediction in found.by_run.items()}
+        times = next((cells[1:3] for cells in rows.values() if cells[1]), ["", ""])
+        return [
+            as_path(found.first.file),
+            *times,
+            *(cell for cells in rows.values() for cell in cells[3:-1]),
+            printable(found.error),
+        ]
 
     return Lines(["file", "start", "end", *columns, "error"], row)
 

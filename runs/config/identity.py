@@ -66,8 +66,8 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     mapping = {key: value for key, value in mapping.items() if key not in unused}
     for part in (key for key in ADDED if key in mapping):
         mapping[part] = without_idle(mapping[part], ADDED[part])
-    if not mapping["masks"]:  # a section that came later
-        del mapping["masks"]
+    for later in (key for key in ("masks", "own_adapters") if key in mapping and not mapping[key]):
+        del mapping[later]
     if config.solver == "exact":  # which neither draws nor steps
         mapping = {key: value for key, value in mapping.items() if key not in ("optimizer", "seed")}
         mapping["training"] = {"precision": config.training.precision}

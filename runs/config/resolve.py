@@ -348,7 +348,11 @@ def schedule_mistakes(config: RunConfig) -> list[str]:
 
 def adapter_mistakes(config: RunConfig) -> list[str]:
     """Return what is wrong with the options of the upstreams' adapters."""
-    return [line for role, section in roles_of(config).items() for line in adapters.mistakes(section, SECTIONS[role])]
+    lines = [line for role, section in roles_of(config).items() for line in adapters.mistakes(section, SECTIONS[role])]
+    kinds = {section.adapter for section in roles_of(config).values()}
+    if config.own_adapters and kinds <= {adapters.WITHOUT}:
+        lines.append("Expected an adapter beside own_adapters, found none. Add -o upstream.adapter=lora, or leave it out.")
+    return lines
 
 
 def _absolute(place: str | None) -> str | None:

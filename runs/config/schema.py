@@ -116,6 +116,7 @@ class RunConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     masks: MasksConfig = field(default_factory=MasksConfig)  # SpecAugment on the features of every task
     shared_weights: bool = False  # one weighted sum for all tasks (the paper's) instead of one each
+    own_adapters: bool = False  # an adapter for each task over one frozen upstream, instead of one for all
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     # which step is kept as the best: that of the best dev score (of one task), the last (the paper), or that of most gain
@@ -148,7 +149,7 @@ class RunConfig:
 # of a task in either spelling, beside the task's own section
 TASK_KEYS = ("corpus", "labels", "select_by", "report_by", "init_head")
 ONE_ONLY = ("reference",)  # of a recipe of one task
-SEVERAL_ONLY = ("tasks", "shared_weights", "sampling", "balance", "select", "baselines")  # of a recipe of several
+SEVERAL_ONLY = ("tasks", "shared_weights", "own_adapters", "sampling", "balance", "select", "baselines")  # of a recipe of several
 # the words that a recipe has for itself: no task may be called so
 RECIPE_WORDS = frozenset({field.name for kind in (RunConfig, TaskConfig) for field in fields(kind)})
 
@@ -179,7 +180,7 @@ def alone(config: RunConfig, name: str) -> RunConfig:
         text_upstream=there.get("text", UpstreamConfig()),
         teacher=there.get(TEACHER, UpstreamConfig()),
         training=replace(config.training, batch_size=batch_size_of(config, task)),
-        **{key: getattr(usual, key) for key in ("shared_weights", "sampling", "balance", "select", "baselines")},
+        **{key: getattr(usual, key) for key in SEVERAL_ONLY if key != "tasks"},
     )
 
 

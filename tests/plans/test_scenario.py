@@ -346,3 +346,35 @@ def test_a_kinds_own_options_stand_above_the_benchmarks() -> None:
     assert (ks.training.steps, ks.training.eval_every, ks.only.expert.projector_dim) == (7, 5000, 8)
     assert (sid.training.eval_piece_size, sid.only.expert.projector_dim) == (1, 256)
     assert (ks.upstream.name, ks.upstream.trainable, ks.upstream.dropout) == ("test_hubert", False, None)
+
+
+def test_adapters_of_their_own_are_a_scenario_whose_table_stands_beside_the_single_tasks(rated: Path, tmp_path: Path) -> None:
+    plan = plan_scenario(values_of(rated), "adapters", [1])
+    assert names(plan.parts) == ["single-emotion/seed1", "single-dsd/seed1", "adapters/seed1"]
+    config, usual = plan.parts[-1].config, plan_scenario(values_of(rated), "all", [1])
+    assert (config.own_adapters, config.upstream.adapter, config.upstream.trainable) == (True, "lora", True)
+    assert plan.config == usual.config, "so that all scenarios of these tasks have one folder"
+    recipe = tmp_path / "joint.yaml"
+    recipe.write_text(yaml.safe_dump(values_of(rated)))
+    words = ["-c", str(recipe), "-p", str(tmp_path / "plan"), "--scenario", "adapters", "--device", "cpu", "--quiet"]
+    assert mtl.main(words) == 0
+    table = (tmp_path / "plan" / "table1-last.md").read_text()
+    assert "all tasks, an adapter each" in table
+    assert {key.split(".")[0] for key in load_tensors(RunFolder(tmp_path / "plan" / "adapters" / "seed1").best)[0]} == {
+        *("experts", "own", "sums")
+    }
+
+
+@pytest.mark.parametrize(
+    ("layer", "scenario", "message"),
+    [
+        ({"own_adapters": True, "upstream": {"adapter": "lora"}}, "transfer", "Expected an upstream that the tasks share"),
+        ({"upstream": {"front_end": "trained"}}, "adapters", "Expected upstream.front_end=frozen beside upstream.adapter=lora"),
+        ({"balance": {"cosines_every": 1}}, "adapters", "found an adapter and a weighted sum for each task"),
+    ],
+)
+def test_what_no_adapter_for_each_task_can_be_beside_is_refused_first(
+    layer: dict[str, Any], scenario: str, message: str, rated: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        plan_scenario(values_of(rated, layer), scenario, [1])

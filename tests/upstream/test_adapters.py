@@ -17,6 +17,7 @@ from headwater.upstream.adapters import (
     belongs_to_adapter,
     frozen_section,
     merge_adapter,
+    over_same_weights,
     train_adapter_only,
 )
 from headwater.upstream.base import Layers, Upstream, UpstreamConfig
@@ -223,3 +224,23 @@ def test_a_frozen_part_of_a_scenario_has_no_adapter() -> None:
 def test_a_model_without_blocks_takes_no_adapter(kind: str) -> None:
     with pytest.raises(UserError, match=rf"Expected a model of transformer blocks for adapter={kind}, found 'fbank'\."):
         add_adapter(load_upstream("fbank"), UpstreamConfig("fbank", adapter=kind))
+
+
+@pytest.mark.parametrize(("name", "kind"), [*((name, "lora") for name in TINY), ("test_hubert", "bitfit"), ("test_bert", "ia3")])
+def test_a_model_over_the_same_weights_computes_the_same_and_its_adapter_is_its_own(name: str, kind: str, material: Any) -> None:
+    utterances, plain, section = material(name), load_upstream(name), UpstreamConfig(name, trainable=True, adapter=kind)
+    other = over_same_weights(plain, kind)
+    add_adapter(other, section)
+    own = [weight for key, weight in other.named_parameters() if belongs_to_adapter(key, kind)]
+    shared = {id(weight) for weight in plain.parameters()}
+    assert own
+    assert not any(id(weight) in shared for weight in own)
+    assert all(id(weight) in shared for key, weight in other.named_parameters() if not belongs_to_adapter(key, kind))
+    with torch.no_grad():
+        before = plain(utterances)
+        assert farthest(other(utterances), before) == 0
+        generator = torch.Generator().manual_seed(3)
+        for weight in own:
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+        assert farthest(other(utterances), before) > 1e-4
+        assert farthest(plain(utterances), before) == 0
