@@ -18,6 +18,7 @@ VERBS = {
     "qbe": "headwater.commands.qbe",
     "predict": "headwater.commands.use.predict",
     "export": "headwater.commands.use.export",
+    "push": "headwater.commands.use.push",
     "import": "headwater.commands.use.import_",
     "merge": "headwater.commands.use.merge",
     "compare": "headwater.commands.compare",
@@ -32,7 +33,7 @@ VERBS = {
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
-    "use": ("predict", "export", "import", "merge"),
+    "use": ("predict", "export", "push", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),
 }

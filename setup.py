@@ -53,6 +53,7 @@ setup(
             "downstream/*/*.md",
             "downstream/*/*.yaml",
             "recipes/*/*.csv",
+            "inference/*/*.yaml",
             "upstream/weights/*/*",
             "analysis/*/*.css",
             "examples/*.py",

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.run_folder import RunFolder
+from ..core.sharing.fetch import run_place
+from ..upstream.run_folder import refuse_foreign
 from .folds import Folds, load_folds
 from .trained_run import TrainedRun, load_one
 
@@ -23,14 +25,18 @@ def load_run(
 ) -> TrainedRun | Folds:
     """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
 
+    The folder may also be one that `headwater push` wrote on the hub: "hf:OWNER/NAME", "OWNER/NAME", with "@REVISION" behind it.
     `task` names one of a run of several. A plan predicts with the mean of its folds' and seeds' scores, or with one `fold`.
     `options` change how outputs are read: {"asr": {"beam": {"lm": "4-gram.arpa.gz"}}}.
     """
-    names = RunFolder(Path(folder).expanduser()).runs()
+    typed, folder = folder, run_place(folder)
+    if str(folder) != str(Path(typed).expanduser()):
+        refuse_foreign(folder, str(typed))
+    names = RunFolder(folder).runs()
     if names is None:
         return of_fold(load_one(folder, weights, text_weights, task, options=options), fold)
     return load_folds(
-        Path(folder).expanduser(),
+        folder,
         names,
         fold,
         partial(load_one, weights=weights, text_weights=text_weights, task=task, options=options),
