@@ -62,7 +62,7 @@ def repository_name(text: str) -> str:
     parts = text.removeprefix(PREFIX).split("/")
     wrong = [part for part in parts if not _PART.fullmatch(part) or part.endswith(".git")]
     if len(parts) != 2 or wrong:
-        found = f"'{text}'" + f" ('{wrong[0]}')" * (len(parts) == 2 and bool(wrong))
+        found = f"'{text}' ('{wrong[0]}')" if len(parts) == 2 else f"'{text}'"
         raise UserError(
             f"Expected OWNER/NAME, each of letters, digits, '-', '_' and '.', up to 96, found {found}. For instance: ann/emotion"
         )

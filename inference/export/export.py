@@ -15,6 +15,7 @@ from ...core.run_folder import RunFolder
 from ...core.sharing.checksums import write_checksums
 from ...core.sharing.fetch import run_place
 from ...core.tensors import save_tensors
+from ...core.text import without_folders as plain_text
 from ...downstream.load import load_task
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
@@ -179,6 +180,8 @@ def write_whole(
     result = task_result(stored.result(), run.name)
     if "steps_from" in result:
         result = {**result, "steps_from": {**result["steps_from"], "run": Path(result["steps_from"]["run"]).name}}
+    if "notes" in result:
+        result = {**result, "notes": [plain_text(str(note)) for note in result["notes"]]}
     origin = {"upstream": " + ".join(section.name for section in sections.values())}
     source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
     target.write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ...core.sharing.checksums import FREE, refuse_strange
 from ...core.sharing.fetch import run_place
 from ...core.sharing.names import repository_name
 from ...core.sharing.problems import SIGN_IN, plain_hub_errors
+from ...plugins.registry import SECTIONS
 from ..export.export import export_run, one_of, refuse_place
 from ..load import load_run
 from ..trained_run import TrainedRun
@@ -53,16 +55,11 @@ def write_shared(run: str | Path, repository: str, folder: Path, choice: Choice)
     source = run_place(run)
     chosen, _ = one_of(source, choice.fold)
     terms = terms_of(parts := lineage(RunFolder.open(chosen).path, choice.task), choice.licence)
+    refuse_own_code(chosen, choice.task)
     exported = export_run(
         source, folder, weights=choice.weights, text_weights=choice.text_weights, task=choice.task, fold=choice.fold
     )
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if exported.code:
-        raise UserError(
-            f"Expected a run without code of its user's own, since what is fetched never brings code, found "
-            f"{', '.join(exported.code)}. Publish the code as a package (CONTRIBUTING.md), or pass on what `headwater export` writes."
-        )
-    refuse_strange(files, f"'{source}'")
+    refuse_strange((path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()), f"'{source}'")
     trained = load_run(folder)
     assert isinstance(trained, TrainedRun), "an exported folder holds one run"
     # an exported result names no folder of this machine: where the earlier run lies, the run itself knows
@@ -80,6 +77,19 @@ def write_shared(run: str | Path, repository: str, folder: Path, choice: Choice)
     )
     write_text(folder / CARD, card(facts))
     return terms
+
+
+def refuse_own_code(folder: Path, task: str | None) -> None:
+    """Refuse a run that somebody's own code computes: what is fetched never brings code."""
+    digests = RunFolder(folder).read().identity().get("code", {})
+    needed = {"task", *SECTIONS, f"task.{task}"}
+    own = [key for key, digest in digests.items() if key in needed and re.fullmatch("[0-9a-f]{64}", str(digest))]
+    if own:
+        what = "task" if own[0].startswith("task") else f"{own[0]} upstream"
+        raise UserError(
+            f"Expected a run without code of its user's own, since what is fetched never brings code, found an own {what} in "
+            f"'{folder}'. Publish the code as a package (see CONTRIBUTING.md), or pass on what `headwater export` writes."
+        )
 
 
 def audit_of(*places: Path | None) -> Mapping[str, Any] | None:
