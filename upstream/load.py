@@ -33,7 +33,7 @@ def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Regi
 
 
 def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return an upstream in eval mode without gradients, by name, hub id, folder, run folder, `hf:OWNER/NAME`, `s3prl/NAME` or a file.
+    """Return an upstream in eval mode without gradients: a name, hub id, folder, run folder, `hf:OWNER/NAME`, `s3prl/NAME`, file.
 
     `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers: waveforms are 16 kHz and mono, others come with
     `sampling_rate=`. Before a loop that trains it: `upstream.requires_grad_(True)`. With a modality another one is refused, and

@@ -81,12 +81,12 @@ def refuse_foreign(folder: Path, name: str) -> None:
         named = str(section.get("name") or "") if isinstance(section, Mapping) else ""
         row = UPSTREAMS.get(named) if named else None
         built_in = row is not None and row.source == "built in" and not row.code
-        if named and not (built_in and isinstance(section, Mapping) and section.get("path") is None):
-            if not RunFolder(folder).architecture(role).is_file():
-                raise UserError(
-                    f"Expected a run that holds its upstream in '{name}', found one that takes '{named}' from elsewhere. Nothing of "
-                    "it was loaded: ask its owner to push it with `headwater push`."
-                )
+        is_here = built_in and isinstance(section, Mapping) and section.get("path") is None
+        if named and not is_here and not RunFolder(folder).architecture(role).is_file():
+            raise UserError(
+                f"Expected a run that holds its upstream in '{name}', found one that takes '{named}' from elsewhere. Nothing of "
+                "it was loaded: ask its owner to push it with `headwater push`."
+            )
 
 
 def source_of(config: UpstreamConfig, folder: Path) -> str:

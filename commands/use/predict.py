@@ -175,7 +175,11 @@ def make_parser() -> Parser:
     help_text = "Predict the label (or ratings, or text) and the scores of every file with a finished run, in the order given."
     parser = Parser("headwater predict", help_text, EXAMPLE, PREDICTION)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, the folder of several folds or seeds (their scores are averaged), or hf:OWNER/NAME on the hub")
+    add(
+        "run",
+        metavar="RUN",
+        help="a run folder, the folder of several folds or seeds (their scores are averaged), or hf:OWNER/NAME on the hub",
+    )
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
     help_text = "say whether two files are of one speaker (a run of asv); repeat it for more pairs"
     add("--pair", nargs=2, action="append", metavar=("A", "B"), help=help_text)

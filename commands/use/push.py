@@ -30,9 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         terms = dry_run(flags.run, repository, folder, choice)
         print_note(f"licence   {terms.id}: {terms.why}", f"written to {folder}; nothing was uploaded. Read {folder}/README.md")
         return 0
-    pushed = push_run(
-        flags.run, repository, choice, private=flags.private, revision=flags.revision, message=flags.message
-    )
+    pushed = push_run(flags.run, repository, choice, private=flags.private, revision=flags.revision, message=flags.message)
     print_note(f"licence   {pushed.terms.id}: {pushed.terms.why}", f"uploaded  {pushed.files} files: {pushed.url}")
     print_result(f"headwater predict hf:{repository}@{pushed.commit} my.wav")
     return 0
@@ -41,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
 def make_parser() -> Parser:
     """Return the flags."""
     words = (
-        "Push a finished run to the Hugging Face hub in one commit: what `headwater export` writes, a model card, and the sha256 of "
-        "each file. The token is that of `hf auth login`, or HF_TOKEN. The run is then loaded as hf:OWNER/NAME."
+        "Push a finished run to the Hugging Face hub in one commit: what `headwater export` writes, a model card, and the sha256 "
+        "of each file. The token is that of `hf auth login`, or HF_TOKEN. The run is then loaded as hf:OWNER/NAME."
     )
     parser = Parser("headwater push", words, EXAMPLE)
     add = parser.add_argument

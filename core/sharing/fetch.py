@@ -19,7 +19,15 @@ _SECONDS = 10  # that the hub has to answer
 _RUN = [f"*{suffix}" for suffix in sorted(SUFFIXES)]
 # of a model: its description, its weights as plain tensors, its tokenizer; a pickle beside them is left where it is
 _MODEL = ["config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
-_MODEL += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "README.md"]
+_MODEL += [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "README.md",
+]
 
 
 @dataclass(frozen=True)

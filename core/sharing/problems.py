@@ -60,14 +60,16 @@ def refused(what: str, problem: BaseException, *, writes: bool) -> str:
     """Return the line about another refusal of the hub."""
     status = status_of(problem)
     if status == 401:
-        return f"Expected a token that the hub accepts for '{what}', found one that it refuses (401). Make a new one, then {SIGN_IN}."
+        return (
+            f"Expected a token that the hub accepts for '{what}', found one that it refuses (401). Make another, then {SIGN_IN}."
+        )
     if status == 403:
         right = "write to" if writes else "read"
-        return f"Expected a token that may {right} '{what}', found one that may not (403). Take another token or OWNER, then {SIGN_IN}."
+        return f"Expected a token that may {right} '{what}', found one that may not (403). Take another, then {SIGN_IN}."
     if status == 409 or status == 412:
-        return f"Expected '{what}' as it was a moment ago, found that somebody else has changed it ({status}). Run the command again."
+        return f"Expected '{what}' as it was a moment ago, found it changed by somebody else ({status}). Run the command again."
     if status == 429 or (status or 0) >= 500:
-        return f"Expected an answer about '{what}', found that the hub has none now ({status}). Run the command again later."
+        return f"Expected an answer about '{what}', found that the hub has none now ({status}). Try again later."
     return f"Expected '{what}' on the hub, found: {clean(problem)}. Check the name and your rights."
 
 

@@ -82,8 +82,8 @@ def card(facts: Facts) -> str:
 
 CHECKED = """## What is in this repository
 
-Tensors (safetensors) and texts (json, yaml): no pickle, no code. `checksums.json` has the sha256 of each file; Headwater checks all of
-them, and refuses the folder where one differs."""
+Tensors (safetensors) and texts (json, yaml): no pickle, no code. `checksums.json` has the sha256 of each file; Headwater checks
+them all, and refuses the folder where one differs."""
 
 
 def metadata(facts: Facts) -> dict[str, Any]:
@@ -102,7 +102,9 @@ def metadata(facts: Facts) -> dict[str, Any]:
     }
     if facts.quotable and facts.estimates:
         entries["metrics"] = [*dict.fromkeys(METRICS.get(name, name) for one in facts.estimates for name in one.scores)]
-        entries["model-index"] = [{"name": facts.repository.split("/")[1], "results": [result_row(facts, one) for one in facts.estimates]}]
+        entries["model-index"] = [
+            {"name": facts.repository.split("/")[1], "results": [result_row(facts, one) for one in facts.estimates]}
+        ]
     return entries
 
 
@@ -130,7 +132,11 @@ def usage(facts: Facts) -> str:
     files = "list.csv   # columns audio, text" if has_text else "my.wav"
     words = ', "what is said"' if has_text else ""
     lines = ["## How to use it", "", "```sh", f"headwater predict hf:{facts.repository} {files}"]
-    lines += [f"headwater downstream -u hf:{facts.repository} -d TASK --data clips.csv   # its upstream, for a task of yours", "```", ""]
+    lines += [
+        f"headwater downstream -u hf:{facts.repository} -d TASK --data clips.csv   # its upstream, for a task of yours",
+        "```",
+        "",
+    ]
     lines += ["```python", "import headwater", "", f'run = headwater.load_run("hf:{facts.repository}")']
     lines += [f'print(run.predict("my.wav"{words}))', "```", ""]
     lines += [f"The first command prints the commit that it found: `hf:{facts.repository}@COMMIT` stays the same for ever."]
@@ -190,7 +196,9 @@ def licences(facts: Facts) -> str:
 def limits(facts: Facts) -> str:
     """Return what it was not tested for."""
     corpus, classes = str(facts.result.get("corpus", "")), facts.run.answer.classes
-    lines = [f"It was trained and tested on {OWN.get(corpus, corpus)} alone: other rooms, microphones and languages were not tried."]
+    lines = [
+        f"It was trained and tested on {OWN.get(corpus, corpus)} alone: other rooms, microphones and languages were not tried."
+    ]
     if classes:
         lines.append(f"It always answers with one of its {len(classes)} classes, for other sounds too.")
     if facts.estimates and not any(one.intervals.get(name) for one in facts.estimates for name in one.scores):
@@ -213,6 +221,8 @@ def audited(facts: Facts) -> str:
         lines.append(f"- {warns}{without_folders(printable(str(finding.get('line', ''))))}")
     rest = [one for one in findings if one.get("section") != "controls"]
     warned = [f"{one.get('section')}: {one.get('name')}" for one in rest if one.get("warns")]
-    lines.append(f"- Of {len(rest)} further checks (leaks, audio, labels, groups) {len(warned)} warn{'s' * (len(warned) == 1)}" + ".")
+    lines.append(
+        f"- Of {len(rest)} further checks (leaks, audio, labels, groups) {len(warned)} warn{'s' * (len(warned) == 1)}" + "."
+    )
     lines += [f"  Warned of {', '.join(warned)}."] * bool(warned)
     return "\n".join(lines)

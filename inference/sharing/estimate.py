@@ -59,7 +59,9 @@ def plan_estimates(folder: Path) -> list[Estimate]:
     summary = RunFolder(folder).read().result()
     if "pooled" not in summary:
         own = estimates_of(summary) if "scores" in summary else []
-        return [Estimate(**{**vars(one), "about": f"the run '{folder.name}', whose recipe and steps this one repeats"}) for one in own]
+        return [
+            Estimate(**{**vars(one), "about": f"the run '{folder.name}', whose recipe and steps this one repeats"}) for one in own
+        ]
     about = f"the plan '{folder.name}' ({counted(summary['runs'])}), pooled; this model repeats its recipe on all of the data"
     found = []
     for split, row in summary["pooled"].items():
@@ -67,4 +69,3 @@ def plan_estimates(folder: Path) -> list[Estimate]:
         size = row["num_utterances"], row["num_speakers"], row.get("resampled", "speaker")
         found.append(Estimate(split, scores, row["intervals"], *size, about))
     return found
-

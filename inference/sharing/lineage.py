@@ -94,7 +94,7 @@ def below(folder: Path, role: str) -> Iterator[Part]:
 
 
 def corpora_of(config: RunConfig, name: str, whole: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield the corpora that trained something in a run: that of its task, and of a joint run's shared model those of all tasks."""
+    """Yield the corpora that trained something in a run: its task's, and those of all tasks that trained a shared model."""
     yield corpus_part(config.only, "trained on")
     if any(section.trainable for section in roles_of(config).values()):
         for other, section in (whole.get("tasks") or {}).items():
@@ -166,8 +166,8 @@ def terms_of(parts: Sequence[Part], chosen: str | None) -> Terms:
         names = ", ".join(dict.fromkeys(f"{part.name} ({part.licence})" for part in strict))
         if chosen is not None and use_of(chosen) != "research" and chosen != "other":
             raise UserError(
-                f"Expected a non-commercial licence for a run made of {names}, found --license {chosen}. Leave it out, or name one "
-                "such as cc-by-nc-4.0."
+                f"Expected a non-commercial licence for a run made of {names}, found --license {chosen}. Leave it out, or name "
+                "one such as cc-by-nc-4.0."
             )
         ids = {part.id for part in strict}
         only = ids.pop() if len(ids) == 1 else ""
@@ -179,4 +179,6 @@ def terms_of(parts: Sequence[Part], chosen: str | None) -> Terms:
         names = ", ".join(dict.fromkeys(part.name for part in open_questions))
         return Terms("unknown", "unknown", f"Not known, since that of {names} is not settled. Ask its owners before you use it.")
     inherited = [part.id for part in parts if part.kind == "model" and part.id]
-    return Terms(inherited[0] if len({*inherited}) == 1 else "other", "see-parts", "That of the model below it; each part keeps its own.")
+    return Terms(
+        inherited[0] if len({*inherited}) == 1 else "other", "see-parts", "That of the model below it; each part keeps its own."
+    )

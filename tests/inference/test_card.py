@@ -80,7 +80,14 @@ def test_the_hub_reads_scores_with_intervals_from_the_card(plain: Path, tmp_path
     assert head["tags"] == ["headwater", "speech", "emotion"]
     assert "datasets" not in head  # a table of one's own has no name that others know
     assert f"{low:.3f} to {high:.3f} |" in text
-    for part in ("headwater predict hf:ann/tones my.wav", 'load_run("hf:ann/tones")', "Trained on 12 utterances.", "test (48 utterances, 8 speakers)", "Not audited", "## Limits"):
+    for part in (
+        "headwater predict hf:ann/tones my.wav",
+        'load_run("hf:ann/tones")',
+        "Trained on 12 utterances.",
+        "test (48 utterances, 8 speakers)",
+        "Not audited",
+        "## Limits",
+    ):
         assert part in text
 
 
@@ -107,7 +114,9 @@ def test_a_non_commercial_model_below_makes_a_non_commercial_card(tones: Path, t
         assert head["license"] == "cc-by-nc-4.0"
         assert "Non-commercial, since it is made of nc_model (cc-by-nc-4.0, as its own card says)." in text
     assert "| a table of its user's own | finetuned 'below' | not known |" in text
-    with pytest.raises(UserError, match=r"^Expected a non-commercial licence .* nc_model .* found --license apache-2\.0\. Leave it out"):
+    with pytest.raises(
+        UserError, match=r"^Expected a non-commercial licence .* nc_model .* found --license apache-2\.0\. Leave it out"
+    ):
         shared(above, tmp_path / "free", licence="apache-2.0")
     assert not (tmp_path / "free").exists()
     assert shared(above, tmp_path / "strict", licence="cc-by-nc-nd-4.0")[0]["license"] == "cc-by-nc-nd-4.0"
@@ -148,7 +157,10 @@ def test_what_is_known_of_licences_agrees_with_what_the_readers_say() -> None:
     assert {*known["corpora"]} <= {*CORPORA.loaded()}
     for name, row in known["corpora"].items():
         where = CORPORA.loaded()[name].where
-        assert any(f"({words}" in where for words in (row["licence"].split(",")[0], "CC0")) or row["licence"] in where, (name, where)
+        assert any(f"({words}" in where for words in (row["licence"].split(",")[0], "CC0")) or row["licence"] in where, (
+            name,
+            where,
+        )
     sources = {row.source for row in list_upstreams()} | {row.name for row in list_upstreams() if row.source == "built in"}
     assert {name for name in known["models"] if "/" not in name} <= sources
     assert len({*known["models"]} & sources) > 10
@@ -158,7 +170,7 @@ def test_what_is_known_of_licences_agrees_with_what_the_readers_say() -> None:
             assert ("-nc-" in row.get("id", "")) <= (row["use"] == "research")
 
 
-def test_hub_ids_and_corpora_stand_where_the_hub_looks_for_them(plain: Path, tones: Path, tmp_path: Path) -> None:
+def test_hub_ids_and_corpora_stand_where_the_hub_looks_for_them(plain: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((plain / "config.yaml").read_text())
     config["upstream"]["name"], config["corpus"] = "mms_300m", {"name": "ravdess"}
     folder = tmp_path / "named"
@@ -178,8 +190,9 @@ def test_a_demo_has_no_scores_for_the_hub(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     run(resolve([recipe(Path("none"), corpus=corpus)]), folder, QUIET)
     head, text = shared(folder, tmp_path / "card")
-    assert "model-index" not in head and "metrics" not in head and "datasets" not in head
-    assert "demo" in head["tags"] and "**DEMO: not a result to quote.**" in text
+    assert not {"model-index", "metrics", "datasets"} & {*head}
+    assert "demo" in head["tags"]
+    assert "**DEMO: not a result to quote.**" in text
 
 
 def test_a_fold_has_its_own_scores_and_a_final_model_those_of_its_plan(tones: Path, tmp_path: Path) -> None:
@@ -197,8 +210,10 @@ def test_a_fold_has_its_own_scores_and_a_final_model_those_of_its_plan(tones: Pa
     pooled = json.loads((tmp_path / "plan" / "result.json").read_text())["pooled"]["test"]
     assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(pooled["scores"]["wa"], abs=1e-4)
     assert "by the plan 'plan' (2 folds), pooled; this model repeats its recipe on all of the data" in text
-    assert "- **Careful:** duration alone gives 0.5" in text and "ann" not in text.split("## Audit")[1]
-    assert "Of 2 further checks (leaks, audio, labels, groups) 1 warns." in text and "leakage: speakers" in text
+    assert "- **Careful:** duration alone gives 0.5" in text
+    assert "ann" not in text.split("## Audit")[1]
+    assert "Of 2 further checks (leaks, audio, labels, groups) 1 warns." in text
+    assert "leakage: speakers" in text
     assert str(tmp_path) not in (tmp_path / "card-of-all" / "result.json").read_text()
     (tmp_path / "plan").rename(tmp_path / "gone")
     assert "Not known: nothing was held out" in shared(tmp_path / "final", tmp_path / "card-alone")[1]
@@ -221,7 +236,9 @@ def test_notes_are_published_without_names_and_folders() -> None:
     assert nameless(note) == "9 of 9 test utterances are by speakers of train or dev in 'list.csv': scores flatter"
 
 
-def test_a_dry_run_says_the_licence_and_writes_nothing_half(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_the_licence_and_writes_nothing_half(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from headwater.__main__ import dispatch
 
     assert dispatch(["push", str(plain), NAME, "--dry-run", "--folder", str(tmp_path / "out")]) == 0

@@ -130,7 +130,8 @@ def test_without_a_network_the_cache_answers(
     assert load_run(f"hf:{NAME}").folder.name == load_run(f"hf:{NAME}@{commit}").folder.name == commit
     assert hub.calls == []
     line = fails("predict", "hf:ann/other", "my.wav")
-    assert line.startswith("Expected 'ann/other' in the hub's cache (") and "since HF_HUB_OFFLINE is set, found it not" in line
+    assert line.startswith("Expected 'ann/other' in the hub's cache (")
+    assert "since HF_HUB_OFFLINE is set, found it not" in line
     assert fails("push", str(runs["plain"]), NAME).startswith("Expected a network to push, found HF_HUB_OFFLINE=1")
     dry_run(runs["plain"], NAME, tmp_path / "dry", Choice())  # needs none
 
@@ -149,7 +150,9 @@ def test_a_changed_file_is_refused(runs: dict[str, Path], hub: Hub, again: Any) 
     assert load_run(f"hf:{NAME}").config.upstream.name == "fbank"
 
 
-@pytest.mark.parametrize("name", ["model.pkl", "code/task/__init__.py", "run.sh", "weights.bin", "checkpoints/last.pt", "data.npy"])
+@pytest.mark.parametrize(
+    "name", ["model.pkl", "code/task/__init__.py", "run.sh", "weights.bin", "checkpoints/last.pt", "data.npy"]
+)
 def test_what_could_hold_code_is_refused_before_it_is_fetched(name: str, runs: dict[str, Path], hub: Hub) -> None:
     push_run(runs["plain"], NAME, Choice())
     files = hub.repositories[NAME].commits[hub.repositories[NAME].refs["main"]]
@@ -170,7 +173,9 @@ def test_a_run_that_takes_its_upstream_from_elsewhere_is_refused(runs: dict[str,
         config["upstream"]["name"] = name
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         write_checksums(folder)
-        hub.put("ann/foreign", {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}, name[-5:])
+        hub.put(
+            "ann/foreign", {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}, name[-5:]
+        )
         typed = f"hf:ann/foreign@{hub.repositories['ann/foreign'].refs[name[-5:]]}"
         assert f"found one that takes '{name}' from elsewhere" in fails("predict", typed, "my.wav")
         with pytest.raises(UserError, match="from elsewhere"):
@@ -226,15 +231,14 @@ def test_wrong_names_are_one_line(typed: str, message: str, hub: Hub) -> None:
         (418, {}, f"Expected '{NAME}' on the hub, found: "),
     ],
 )
-def test_what_the_hub_refuses_is_one_line_without_the_token(
-    status: int, headers: dict[str, str], message: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_hub_refuses_is_one_line_without_the_token(status: int, headers: dict[str, str], message: str, hub: Hub) -> None:
     hub.broken[f"/api/models/{NAME}"] = status, headers
     line = fails("predict", f"hf:{NAME}", "my.wav")
     assert message in line or (status == 401 and "found none that you may read" in line)
 
 
-def test_no_way_to_the_hub_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("hub")
+def test_no_way_to_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -247,7 +251,9 @@ def test_a_push_that_the_hub_refuses_is_one_line(
     runs: dict[str, Path], hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run_folder = str(runs["plain"])
-    assert "Expected a token that may write to 'bob/tones', found one that may not (403)" in fails("push", run_folder, "bob/tones")
+    assert "Expected a token that may write to 'bob/tones', found one that may not (403)" in fails(
+        "push", run_folder, "bob/tones"
+    )
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "found one that it refuses (401)" in fails("push", run_folder, NAME)
     monkeypatch.delenv("HF_TOKEN")
@@ -259,7 +265,9 @@ def test_a_push_that_the_hub_refuses_is_one_line(
 def test_a_push_overwrites_nothing_else_and_makes_nothing_public(runs: dict[str, Path], hub: Hub) -> None:
     hub.put(NAME, {".gitattributes": b"", "pytorch_model.bin": b"somebody's"})
     line = fails("push", str(runs["plain"]), NAME)
-    assert f"Expected a new or empty repository, or one that `headwater push` filled, in '{NAME}', found 'pytorch_model.bin'" in line
+    assert (
+        f"Expected a new or empty repository, or one that `headwater push` filled, in '{NAME}', found 'pytorch_model.bin'" in line
+    )
     hub.repositories.clear()
     push_run(runs["plain"], NAME, Choice())
     held = dict(hub.repositories[NAME].commits)
