@@ -29,13 +29,14 @@ VERBS = {
     "check": "headwater.commands.check",
     "store": "headwater.commands.store",
     "corpus": "headwater.commands.corpus",
+    "completion": "headwater.commands.completion",
 }
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
     "use": ("predict", "export", "push", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
-    "look after": ("list", "check", "store", "corpus"),
+    "look after": ("list", "check", "store", "corpus", "completion"),
 }
 
 

@@ -215,7 +215,7 @@ def make_parser() -> Parser:
         "text_upstream.path=DIR, asr.beam.lm=FILE, asr.beam=null (greedily)"
     )
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
-    add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     return parser
 
 
