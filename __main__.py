@@ -20,6 +20,7 @@ VERBS = {
     "serve": "headwater.commands.use.serve",
     "app": "headwater.commands.use.app",
     "export": "headwater.commands.use.export",
+    "push": "headwater.commands.use.push",
     "import": "headwater.commands.use.import_",
     "merge": "headwater.commands.use.merge",
     "compare": "headwater.commands.compare",
@@ -30,13 +31,14 @@ VERBS = {
     "check": "headwater.commands.check",
     "store": "headwater.commands.store",
     "corpus": "headwater.commands.corpus",
+    "completion": "headwater.commands.completion",
 }
 GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
-    "use": ("predict", "serve", "app", "export", "import", "merge"),
+    "use": ("predict", "serve", "app", "export", "push", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
-    "look after": ("list", "check", "store", "corpus"),
+    "look after": ("list", "check", "store", "corpus", "completion"),
 }
 
 

@@ -64,6 +64,7 @@ setup(
             "downstream/*/*.md",
             "downstream/*/*.yaml",
             "recipes/*/*.csv",
+            "inference/*/*.yaml",
             "upstream/weights/*/*",
             "analysis/*/*.css",
             "inference/*/*.html",

@@ -180,6 +180,8 @@ def device() -> list[Finding]:
                 Finding(f"cuda:{number}", f"{card.name}, {format_bytes(card.total_memory)}, CUDA {torch.version.cuda}{bf16}")
             )
         return found
+    if torch.backends.mps.is_available():
+        return [*found, Finding("mps", "a Mac's GPU: add --device mps (float32; solver=adam)")]
     if torch.version.cuda is None:
         return [*found, Finding("cuda", "none: this torch is built for the CPU")]
     advice = "Look at `nvidia-smi`: the driver may be older than this torch needs"

@@ -38,7 +38,7 @@ def make_parser() -> Parser:
     add("--metric", help="say everything in this metric (default: the one that the task reports)")
     add("--split", help="audit the score of this split (default: the test split of the corpus)")
     add("--by", default="", metavar="LABEL,…", help="score each group of these labels too: gender,age")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only what was found")
     return parser
 

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     own.add_argument("--model", help="the recogniser: whisper_tiny, whisper_base (default), …, a hub id or a folder")
     own.add_argument("--language", help="the language spoken: en (default), de, …, or auto (the model detects it)")
     own.add_argument("--split", metavar="NAME,…", help="transcribe only these splits")
-    own.add_argument("--device", help="cpu (default), cuda, cuda:1")
+    own.add_argument("--device", help="cpu (default), cuda, cuda:1, mps")
     words = "also write id and text to a table (csv, tsv, jsonl); of mix and trim, the new folder"
     own.add_argument("--out", metavar="FILE", help=words)
     mixing = parser.add_argument_group("mix (with --out FOLDER)")

@@ -106,7 +106,7 @@ def make_parser(prog: str) -> Parser:
     add("-a", "--auto_resume", action="store_true", help="for s3prl's sake: a run always resumes")
     add("--again", action="store_true", help="train a new run beside a finished one of the same command")
     add("--seed", type=int, metavar="N", help="seed of every random draw (default: 1)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only the table of results")
     return parser
 

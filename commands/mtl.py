@@ -85,7 +85,7 @@ def make_parser(prog: str) -> Parser:
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
     add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")
     add("-p", "--expdir", metavar="DIR", help="write to this folder")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only plans and tables")
     return parser
 

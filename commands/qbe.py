@@ -69,7 +69,7 @@ def make_parser() -> Parser:
     add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("--store", metavar="DIR", help="keep the computed features in this folder (default: the cache)")
     add("--store-limit", metavar="SIZE", help="how much may be stored, as in 80GB (default: a quarter of the free disk)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only the table of results")
     return parser
 

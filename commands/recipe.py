@@ -52,7 +52,7 @@ def make_parser() -> Parser:
         help="folder with the weights of an upstream; may be repeated",
     )
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=OVERRIDE)
-    add("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     add("--quiet", action="store_true", help="print only plans and tables")
     return parser
 

@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / "audit-labels.csv"
 
     @property
+    def checksums(self) -> Path:
+        """The sha256 of each file of an exported run."""
+        return self.path / "checksums.json"
+
+    @property
     def metrics(self) -> Path:
         """The log of training and of each evaluation on dev, a line for each."""
         return self.path / "metrics.jsonl"
@@ -357,6 +362,10 @@ class Stored:
             if not (whole and all(isinstance(one, dict) and isinstance(one.get("scores"), dict) for one in role["layers"])):
                 raise damaged_json(self.folder.layers, "a role without its layers and their mixture")
         return content
+
+    def audit(self) -> dict[str, Any]:
+        """Return what an audit found."""
+        return self._json(self.folder.audit, (), {"findings": list})
 
     def architecture(self, role: str) -> dict[str, Any]:
         """Return an upstream's architecture."""

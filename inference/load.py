@@ -9,7 +9,9 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.run_folder import RunFolder
+from ..core.sharing.fetch import run_place
 from ..upstream.base import Upstream
+from ..upstream.run_folder import refuse_foreign
 from .folds import Folds, load_folds
 from .trained_run import TrainedRun, load_one
 
@@ -24,6 +26,7 @@ def load_run(
 ) -> TrainedRun | Folds:
     """Return a finished run, ready to predict; `weights` and `text_weights` say where its upstreams lie now.
 
+    The folder may also be one that `headwater push` wrote on the hub: "hf:OWNER/NAME", "OWNER/NAME", with "@REVISION" behind it.
     `task` names one of a run of several. A plan predicts with the mean of its folds' and seeds' scores, or with one `fold`.
     `options` change how outputs are read: {"asr": {"beam": {"lm": "4-gram.arpa.gz"}}}.
     """
@@ -50,11 +53,14 @@ def load_beside(
     options: Mapping[str, Any] | None = None,
 ) -> TrainedRun | Folds:
     """Return a finished run; what `loaded` holds of its upstreams is not loaded again, and what is loaded is added."""
-    names, load = RunFolder(Path(folder).expanduser()).runs(), partial(load_one, weights=weights, text_weights=text_weights)
+    typed, folder = folder, run_place(folder)
+    if str(folder) != str(Path(typed).expanduser()):
+        refuse_foreign(folder, str(typed))
+    names, load = RunFolder(folder).runs(), partial(load_one, weights=weights, text_weights=text_weights)
     load = partial(load, task=task, options=options)
     if names is None:
         return of_fold(load(folder, loaded=loaded), fold)
-    return load_folds(Path(folder).expanduser(), names, fold, load, loaded)
+    return load_folds(folder, names, fold, load, loaded)
 
 
 def of_fold(run: TrainedRun, fold: int | None) -> TrainedRun:

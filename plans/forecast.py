@@ -134,7 +134,7 @@ def described_model(section: UpstreamConfig, source: str) -> dict[str, Any] | No
 
     folder = Path(section.path or section.name).expanduser()
     found = folder / "config.json" if folder.is_dir() else None
-    if found is None and source.count("/") == 1:
+    if found is None and is_hub_id(source):
         cached = try_to_load_from_cache(source, "config.json")
         found = Path(cached) if isinstance(cached, str) else None
     described = read_json(found) if found is not None and found.is_file() else {}

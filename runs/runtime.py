@@ -34,7 +34,7 @@ class PlanPlace:
 class Runtime:
     """Where a run computes; nothing here changes what it computes."""
 
-    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     quiet: bool = False
     share_layers: bool = False  # other runs use other layers of the same upstream: all are stored
     by: tuple[str, ...] = ()  # labels whose groups are scored apart
@@ -49,20 +49,40 @@ def print_progress(runtime: Runtime, *lines: str) -> None:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
+def refuse_on_mps(config: RunConfig) -> None:
+    """Refuse what a Mac's GPU cannot compute: it has no float64, and its half precision was never tried here."""
+    wrong = {
+        "solver=exact": (config.solver == "exact", "solver=adam"),
+        f"training.precision={config.training.precision}": (config.training.precision != "float32", "training.precision=float32"),
+        f"balance.method={config.balance.method}": (config.balance.method in ("dwa", "gradnorm"), "balance.method=sum"),
+    }
+    for what, instead in ((what, instead) for what, (is_on, instead) in wrong.items() if is_on):
+        raise UserError(
+            f"Expected what float32 can compute for --device mps, found {what}. Add -o {instead}, or use --device cpu."
+        )
+
+
 def make_accelerator(config: RunConfig, runtime: Runtime) -> Accelerator:
     """Return the device, precision and processes of a run."""
     device = runtime.device
     if device != "auto":
         check_device(device)
-    if device.startswith("cuda:"):
+    if device.startswith("cuda:") or device == "mps":
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    elif device != "auto":
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)  # of an earlier run of this process
+    if device == "mps":
+        refuse_on_mps(config)
     precision = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}[config.training.precision]
     if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
         raise UserError("Expected a CUDA device for training.precision=fp16, found none. Use float32 or bf16.")
-    AcceleratorState._reset_state()  # one for the process: the next run of a plan may have another precision
+    # one for the process: the next run of a plan may have another precision, and outside a launch another device
+    in_launch = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=device != "auto" and not in_launch)
     # a finetuned upstream has weights that a step may leave out: the mask's, the blocks behind a chosen layer
     # and of several tasks, the heads of all but the last one
     trained = any(section.trainable for section in roles_of(config).values()) or config.is_joint
     unused = DistributedDataParallelKwargs(find_unused_parameters=trained)
-    on_cpu = device == "cpu" or not torch.cuda.is_available()  # nothing here was tried on other accelerators
+    # a Mac's GPU is taken where it is typed; by itself it is not, since no check of ours ran on one
+    on_cpu = device == "cpu" or not (device == "mps" or torch.cuda.is_available())
     return Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[unused])

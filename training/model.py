@@ -230,8 +230,12 @@ def renamed(key: str) -> str:
 def check_device(name: str) -> None:
     """Refuse a device that nobody has, or that this machine lacks."""
     kind, _, number = name.partition(":")
-    if kind not in {"cpu", "cuda"} or (number and not number.isdecimal()):
-        raise UserError(f"Expected --device cpu, cuda or cuda:N, found '{name}'. Leave it out to take what is there.")
+    if kind not in {"cpu", "cuda", "mps"} or (number and (kind == "mps" or not number.isdecimal())):
+        raise UserError(f"Expected --device cpu, cuda, cuda:N or mps, found '{name}'. Leave it out to take what is there.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            "Expected a Mac's GPU that torch can use for --device mps, found none. Leave it out, or use --device cpu."
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= count:
         found = f"{count} of them" if count else "none"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..core.errors import UserError, nearest
 from ..core.run_folder import RunFolder
+from ..core.sharing.fetch import fetch
+from ..core.sharing.names import hub_name, is_hub_name
 from ..plugins.code import name_behind, use
 from ..plugins.registry import FLAGS
 from . import run_folder
@@ -31,7 +33,7 @@ def list_upstreams(pattern: str = "*", modality: str | None = None) -> list[Regi
 
 
 def load_upstream(what: str | UpstreamConfig, modality: str | None = None) -> Upstream:
-    """Return an upstream in eval mode without gradients, by name, hub id, folder, run folder, `s3prl/NAME` or a file.
+    """Return an upstream in eval mode without gradients: a name, hub id, folder, run folder, `hf:OWNER/NAME`, `s3prl/NAME`, file.
 
     `headwater.load_upstream("fbank")([waveform, waveform])` gives Layers: waveforms are 16 kHz and mono, others come with
     `sampling_rate=`. Before a loop that trains it: `upstream.requires_grad_(True)`. With a modality another one is refused, and
@@ -67,6 +69,9 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
         return new.row_of(config)
     if config.name.startswith("s3prl/"):
         return Registered(config.name, bridge.build, "s3prl", "", options=bridge.OPTIONS)
+    if config.path is None and is_hub_name(config.name):
+        build = partial(_build_shared, modality=modality)
+        return Registered(config.name, build, config.name, "", None, options=OPTIONS | run_folder.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
     if RunFolder(folder).config.is_file():
         build = partial(run_folder.build, modality=modality, load=load_upstream)
@@ -85,6 +90,20 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     close = nearest(config.name, UPSTREAMS.loaded())
     others = "See `headwater list upstreams`, or give a hub id, a folder, or s3prl/NAME."
     raise UserError(f"There is no upstream '{config.name}'.{close} {others}")
+
+
+def _build_shared(config: UpstreamConfig, *, modality: str | None) -> Upstream:
+    """Return the upstream of a run that the hub has, or a model there whose weights are safetensors."""
+    found = fetch(hub_name(config.name))
+    if not found.is_run:
+        upstream = models.build(replace(config, path=str(found.folder)))
+        upstream.source = found.pinned
+        return upstream
+    run_folder.refuse_foreign(found.folder, config.name)
+    build = partial(run_folder.build, modality=modality, load=load_upstream)
+    row = Registered(config.name, build, found.pinned, "", None, options=run_folder.OPTIONS)
+    _refuse_unknown_options(row, config)
+    return build(config)
 
 
 def _refuse_modality(config: UpstreamConfig, found: str | None, expected: str | None) -> None:

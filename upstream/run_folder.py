@@ -14,12 +14,15 @@ from ..core.errors import UserError
 from ..core.files import hash_file
 from ..core.options import bind
 from ..core.run_folder import RunFolder
+from ..core.sharing.checksums import check_checksums
+from ..core.sharing.fetch import fetch
+from ..core.sharing.names import hub_name, is_hub_name
 from ..core.tensors import load_tensors
 from ..plugins.provenance import refuse_other_code
 from ..plugins.registry import SECTIONS
 from .adapters import OPTIONS as ADAPTER_OPTIONS
 from .adapters import WITHOUT, add_adapter, load_adapter, merge_adapter
-from .base import Upstream, UpstreamConfig
+from .base import UPSTREAMS, Upstream, UpstreamConfig
 from .hub import models
 
 OPTIONS = ADAPTER_OPTIONS | {"keep_layers"}
@@ -41,7 +44,7 @@ def build(config: UpstreamConfig, *, load: Load, modality: str | None = None) ->
             upstream = models.wrap(upstream.model, pruned, architecture=upstream.architecture())
     else:
         upstream = load(replace(trained, keep_layers=config.keep_layers or trained.keep_layers), role)
-    upstream.source = f"{folder} (from {trained.name})"
+    upstream.source = f"{source_of(config, folder)} (from {trained.name})"
     marks = RunFolder(folder).read().identity("marks")["marks"]
     upstream.untrained = "UNTRAINED" in marks  # what a run made of random weights is still nothing to quote
     return upstream
@@ -64,8 +67,32 @@ def refuse_circle(folder: Path, role: str) -> None:
 
 
 def folder_of(config: UpstreamConfig) -> Path:
-    """Return where a config's model or run lies, if it lies anywhere."""
+    """Return where a config's model or run lies, if it lies anywhere; one of the hub is fetched."""
+    if config.path is None and is_hub_name(config.name):
+        return fetch(hub_name(config.name)).folder
     return Path(config.path or config.name).expanduser()
+
+
+def refuse_foreign(folder: Path, name: str) -> None:
+    """Refuse a run of the hub that would fetch its upstream from somewhere else: s3prl executes what its checkpoints hold."""
+    mapping = RunFolder(folder).read().config()
+    for role, key in SECTIONS.items():
+        section = mapping.get(key)
+        named = str(section.get("name") or "") if isinstance(section, Mapping) else ""
+        row = UPSTREAMS.get(named) if named else None
+        built_in = row is not None and row.source == "built in" and not row.code
+        is_here = built_in and isinstance(section, Mapping) and section.get("path") is None
+        if named and not is_here and not RunFolder(folder).architecture(role).is_file():
+            raise UserError(
+                f"Expected a run that holds its upstream in '{name}', found one that takes '{named}' from elsewhere. Nothing of "
+                "it was loaded: ask its owner to push it with `headwater push`."
+            )
+
+
+def source_of(config: UpstreamConfig, folder: Path) -> str:
+    """Return where a run comes from: its folder, or the commit of the hub that it was fetched at."""
+    is_shared = config.path is None and is_hub_name(config.name)
+    return fetch(hub_name(config.name)).pinned if is_shared else str(folder)
 
 
 def section_of(folder: Path, modality: str | None = None) -> tuple[str, UpstreamConfig]:
@@ -105,6 +132,8 @@ def refuse_damaged(folder: Path, identity: Mapping[str, Any]) -> None:
     expected_hash, path = identity.get("exported"), RunFolder(folder).best
     if expected_hash is not None and path.is_file() and hash_file(path) != expected_hash:
         raise UserError(f"Expected the weights that were exported in '{path}', found others: it is damaged. Export it again.")
+    if expected_hash is not None:
+        check_checksums(folder, "Export it again.", but=path)
 
 
 def finetuned(folder: Path, trained: UpstreamConfig, role: str, load: Load) -> Upstream:

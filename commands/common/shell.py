@@ -10,6 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -48,6 +49,29 @@ class TypedPath(argparse.Action):
         return word
 
 
+COLLECTING: ContextVar[bool] = ContextVar("collecting", default=False)
+
+
+class Collected(Exception):
+    """The parser of a verb, where it is wanted in place of what the verb does."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
+def parser_of(main: Callable[[Sequence[str]], int], action: str = "") -> Parser:
+    """Return the parser that a verb, or an action of one, reads its words with."""
+    token = COLLECTING.set(True)
+    try:
+        main([action] if action else [])
+    except Collected as found:
+        return found.parser
+    finally:
+        COLLECTING.reset(token)
+    raise AssertionError(f"{main} has read no words")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that says in one line what to type instead of a wrong flag."""
 
@@ -66,6 +90,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words; an empty one is a shell variable that was never set, and would be passed over in silence."""
+        if COLLECTING.get():
+            raise Collected(self)
         words = [*args]
         if "" in words:
             place = words.index("")
@@ -134,6 +160,7 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
     """Run a command's function; a user's mistake is one message on stderr and exit code 2."""
     # torch is not loaded yet: threads that wait by spinning take seven times as long beside another busy process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what a Mac's GPU lacks (CTC's loss) runs on its CPU
     end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print one csv line for each file, in the order given; broken files carry their error."""
     flags = make_parser().parse_intermixed_args(arguments)  # options may stand between RUN and the files
     from ...core.run_folder import RunFolder
+    from ...core.sharing.fetch import run_place
     from ...inference.folds import Folds
     from ...inference.load import load_run
     from ...inference.several import Several, load_several
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     if flags.format == "msp-challenge":
         refuse_one_name(files)
     # of a single run, --fold is the corpus' alone
-    fold = None if flags.corpus and RunFolder(Path(flags.run).expanduser()).runs() is None else flags.fold
+    fold = None if flags.corpus and RunFolder(run_place(flags.run)).runs() is None else flags.fold
     sections = sections_of(flags.override, SECTIONS)
     options = {name: sections[name] for name in sections if name not in ("corpus", "text_upstream")}
     places = flags.upstream_ckpt, text_weights_of(sections)
@@ -195,7 +196,11 @@ def make_parser() -> Parser:
     help_text = "Predict the label (or ratings, or text) and the scores of every file with a finished run, in the order given."
     parser = Parser("headwater predict", help_text, EXAMPLE, PREDICTION)
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, or the folder of several folds or seeds (their scores are averaged)")
+    add(
+        "run",
+        metavar="RUN",
+        help="a run folder, the folder of several folds or seeds (their scores are averaged), or hf:OWNER/NAME on the hub",
+    )
     add("inputs", nargs="*", metavar="INPUT", help="audio files, folders, or lists of files (csv, tsv, jsonl, txt)")
     help_text = "say whether two files are of one speaker (a run of asv); repeat it for more pairs"
     add("--pair", nargs=2, action="append", metavar=("A", "B"), help=help_text)
@@ -233,7 +238,7 @@ def make_parser() -> Parser:
         "text_upstream.path=DIR, asr.beam.lm=FILE, asr.beam=null (greedily)"
     )
     add("-o", "--override", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=help_text)
-    add("--device", default="cpu", help="cpu (default), cuda, cuda:1")
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     return parser
 
 

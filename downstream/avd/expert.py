@@ -96,7 +96,7 @@ class Avd(Expert):
     def decode(self, output: Output) -> Tensor:
         """Return ratings on the corpus' scale."""
         low, high = self.vocabulary["scale"]
-        return low + (high - low) * output.values.detach().double().cpu()  # (batch, dimension)
+        return low + (high - low) * output.values.detach().cpu().double()  # (batch, dimension)
 
 
 def concordance_loss(values: Tensor, targets: Tensor) -> Tensor:

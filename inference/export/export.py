@@ -12,7 +12,10 @@ from ...core.errors import UserError
 from ...core.files import folder_aside, hash_file, plain_disk_errors, write_text
 from ...core.options import without_folders
 from ...core.run_folder import RunFolder
+from ...core.sharing.checksums import write_checksums
+from ...core.sharing.fetch import run_place
 from ...core.tensors import save_tensors
+from ...core.text import without_folders as plain_text
 from ...downstream.load import load_task
 from ...plugins.code import find
 from ...plugins.provenance import identity_of_code, refuse_other_code
@@ -56,7 +59,7 @@ def export_run(
     `keep_adapter` it stands beside them, too, as peft writes it. `page` adds a folder that runs the graph in a browser; `ort` is
     where onnxruntime-web lies, which is fetched otherwise.
     """
-    source, place = Path(run).expanduser(), Path(os.path.realpath(Path(target).expanduser()))
+    source, place = run_place(run), Path(os.path.realpath(Path(target).expanduser()))
     refuse_place(source, place)
     chosen, fold = one_of(source, fold)
     if page and not onnx:
@@ -86,6 +89,7 @@ def export_run(
         needed, without = [*needed_package(names), *elsewhere], [f"{name}.{key}" for name in left_out for key in left_out[name]]
         exported = Exported(graph_facts, no_graph, needed, user_code_files(aside), without, no_page)
         write_text(aside / "README.md", readme(trained, RunFolder(aside).read().result(), exported))
+        write_checksums(aside)
     return exported
 
 
@@ -195,6 +199,10 @@ def write_whole(
     layers = stored.layer_weights("layers")
     own = {key: value for key, value in layers["layers"].items() if key.split("/")[0] in (run.name, SHARED)}
     result = task_result(stored.result(), run.name)
+    if "steps_from" in result:
+        result = {**result, "steps_from": {**result["steps_from"], "run": Path(result["steps_from"]["run"]).name}}
+    if "notes" in result:
+        result = {**result, "notes": [plain_text(str(note)) for note in result["notes"]]}
     origin = {"upstream": " + ".join(section.name for section in sections.values())}
     source = " + ".join(plain_source(part) for part in str(result.get("source", "")).split(" + "))
     target.write(

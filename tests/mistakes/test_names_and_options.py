@@ -88,7 +88,7 @@ WORDS = {
     "--folds that are no numbers": (f"{TRAIN} -o corpus.protocol=speaker5 --folds 1-3", "--folds", "found '1-3'"),
     "no process at all": (f"{TRAIN} --seeds 1,2 --jobs 0", "--jobs", "found 0"),
     "a device that is not there": (f"{TRAIN} --device cuda", "a CUDA device for --device cuda, found none", "--device cpu"),
-    "a device that nobody has": (f"{TRAIN} --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
+    "a device that nobody has": (f"{TRAIN} --device gpu", "--device cpu, cuda, cuda:N or mps, found 'gpu'"),
     "half precision on a CPU": (f"{TRAIN} -o training.precision=fp16", "a CUDA device for training.precision=fp16", "bf16"),
     "a recipe that is not there": ("python run_downstream.py -u fbank -c superb/emotoin", "'superb/emotoin'", "superb/emotion"),
     "a head's start that is no run": (f"{TRAIN} -i tones", "a trained run after -i", "no checkpoint in 'tones'"),

@@ -45,7 +45,10 @@ MISTAKES_OF_FLAGS = {
         "audio files, or --corpus with --split, found neither",
         "headwater predict RUN my.wav",
     ),
-    "asking on another device": ("headwater predict run tones/00.wav --device gpu", "--device cpu, cuda or cuda:N, found 'gpu'"),
+    "asking on another device": (
+        "headwater predict run tones/00.wav --device gpu",
+        "--device cpu, cuda, cuda:N or mps, found 'gpu'",
+    ),
     "asking on a missing device": ("headwater predict run tones/00.wav --device cuda", "a CUDA device", "--device cpu"),
     "a folder without sound": ("headwater predict run empty", "audio files below 'empty', found none", "Check the path"),
     "a list without a column of files": ("headwater predict run list.csv", "a column of audio files", "Call it 'audio'"),
