@@ -20,6 +20,7 @@ VERBS = {
     "export": "headwater.commands.use.export",
     "import": "headwater.commands.use.import_",
     "merge": "headwater.commands.use.merge",
+    "status": "headwater.commands.status",
     "compare": "headwater.commands.compare",
     "audit": "headwater.commands.audit",
     "report": "headwater.commands.report",
@@ -33,7 +34,7 @@ GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
     "use": ("predict", "export", "import", "merge"),
-    "look": ("compare", "audit", "report", "plot"),
+    "look": ("status", "compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus"),
 }
 
