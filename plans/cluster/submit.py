@@ -84,11 +84,12 @@ def submit(
         if not left:
             return Outcome({}, at_work, done, lost, before.tables)
         submission = Submission(folder.resolve(), before.name, profile)
+        own = replace(runtime, quiet=False)  # a log is read when something is wrong
         places = {part.name: PlanPlace(number, len(parts)) for number, part in enumerate(parts, 1)}
         now = before
         for ready, needs in waves(left, begun):
             behind = [job for need in needs if (job := (now.jobs | at_work).get(need)) and need not in done]
-            jobs = submission.send([job_of(part, folder, replace(runtime, place=places[part.name])) for part in ready], behind)
+            jobs = submission.send([job_of(part, folder, replace(own, place=places[part.name])) for part in ready], behind)
             now = replace(now, jobs={**now.jobs, **dict(zip((part.name for part in ready), jobs, strict=True))})
             write_json(there.jobs, asdict(now))  # at once: a submission that is cut off knows what it has sent
         new = {part.name: now.jobs[part.name] for part in left}
