@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from .cluster.record import Submitted, read_submitted
 from .record import PlannedRun, read_record
 from .standing import standing, step_of
 
-WAITING, RUNNING, STOPPED, DONE, FAILED = "waiting", "running", "stopped", "done", "failed"
-STATES = (RUNNING, WAITING, DONE, STOPPED, FAILED)
+WAITING, RUNNING, STOPPED, DONE, FAILED, UNKNOWN = "waiting", "running", "stopped", "done", "failed", "unknown"
+STATES = (RUNNING, WAITING, DONE, STOPPED, FAILED, UNKNOWN)
 LAST_BYTES = 8192  # of a log: its last line is among them
 OWN_LINES = ("submitit ", "slurmstepd", "srun: ")  # in front of what others print into our logs
-TABLES = "tables"
+TABLES, ENDED_WELL = "tables", "Job completed successfully"  # in submitit's words
+Jobs = Mapping[str, Job]  # by id
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def plan_status(folder: Path) -> PlanStatus:
     if not runs:
         raise UserError(f"Expected a plan or a run in '{folder}', found neither. Check the path.")
     jobs, notes = jobs_of(submitted, [run.name for run in runs if not RunFolder(folder / run.name).is_finished])
-    rows = [status_of(run, folder, submitted, jobs, record.failed if record else {}) for run in runs]
+    failed = record.failed if record else {}
+    rows = [status_of(run, folder, submitted, jobs, failed.get(run.name, "")) for run in runs]
     return PlanStatus(folder, rows, tables_status(folder, submitted, jobs), notes)
 
 
@@ -74,14 +76,14 @@ def names_below(folder: Path) -> list[str]:
     return [place.relative_to(folder).as_posix() for place in RunFolder(folder).below()]
 
 
-def jobs_of(submitted: Submitted | None, unfinished: Sequence[str]) -> tuple[dict[str, Job], list[str]]:
-    """Return what Slurm knows of a plan's jobs, and what it could not say."""
+def jobs_of(submitted: Submitted | None, unfinished: Sequence[str]) -> tuple[Jobs | None, list[str]]:
+    """Return what Slurm knows of a plan's jobs (None: it could not be asked), and what it could not say."""
     if submitted is None:
         return {}, []
     try:
         jobs = queue(submitted.name)
     except UserError as problem:
-        return {}, [f"{problem} Below stands what the folders show."]
+        return None, [f"{problem} Below stands what the folders show."]
     wanted = {submitted.jobs[name] for name in unfinished if name in submitted.jobs} | {submitted.tables} - {""}
     try:
         return {**ended(wanted - {*jobs}), **jobs}, []
@@ -89,33 +91,39 @@ def jobs_of(submitted: Submitted | None, unfinished: Sequence[str]) -> tuple[dic
         return jobs, []
 
 
-def status_of(
-    run: PlannedRun, folder: Path, submitted: Submitted | None, jobs: Mapping[str, Job], failed: Mapping[str, str]
-) -> RunStatus:
-    """Return where one run stands."""
-    place = RunFolder(folder / run.name)
-    job_id = submitted.jobs.get(run.name, "") if submitted else ""
+def status_of(run: PlannedRun, folder: Path, submitted: Submitted | None, jobs: Jobs | None, failed: str) -> RunStatus:
+    """Return where one run stands; `failed` is why a local plan has no result of it."""
+    place, job_id = RunFolder(folder / run.name), submitted.jobs.get(run.name, "") if submitted else ""
     if place.is_finished:
-        result = place.read().result()
-        seconds = float(result.get("environment", {}).get("seconds", 0.0))
-        step = int(result.get("steps", 0))
-        return RunStatus(run.name, DONE, step, run.steps, step / seconds if seconds else None, 0.0, score_note(result), job_id)
+        return finished_status(run, place, job_id)
     steps = run.steps or steps_of(place)
     step = min(step_of(place.metrics), steps or step_of(place.metrics))
-    job = jobs.get(job_id)
+    row = RunStatus(run.name, UNKNOWN, step, steps, job=job_id)
+    job = jobs.get(job_id) if jobs else None
     if job is not None and job.is_waiting:
-        again = f"goes on at step {step}; " * bool(step)
-        return RunStatus(run.name, WAITING, step, steps, note=f"{again}{waits(job, run)}", job=job_id)
+        return replace(row, state=WAITING, note=f"goes on at step {step}; " * bool(step) + waits(job, run))
     if (job is not None and job.is_open) or place.is_in_use:
         pace = pace_of(place, step)
-        left = (steps - step) / pace if pace and steps else None
-        return RunStatus(run.name, RUNNING, step, steps, pace, left, job=job_id)
-    why = why_failed(place, folder, submitted, job_id, job) or failed.get(run.name, "")
-    if why:
-        return RunStatus(run.name, FAILED, step, steps, note=why, job=job_id)
+        return replace(row, state=RUNNING, pace=pace, left=(steps - step) / pace if pace and steps else None)
+    if submitted is not None and job_id:
+        log = submitted.log(job_id)
+        line = last_line(folder / log)
+        if jobs is None:  # it may wait, too
+            return replace(row, note=f"{line} ({log})" * bool(line))
+        state = f"{job.state}: " if job is not None and job.state not in ("FAILED", "COMPLETED") else ""
+        return replace(row, state=FAILED, note=f"{state}{line or 'its log is empty'} ({log})")
+    if why := last_line(place.stopped) or failed:
+        return replace(row, state=FAILED, note=why)
     if place.config.is_file():
-        return RunStatus(run.name, STOPPED, step, steps, note="nobody is at work on it: the same command goes on")
-    return RunStatus(run.name, WAITING, 0, steps, note=f"starts from {', '.join(run.needs)}" * bool(run.needs))
+        return replace(row, state=STOPPED, note="nobody is at work on it: the same command goes on")
+    return replace(row, state=WAITING, note=f"starts from {', '.join(run.needs)}" * bool(run.needs))
+
+
+def finished_status(run: PlannedRun, place: RunFolder, job: str) -> RunStatus:
+    """Return the status of a run that is done."""
+    result = place.read().result()
+    seconds, step = float(result.get("environment", {}).get("seconds", 0.0)), int(result.get("steps", 0))
+    return RunStatus(run.name, DONE, step, run.steps or step, step / seconds if seconds else None, 0.0, score_note(result), job)
 
 
 def waits(job: Job, run: PlannedRun) -> str:
@@ -141,26 +149,21 @@ def steps_of(place: RunFolder) -> int:
     return int(place.read().config().get("training", {}).get("steps", 0)) if place.config.is_file() else 0
 
 
-def why_failed(place: RunFolder, folder: Path, submitted: Submitted | None, job_id: str, job: Job | None) -> str:
-    """Return the last line of what a run printed before it stopped without a result; nothing where it is only not begun."""
-    if submitted is not None and job_id:
-        line = last_line(folder / submitted.log(job_id))
-        state = f"{job.state}: " * (job is not None and job.state not in ("FAILED", "COMPLETED"))
-        return f"{state}{line or 'its log is empty'} ({submitted.log(job_id)})"
-    return last_line(place.stopped) if place.stopped.is_file() else ""
-
-
 def last_line(path: Path) -> str:
     """Return the last line of a log that the program itself printed."""
+    lines = [line.strip() for line in read_end(path).splitlines() if line.strip()]
+    own = [line for line in lines if not line.startswith(OWN_LINES)]
+    return (own or lines or [""])[-1]
+
+
+def read_end(path: Path) -> str:
+    """Return the end of a log; of one that is not there, nothing."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
+            return file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-    lines = [line.strip() for line in lines if line.strip()]
-    own = [line for line in lines if not line.startswith(OWN_LINES)]
-    return (own or lines or [""])[-1]
 
 
 def score_note(result: Mapping[str, Any]) -> str:
@@ -170,15 +173,15 @@ def score_note(result: Mapping[str, Any]) -> str:
     return f"test {metric} {value:.3f}" if isinstance(value, float) else ""
 
 
-def tables_status(folder: Path, submitted: Submitted | None, jobs: Mapping[str, Job]) -> RunStatus | None:
+def tables_status(folder: Path, submitted: Submitted | None, jobs: Jobs | None) -> RunStatus | None:
     """Return where the last job of a plan stands, which writes its tables."""
     if submitted is None or not submitted.tables:
         return None
-    job, log = jobs.get(submitted.tables), submitted.log(submitted.tables)
+    job, log = (jobs or {}).get(submitted.tables), submitted.log(submitted.tables)
+    row = RunStatus(TABLES, UNKNOWN, job=submitted.tables, note=str(log))
     if job is not None and job.is_open:
-        state = WAITING if job.is_waiting else RUNNING
-        return RunStatus(TABLES, state, note=waits(job, PlannedRun("", 0)) * job.is_waiting, job=submitted.tables)
-    whole = (folder / log).is_file() and "Job completed successfully" in (folder / log).read_text(errors="replace")[-LAST_BYTES:]
-    return RunStatus(
-        TABLES, DONE if whole else FAILED, note=str(log) if whole else f"{last_line(folder / log)} ({log})", job=submitted.tables
-    )
+        waiting = job.is_waiting
+        return replace(row, state=WAITING if waiting else RUNNING, note=f"Slurm: {job.reason}" if waiting else str(log))
+    if ENDED_WELL in read_end(folder / log):
+        return replace(row, state=DONE)
+    return row if jobs is None else replace(row, state=FAILED, note=f"{last_line(folder / log)} ({log})")

@@ -28,7 +28,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A cluster of one node with four slots; what the commands need in their environment."""
     lacking = [program for program in PROGRAMS if shutil.which(program) is None]
     if lacking:
-        assert not os.environ.get("HEADWATER_REQUIRE_SLURM"), f"{lacking[0]} is not on this machine: tests/cluster/slurm.sh install"
+        assert not os.environ.get("HEADWATER_REQUIRE_SLURM"), (
+            f"{lacking[0]} is not on this machine: tests/cluster/slurm.sh install"
+        )
         pytest.skip(f"{lacking[0]} is not on this machine: tests/cluster/slurm.sh install")
     folder = tmp_path_factory.mktemp("slurm")
     up = subprocess.run([SCRIPT, "up", folder], capture_output=True, text=True, check=False)
@@ -93,7 +95,7 @@ class Plan:
             path.relative_to(place / "plan"): path.read_bytes()
             for place in (self.here,)
             for path in (place / "plan").rglob("*")
-            if path.suffix in (".csv", ".md") or path.parent == place / "plan" and path.name == "result.json"
+            if path.suffix in (".csv", ".md") or (path.parent == place / "plan" and path.name == "result.json")
         }
         assert len(found) > 5, [*found]
         for name, content in found.items():
