@@ -23,6 +23,7 @@ VERBS = {
     "push": "headwater.commands.use.push",
     "import": "headwater.commands.use.import_",
     "merge": "headwater.commands.use.merge",
+    "status": "headwater.commands.status",
     "compare": "headwater.commands.compare",
     "audit": "headwater.commands.audit",
     "report": "headwater.commands.report",
@@ -37,7 +38,7 @@ GROUPS = {
     "train": ("downstream", "mtl", "recipe"),
     "search": ("qbe",),
     "use": ("predict", "serve", "app", "export", "push", "import", "merge"),
-    "look": ("compare", "audit", "report", "plot"),
+    "look": ("status", "compare", "audit", "report", "plot"),
     "look after": ("list", "check", "store", "corpus", "completion"),
 }
 

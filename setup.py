@@ -15,6 +15,7 @@ EXTRAS = {
     "track": ["mlflow-skinny>=3.0", "wandb>=0.19"],  # `-o track=…`; Apache-2.0 and MIT, as large as all else that is optional
     # `headwater serve`; pure wheels of 0.4 MB, which need pydantic and anyio of the hub client
     "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.18"],
+    "cluster": ["submitit>=1.5,<2"],  # `--launch slurm`; one pure wheel, which needs cloudpickle alone
     "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8"],  # `make docs`; docutils: GPL in its Emacs mode alone
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio
 }

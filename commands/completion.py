@@ -1,4 +1,4 @@
-"""Print what lets a shell complete the words of `headwater`: verbs, flags, and the names of upstreams, tasks, corpora, recipes."""
+"""Print what lets a shell complete the words of `headwater`: verbs, flags, names of upstreams, tasks, corpora, recipes."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from ..plugins.provenance import refuse_other_code
 from . import qbe
 from .common.console import print_note, print_result
 from .common.hints import DOWNSTREAM
+from .common.launch import LOCAL, NONE, SLURM, add_launch, refuse_launch, refuse_unfinished, submitted
 from .common.naming import folder_of
-from .common.plan_view import grid_text
+from .common.plan_view import footnotes, grid_text
 from .common.sections import changed_afterwards, text_weights_of
 from .common.shell import Parser, TypedPath, split_numbers
 from .s3prl.flags import translated, translation_note
@@ -87,6 +88,7 @@ def make_parser(prog: str) -> Parser:
     add("--seeds", metavar="A,B", help="train one run for each seed: 1,2,3")
     add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
+    add_launch(add)
     add("--plan", action="store_true", help="print which runs the command would train, and where they would lie, and stop")
     add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
     help_text = (
@@ -120,8 +122,9 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     print_note(*translation_note(arguments, words, prog))
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
+    refuse_launch(flags)
     from ..analysis.table import result_table, run_tables
-    from ..plans.grid import run_plan
+    from ..plans.grid import checked_runtime, run_plan
     from ..runs.leakage import caveats
     from ..runs.runtime import Runtime
 
@@ -129,13 +132,18 @@ def main(arguments: Sequence[str], prog: str = "headwater downstream") -> int:
     if flags.mode == "inference":
         raise UserError("Expected -m train or evaluate; s3prl's inference is a command: `headwater predict RUN my.wav`.")
     if flags.mode == "evaluate":
-        if flags.plan:
-            raise UserError("Expected --plan beside -m train, found -m evaluate, which trains nothing. Leave one out.")
+        for flag in ["--plan"] * flags.plan + ["--launch"] * (flags.launch != LOCAL):
+            raise UserError(f"Expected {flag} beside -m train, found -m evaluate, which trains nothing. Leave one out.")
         print_result(result_table(evaluate(flags, runtime)))
         return 0
     config, parts, folder = plan_of(flags)
     if flags.plan:
         print_result(grid_text(config, parts, folder))
+        return 0
+    if flags.launch == NONE:
+        refuse_unfinished(parts, folder)
+    words = ["downstream", *arguments]
+    if flags.launch == SLURM and submitted(words, flags, parts, folder, checked_runtime(parts, folder, runtime)):
         return 0
     try:
         result = run_plan(parts, folder, runtime, flags.jobs)
@@ -379,22 +387,3 @@ def past_run(flags: Namespace, allowed: Sequence[str]) -> tuple[Path, RunConfig]
         listed = "; ".join(lines[:8])
         raise UserError(f"Expected '{folder}' as it was trained, found other options: {listed}. Leave them out, or train anew.")
     return folder, config
-
-
-def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[str]:
-    """Return what stands under the table: where everything lies, what draws it, and which experiment this was not."""
-    from ..core.options import read_yaml
-    from ..runs.config.recipes import RECIPES
-
-    lines = [f"results: {folder}"]
-    if len({part.config.upstream.layer for part in parts}) > 1:
-        lines.append(f"drawn by: headwater plot layers --probe {folder}")
-    for task in () if config.is_joint else config.tasks.values():
-        recipe = RECIPES / "superb" / f"{task.task}.yaml"
-        superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
-        if superb.get("name") == task.corpus.name and superb.get("protocol") != task.corpus.protocol:
-            lines.append(
-                f"protocol {task.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
-                f"SUPERB's experiment is -c superb/{task.task}"
-            )
-    return lines

@@ -14,7 +14,8 @@ from ..core.errors import UserError
 from ..core.process import in_launch, is_main
 from .common.console import print_result
 from .common.hints import MTL
-from .common.plan_view import hours_lines, outlook_rows, run_left
+from .common.launch import SLURM, add_launch, refuse_launch
+from .common.plan_view import hours_lines, outlook_rows, run_left, submit_left
 from .common.shell import Parser, TypedPath, split_numbers, split_pairs
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def make_parser(prog: str) -> Parser:
     add("--only", metavar="TASK,…", help=help_text)
     add("--plan", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
+    add_launch(add)
     add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")
     add("-p", "--expdir", metavar="DIR", help="write to this folder")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
     refuse_jobs_in_a_launch(flags)
+    refuse_launch(flags)
     values = values_of(flags)
     seeds = split_numbers(flags.seeds, "--seeds") if flags.seeds else [seed_of(values)]
     plan = plan_scenario(values, flags.scenario, seeds)
@@ -108,7 +111,10 @@ def main(arguments: Sequence[str], prog: str = "headwater mtl") -> int:
     print_result(plan_text(plan, wanted, folder))
     if flags.plan:
         return 0
-    lacking = run_left(wanted, folder, flags, {}, by=split_words(flags.by))
+    by = split_words(flags.by)
+    if flags.launch == SLURM and (code := submit_left(["mtl", *arguments], wanted, folder, flags, {}, by)) is not None:
+        return code
+    lacking = run_left(wanted, folder, flags, {}, by)
     if lacking and not any(RunFolder(folder / run.name).result.is_file() for runs in wanted.values() for run in runs):
         raise UserError(next(iter(lacking.values())))  # nothing could be run: there is no table to print
     if is_main():

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ..core.errors import UserError
 from ..core.process import is_main
 from .common.console import print_result
-from .common.plan_view import hours_lines, outlook_rows, run_left
+from .common.launch import SLURM, add_launch, refuse_launch
+from .common.plan_view import hours_lines, outlook_rows, run_left, submit_left
 from .common.shell import Parser, split_pairs
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def make_parser() -> Parser:
     add("--plan", action="store_true", help="print the plan and stop")
     add("--only", metavar="PART,…", help="train only these parts, and those that they start from")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
+    add_launch(add)
     add("-p", "--expdir", metavar="DIR", help="write all runs to this folder (default: result/recipes/NAME, or NAME-UPSTREAM)")
     add(
         "--data",
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"Expected a recipe, found none. `headwater list recipes` lists ours. For instance: {EXAMPLE}")
     if flags.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, found {flags.jobs}. Leave it out to train one run after the other.")
+    refuse_launch(flags)
     path = find_recipe(flags.recipe)
     plan = plan_of(flags, path)
     named = name_of(path) + (f"-{Path(flags.upstream).name}" if flags.upstream else "")
@@ -76,7 +79,10 @@ def main(arguments: Sequence[str]) -> int:
     print_result(plan_table(plan, names, find_runs(plan, folder), missing))
     if flags.plan:
         return 0
-    missing |= with_advice(run_left({name: plan.runs[name] for name in names}, folder, flags, missing), plan)
+    wanted = {name: plan.runs[name] for name in names}
+    if flags.launch == SLURM and (code := submit_left(["recipe", *arguments], wanted, folder, flags, missing)) is not None:
+        return code
+    missing |= with_advice(run_left(wanted, folder, flags, missing), plan)
     missing = {**foreign_parts(plan, find_runs(plan, folder)), **missing}
     if is_main():
         from ..analysis.papers.figures import report

@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from .options import read_yaml, write_yaml
 TOGETHER = "together"  # in place of a role: a head on all layers of all roles at once
 EVALUATIONS, TASKS = "evaluations", "tasks"  # folders below a run, with results of their own
 ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}  # by role
+LOOKS, SECONDS_OF_A_LOOK = 3, 0.02  # at a lock, before it counts as another's
 Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
 
 
@@ -154,6 +156,21 @@ class RunFolder:
         """The file that a process holds while it is at work here."""
         return self.path / ".lock"
 
+    @property
+    def plan(self) -> Path:
+        """The record of a plan: its runs, and why some of them have no result."""
+        return self.path / "plan.json"
+
+    @property
+    def cluster(self) -> RunFolder:
+        """The folder of what a cluster needs of a plan, and of its logs."""
+        return RunFolder(self.path / "slurm")
+
+    @property
+    def jobs(self) -> Path:
+        """Which run of a plan is which job of a cluster."""
+        return self.cluster.path / "jobs.json"
+
     def architecture(self, role: str) -> Path:
         """Return where an upstream's architecture stands: with the checkpoint, all that a finetuned upstream is."""
         return self.path / ARCHITECTURES[role]
@@ -284,14 +301,23 @@ class RunFolder:
                 shutil.rmtree(own, ignore_errors=True)
 
     def refuse_in_use(self) -> None:
-        """Raise Held where another process is at work here; nothing is written."""
+        """Raise FolderInUse where another process is at work here; nothing is written."""
         if self.lock.is_file():
             with self.lock.open("r+", encoding="utf-8") as file:
                 self._take(file)  # closing it gives it back
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a process is at work here."""
+        try:
+            self.refuse_in_use()
+        except FolderInUse:
+            return True
+        return False
+
     def _take(self, file: TextIO) -> None:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(file)
             if not os.fstat(file.fileno()).st_nlink:  # its holder has just taken it away
                 raise BlockingIOError
         except BlockingIOError:
@@ -317,6 +343,18 @@ class RunFolder:
         if not isinstance(summary, dict) or "runs" not in summary:
             return None
         return [row for row in summary["runs"] if "chosen" not in summary or row["setting"] == summary["chosen"]]
+
+
+def take_lock(file: TextIO) -> None:
+    """Take a file's lock, or raise BlockingIOError; one who only looks whether it is free holds it for a moment."""
+    for left in reversed(range(LOOKS)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(SECONDS_OF_A_LOOK)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ..runs.config.schema import RunConfig, roles_of, to_mapping
 from ..runs.run import refuse_missing_groups, run
 from ..runs.runtime import Runtime, print_progress
 from .progress import PlanProgress
+from .record import PlannedRun, recorded
 
 Result = dict[str, Any]  # what result.json holds
 SECONDS_TO_A_FREE_ONE = 5.0  # between looks at the runs that other processes hold
@@ -94,8 +95,24 @@ def run_parts(
     start from it.
     """
     go_on, failed = passed_over is not None, dict(passed_over or {})
-    if jobs > 1:
-        return in_processes(parts, folder, runtime, jobs, failed, go_on=go_on)
+    with recorded(folder, planned(parts), failed):
+        if jobs > 1:
+            return in_processes(parts, folder, runtime, jobs, failed, go_on=go_on)
+        return in_turn(parts, folder, runtime, failed, go_on=go_on)
+
+
+def planned(parts: Sequence[Part]) -> list[PlannedRun]:
+    """Return the runs of a plan as its record names them; an exact head is computed in one step."""
+    return [
+        PlannedRun(part.name, part.config.training.steps if part.config.solver == "adam" else 1, [*part.needs.values()])
+        for part in parts
+    ]
+
+
+def in_turn(
+    parts: Sequence[Part], folder: Path, runtime: Runtime, failed: dict[str, str], *, go_on: bool
+) -> tuple[dict[str, Result], dict[str, str]]:
+    """Run one part after the other in this process."""
     results: dict[str, Result] = {}
     waiting = [part for part in parts if part.name not in failed]
     progress = PlanProgress({part.name: part.config for part in waiting}, folder, runtime)
@@ -112,9 +129,9 @@ def run_parts(
                     raise
                 print_progress(runtime, f"passed by: {problem}")
             except UserError as problem:
+                failed[part.name] = str(problem)
                 if not go_on:
                     raise
-                failed[part.name] = str(problem)
                 print_progress(runtime, f"passed over: {problem}")
         for name in failed:
             progress.lose(name)
@@ -172,11 +189,11 @@ def in_processes(
                         results[part.name] = future.result()
                         progress.end(part.name, results[part.name])
                     except UserError as problem:
-                        if not go_on:
-                            raise
                         if not isinstance(problem, FolderInUse):
                             failed[part.name] = str(problem)
-                        else:  # on to the next free one
+                        if not go_on:
+                            raise
+                        if isinstance(problem, FolderInUse):  # on to the next free one
                             waiting.append(part)
                         if part.name not in held:
                             print_progress(runtime, f"passed {'by' if part in waiting else 'over'}: {problem}")
@@ -249,11 +266,12 @@ def in_one_line(lines: Sequence[str]) -> str:
     return joined
 
 
-def flags_of_typed_files(config: RunConfig) -> list[str]:
-    """Return -k for a checkpoint of s3prl's, which is read only where it was typed."""
+def typed_checkpoints(config: RunConfig) -> list[str]:
+    """Return the checkpoint of s3prl's that a run reads, where the user typed it: it is read only then."""
     section = roles_of(config).get("audio")
-    was_typed = section is not None and section.path and section.name.startswith("s3prl/") and CHECKPOINTS.allows(section.path)
-    return ["-k", str(section.path)] if was_typed and section is not None else []
+    if section is None or not section.path or not section.name.startswith("s3prl/"):
+        return []
+    return [str(section.path)] * CHECKPOINTS.allows(section.path)
 
 
 def devices_of(device: str, jobs: int) -> list[str]:
@@ -302,7 +320,12 @@ def starter(
         flags += ["--by", ",".join(runtime.by)] if runtime.by else []
         flags += ["-v", str(part.fold)] if config.folds else []  # the recipe's folds are the plan's, of which this is one
         refuse_edited()
-        command = [*verb, *flags, *flags_for_another_process(), *flags_of_typed_files(config)]
+        command = [
+            *verb,
+            *flags,
+            *flags_for_another_process(),
+            *(word for place in typed_checkpoints(config) for word in ("-k", place)),
+        ]
         environment = children.environment(**{"OMP_NUM_THREADS": threads, children.LIFELINE: "1", children.PLAN: str(folder)})
         done = subprocess.run(command, env=environment, stdin=line.reading, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..core.files import cache_folder, read_json
 from ..core.hub import WEIGHTS, is_hub_id
@@ -22,6 +21,7 @@ from ..upstream.base import UpstreamConfig
 from ..upstream.hub.models import configure, encoder_config, family_in, new_model
 from ..upstream.load import find_upstream, load_upstream
 from .execute import PART, STAGE, Part
+from .standing import standing
 
 NUMBER = 4  # bytes
 FIRST_STEPS = 50  # after which a pace is believed
@@ -61,20 +61,6 @@ def outlook(runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> O
     known = [sizes[run.stage] for run in open_runs]
     size = None if None in known else sum(size for size in known if size is not None)
     return Outlook(len(runs), len(runs) - len(open_runs), left, size, pace)
-
-
-def standing(place: Path) -> tuple[int, float]:
-    """Return how many steps a run has made, and the seconds they took."""
-    there = RunFolder(place)
-    if there.is_finished:
-        result = there.read().result("steps", "environment")
-        return int(result["steps"]), float(result["environment"]["seconds"])
-    try:
-        with safe_open(there.last, framework="pt") as file:  # the header alone is read
-            progress = json.loads(file.metadata()["facts"])["progress"]
-        return int(progress["step"]), float(progress["seconds"])
-    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
-        return 0, 0.0  # nothing to go on from: the run itself says what is wrong with it
 
 
 def size_of(run: Part, runs: Sequence[Part], folder: Path, others: Mapping[str, Part]) -> float | None:

@@ -152,15 +152,9 @@ def own_fold(config: RunConfig) -> int:
 
 def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 1) -> Result:
     """Run every part that is not done, and return the result of the one run, or the summary of all."""
-    if [part.name for part in parts] == ["."]:
+    if is_single(parts):
         return run(parts[0].config, folder, runtime)
-    if RunFolder(folder).identity.is_file():
-        raise UserError(
-            f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
-        )
-    refuse_missing_fold(parts)
-    layers = {part.config.upstream.layer for part in parts}
-    runtime = replace(runtime, share_layers=runtime.share_layers or len(layers) > 1)
+    runtime = checked_runtime(parts, folder, runtime)
     done = sum(RunFolder(folder / part.name).result.is_file() for part in parts)
     print_progress(runtime, f"plan      {len(parts)} runs in {folder}, {done} done")
     results, _ = run_parts(parts, folder, runtime, jobs)
@@ -170,6 +164,25 @@ def run_plan(parts: Sequence[Part], folder: Path, runtime: Runtime, jobs: int = 
         RunFolder(folder).write(result=summary)
         write_together(reported, results, summary, folder, runtime)
     return summary if len(reported) > 1 else results[reported[0].name]
+
+
+def is_single(parts: Sequence[Part]) -> bool:
+    """Return whether a plan is one run, in the plan's own folder."""
+    return [part.name for part in parts] == ["."]
+
+
+def checked_runtime(parts: Sequence[Part], folder: Path, runtime: Runtime) -> Runtime:
+    """Return where the runs of a plan compute, once its folder and folds are found to be right."""
+    if is_single(parts):
+        RunFolder(folder).refuse_plan()
+        return runtime
+    if RunFolder(folder).identity.is_file():
+        raise UserError(
+            f"Expected a folder for {len(parts)} runs, found a single one in '{folder}'. Choose another with -n or -p."
+        )
+    refuse_missing_fold(parts)
+    layers = {part.config.upstream.layer for part in parts}
+    return replace(runtime, share_layers=runtime.share_layers or len(layers) > 1)
 
 
 def write_together(parts: Sequence[Part], results: Mapping[str, Result], summary: Result, folder: Path, runtime: Runtime) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,10 @@ from ..core.text import duration
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.evaluation import task_result
 from ..runs.runtime import PlanPlace, Runtime, print_progress
+from .standing import step_of
 
 Kind = tuple[str, bool]  # runs that take about as long: of one task or several, on a frozen upstream or a trained one
 FIRST_SECONDS, QUIET_SECONDS = 15.0, 60.0  # between lines about runs in processes of their own
-LAST_BYTES = 4096  # of a log: its last line is among them
 
 
 class PlanProgress:
@@ -124,17 +123,6 @@ def scores_text(config: RunConfig, result: Mapping[str, Any]) -> str:
         interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
         found.append(f"{f'{name} ' * config.is_joint}{split} {metric} {'-' if value is None else f'{value:.3f}'}{interval}")
     return ", ".join(found)
-
-
-def step_of(metrics: Path) -> int:
-    """Return the last step that a run has logged."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
-            whole = file.read().split(b"\n")[:-1]  # the last one may be half written
-        return int(json.loads(whole[-1])["step"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):  # it has none yet
-        return 0
 
 
 def mean(values: Sequence[float]) -> float:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import print_note
+from .console import print_note, print_result
+from .launch import NONE, submitted, unfinished
 
 if TYPE_CHECKING:
     from ...plans.execute import Part
     from ...runs.config.schema import RunConfig
+    from ...runs.runtime import Runtime
 
 
 Runs = Mapping[str, "Sequence[Part]"]  # part of a plan -> its runs
@@ -62,6 +64,25 @@ def grid_text(config: RunConfig, parts: Sequence[Part], folder: Path) -> str:
     )
 
 
+def footnotes(config: RunConfig, folder: Path, parts: Sequence[Part]) -> list[str]:
+    """Return what stands under the table: where everything lies, what draws it, and which experiment this was not."""
+    from ...core.options import read_yaml
+    from ...runs.config.recipes import RECIPES
+
+    lines = [f"results: {folder}"]
+    if len({part.config.upstream.layer for part in parts}) > 1:
+        lines.append(f"drawn by: headwater plot layers --probe {folder}")
+    for task in () if config.is_joint else config.tasks.values():
+        recipe = RECIPES / "superb" / f"{task.task}.yaml"
+        superb = read_yaml(recipe)["corpus"] if recipe.is_file() else {}
+        if superb.get("name") == task.corpus.name and superb.get("protocol") != task.corpus.protocol:
+            lines.append(
+                f"protocol {task.corpus.protocol} with {config.upstream.padding} padding is Headwater's own; "
+                f"SUPERB's experiment is -c superb/{task.task}"
+            )
+    return lines
+
+
 def hours_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """Return what to do for hours that are not known yet."""
     from ...plans.forecast import FIRST_STEPS
@@ -74,12 +95,10 @@ def hours_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
 def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str], by: Sequence[str] = ()) -> dict[str, str]:
     """Run what is left and can be run; return what lacks a run, with the reason."""
     from ...plans.execute import run_parts
-    from ...runs.runtime import Runtime
 
-    failed_before = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
-    everything = [run for of_part in runs.values() for run in of_part]
-    layers = {run.config.upstream.layer for run in everything if not run.config.is_joint}
-    runtime = Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, by=tuple(by), named=True)
+    everything, failed_before, runtime = whole_plan(runs, flags, missing, by)
+    if flags.launch == NONE:
+        failed_before = {**unfinished(everything, folder), **failed_before}
     try:
         _, failed = run_parts(everything, folder, runtime, flags.jobs, failed_before)
     except KeyboardInterrupt:
@@ -87,6 +106,30 @@ def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, s
         raise
     lacking = {name: [failed[run.name] for run in of_part if run.name in failed] for name, of_part in runs.items()}
     return {name: reasons[0] for name, reasons in lacking.items() if reasons}
+
+
+def submit_left(
+    words: Sequence[str], runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, str], by: Sequence[str] = ()
+) -> int | None:
+    """Submit what is left and can be run, and return the exit code; None: all is finished, and tables can be written."""
+    everything, failed_before, runtime = whole_plan(runs, flags, missing, by)
+    found = submitted(words, flags, everything, folder, runtime, failed_before)
+    if found is None:
+        return None
+    print_result(*(f"missing   {name}: {reason}" for name, reason in found.lost.items()))
+    return 3 if found.lost else 0
+
+
+def whole_plan(
+    runs: Runs, flags: Namespace, missing: Mapping[str, str], by: Sequence[str]
+) -> tuple[list[Part], dict[str, str], Runtime]:
+    """Return all runs of a plan, those that cannot be run with the reason, and where they compute."""
+    from ...runs.runtime import Runtime
+
+    everything = [run for of_part in runs.values() for run in of_part]
+    cannot = {run.name: missing[name] for name, of_part in runs.items() if name in missing for run in of_part}
+    layers = {run.config.upstream.layer for run in everything if not run.config.is_joint}
+    return everything, cannot, Runtime(flags.device, flags.quiet, share_layers=len(layers) > 1, by=tuple(by), named=True)
 
 
 def gigabytes(size: float | None) -> str:

@@ -60,7 +60,7 @@ def test_the_runs_of_a_plan_end_with_it_and_leave_no_recipe(number: signal.Signa
         parent.finish()
     with RunFolder(plan).recipes():
         pass
-    assert {path.name for path in plan.iterdir()} == {"seed1", "seed2"}
+    assert {path.name for path in plan.iterdir()} == {"seed1", "seed2", "plan.json"}
 
 
 def test_recipes_of_a_plan_that_is_at_work_stay(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from headwater.core.run_folder import FolderInUse, RunFolder
 from headwater.core.trust import CHECKPOINTS
 from headwater.downstream.answer import OneClass
 from headwater.inference.evaluate import evaluate_run
-from headwater.plans.execute import Part, devices_of, flags_of_typed_files, run_parts
+from headwater.plans.execute import Part, devices_of, run_parts, typed_checkpoints
 from headwater.plans.grid import expand, run_plan, summarise
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
@@ -299,9 +299,9 @@ def test_a_checkpoint_of_s3prls_is_handed_on_to_a_process_only_where_it_was_type
     named = resolve([{"task": "emotion", "upstream": {"name": "s3prl/hubert_local", "path": file}}])
     with CHECKPOINTS.isolated():
         CHECKPOINTS.suspect({"parts": [{"upstream": {"path": file}}]})
-        assert flags_of_typed_files(named) == []
+        assert typed_checkpoints(named) == []
         CHECKPOINTS.take(file)
-        assert flags_of_typed_files(named) == ["-k", file]
+        assert typed_checkpoints(named) == [file]
 
 
 def test_a_folder_is_found_in_use_without_being_touched(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Plans on a cluster: each run a job of Slurm's."""
