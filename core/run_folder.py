@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any, TextIO
 
 from .errors import UserError, first_line
 from .files import damaged_json, is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
+from .locks import holder_in, take
 from .options import read_yaml, write_yaml
 
 TOGETHER = "together"  # in place of a role: a head on all layers of all roles at once
@@ -280,17 +280,11 @@ class RunFolder:
                 self._take(file)  # closing it gives it back
 
     def _take(self, file: TextIO) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(file.fileno()).st_nlink:  # its holder has just taken it away
-                raise BlockingIOError
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+        if not take(file) or not os.fstat(file.fileno()).st_nlink:  # or its holder has just taken it away
             raise FolderInUse(
-                f"Expected the run folder '{self.path}' to be free, found that {holder} holds it. "
+                f"Expected the run folder '{self.path}' to be free, found that {holder_in(file)} holds it. "
                 "Wait for it to end, or choose another folder with -n or -p."
-            ) from None
+            )
 
     def refuse_plan(self) -> None:
         """Refuse a folder in which the runs of a plan stand."""
