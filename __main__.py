@@ -27,6 +27,7 @@ VERBS = {
     "list": "headwater.commands.list_",
     "check": "headwater.commands.check",
     "store": "headwater.commands.store",
+    "extract": "headwater.commands.extract",
     "corpus": "headwater.commands.corpus",
 }
 GROUPS = {
@@ -34,7 +35,7 @@ GROUPS = {
     "search": ("qbe",),
     "use": ("predict", "export", "import", "merge"),
     "look": ("compare", "audit", "report", "plot"),
-    "look after": ("list", "check", "store", "corpus"),
+    "look after": ("list", "check", "store", "extract", "corpus"),
 }
 
 

@@ -97,7 +97,7 @@ class Watch:
 WATCH = Watch()
 
 
-def try_lease(path: Path, pace: Pace = Pace()) -> Lease | None:  # noqa: B008
+def try_lease(path: Path, pace: Pace = Pace()) -> Lease | None:
     """Return a claim on a path; None where another process has one that may be alive."""
     path.parent.mkdir(parents=True, exist_ok=True)
     number = highest(path)

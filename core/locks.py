@@ -19,10 +19,25 @@ from .leases import WATCH, Lease, Pace, file_of, files_of, highest, holder, lost
 Kind = Literal["flock", "lease"]
 CHOICE = "HEADWATER_LOCKS"  # flock or lease, in place of what the file system suggests
 # on these, flock holds for all who see the files: disks of one machine, and file systems of clusters that pass it on
-_TRUSTED = frozenset(
-    "aufs bcachefs btrfs ceph ecryptfs ext2 ext3 ext4 f2fs gfs2 jfs nilfs2 ocfs2 overlay ramfs reiserfs tmpfs xfs zfs apfs".split()
+_DISKS = (
+    "bcachefs",
+    "btrfs",
+    "ecryptfs",
+    "ext2",
+    "ext3",
+    "ext4",
+    "f2fs",
+    "jfs",
+    "nilfs2",
+    "overlay",
+    "ramfs",
+    "tmpfs",
+    "xfs",
+    "zfs",
 )
+_TRUSTED = frozenset((*_DISKS, "ceph", "gfs2", "ocfs2"))
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+USUAL = Pace()
 _LOOK_SECONDS = 1.0  # between two looks at a lease that is waited for
 
 
@@ -106,7 +121,7 @@ def exclusive(
     kind: Kind | None = None,
     wait: bool = True,
     waiting: Callable[[str], None] = lambda _: None,
-    pace: Pace = Pace(),  # noqa: B008
+    pace: Pace = USUAL,
 ) -> Iterator[Claim | None]:
     """Give a claim on a path that no other process has; None where one has it and this one does not wait.
 
@@ -189,7 +204,7 @@ def has_shared_lease(path: Path) -> bool:
     alive = False
     for name in names:
         number = highest(name)
-        if number and not WATCH.is_over(file_of(name, number), Pace()):
+        if number and not WATCH.is_over(file_of(name, number), USUAL):
             alive = True
         else:
             for left in files_of(name):

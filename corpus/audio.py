@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -75,7 +75,7 @@ def read_complete(
     return samples
 
 
-def header_seconds(path: str | Path, file: BinaryIO | None = None) -> float:
+def header_seconds(path: str | Path, file: IO[bytes] | None = None) -> float:
     """Return how long a file is by its header, or by its samples where the header does not know."""
     problem = obstacle(path) if file is None else None
     if problem is None:

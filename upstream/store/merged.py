@@ -39,9 +39,9 @@ class Part:
         """Return the part in a folder; None where none has come to its end."""
         try:
             content = json.loads((folder / DONE).read_text(encoding="utf-8"))
-            files = tuple((str(name), int(size)) for name, size in content["files"])
-            return cls(folder, *(tuple(zip(*files, strict=True)) or ((), ())), int(content["rows"]), int(content["checksum"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            names, sizes = ([entry[place] for entry in content["files"]] for place in (0, 1))
+            return cls(folder, tuple(map(str, names)), tuple(map(int, sizes)), int(content["rows"]), int(content["checksum"]))
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     def missing(self) -> list[str]:

@@ -105,7 +105,8 @@ class Store:
             if shard is None or shard.shape[1:] != (len(self.space.layers), self.space.dim):
                 self._remove(path)
             else:
-                self.index.update({shard.rows[row].key: Place(shard.rows[row], shard) for row in found[path]})
+                rows = (shard.rows[row] for row in found[path] if row < len(shard.rows))
+                self.index.update({row.key: Place(row, shard) for row in rows})
 
     def fill(
         self,
