@@ -114,12 +114,15 @@ def measure_tars(source: Source, stretch: float | None) -> Measured:
 def measure_tar(tar: Path, stretch: float | None, most: int) -> tuple[int, list[tuple[float, ...]]]:
     """Return how many bytes of a tar were looked at, and the seconds of its recordings' utterances."""
     rows: list[tuple[float, ...]] = []
+    size = tar.stat().st_size
     try:
         with readable(tar) as archive:
             for member in archive:
                 file = archive.extractfile(member) if is_audio(member) else None
                 if file is None:
                     continue
+                if is_plain(tar) and member.offset_data + member.size > size:  # cut short: libsndfile would meet the end
+                    break
                 try:
                     length = header_seconds(member.name, file if is_plain(tar) else io.BytesIO(file.read()))
                 except UserError:
@@ -129,4 +132,4 @@ def measure_tar(tar: Path, stretch: float | None, most: int) -> tuple[int, list[
                     return member.offset_data + member.size, rows
     except UserError:  # it is a failure of its shard
         pass
-    return tar.stat().st_size, rows
+    return size, rows
