@@ -38,7 +38,7 @@ _DISKS = (
 _TRUSTED = frozenset((*_DISKS, "ceph", "gfs2", "ocfs2"))
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 USUAL = Pace()
-_LOOK_SECONDS = 1.0  # between two looks at a lease that is waited for
+_LOOK_SECONDS = 0.2  # between two looks at a lease that is waited for
 
 
 class Held(Protocol):
