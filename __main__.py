@@ -31,6 +31,7 @@ VERBS = {
     "list": "headwater.commands.list_",
     "check": "headwater.commands.check",
     "store": "headwater.commands.store",
+    "extract": "headwater.commands.extract",
     "corpus": "headwater.commands.corpus",
     "completion": "headwater.commands.completion",
 }
@@ -39,7 +40,7 @@ GROUPS = {
     "search": ("qbe",),
     "use": ("predict", "serve", "app", "export", "push", "import", "merge"),
     "look": ("status", "compare", "audit", "report", "plot"),
-    "look after": ("list", "check", "store", "corpus", "completion"),
+    "look after": ("list", "check", "store", "extract", "corpus", "completion"),
 }
 
 

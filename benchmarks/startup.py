@@ -25,7 +25,8 @@ from headwater.corpus.fingerprints import hashes, row_key
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.load import load_upstream
 from headwater.upstream.store.space import space_of
-from headwater.upstream.store.store import Computed, Store
+from headwater.upstream.store.store import Store
+from headwater.upstream.store.writing import Computed
 
 UPSTREAM = "test_hubert"  # five layers of 64: small rows, as many as of a large model
 SECONDS = 2.0

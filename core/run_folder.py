@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 
 from .errors import UserError, first_line
 from .files import damaged_json, is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
+from .locks import holder_in, take
 from .options import read_yaml, write_yaml
 
 TOGETHER = "together"  # in place of a role: a head on all layers of all roles at once
@@ -316,17 +316,11 @@ class RunFolder:
         return False
 
     def _take(self, file: TextIO) -> None:
-        try:
-            take_lock(file)
-            if not os.fstat(file.fileno()).st_nlink:  # its holder has just taken it away
-                raise BlockingIOError
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+        if not taken(file) or not os.fstat(file.fileno()).st_nlink:  # or its holder has just taken it away
             raise FolderInUse(
-                f"Expected the run folder '{self.path}' to be free, found that {holder} holds it. "
+                f"Expected the run folder '{self.path}' to be free, found that {holder_in(file)} holds it. "
                 "Wait for it to end, or choose another folder with -n or -p."
-            ) from None
+            )
 
     def refuse_plan(self) -> None:
         """Refuse a folder in which the runs of a plan stand."""
@@ -345,16 +339,14 @@ class RunFolder:
         return [row for row in summary["runs"] if "chosen" not in summary or row["setting"] == summary["chosen"]]
 
 
-def take_lock(file: TextIO) -> None:
-    """Take a file's lock, or raise BlockingIOError; one who only looks whether it is free holds it for a moment."""
+def taken(file: TextIO) -> bool:
+    """Take a file's lock and return whether it was free; one who only looks whether it is holds it for a moment."""
     for left in reversed(range(LOOKS)):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if not left:
-                raise
+        if take(file):
+            return True
+        if left:
             time.sleep(SECONDS_OF_A_LOOK)
+    return False
 
 
 @dataclass(frozen=True)

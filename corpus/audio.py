@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -31,19 +33,24 @@ _NO_NUMBERS = "samples that are no numbers (NaN or infinite)"
 _NOTHING = np.empty(0, np.float32)
 
 
-def read_audio(path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000) -> np.ndarray:
-    """Return a stretch of a file as float32 mono at a sample rate; nothing beside the stretch is kept."""
+def read_audio(
+    path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000, data: bytes | None = None
+) -> np.ndarray:
+    """Return a stretch of a file as float32 mono at a sample rate; nothing beside the stretch is kept.
+
+    `data` are the file's bytes, where it lies in a tar: the path is a name then.
+    """
     if not math.isfinite(start) or not math.isfinite(duration or 0.0):
         raise UserError(f"Expected seconds that are finite numbers, found NaN or infinity: {path}. Mend its row of the list.")
-    samples, problem = _NOTHING, obstacle(path)
+    samples, problem = _NOTHING, _obstacle(path, data)
     if problem is None:
         try:
-            samples = _read_mono(path, start, duration, sample_rate)
+            samples = _read_mono(path, start, duration, sample_rate, data)
             problem = None if np.isfinite(samples).all() else _NO_NUMBERS
         except UserError:
             raise
         except (OSError, RuntimeError, ValueError, MemoryError) as error:  # LibsndfileError is a RuntimeError
-            problem = _reason(path, error)
+            problem = _reason(path, error, data is not None)
     if problem is not None:
         raise UserError(f"Expected readable audio, found {problem}: {path}. {_NEXT_MOVE}")
     if not len(samples):
@@ -51,10 +58,12 @@ def read_audio(path: str | Path, start: float = 0.0, duration: float | None = No
     return samples
 
 
-def read_complete(path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000) -> np.ndarray:
+def read_complete(
+    path: str | Path, start: float = 0.0, duration: float | None = None, sample_rate: int = 16000, data: bytes | None = None
+) -> np.ndarray:
     """Return a stretch as `read_audio` does, of a file that is not cut short and that holds all of the stretch."""
-    refuse_cut(path)
-    samples = read_audio(path, start, duration, sample_rate)
+    refuse_cut(path, data)
+    samples = read_audio(path, start, duration, sample_rate, data)
     seconds = start + len(samples) / sample_rate
     if duration is not None and start + duration > seconds + _ROUNDING:
         raise UserError(
@@ -64,16 +73,38 @@ def read_complete(path: str | Path, start: float = 0.0, duration: float | None =
     return samples
 
 
-def refuse_cut(path: str | Path) -> None:
+def refuse_cut(path: str | Path, data: bytes | None = None) -> None:
     """Refuse a file that is cut short."""
-    cut = None if obstacle(path) else missing_end(Path(path))
+    cut = None if _obstacle(path, data) else missing_end(Path(path), data)
     if cut:
         raise UserError(f"Expected readable audio, found a file {cut}: {path}. {_NEXT_MOVE}")
 
 
-def _read_mono(path: str | Path, start: float, duration: float | None, sample_rate: int) -> np.ndarray:
+def header_seconds(path: str | Path, file: IO[bytes] | None = None) -> float:
+    """Return how long a file is by its header, or by its samples where the header does not know."""
+    problem = obstacle(path) if file is None else None
+    if problem is None:
+        try:
+            with soundfile.SoundFile(os.fsencode(path) if file is None else file) as sound:
+                if sound.frames < _UNKNOWN:
+                    return sound.frames / sound.samplerate
+                decoded = 0
+                while len(block := sound.read(max(1, _BLOCK // sound.channels), dtype="float32", always_2d=True)):
+                    decoded += len(block)
+                return decoded / sound.samplerate
+        except (OSError, RuntimeError, ValueError) as error:
+            problem = _reason(path, error, file is not None)
+    raise UserError(f"Expected readable audio, found {problem}: {path}. {_NEXT_MOVE}")
+
+
+def _obstacle(path: str | Path, data: bytes | None) -> str | None:
+    return obstacle(path) if data is None else None if data else "an empty file (0 bytes)"
+
+
+def _read_mono(path: str | Path, start: float, duration: float | None, sample_rate: int, data: bytes | None) -> np.ndarray:
     """Decode, average and resample piece by piece, so that memory is bounded by what is returned."""
-    with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: a name may be no UTF-8
+    # as bytes: a name may be no UTF-8
+    with soundfile.SoundFile(os.fsencode(path) if data is None else io.BytesIO(data)) as file:
         pieces = _pieces(file, path, start, duration)
         mono = (piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32) for piece in pieces)
         return _resampled(mono, file.samplerate, sample_rate, path)
@@ -249,8 +280,8 @@ def _decode(name: str) -> tuple[_Verdict, bool]:
     return _Verdict(decoded / rate, None if finite else _NO_NUMBERS), True
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _reason(path: str | Path, error: Exception, in_tar: bool = False) -> str:
     if isinstance(error, MemoryError):
         return "audio that takes more memory than there is"
     message = getattr(error, "error_string", None) or str(error)
-    return obstacle(path) or f"audio that cannot be decoded ({message.strip().rstrip('.')})"
+    return (None if in_tar else obstacle(path)) or f"audio that cannot be decoded ({message.strip().rstrip('.')})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -14,10 +15,10 @@ _SIDE_INFO = {(True, False): 32, (True, True): 17, (False, False): 17, (False, T
 _LONGEST_FRAME = 1441  # of MP3: encoders differ by one in what they count
 
 
-def missing_end(path: Path) -> str | None:
-    """Return how an audio file is cut short, as far as its form tells; None where it does not."""
-    with path.open("rb") as file:
-        head, size = file.read(12), os.fstat(file.fileno()).st_size
+def missing_end(path: Path, data: bytes | None = None) -> str | None:
+    """Return how an audio file is cut short, as far as its form tells; None where it does not. `data` are its bytes, if read."""
+    with path.open("rb") if data is None else io.BytesIO(data) as file:
+        head, size = file.read(12), os.fstat(file.fileno()).st_size if data is None else len(data)
         if head[:4] == b"OggS":
             return None if _ends_with_a_page(file, size) else "cut short: its last page is not whole"
         if head[:4] == b"RIFF" and head[8:] == b"WAVE":

@@ -28,7 +28,8 @@ from ..upstream.base import Layers, Upstream
 from ..upstream.statistics import over_time
 from ..upstream.store.reading import MemoryLayers, ShardLayers, StoredLayers
 from ..upstream.store.space import Space
-from ..upstream.store.store import BUCKETS, Computed, Store
+from ..upstream.store.store import BUCKETS, Store
+from ..upstream.store.writing import Computed
 from .config.schema import MODES, RunConfig
 from .log import filling
 from .prepare import RunSetup

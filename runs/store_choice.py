@@ -18,7 +18,8 @@ from ..training.batches import cut_pieces
 from ..training.step import TaskData
 from ..upstream.base import TokenCounter, Upstream
 from ..upstream.store.space import Numbers, Space, space_of
-from ..upstream.store.store import TRIAL, Computed, Store, default_limit
+from ..upstream.store.store import TRIAL, Store, default_limit
+from ..upstream.store.writing import Computed
 from .config.schema import RunConfig, StoreConfig, batch_size_of
 from .prepare import RunSetup
 
@@ -161,6 +162,7 @@ def open_store(setup: RunSetup, demand: Demand, numbers: Numbers, reuse: Reuse) 
         return Store(demand.root, everything, upstream.name)
     if (demand.root / everything.key).is_dir():
         store = Store(demand.root, everything, upstream.name)
+        store.look_up(demand.keys.values())
         if store.index.keys() >= {*demand.keys.values()}:
             return store
         store.leave()
@@ -169,6 +171,7 @@ def open_store(setup: RunSetup, demand: Demand, numbers: Numbers, reuse: Reuse) 
 
 def missing_rows(store: Store, demand: Demand) -> dict[str, Example]:
     """Return row key -> example of what the store does not hold."""
+    store.look_up(demand.keys.values())
     return {key: demand.examples[name] for name, key in demand.keys.items() if key not in store.index}
 
 

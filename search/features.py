@@ -77,6 +77,7 @@ def compute_frames(
         root.mkdir(parents=True, exist_ok=True)
         keys = row_keys(rows, root, upstream.spec.sample_rate)
         store = Store(root, space_of(upstream, config, layers=layers, statistics=None, precision="float32"), upstream.name)
+        store.look_up(keys.values())
         missing = {keys[row.id]: Example(row, seconds[row.id]) for row in rows if keys[row.id] not in store.index}
         _refuse_large(upstream, store, missing, limit)
         with filling([example.seconds for example in missing.values()], accelerator, show) as advance:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from ...core import process as children
 from ...core.errors import UserError
 from ...core.files import cache_folder
+from ...core.locks import take
 from ..base import Reader
 from ..locate import MARKER
 
@@ -66,5 +66,5 @@ def _make_aside(name: str, folder: Path, seed: int, scale: float) -> None:
 def _only_one(lock: Path) -> Iterator[None]:
     """Wait until no other process makes the same demo."""
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take(file, wait=True)
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...core.errors import UserError
+from ...core.locks import take
 from ..base import Corpus, Utterance
 from ..tables import SYNONYMS, read_table
 
@@ -47,7 +47,7 @@ class TranscriptCache:
         """Add texts; after this they are safe."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take(file, wait=True)
             size = file.seek(0, os.SEEK_END)
             rows: list[Mapping[str, Any]] = [{"key": key, "text": text} for key, text in texts.items()]
             block = "".join(

@@ -18,7 +18,8 @@ from headwater.corpus.base import Utterance
 from headwater.corpus.fingerprints import row_keys
 from headwater.upstream.store.maintenance import list_spaces
 from headwater.upstream.store.space import Space
-from headwater.upstream.store.store import Computed, Store
+from headwater.upstream.store.store import Store
+from headwater.upstream.store.writing import Computed
 
 PLAIN = Space("model", (0, 1, 2), 4, False, False, "exact", "auto", "all", "float32")
 TypeIn = Callable[..., tuple[int, str, str]]

@@ -17,7 +17,7 @@ from headwater.runs import features as stored
 from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
-from headwater.upstream.store.store import Computed
+from headwater.upstream.store.writing import Computed
 
 
 def main(recipe: str, folder: str, seconds: str = "0") -> int:

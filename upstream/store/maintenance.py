@@ -14,6 +14,7 @@ from ...core.errors import UserError
 from ...core.file_cache import FileKey, file_key
 from ...corpus.audio import checked_audio
 from ...corpus.fingerprints import hashed, hashes
+from .merged import merged_parts, merged_shards
 from .shards import open_shard
 from .store import LOCKS, TRIAL, USED, locked_alone, remove, sound_shards
 
@@ -71,7 +72,8 @@ def look_at(folder: Path) -> StoredSpace:
     return StoredSpace(
         folder,
         described if isinstance(described, Mapping) else {},
-        rows=len({row.key for shard in shards if shard is not None for row in shard.rows}),
+        rows=len({row.key for shard in shards if shard is not None for row in shard.rows})
+        + sum(part.rows for part in merged_parts(folder)),
         size=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         used=stamp.stat().st_mtime,
     )
@@ -142,6 +144,7 @@ def is_there(key: FileKey) -> bool:
 def damaged_shards(root: Path) -> tuple[int, list[Path]]:
     """Compare every checksum; return how many shards there are, and the damaged ones, now removed."""
     paths = [path for space in list_spaces(root) for path in sorted(space.folder.glob("*.safetensors")) if path.is_file()]
+    paths += [path for space in list_spaces(root) for path in merged_shards(space.folder)]
     damaged = [path for path, shard in sound_shards(root, paths, anew=True) if shard is None]
     for path in damaged:
         path.unlink(missing_ok=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
 import shutil
-import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +17,17 @@ import numpy as np
 
 from ...core.errors import UserError
 from ...core.file_cache import FileKey, FileMemory, file_key
-from .eight_bits import CODE, HEAD, decode, encode
-from .shards import Row, Shard, ShardWriter, open_shard, recover_parts
+from ...core.locks import Held, SharedLease, exclusive, has_shared_lease, kind_of_locks, take
+from .eight_bits import CODE, HEAD, decode
+from .merged import find_merged, has_jobs
+from .shards import Row, Shard, open_shard, recover_parts
 from .space import Space
+from .writing import Computed, RowWriter
 
 BUCKETS = 16  # rows are claimed by bucket: so many processes can fill at once
 USED, LOCKS, HELD = "used", "locks", "held"
 TRIAL = ".trial-"  # what a folder is called in which the disk is measured
-_HALF, _FULL = np.dtype("<f2"), np.dtype("<f4")
-_DTYPES: dict[str, np.dtype] = {"float16": _HALF, "int8": CODE}
+_HALF = np.dtype("<f2")
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,6 @@ class Place:
         return self.shard.values[self.row.start : self.row.start + self.row.frames]
 
 
-@dataclass(frozen=True)
-class Computed:
-    """What an upstream made of one utterance."""
-
-    values: np.ndarray  # (frame, layer, dim), float32
-    norms: tuple[float, ...]  # mean L2 norm of its frames, layer by layer
-    frames: int  # before pooling
-
-
 Compute = Callable[[Sequence[Any]], Iterator[tuple[int, Computed]]]  # items -> (position, features), in any order
 
 
@@ -102,10 +93,20 @@ class Store:
             return
         for path, shard in sound_shards(self.root, fresh):
             if shard is None or shard.shape[1:] != (len(self.space.layers), self.space.dim):
-                print(f"note      {path} is damaged: removed, its rows are computed again", file=sys.stderr)
-                path.unlink(missing_ok=True)
+                self._remove(path)
             else:
                 self._take(shard)
+
+    def look_up(self, keys: Iterable[str]) -> None:
+        """Take in the rows of these keys that `headwater extract` has computed: only their shards are opened."""
+        missing = [key for key in keys if key not in self.index]
+        found = find_merged(self.folder, missing) if missing else {}
+        for path, shard in sound_shards(self.root, [*found]):
+            if shard is None or shard.shape[1:] != (len(self.space.layers), self.space.dim):
+                self._remove(path)
+            else:
+                rows = (shard.rows[row] for row in found[path] if row < len(shard.rows))
+                self.index.update({row.key: Place(row, shard) for row in rows})
 
     def fill(
         self,
@@ -140,56 +141,38 @@ class Store:
     @contextmanager
     def _claimed(self, bucket: int, wait: bool, show: Callable[[str], None]) -> Iterator[bool]:
         path = self.folder / LOCKS / f"{bucket:02d}"
-        with path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    yield False
-                    return
-                show(f"store     waiting for {_holder(file)}, which computes the same features")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            yield True
+        with exclusive(path, wait=wait, waiting=lambda holder: show(waiting_for(holder))) as claim:
+            yield claim is not None
 
     def _fill_bucket(self, bucket: int, wanted: Mapping[str, Any], compute: Compute, advance: Callable[[Any], None]) -> int:
         recover_parts(self.folder, f"{bucket:02d}")  # the lock is ours: whoever wrote them is gone
         self.refresh()
+        self.look_up(wanted)
         missing = [key for key in wanted if key not in self.index]
         for key in wanted.keys() - {*missing}:
             advance(wanted[key])
-        writers: dict[np.dtype, ShardWriter] = {}
+        writer = RowWriter(self.folder, f"{bucket:02d}", self.space, self._keep, len(missing))
         try:
             for position, computed in compute([wanted[key] for key in missing]):
-                if not np.isfinite(computed.values).all():
+                if not computed.is_finite:
                     raise UserError(
                         f"Expected finite features to store, found NaN or infinity: {_named(wanted[missing[position]])}. "
                         "Look for damaged samples in it, and leave it out."
                     )
-                self._append(writers, bucket, missing[position], computed, len(missing))
+                writer.append(missing[position], computed)
                 advance(wanted[missing[position]])
         finally:  # interrupted or not: what was computed stays
-            for writer in writers.values():
-                self._seal(writer)
+            writer.close()
         return len(missing)
 
-    def _append(self, writers: dict[np.dtype, ShardWriter], bucket: int, key: str, computed: Computed, count: int) -> None:
-        dtype = _FULL if self.space.pooled or not fits_half(computed.values) else _DTYPES[self.space.numbers]
-        values, lost = encode(computed.values) if dtype == CODE else (computed.values, ())
-        if dtype in writers and writers[dtype].is_full:
-            self._seal(writers.pop(dtype))
-        if dtype not in writers:
-            writers[dtype] = ShardWriter(self.folder, f"{bucket:02d}", dtype, len(self.space.layers), self.space.dim, count)
-        writers[dtype].append(key, values, computed.norms, computed.frames, lost)
+    def _keep(self, shard: Shard) -> None:
+        with checked_shards(self.root) as memory:
+            memory.keep(file_key(shard.path), True)
+        self._take(shard)
 
-    def _seal(self, writer: ShardWriter) -> None:
-        shard = writer.finish()
-        if shard is not None:
-            with checked_shards(self.root) as memory:
-                memory.keep(file_key(shard.path), True)
-            self._take(shard)
+    def _remove(self, path: Path) -> None:
+        print(f"note      {path} is damaged: removed, its rows are computed again", file=sys.stderr)
+        path.unlink(missing_ok=True)
 
     def _take(self, shard: Shard) -> None:
         self._seen.add(shard.path.name)
@@ -198,7 +181,7 @@ class Store:
     def leave(self) -> None:
         """Give up the store; an empty one leaves no folder behind."""
         self.held.close()
-        if not self.index:
+        if not self.index and not has_jobs(self.folder):
             remove(self.folder)
 
     def touch(self) -> None:
@@ -213,19 +196,21 @@ _CHANCE = random.SystemRandom()  # no draw of a run's own
 @contextmanager
 def locked_alone(folder: Path) -> Iterator[bool]:
     """Give whether no process holds a space; while the block lasts, none can."""
+    held = folder / LOCKS / HELD
+    if not held.parent.is_dir():  # pruned by another process
+        yield False
+        return
+    if kind_of_locks(folder) == "lease":  # a process may come between: it finds its lease gone, and makes another
+        yield not has_shared_lease(held)
+        return
     try:
-        file = (folder / LOCKS / HELD).open("a+", encoding="utf-8")
-    except FileNotFoundError:  # pruned by another process
+        file = held.open("a+", encoding="utf-8")
+    except FileNotFoundError:
         yield False
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
         # pruned, and perhaps made anew, since it was opened: this lock is of a file that nobody else sees
-        yield is_that_file(folder / LOCKS / HELD, file)
+        yield take(file) and is_that_file(held, file)
 
 
 def is_that_file(path: Path, file: IO[str]) -> bool:
@@ -248,15 +233,22 @@ def remove(folder: Path) -> bool:
         return free
 
 
-def hold(folder: Path) -> IO[str]:
-    """Return an open file that keeps a space from being pruned until it is closed, however this process ends."""
+def hold(folder: Path) -> Held:
+    """Return what keeps a space from being pruned until it is closed, however this process ends."""
     while True:
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        if kind_of_locks(folder) == "lease":
+            with suppress(FileNotFoundError):  # pruned between two lines
+                (folder / LOCKS / HELD).touch()
+                lease = SharedLease(folder / LOCKS / HELD)
+                if lease.lease.file.is_file():
+                    return lease
+            continue
         try:
             file = (folder / LOCKS / HELD).open("a+", encoding="utf-8")
         except FileNotFoundError:  # pruned between two lines
             continue
-        fcntl.flock(file, fcntl.LOCK_SH)
+        take(file, shared=True, wait=True)
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # pruned while we waited
@@ -299,19 +291,14 @@ def sound_shards(root: Path, paths: Sequence[Path], anew: bool = False) -> Itera
         bar.close()
 
 
-def fits_half(values: np.ndarray) -> bool:
-    """Return whether float16 holds the values: others are kept in float32."""
-    return bool(np.abs(values).max(initial=0.0) <= np.finfo(np.float16).max)
-
-
 def _named(item: Any) -> str:
     """Return what an item that is computed is called: an example's file, or the item itself."""
     return str(getattr(getattr(item, "utterance", None), "audio", item))
 
 
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read().strip() or "another process"
+def waiting_for(holder: str) -> str:
+    """Return the line of a process that waits."""
+    return f"store     waiting for {holder}, which computes the same features"
 
 
 def default_limit(root: Path) -> int:

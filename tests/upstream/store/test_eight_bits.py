@@ -16,7 +16,8 @@ from headwater.upstream.store.maintenance import list_spaces
 from headwater.upstream.store.reading import ShardLayers
 from headwater.upstream.store.shards import ShardWriter, open_shard, recover_parts
 from headwater.upstream.store.space import Space
-from headwater.upstream.store.store import Computed, Store
+from headwater.upstream.store.store import Store
+from headwater.upstream.store.writing import Computed
 
 LAYERS, DIM = 3, 4
 SPACE = Space("model", tuple(range(LAYERS)), DIM, False, False, "exact", "auto", "all", "float32", numbers="int8")

@@ -28,7 +28,8 @@ from headwater.upstream.hub.tiny import tiny_model
 from headwater.upstream.load import list_upstreams, load_upstream
 from headwater.upstream.store import store as module
 from headwater.upstream.store.space import Space, fingerprint, space_of
-from headwater.upstream.store.store import Computed, Store, default_limit, locked_alone, remove
+from headwater.upstream.store.store import Store, default_limit, locked_alone, remove
+from headwater.upstream.store.writing import Computed
 
 BEFORE = Path(__file__).parents[2] / "fixtures" / "store_before"  # filled by an earlier version
 # what names the features of an upstream on every disk that holds some: another key, and all of them are computed again

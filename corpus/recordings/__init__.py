@@ -1,0 +1,1 @@
+"""Recordings of any number: tables, folders and tars, cut into utterances."""

@@ -1,0 +1,1 @@
+"""Features of corpora beyond one machine: a plan, shards, and their merge."""
