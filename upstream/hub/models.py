@@ -54,14 +54,14 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
 
 
 def encoder_config(described: dict[str, Any], place: str | None, folder: Path) -> dict[str, Any]:
-    """Return a config.json, or the part that describes the encoder inside a larger model."""
-    if place is None:
-        return described
-    if not isinstance(described.get(place), dict):
-        raise UserError(
-            f"Expected {place} with the encoder's sizes in '{folder / 'config.json'}', found none. Fetch the file again."
-        )
-    return described[place]
+    """Return a config.json, or the part that describes the encoder inside a larger model: `outer.inner` where it is deeper."""
+    for key in place.split(".") if place else ():
+        described = described.get(key)  # type: ignore[assignment]
+        if not isinstance(described, dict):
+            raise UserError(
+                f"Expected {place} with the encoder's sizes in '{folder / 'config.json'}', found none. Fetch the file again."
+            )
+    return described
 
 
 def family_in(model_type: Any) -> HubFamily | None:
