@@ -68,7 +68,7 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
     if config.name.startswith("s3prl/"):
         return Registered(config.name, bridge.build, "s3prl", "", options=bridge.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
-    if RunFolder(folder).config.is_file():
+    if RunFolder(folder).config.is_file() and models.own_files(folder) is None:
         build = partial(run_folder.build, modality=modality, load=load_upstream)
         return Registered(config.name, build, str(folder), "", None, options=run_folder.OPTIONS)
     if folder.is_file():

@@ -25,7 +25,7 @@ _CONDITIONED = "conditioned_block"  # in the config: the block whose output gets
 
 
 class GraniteSpeechEncoder(Upstream):
-    """Granite Speech's encoder; layer i is the input of block i, the last one the output of the last block, which ends in its norm.
+    """Granite Speech's encoder; layer i is the input of block i, the last one the last block's output, which ends in its norm.
 
     The block in the middle adds the characters that it recognises to its output, as in training: they are in the layer behind it.
     Batch norms keep the statistics of pretraining, in training too: those of a batch would tie an utterance to its mates.

@@ -23,8 +23,8 @@ _TWO_WINDOWS = 400  # samples: the ends are mirrored, which takes more than half
 class Qwen3AudioEncoder(Upstream):
     """The audio encoder of a Qwen3; layer i is the input of block i, the last one the output after the final norm.
 
-    A second of audio gives 13 frames, the last one too: it is filled up with silence. Dropout acts in front of the first block and
-    on attention, the only places that this encoder has for it.
+    A second of audio gives 13 frames, the last one too: it is filled up with silence. Dropout acts in front of the first block
+    and on attention, the only places that this encoder has for it.
     """
 
     family = ("headwater.upstream.families.qwen3_audio", "Qwen3AudioEncoder")

@@ -50,6 +50,7 @@ class Around:
     begin: Callable[[Any, Tensor, Tensor | None, bool], tuple[Tensor, dict[str, Any]]] = _begin
     norms_output: Callable[[Any], bool] = norms_output
     squeeze: Callable[[Any], int] = lambda _: 1  # config -> frames of the convolutions that become one of the blocks
+    tokens: Callable[[Any], int] = lambda _: 0  # config -> what `begin` puts in front of the frames, which is in no layer of ours
 
 
 HUBERT = Around()
@@ -187,7 +188,8 @@ class HubertFamily(Upstream):
         values = run_blocks(blocks, hidden, inputs, views=views, layerdrop=layerdrop, recomputes=self.recomputes)
         if self.stable and len(values) == self.spec.num_layers:
             values[-1] = encoder.layer_norm(values[-1])
-        return values
+        tokens = around.tokens(self.config)
+        return [value[:, tokens:] for value in values] if tokens else values
 
     def _widened(self, masked: Tensor, lengths: Sequence[int], num_frames: int) -> Tensor:
         """Return a mask of the blocks' frames as one of the convolutions': what is left over at an end goes with the last one."""
