@@ -199,7 +199,7 @@ def _refuse_gaps(report: dict[str, Any], config: Any, folder: Path) -> None:
             f"Expected weights for every layer of config.json in '{folder}', found {len(gaps)} missing or of another shape "
             f"(the first: {gaps[0]}). Take weights and config.json from the same model."
         )
-    blocks = [re.search(r"(?:^|encoder\.|transformer\.)(?:layers?|h)\.(\d+)\.", key) for key in report["unexpected_keys"]]
+    blocks = [re.search(r"(?:^|encoder\.|transformer\.)(?:layers?|blocks|h)\.(\d+)\.", key) for key in report["unexpected_keys"]]
     surplus = {int(match.group(1)) for match in blocks if match} - set(range(config.num_hidden_layers))
     if surplus:
         raise UserError(
