@@ -24,6 +24,7 @@ from ..exact_padding import (
     standardize,
     zero_padding,
 )
+from .cpu_dropout import attend, speed_up
 from .family import Source, share
 from .passes import augmented, is_maskable, replace_frames, run_blocks
 
@@ -88,6 +89,7 @@ class HubertFamily(Upstream):
         self._kernels, self._strides = [*self.config.conv_kernel, self._squeeze], [*self.config.conv_stride, self._squeeze]
         self.smallest = receptive_field(self._kernels, self._strides)
         self.stable = around.norms_output(model.encoder)
+        speed_up(model.encoder, self.config)
         for block in self.blocks():
             attention: Any = getattr(block, "attention", None)
             if hasattr(attention, "torch_multi_head_self_attention"):
@@ -210,9 +212,8 @@ def attend_with_bias(attention: Any, hidden: Tensor, mask: Tensor | None, bias: 
     bias = bias.view(batch, attention.num_heads, frames, frames).to(query.dtype)
     if mask is not None:
         bias = bias.masked_fill(~mask, float("-inf"))
-    dropout = attention.dropout if attention.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-    return attention.out_proj(attended.transpose(1, 2).reshape(hidden.shape)), None
+    attended, _ = attend(attention, query, key, value, bias, attention.dropout if attention.training else 0.0)
+    return attention.out_proj(attended.reshape(hidden.shape)), None
 
 
 def wrapped(model: Any, config: UpstreamConfig, source: Source, around: Around = HUBERT) -> HubertFamily:
