@@ -1,13 +1,16 @@
 """Claim: a step that finetunes HuBERT-base on a CPU is faster than a plain padded loop over transformers' own model.
 
 python benchmarks/finetune_step.py --repeats 3           # 8 utterances of 1 to 15 s, float32 and bf16, in turns
-python benchmarks/finetune_step.py --seconds 1 4 7
+python benchmarks/finetune_step.py --adapter lora --precisions bf16
+python benchmarks/finetune_step.py --ways ours --repeats 1 --precisions float32        # one way alone, for its memory
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +22,13 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from reference import random_hubert, write_corpus
 from torch import Tensor, nn
 from transformers import HubertModel
 
 from headwater.runs.config.resolve import resolve
 from headwater.runs.prepare import prepare
+from headwater.runs.runtime import Runtime, make_accelerator
 from headwater.runs.state import make_optimizer
 from headwater.training.balance import Balancer
 from headwater.training.step import Plan, clip, step_batches, take_step
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--adapter", default="none", help="lora, say: with peft in the plain loop too")
+    parser.add_argument("--ways", nargs="+", choices=("plain", "ours"), default=("plain", "ours"))
     flags = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -48,30 +51,34 @@ def main() -> None:
         table = write_corpus(work / "corpus", flags.seconds)
         random_hubert(work / "hubert")
         for precision in flags.precisions:
-            ways = {
-                "plain": plain_step(work, len(flags.seconds), precision, flags.adapter),
-                "ours": our_step(work, table, len(flags.seconds), precision, flags.adapter),
+            makers = {
+                "plain": lambda precision=precision: plain_step(work, len(flags.seconds), precision, flags.adapter),
+                "ours": lambda precision=precision: our_step(work, table, len(flags.seconds), precision, flags.adapter),
             }
-            medians, ratios = alternate(ways, flags.repeats)
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(
-                f"{precision}: plain {medians['plain']:.1f} s, ours {medians['ours']:.1f} s of the processor, "
-                f"x{statistics.median(ratios):.2f} ({spread} in {flags.repeats} turns)",
-                flush=True,
-            )
+            ways = {way: makers[way]() for way in flags.ways}
+            before = peak()
+            rows = in_turns(ways, flags.repeats)
+            medians = {way: statistics.median(row[way] for row in rows) for way in ways}
+            print(f"{precision}: {', '.join(f'{way} {seconds:.1f} s' for way, seconds in medians.items())} of the processor")
+            if len(ways) == 2:
+                ratios = [row["plain"] / row["ours"] for row in rows]
+                spread = f"{min(ratios):.2f} to {max(ratios):.2f} in {flags.repeats} turns"
+                print(f"{precision}: x{statistics.median(ratios):.2f} ({spread})", flush=True)
+            else:
+                print(f"{precision}: {before:.2f} GB before the steps, at most {peak():.2f} GB in them", flush=True)
 
 
-def alternate(ways: dict[str, Callable[[], None]], repeats: int) -> tuple[dict[str, float], list[float]]:
-    """Return the median seconds of the processor that each way takes, and in each turn how many times the first one's."""
-    for step in ways.values():
-        step()  # the first one is slower
-    rows = []
-    for _ in range(repeats):
-        rows.append({name: processor_seconds(step) for name, step in ways.items()})
-    return {name: statistics.median(row[name] for row in rows) for name in ways}, [row["plain"] / row["ours"] for row in rows]
+def peak() -> float:
+    """Return the most memory that this process ever held, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
 
 
-def processor_seconds(step: Callable[[], None]) -> float:
+def in_turns(ways: dict[str, Callable[[], Any]], repeats: int) -> list[dict[str, float]]:
+    """Return the seconds of the processor that a step of each way takes, turn by turn."""
+    return [{name: processor_seconds(step) for name, step in ways.items()} for _ in range(repeats)]
+
+
+def processor_seconds(step: Callable[[], Any]) -> float:
     """Return the seconds of the processor that a step takes: those of the clock count what else the machine does."""
     began = time.process_time()
     step()
@@ -124,31 +131,34 @@ def padded_batch(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return padded, mask, torch.from_numpy(np.arange(len(waves)) % 4)
 
 
-def our_step(work: Path, table: Path, count: int, precision: str, adapter: str) -> Callable[[], None]:
-    """Return a step as the command trains it, reading its audio included."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True, mixed_precision={"float32": "no", "bf16": "bf16"}[precision])
+def our_step(
+    work: Path, table: Path, count: int, precision: str, adapter: str = "none", device: str = "cpu"
+) -> Callable[[], dict[str, float]]:
+    """Return a step as the command trains it, reading its audio included; it gives the step's losses."""
     mapping = {
         "task": "emotion",
-        "upstream": {"name": str(work / "hubert"), "trainable": True, "layer": 12, "adapter": adapter},
+        "upstream": {"name": str(work / "hubert"), "trainable": True, "layer": -1, "adapter": adapter},
         "corpus": {"name": "manifest", "data": str(table)},
         "training": {"precision": precision, "batch_size": count},
         "optimizer": {"name": "adamw"},
     }
     config = resolve([mapping])
+    accelerator = make_accelerator(config, Runtime(device=device))
     setup = prepare(config)
     tasks = {task.name: task for task in setup.tasks.values()}
     plan = Plan(replace(config.training, steps=10**6), config.optimizer, 1, Balancer([config.only.task]))
     optimizer, done = make_optimizer(setup.model, config, setup.balancer), [0]
-    setup.model.train()
+    model = accelerator.prepare(setup.model)
+    model.train()
 
-    def step() -> None:
+    def step() -> dict[str, float]:
         batches = step_batches(tasks, plan, accelerator, dict.fromkeys(tasks, done[0]))
-        take_step(setup.model, batches, accelerator, plan, done[0])
-        clip(setup.model, plan.optimizer.clip, accelerator)
+        facts = take_step(model, batches, accelerator, plan, done[0])
+        clip(model, plan.optimizer.clip, accelerator)
         optimizer.step()
         optimizer.zero_grad()
         done[0] += 1
+        return dict(facts.losses)
 
     return step
 
