@@ -2,6 +2,7 @@
 
 python benchmarks/families.py                  # all, at the size of a checkpoint, with random weights
 python benchmarks/families.py hubert sew
+python benchmarks/families.py dasheng --write  # into the table of docs/models.md: sizes, rate, weights, speed, exactness
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from headwater.upstream.hub.family import HubFamily, families
 from headwater.upstream.hub.models import configure, new_model, wrap
 from headwater.upstream.hub.tiny import tiny_tokenizer
 
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 SECONDS, SHORT = 4.0, 2.3  # of the two utterances
 TEXTS = ("I told you all of it before, and I do not think that you listened to a word of what I said then " * 3, "no, so what")
 BASE = {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -29,6 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
         **{"relative_attention": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True},
         **{"pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
     },
+    "granite_speech_encoder": {"num_layers": 16, "output_dim": 348},
     "qwen3": {
         **{"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8},
         **{"intermediate_size": 3072, "bos_token_id": 0},
@@ -50,15 +54,29 @@ def main() -> None:
     """Print a row for each family."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", default=sorted(families()))
+    parser.add_argument("--write", action="store_true", help="the rows into docs/models.md")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    print("family | layers | dim | weights (M) | seconds, or tokens, a core-second | alone against in a batch")
+    print("family | layers x dim | frame, of audio | weights | seconds, or tokens, a core-second | alone against in a batch")
     for name in flags.families:
-        print(" | ".join(row(families()[name])), flush=True)
+        measured = row(families()[name])
+        print(" | ".join([families()[name].title, *measured]), flush=True)
+        if flags.write:
+            PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), families()[name], measured), encoding="utf-8")
+
+
+def updated(page: str, family: HubFamily, measured: Sequence[str]) -> str:
+    """Return the page of models with a family's measured cells; what a sizes' cell says behind a comma stays."""
+    lines = page.splitlines(keepends=True)
+    (at,) = [number for number, line in enumerate(lines) if line.startswith(f"| {family.title} |")]
+    cells = [cell.strip() for cell in lines[at].strip().strip("|").split("|")]
+    remark = cells[2].partition(",")
+    lines[at] = f"| {' | '.join([*cells[:2], measured[0] + remark[1] + remark[2], *measured[1:], cells[-1]])} |\n"
+    return "".join(lines)
 
 
 def row(family: HubFamily) -> list[str]:
-    """Return a family's row."""
+    """Return the measured cells of a family's row, as docs/models.md has them."""
     upstream = at_full_size(family)
     spec, given = upstream.spec, material(family)
     with torch.no_grad():
@@ -76,7 +94,11 @@ def row(family: HubFamily) -> list[str]:
     assert len(together.values) == spec.num_layers
     amount = sum(together.lengths) if spec.modality == "text" else SECONDS + SHORT
     weights = sum(weight.numel() for weight in upstream.parameters()) / 1e6
-    return [family.title, str(spec.num_layers), str(spec.dim), f"{weights:.0f}", f"{amount / seconds:.2f}", f"{worst:.1e}"]
+    speed = amount / seconds
+    rate = [] if spec.modality == "text" else [f"{1000 * spec.frame_seconds:.0f} ms"]
+    exact = "0" if not worst else f"{worst:.0e}".replace("e-0", "e-")
+    pace = f"{speed:.0f}" if speed >= 20 else f"{speed:.1f}"
+    return [f"{spec.num_layers} x {spec.dim}", *rate, f"{weights:.0f} M", pace, exact]
 
 
 def at_full_size(family: HubFamily) -> Upstream:

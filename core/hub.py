@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,17 @@ def model_folder(what: str, *, on_hub: bool = True, is_text: bool = False) -> Pa
         folder = snapshot(what, _DESCRIPTION + _PICKLED, advice)
     if folder is None or not _is_whole(folder):  # without a network the hub's library returns what the cache has of it
         raise UserError(_not_found(what, "what is there is not a whole config.json with weights of transformers", advice))
+    return folder
+
+
+def fetched(what: str, patterns: Sequence[str]) -> Path:
+    """Return the folder with a hub id's files of some patterns, fetched where the cache has not all of them."""
+    cached = snapshot(what, [*patterns])
+    if cached is not None and all(any(cached.glob(pattern)) for pattern in patterns):
+        return cached
+    folder = snapshot(what, [*patterns], _AUDIO_HINT)
+    if folder is None or not all(any(folder.glob(pattern)) for pattern in patterns):
+        raise UserError(_not_found(what, f"what is there lacks some of {', '.join(patterns)}", _AUDIO_HINT))
     return folder
 
 
@@ -188,7 +199,7 @@ def _refuse_gaps(report: dict[str, Any], config: Any, folder: Path) -> None:
             f"Expected weights for every layer of config.json in '{folder}', found {len(gaps)} missing or of another shape "
             f"(the first: {gaps[0]}). Take weights and config.json from the same model."
         )
-    blocks = [re.search(r"(?:^|encoder\.|transformer\.)(?:layers?|h)\.(\d+)\.", key) for key in report["unexpected_keys"]]
+    blocks = [re.search(r"(?:^|encoder\.|transformer\.)(?:layers?|blocks|h)\.(\d+)\.", key) for key in report["unexpected_keys"]]
     surplus = {int(match.group(1)) for match in blocks if match} - set(range(config.num_hidden_layers))
     if surplus:
         raise UserError(

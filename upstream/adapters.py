@@ -34,15 +34,26 @@ BOTTLENECKS = "houlsby"  # in a model's config: where it has bottlenecks, which 
 # how the families call the parts of a block; the first row of which all are there is taken
 _QUERY_VALUE = (
     *(("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("linear_q", "linear_v"), ("query_proj", "value_proj")),
-    *(("attn.q", "attn.v"), ("c_attn",), ("Wqkv",)),  # which compute query, key and value together
+    *(("attn.q", "attn.v"), ("to_q", "to_kv"), ("c_attn",), ("Wqkv",), ("qkv",)),  # which compute query, key and value together
 )
 _KEY_VALUE = (
     *(("k_proj", "v_proj"), ("key", "value"), ("k_lin", "v_lin"), ("linear_k", "linear_v"), ("key_proj", "value_proj")),
-    *(("attn.k", "attn.v"), ("c_attn",), ("Wqkv",)),
+    *(("attn.k", "attn.v"), ("to_kv",), ("c_attn",), ("Wqkv",), ("qkv",)),
 )
 _ATTENTION_OUT = tuple(
     (name,)
-    for name in ("out_proj", "attention.output.dense", "out_lin", "attn.c_proj", "linear_out", "o_proj", "attn.Wo", "attn.o")
+    for name in (
+        "out_proj",
+        "attention.output.dense",
+        "out_lin",
+        "attn.c_proj",
+        "linear_out",
+        "o_proj",
+        "attn.Wo",
+        "attn.o",
+        "to_out",
+        "attn.proj",
+    )
 )
 _FEED_FORWARD_OUT = tuple(
     (name,) for name in ("output_dense", "fc2", "output.dense", "lin2", "mlp.c_proj", "down_proj", "mlp.Wo", "linear2")

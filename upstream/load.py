@@ -73,7 +73,7 @@ def _find(config: UpstreamConfig, modality: str | None) -> Registered:
         build = partial(_build_shared, modality=modality)
         return Registered(config.name, build, config.name, "", None, options=OPTIONS | run_folder.OPTIONS)
     folder = Path(config.path or config.name).expanduser()
-    if RunFolder(folder).config.is_file():
+    if RunFolder(folder).config.is_file() and models.own_files(folder) is None:
         build = partial(run_folder.build, modality=modality, load=load_upstream)
         return Registered(config.name, build, str(folder), "", None, options=run_folder.OPTIONS)
     if folder.is_file():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from headwater.commands import export as command
+from headwater.commands.use import export as command
 from headwater.core.options import merge
 from headwater.inference.export import onnx as onnx_export
 from headwater.inference.export.export import export_run
@@ -44,6 +44,7 @@ KINDS: dict[str, Mapping[str, Any]] = {
         "upstream": {"name": "test_wavlm", "keep_layers": 1, "normalize_layers": True},
         "text_upstream": {"name": "hashed_words"},
     },
+    "biases_by_distance": {"upstream": {"name": "test_emotion2vec", "keep_layers": 1}},
     "hears_30_seconds": {"upstream": {"name": "test_whisper", "keep_layers": 1}},
     "writes": {
         "task": "asr",

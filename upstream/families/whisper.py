@@ -17,6 +17,7 @@ from ...corpus.batch import Batch, as_batch
 from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers, run_block
 from ..exact_padding import mask_if_padded
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
+from ..hub.passes import join_windows
 from ..hub.register import register_family
 
 _SAMPLES_PER_FRAME, _FRAMES_PER_SECOND = 320, 50
@@ -65,7 +66,7 @@ class WhisperEncoder(Upstream):
         copies = views if self.training else 1
         valid = [frames_of(len(window)) for window in windows] * copies
         values = self._encode(features.repeat(copies, 1, 1), valid, last=max(wanted))
-        return Layers([_join(values[index], valid, counts * copies) for index in wanted], _totals(valid, counts * copies))
+        return Layers([join_windows(values[index], valid, counts * copies) for index in wanted], _totals(valid, counts * copies))
 
     def front_end(self) -> list[nn.Module]:
         """Return the convolutions over the log-mel spectrogram, and the table of positions: both are fixed."""
@@ -163,14 +164,6 @@ def _totals(valid: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
     """Return each utterance's frames from those of its windows."""
     ends = np.cumsum(counts)
     return tuple(sum(valid[end - count : end]) for end, count in zip(ends, counts, strict=True))
-
-
-def _join(values: Tensor, valid: Sequence[int], counts: Sequence[int]) -> Tensor:
-    """Return the valid frames of each utterance's windows (window, frame, dim) as (batch, frame, dim)."""
-    windows = [value[:length] for value, length in zip(values, valid, strict=True)]
-    starts = np.cumsum([0, *counts[:-1]])
-    rows = [torch.cat(windows[start : start + count]) for start, count in zip(starts, counts, strict=True)]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 _TINY = {

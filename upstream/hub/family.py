@@ -60,12 +60,21 @@ class HubTokenizer:
 
 
 @dataclass(frozen=True)
+class OwnFiles:
+    """The files of a family that is published in a form of its own."""
+
+    patterns: tuple[str, ...]  # of what is fetched
+    are_in: Callable[[Path], bool]  # a folder, or a file after -k
+    converted: Callable[[Path], Path]  # the same in the hub's form, in the cache
+
+
+@dataclass(frozen=True)
 class HubFamily:
-    """A kind of model that transformers has, as config.json calls it."""
+    """A kind of model that transformers has (or we, as a class of its kind), as config.json calls it."""
 
     model_type: str
     title: str
-    module: str  # of transformers.models
+    module: str  # of transformers.models, or one of ours
     model: str  # the class
     wrap: Callable[[Any, UpstreamConfig, Source], Upstream]  # a model of transformers as an upstream
     options: frozenset[str]
@@ -80,6 +89,7 @@ class HubFamily:
     loaded_with: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: HubTokenizer | None = None
     from_random: bool = False  # -u new/…
+    files: OwnFiles | None = None  # where they are not the hub's
 
     def __post_init__(self) -> None:
         """Refuse options that nothing understands."""
@@ -89,7 +99,13 @@ class HubFamily:
     def model_class(self) -> Any:
         """Transformers' class, imported now."""
         check_torchaudio()
-        return getattr(importlib.import_module(f"transformers.models.{self.module}"), self.model)
+        place = self.module if self.is_ours else f"transformers.models.{self.module}"
+        return getattr(importlib.import_module(place), self.model)
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether the class is ours: transformers cannot load such a model."""
+        return self.module.startswith("headwater.")
 
 
 _FAMILIES: dict[str, HubFamily] = {}  # model_type -> family; each file of the catalogue registers its own

@@ -24,6 +24,7 @@ from ..exact_padding import (
     standardize,
     zero_padding,
 )
+from .cpu_dropout import attend, speed_up
 from .family import Source, share
 from .passes import augmented, is_maskable, replace_frames, run_blocks
 
@@ -50,6 +51,7 @@ class Around:
     begin: Callable[[Any, Tensor, Tensor | None, bool], tuple[Tensor, dict[str, Any]]] = _begin
     norms_output: Callable[[Any], bool] = norms_output
     squeeze: Callable[[Any], int] = lambda _: 1  # config -> frames of the convolutions that become one of the blocks
+    tokens: Callable[[Any], int] = lambda _: 0  # config -> what `begin` puts in front of the frames, which is in no layer of ours
 
 
 HUBERT = Around()
@@ -87,6 +89,7 @@ class HubertFamily(Upstream):
         self._kernels, self._strides = [*self.config.conv_kernel, self._squeeze], [*self.config.conv_stride, self._squeeze]
         self.smallest = receptive_field(self._kernels, self._strides)
         self.stable = around.norms_output(model.encoder)
+        speed_up(model.encoder, self.config)
         for block in self.blocks():
             attention: Any = getattr(block, "attention", None)
             if hasattr(attention, "torch_multi_head_self_attention"):
@@ -187,7 +190,8 @@ class HubertFamily(Upstream):
         values = run_blocks(blocks, hidden, inputs, views=views, layerdrop=layerdrop, recomputes=self.recomputes)
         if self.stable and len(values) == self.spec.num_layers:
             values[-1] = encoder.layer_norm(values[-1])
-        return values
+        tokens = around.tokens(self.config)
+        return [value[:, tokens:] for value in values] if tokens else values
 
     def _widened(self, masked: Tensor, lengths: Sequence[int], num_frames: int) -> Tensor:
         """Return a mask of the blocks' frames as one of the convolutions': what is left over at an end goes with the last one."""
@@ -208,9 +212,8 @@ def attend_with_bias(attention: Any, hidden: Tensor, mask: Tensor | None, bias: 
     bias = bias.view(batch, attention.num_heads, frames, frames).to(query.dtype)
     if mask is not None:
         bias = bias.masked_fill(~mask, float("-inf"))
-    dropout = attention.dropout if attention.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-    return attention.out_proj(attended.transpose(1, 2).reshape(hidden.shape)), None
+    attended, _ = attend(attention, query, key, value, bias, attention.dropout if attention.training else 0.0)
+    return attention.out_proj(attended.reshape(hidden.shape)), None
 
 
 def wrapped(model: Any, config: UpstreamConfig, source: Source, around: Around = HUBERT) -> HubertFamily:

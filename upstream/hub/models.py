@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ...core.errors import UserError, first_line
-from ...core.hub import load_weights, model_folder, read_config
+from ...core.hub import fetched, load_weights, model_folder, read_config
 from ..adapters import BOTTLENECKS, add_bottlenecks
 from ..base import Upstream, UpstreamConfig
-from .family import OPTIONS, HubFamily, Source, families, family_of, share
+from .family import OPTIONS, HubFamily, OwnFiles, Source, families, family_of, share
 from .refusals import refuse_none, refuse_vast
 from .tokenizer import read_tokenizer
 
@@ -30,8 +30,7 @@ _LAYERDROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
 def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str | None = None) -> Upstream:
     """Return the model of a registered name, of any hub id, or of a local folder."""
     source = config.path or hub_id or config.name
-    is_text = model_type is not None and family_of(model_type).modality == "text"
-    folder = model_folder(source, on_hub=config.path is None, is_text=is_text)
+    folder = _folder(source, config.path is None, None if model_type is None else family_of(model_type))
     described = read_config(folder)
     found = described.get("model_type", model_type)  # an early checkpoint's config.json may not say
     family = family_in(found)
@@ -53,15 +52,32 @@ def build(config: UpstreamConfig, *, hub_id: str | None = None, model_type: str 
     return upstream
 
 
+def _folder(source: str, on_hub: bool, family: HubFamily | None) -> Path:
+    """Return the folder with config.json and weights of a source, made of a family's own files where they are no such folder."""
+    local = Path(source).expanduser()
+    if (files := own_files(local, family)) is not None:
+        return files.converted(local)
+    if family is not None and family.files is not None and on_hub and not local.exists():
+        return family.files.converted(fetched(source, family.files.patterns))
+    return model_folder(source, on_hub=on_hub, is_text=family is not None and family.modality == "text")
+
+
+def own_files(place: Path, family: HubFamily | None = None) -> OwnFiles | None:
+    """Return how a folder or a file is read that is published in a form of its family's own; None of any other place."""
+    known = [family] if family is not None else [*families().values()]
+    forms = (each.files for each in known if each.files is not None)
+    return next((files for files in forms if place.exists() and files.are_in(place)), None)
+
+
 def encoder_config(described: dict[str, Any], place: str | None, folder: Path) -> dict[str, Any]:
-    """Return a config.json, or the part that describes the encoder inside a larger model."""
-    if place is None:
-        return described
-    if not isinstance(described.get(place), dict):
-        raise UserError(
-            f"Expected {place} with the encoder's sizes in '{folder / 'config.json'}', found none. Fetch the file again."
-        )
-    return described[place]
+    """Return a config.json, or the part that describes the encoder inside a larger model: `outer.inner` where it is deeper."""
+    for key in place.split(".") if place else ():
+        described = described.get(key)  # type: ignore[assignment]
+        if not isinstance(described, dict):
+            raise UserError(
+                f"Expected {place} with the encoder's sizes in '{folder / 'config.json'}', found none. Fetch the file again."
+            )
+    return described
 
 
 def family_in(model_type: Any) -> HubFamily | None:

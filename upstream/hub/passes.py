@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,3 +72,11 @@ def augmented(model: Any, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         zeroed = torch.stack([random_spans(dim, prob, length, least) for _ in range(batch)]).to(hidden.device)
         hidden = hidden.masked_fill(zeroed.unsqueeze(1), 0.0)
     return hidden
+
+
+def join_windows(values: Tensor, valid: Sequence[int], counts: Sequence[int]) -> Tensor:
+    """Return the valid frames of each utterance's windows (window, frame, dim) as (batch, frame, dim)."""
+    windows = [value[:length] for value, length in zip(values, valid, strict=True)]
+    starts = np.cumsum([0, *counts[:-1]])
+    rows = [torch.cat(windows[start : start + count]) for start, count in zip(starts, counts, strict=True)]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
