@@ -13,7 +13,9 @@ from ..analysis.comparison import compare as comparisons
 from ..analysis.comparison.compare import Compared
 from ..analysis.comparison.text import as_json, compared_text, sentence
 from ..core.errors import UserError
+from ..core.files import read_json
 from ..core.frames import data_frame, html_text
+from ..core.run_folder import RunFolder
 from ..runs.runtime import Runtime
 from .run import AnyRun
 
@@ -113,4 +115,5 @@ def audit(
     """
     theirs = None if predictions is None else Path(predictions).expanduser()
     folder, runtime = Path(run).expanduser(), Runtime(device, quiet)
-    return Audit(audits.audit(folder, runtime, metric=metric, split=split, by=by, theirs=theirs))
+    audits.audit(folder, runtime, metric=metric, split=split, by=by, theirs=theirs)
+    return Audit(read_json(RunFolder(folder).audit))

@@ -87,11 +87,11 @@ def mtl(
 ) -> JointPlan:
     """Train several tasks together on one upstream, and return the plan: its table, and which task helps which.
 
-    `scenario` is `single` (each task alone), `all` (together), `leave-one-out`, `transfer`, or `paper` (all of these). `data`
-    says where a corpus or the corpus of a task lies: `{"ks": "speech_commands"}`. No tasks: those of the recipe. The same call
-    goes on where it was stopped.
+    `scenario` is `single` (each task alone), `all` (together), `leave-one-out`, `relations` (both of these), `transfer`, or
+    `paper` (everything). `data` says where a corpus or the corpus of a task lies: `{"ks": "speech_commands"}`. No tasks: those of
+    the recipe. The same call goes on where it was stopped.
 
-    >>> plan = mtl(["emotion", "ks"], "hubert_mini", demo=True, scenario="paper")  # doctest: +SKIP
+    >>> plan = mtl(["emotion", "ks"], "hubert_mini", demo=True, scenario="relations")  # doctest: +SKIP
     >>> plan.relations  # doctest: +SKIP
     """
     if folder is not None and name:

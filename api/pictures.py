@@ -88,14 +88,14 @@ def plot_confusion(run: AnyRun, split: str = "test", task: str = "") -> Figure:
 def plot_relations(plan: str | PathLike[str]) -> Figure:
     """Return which task helps which, as two graphs: of a plan of joint runs, its relations.json, or a csv of one's own.
 
-    >>> plot_relations(headwater.mtl(["ks", "sid"], "hubert_mini", demo=True, scenario="leave-one-out"))  # doctest: +SKIP
+    >>> plot_relations(headwater.mtl(["ks", "sid"], "hubert_mini", demo=True, scenario="relations"))  # doctest: +SKIP
     """
     place = Path(plan).expanduser()
     if place.suffix == ".csv":
         return tidied(relations_figure(relations_of(read_table(place))))
     path = place / "relations.json" if place.is_dir() else place
     if not path.is_file():
-        advice = "Train all tasks together and without each: scenario='leave-one-out' and 'all', or 'paper'."
+        advice = "Train all tasks together and without each: scenario='relations' (or 'paper')."
         raise UserError(f"Expected the relations of joint runs in '{place}', found none. {advice}")
     return tidied(relations_figure(from_json(read_json(path), path)))
 

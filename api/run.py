@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,8 @@ class Run(dict[str, Any]):
         """Return what a notebook shows: what was trained on what, and the scores on test."""
         rows = self.score_rows()
         tested = [row for row in rows if row["split"] != "dev"] or rows
-        return f"<p>{run_tables(self).splitlines()[0]}</p>{html_table(tested)}"
+        about = run_tables(self).splitlines()[: 1 + bool(self["marks"])]
+        return f"<p>{escape(' · '.join(about))}</p>{html_table(tested)}"
 
 
 def finished_result(folder: Path) -> dict[str, Any]:

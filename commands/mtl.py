@@ -44,7 +44,8 @@ def make_parser(prog: str) -> Parser:
     help_text = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
     add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=help_text)
     help_text = (
-        "which runs to train: single (each task alone), all (together, default), leave-one-out, transfer, or paper (all of these)"
+        "which runs to train: single (each task alone), all (together, default), leave-one-out, relations (both of these), "
+        "transfer, or paper (everything)"
     )
     add("--scenario", default="all", metavar="NAME", help=help_text)
     help_text = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (mtl/paper)"

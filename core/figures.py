@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150  # of a PNG
-DPI_SHOWN = 84  # in a notebook, which keeps the picture: small
+DPI_SHOWN = 90  # in a notebook, which keeps the picture: small
 _LONGEST_NAME = 60  # characters: matplotlib measures each, for minutes where a class has thousands
 
 Given = ParamSpec("Given")

@@ -19,7 +19,7 @@ from ..upstream.adapters import frozen_section
 from ..upstream.base import TEACHER, UpstreamConfig
 from .execute import PART, SINGLE, Part
 
-SCENARIOS = ("single", "all", "leave-one-out", "transfer", "paper")
+SCENARIOS = ("single", "all", "leave-one-out", "relations", "transfer", "paper")
 OWN_SECTIONS = ("single", "transfer", "missing", "departures", "paper")  # of a recipe: what is no part of the joint run
 LEFT_TO_THE_PLAN = ("corpus", "labels", "folds", "reference", "seed")  # of a benchmark's recipe
 WHICH = ("name", "path", "trainable")  # of an upstream: no benchmark chooses these
@@ -66,7 +66,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     if scenario not in SCENARIOS:
         raise UserError(f"Expected --scenario {', '.join(SCENARIOS)}, found '{scenario}'.{nearest(scenario, SCENARIOS)}")
     joint = {key: value for key, value in values.items() if key not in OWN_SECTIONS}
-    wants = {"single": scenario in ("single", "paper"), "but": scenario in ("leave-one-out", "transfer", "paper")}
+    wants = {"single": scenario in ("single", "paper"), "but": scenario in ("leave-one-out", "relations", "transfer", "paper")}
     if joint.get("select", "last") not in SELECTS:
         raise UserError(f"Expected 'select' to be one of {', '.join(SELECTS)}, found {joint['select']!r}.")
     gain = joint.get("select") == "gain"
@@ -86,7 +86,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
         seeded = replace(config, seed=seed)
         if wants["single"]:
             parts += [alone(values, seeded, name, seed) for name in supervised(seeded)]
-        if scenario in ("all", "paper"):
+        if scenario in ("all", "relations", "paper"):
             parts.append(together(seeded, ALL, seed, wants["single"]))
         if wants["but"]:
             parts += [together(without(seeded, name), BUT + name, seed, wants["single"]) for name in seeded.tasks]
