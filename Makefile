@@ -1,4 +1,4 @@
-.PHONY: help check format lint types test real demo docs wheel
+.PHONY: help check format lint types test real demo docs notebooks wheel
 .DEFAULT_GOAL := check
 PYTHON ?= python
 
@@ -32,6 +32,10 @@ demo: ## a first run on a spoken miniature
 docs: ## the documentation site, into build/site
 	$(PYTHON) -m sphinx -W --keep-going -q -c docs -b html . build/site
 	@echo build/site/index.html
+
+# needs `pip install -c constraints.txt -e '.[demo,notebooks]'`; minutes on one core
+notebooks: ## execute the notebooks of docs/notebooks, and keep their outputs
+	$(PYTHON) docs/run_notebooks.py
 
 wheel: ## wheel and sdist into dist/, and whether PyPI would take them (needs build and twine)
 	rm -rf dist && $(PYTHON) -m build --outdir dist . && $(PYTHON) -m twine check --strict dist/*

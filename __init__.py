@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api.judge import audit, compare
+    from .api.mtl import mtl
+    from .api.pictures import plot_confusion, plot_curves, plot_geometry, plot_layers, plot_relations
+    from .api.run import Run
+    from .api.tables import layer_curve, results
+    from .api.train import train
+    from .core.errors import UserError
+    from .corpus.read import load_corpus
+    from .downstream.load import load_task
+    from .inference.load import load_run
+    from .plugins.code import use
+    from .upstream.base import register_upstream
+    from .upstream.load import list_upstreams, load_upstream
 
 __version__ = "0.1.0"
 
 # public name -> module: nothing is imported before it is used
 _PUBLIC = {
-    "train": "headwater.runs.train",
+    "train": "headwater.api.train",
+    "mtl": "headwater.api.mtl",
+    "Run": "headwater.api.run",
     "load_run": "headwater.inference.load",
     "load_runs": "headwater.inference.load",
-    "compare": "headwater.analysis.comparison.compare",
-    "results": "headwater.analysis.results",
-    "layer_curve": "headwater.analysis.layers.curve",
+    "results": "headwater.api.tables",
+    "layer_curve": "headwater.api.tables",
+    "compare": "headwater.api.judge",
+    "audit": "headwater.api.judge",
+    "plot_layers": "headwater.api.pictures",
+    "plot_curves": "headwater.api.pictures",
+    "plot_confusion": "headwater.api.pictures",
+    "plot_relations": "headwater.api.pictures",
+    "plot_geometry": "headwater.api.pictures",
     "load_upstream": "headwater.upstream.load",
     "list_upstreams": "headwater.upstream.load",
     "load_task": "headwater.downstream.load",

@@ -22,6 +22,7 @@ from .table import render, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 MEASURES = ("alignment", "uniformity", "uniformity_audio", "uniformity_text")
@@ -87,20 +88,16 @@ def geometry(
 
     `names` label the folders (one each) instead of their methods. A point of the plane is a run, or the mean of a seed's runs.
     """
-    spaces = []
-    for index, folder in enumerate(folders):
-        for run in runs_below([folder]):
-            space = read_space(run, split)
-            spaces.append(replace(space, group=names[index]) if names else space)
-    groups: dict[str, list[Space]] = {}
-    for space in spaces:
-        groups.setdefault(space.group, []).append(space)
-    marks = tuple(dict.fromkeys(mark for space in spaces for mark in space.marks))
+    groups = read_groups(folders, split, names)
+    spaces, marks = [space for group in groups.values() for space in group], marks_of(groups)
     measured = {name: [space.measures for space in group] for name, group in groups.items()}
     rows = [[space.group, str(space.folder), *(float(space.measures.get(name, np.nan)) for name in MEASURES)] for space in spaces]
     save_csv(out / "geometry.csv", ("group", "run", *MEASURES), rows, marks)
-    draw_plane({name: points_of(group) for name, group in groups.items()} if points == "seed" else measured, out, marks)
-    draw_densities({name: group[0] for name, group in groups.items()}, out, marks)
+    densities, angles = densities_figure({name: group[0] for name, group in groups.items()}, marks)
+    save_csv(out / "audio-density.csv", ("group", "angle", "density"), angles, marks)
+    for name, figure in (("align-uniform", plane_figure(plane_points(groups, points), marks)), ("audio-density", densities)):
+        for suffix in (".png", ".pdf"):
+            save_figure(figure, out / f"{name}{suffix}")
     table = [
         {"": name, "runs": str(len(found))}
         | {measure: _mean_of([row[measure] for row in found]) for measure in MEASURES if all(measure in row for row in found)}
@@ -109,6 +106,27 @@ def geometry(
     return "\n".join(
         [*([" ".join(marks)] if marks else []), f"alignment and uniformity on {split}: lower is better", render(table)]
     )
+
+
+def read_groups(folders: Sequence[Path], split: str = "test", names: Sequence[str] = ()) -> dict[str, list[Space]]:
+    """Return the spaces of runs by method, or by the name of their folder."""
+    groups: dict[str, list[Space]] = {}
+    for index, folder in enumerate(folders):
+        for run in runs_below([folder]):
+            space = read_space(run, split)
+            space = replace(space, group=names[index]) if names else space
+            groups.setdefault(space.group, []).append(space)
+    return groups
+
+
+def marks_of(groups: Mapping[str, Sequence[Space]]) -> tuple[str, ...]:
+    """Return the marks of all runs."""
+    return tuple(dict.fromkeys(mark for group in groups.values() for space in group for mark in space.marks))
+
+
+def plane_points(groups: Mapping[str, Sequence[Space]], points: Literal["run", "seed"]) -> dict[str, list[dict[str, float]]]:
+    """Return the points of the plane by group: a run's measures, or the mean of a seed's."""
+    return {name: points_of(group) if points == "seed" else [space.measures for space in group] for name, group in groups.items()}
 
 
 def points_of(spaces: Sequence[Space]) -> list[dict[str, float]]:
@@ -123,8 +141,8 @@ def _mean_of(values: Sequence[float]) -> str:
     return spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
-def draw_plane(measured: Mapping[str, Sequence[Mapping[str, float]]], out: Path, marks: Sequence[str]) -> None:
-    """Draw alignment over uniformity: a point for each run (or seed), a colour for each method."""
+def plane_figure(measured: Mapping[str, Sequence[Mapping[str, float]]], marks: Sequence[str]) -> Figure:
+    """Return alignment over uniformity: a point for each run (or seed), a colour for each method."""
     figure = new_figure(4.8, 4.2, marked_title("Alignment and uniformity (lower is better)", marks))
     axes = figure.add_subplot()
     for index, (name, rows) in enumerate(measured.items()):
@@ -135,8 +153,7 @@ def draw_plane(measured: Mapping[str, Sequence[Mapping[str, float]]], out: Path,
     axes.set(xlabel="uniformity (mean of audio and text)", ylabel="alignment")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    for suffix in (".png", ".pdf"):
-        save_figure(figure, out / f"align-uniform{suffix}")
+    return figure
 
 
 def directions(values: Tensor) -> NDArray:
@@ -152,8 +169,11 @@ def directions(values: Tensor) -> NDArray:
     return (flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-12)).numpy()
 
 
-def draw_densities(spaces: Mapping[str, Space], out: Path, marks: Sequence[str]) -> None:
-    """Draw where each method's audio lies: a Gaussian kernel density in the plane, and the share of each direction below."""
+def densities_figure(spaces: Mapping[str, Space], marks: Sequence[str]) -> tuple[Figure, list[list[Any]]]:
+    """Return where each method's audio lies: a Gaussian kernel density in the plane, and the share of each direction below.
+
+    The rows beside the figure are the numbers below: group, angle, density.
+    """
     figure = new_figure(3.3 * len(spaces) + 0.3, 5.2, marked_title("Distribution of the audio space", marks))
     rows: list[list[Any]] = []
     histograms = []
@@ -173,9 +193,7 @@ def draw_densities(spaces: Mapping[str, Space], out: Path, marks: Sequence[str])
     highest = 1.05 * max(row[2] for row in rows)  # one scale, so that methods can be compared
     for below in histograms:
         below.set_ylim(0, highest)
-    for suffix in (".png", ".pdf"):
-        save_figure(figure, out / f"audio-density{suffix}")
-    save_csv(out / "audio-density.csv", ("group", "angle", "density"), rows, marks)
+    return figure, rows
 
 
 def _draw_plane_density(axes: Axes, points: NDArray) -> None:

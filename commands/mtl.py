@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -47,8 +45,8 @@ def make_parser(prog: str) -> Parser:
     help_text = "the tasks: names that `headwater list tasks` shows, or folders of your own tasks (./my_task)"
     add("--tasks", metavar="A,B,…", action=TypedPath, kind="task", help=help_text)
     help_text = (
-        "which runs to train: single (each task alone), all (together, default), leave-one-out, transfer, paper (all of these), "
-        "or adapters (each alone, and all over one frozen upstream with an adapter for each)"
+        "which runs to train: single (each task alone), all (together, default), leave-one-out, relations (both of these), "
+        "transfer, paper (everything), or adapters (each alone, and all over one frozen upstream with an adapter for each)"
     )
     add("--scenario", default="all", metavar="NAME", help=help_text)
     help_text = "read options from a recipe: a yaml file, or a name that `headwater list recipes` shows (mtl/paper)"
@@ -132,16 +130,6 @@ def seed_of(values: Mapping[str, Any]) -> int:
         raise UserError(str(problem)) from None
 
 
-def section_in(values: Mapping[str, Any], key: str, place: str = "") -> dict[str, Any]:
-    """Return a section of the recipe; one that is left out is empty."""
-    section = values.get(key) or {}
-    if not isinstance(section, dict):
-        raise UserError(
-            f"Expected a mapping at '{place}{key}', found {section!r}. Write `key: value` lines below it, or leave it out."
-        )
-    return section
-
-
 def refuse_jobs_in_a_launch(flags: Namespace) -> None:
     """Refuse several runs at once inside of a launch that gives all processes to one run."""
     if flags.jobs > 1 and in_launch():
@@ -168,51 +156,32 @@ def split_words(text: str | None) -> list[str]:
 
 def values_of(flags: Namespace) -> dict[str, Any]:
     """Return what decides the plan, the recipe below the flags."""
-    from ..core.options import merge, parse_override, read_yaml
-    from ..runs.config.recipes import RECIPES, find_recipe
+    from ..core.options import merge, parse_override
+    from ..plans.joint_values import joint_values, without_idle_cosines
 
-    recipe = flags.config or ("mtl/demo" if flags.demo and (RECIPES / "mtl" / "demo.yaml").is_file() else None)
-    values: dict[str, Any] = read_yaml(find_recipe(recipe)) if recipe else {}
-    sections = values.get("tasks") or {}
-    if isinstance(sections, list):  # of names
-        sections = {str(name): {} for name in sections}
-    if not isinstance(sections, dict) or any(not isinstance(section or {}, dict) for section in sections.values()):
-        raise UserError("Expected a mapping 'tasks' of names and options in the recipe, found another. Write `tasks: {ks: {}}`.")
-    names = split_words(flags.tasks) or list(sections)
-    values["tasks"] = {name: dict(sections.get(name) or {}) for name in names}
-    upstream = {**section_in(values, "upstream"), **upstream_of(flags)}
-    values["upstream"] = {"trainable": True, **upstream} if upstream else {}
-    if flags.text_upstream:
-        values["text_upstream"] = {**section_in(values, "text_upstream"), "name": flags.text_upstream}
-    if flags.teacher:
-        values["teacher"] = {**section_in(values, "teacher"), "name": flags.teacher}
-    for override in flags.override:
-        values = merge(values, parse_override(override))
-    for name in (name for name in section_in(values, "tasks") if names and name not in names):
-        raise UserError(f"Expected a task of the plan in -o tasks.{name}, found another. They are {', '.join(names)}.")
-    if not any(section_in(values, key).get("name") for key in ("upstream", "text_upstream")):
-        raise UserError("Expected an upstream, found none. Add `-u hubert`, or a name of `headwater list upstreams`.")
+    upstreams = {
+        "upstream": upstream_of(flags),
+        "text_upstream": {"name": flags.text_upstream},
+        "teacher": {"name": flags.teacher},
+    }
+    data: dict[str, str] = {}
+    for pair in flags.data:
+        data |= split_pairs(pair, "--data")
+    typed = [parse_override(override) for override in flags.override]
+    values = joint_values(flags.config, split_words(flags.tasks), upstreams, typed, data=data, demo=flags.demo)
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}
     values = merge(values, balance_of(flags))
     values = merge(values, {"sampling": {"mode": flags.sampling}} if flags.sampling else {})
-    values = without_idle_cosines(flags, values)
-    return restricted(with_heads(flags, with_corpora(flags, values)), split_words(flags.only))
-
-
-def without_idle_cosines(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values without the cosines that the demo's own recipe logs, where the tasks share no weight to compare."""
-    from ..core.options import merge, parse_override
-
-    typed: Mapping[str, Any] = reduce(merge, map(parse_override, flags.override), {})
-    trains = any(section_in(values, key).get("trainable") for key in ("upstream", "text_upstream"))
-    if flags.config or trains or values.get("shared_weights") or "cosines_every" in section_in(typed, "balance"):
-        return values
-    return {**values, "balance": {key: value for key, value in section_in(values, "balance").items() if key != "cosines_every"}}
+    if not flags.config:
+        values = without_idle_cosines(values, typed)
+    return restricted(with_heads(flags, values), split_words(flags.only))
 
 
 def restricted(values: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
     """Return the values for those of the tasks that --only names, as if there were no others; for all where it names none."""
+    from ..plans.joint_values import section_in
+
     chosen = {name for name in values["tasks"] if name in only} or {*values["tasks"]}
 
     def of_chosen(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,32 +223,6 @@ def balance_of(flags: Namespace) -> dict[str, Any]:
     return {"balance": {"method": "fixed", "weights": weights}}
 
 
-def with_corpora(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with the places of corpora, and their miniatures with --demo."""
-    from ..corpus.load import usual_corpus
-
-    data: dict[str, str] = {}
-    for pair in flags.data:
-        data |= split_pairs(pair, "--data")
-    used = set()
-    for name in values["tasks"]:
-        section = section_in(values["tasks"], name, "tasks.")
-        task = str(section.get("task", name))
-        corpus = dict(section_in(section, "corpus", f"tasks.{name}."))
-        usual = corpus.get("name") or usual_corpus(task)
-        if flags.demo:
-            corpus["demo"] = True
-        for key in (key for key in (name, usual) if key in data):
-            corpus["data"] = data[key]
-            used.add(key)
-        values["tasks"][name] = {**section, "corpus": corpus}
-    for key in data.keys() - used:
-        raise UserError(
-            f"Expected a corpus or a task of the plan in --data, found '{key}'. The tasks are {', '.join(values['tasks'])}."
-        )
-    return values
-
-
 def with_heads(flags: Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values with the heads that the tasks start from."""
     from ..plans.execute import SINGLE
@@ -319,20 +262,12 @@ def plan_text(plan: Scenario, wanted: dict[str, list[Part]], folder: Path) -> st
 
 
 def folder_of(flags: Namespace, plan: Scenario) -> Path:
-    """Return where the plan goes: the same for all scenarios of the same tasks, which share their parts."""
-    from ..runs.config.identity import identity_of
-    from .common.naming import expected_marks
+    """Return where the plan goes."""
+    from ..plans.naming import place_of_scenario
 
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the plan, found both -n and -p. Leave one out.")
-    if flags.expdir:
-        return Path(flags.expdir)
-    marks = "".join(f"-{mark}" for mark in expected_marks(plan.config))
-    identity = {key: value for key, value in identity_of(plan.config).items() if key not in ("select", "baselines", "seed")}
-    sections = [section for section in (plan.config.upstream, plan.config.text_upstream) if section.name]
-    upstream = "+".join(section.name.strip("./").replace("/", "_") for section in sections)
-    short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-    return Path("result") / "mtl" / ((flags.expname or f"{upstream}-{'-'.join(plan.tasks)}-{short}") + marks)
+    return Path(flags.expdir) if flags.expdir else place_of_scenario(plan, flags.expname or "")
 
 
 def finish(plan: Scenario, folder: Path, lacking: dict[str, str]) -> None:

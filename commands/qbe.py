@@ -147,7 +147,7 @@ def read_corpus(flags: Namespace, config: SearchConfig) -> Corpus:
 
 def folder_of(flags: Namespace, corpus: Corpus) -> Path:
     """Return where the result goes."""
-    from .common.naming import is_untrained
+    from ..plans.naming import is_untrained
 
     if flags.expname and flags.expdir:
         raise UserError("Expected one folder for the result, found both -n and -p. Leave one out.")

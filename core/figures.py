@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150  # of a PNG
+DPI_SHOWN = 90  # in a notebook, which keeps the picture: small
 _LONGEST_NAME = 60  # characters: matplotlib measures each, for minutes where a class has thousands
 
 Given = ParamSpec("Given")
@@ -71,6 +72,16 @@ def shortened(names: Sequence[str]) -> list[str]:
 @forgiving
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture in the format of its suffix, whole or not at all; equal pictures are equal files."""
+    tidied(figure)
+    clear_asides(path)
+    form = path.suffix.removeprefix(".")
+    metadata = {"CreationDate": None} if form == "pdf" else None
+    with written_aside(path) as aside:
+        figure.savefig(aside, format=form, dpi=DPI, metadata=metadata)
+
+
+def tidied(figure: Figure) -> Figure:
+    """Return a figure without folders and formulas in its texts."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
@@ -82,19 +93,31 @@ def save_figure(figure: Figure, path: Path) -> None:
             text.set_text(re.sub(r"(?<!\\)\$", r"\\$", text.get_text()))
         else:
             text.set_parse_math(False)
-    clear_asides(path)
-    form = path.suffix.removeprefix(".")
-    metadata = {"CreationDate": None} if form == "pdf" else None
-    with written_aside(path) as aside:
-        figure.savefig(aside, format=form, dpi=DPI, metadata=metadata)
+    return figure
+
+
+@functools.cache
+def picture_class() -> type[Figure]:
+    """Return the kind of our figures: a notebook shows one without pyplot, and without a cell that prepares it."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        """A figure that a notebook shows."""
+
+        def _repr_png_(self) -> bytes:
+            """Return what a notebook shows and keeps."""
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=DPI_SHOWN)
+            return content.getvalue()
+
+    return Picture
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """Return an empty figure (inches) that needs no screen and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = picture_class()(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, wrap=True)
     return figure

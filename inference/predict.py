@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..core.frames import data_frame, html_table
 from ..corpus.base import Utterance
 from ..corpus.batch import Batch, as_batch
 from ..downstream.answer import Answer, Window
 from ..training.loop import ahead
 from .waveforms import SAMPLE_RATE, AudioItem, Waveform, item_of, items_of, name_of, windows_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TranscriptLookup = Callable[[AudioItem], str]  # an item -> its transcript, or a UserError that says where one may come from
 
@@ -30,6 +34,35 @@ class Prediction:
     label: Any = None  # the class, the text, or what else is predicted; ratings are scores
     scores: dict[str, float] | None = None
     error: str = ""  # why there is no label
+
+
+class Predictions(list[Prediction]):
+    """The predictions for several files: a list that a notebook shows as a table.
+
+    >>> print(Predictions([Prediction("a.wav", label="calm", scores={"calm": 0.9})]).rows())
+    [{'file': 'a.wav', 'start': 0.0, 'seconds': 0.0, 'label': 'calm', 'calm': 0.9}]
+    """
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each file, each score in a column of its own."""
+        failed = any(one.error for one in self)
+        return [
+            {
+                **{"file": one.file, "start": one.start, "seconds": one.seconds, "label": one.label},
+                **(one.scores or {}),
+                **({"error": one.error} if failed else {}),
+            }
+            for one in self
+        ]
+
+    @property
+    def frame(self) -> DataFrame:
+        """The rows as a DataFrame of pandas."""
+        return data_frame(self.rows())
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return html_table(self.rows())
 
 
 @dataclass(frozen=True)
@@ -73,7 +106,7 @@ class Predictor(Protocol):
     @overload
     def predict(
         self, what: list[Any] | tuple[Any, ...], text: Sequence[str] | None = None, *, sampling_rate: float | None = None
-    ) -> list[Prediction]: ...
+    ) -> Predictions: ...
 
     @overload
     def predict(
@@ -82,7 +115,7 @@ class Predictor(Protocol):
 
     def predict(
         self, what: Any, text: str | Sequence[str] | None = None, *, sampling_rate: float | None = None
-    ) -> Prediction | list[Prediction]:
+    ) -> Prediction | Predictions:
         """Return the prediction for a file or for an array of mono samples, with its text where the run reads one.
 
         A list, or an array (batch, sample), gives a list of predictions. Arrays need their `sampling_rate`; int16 samples are
@@ -98,7 +131,7 @@ class Predictor(Protocol):
         if isinstance(texts, str) or len(texts) != len(items):
             found = "one for all" if isinstance(texts, str) else len(texts)
             raise UserError(f"Expected a text for each of {len(items)} items, found {found}. Give a list of as many texts.")
-        return [predict_item(self, item, own) for item, own in zip(items, texts, strict=True)]
+        return Predictions(predict_item(self, item, own) for item, own in zip(items, texts, strict=True))
 
     def predict_all(
         self, items: Iterable[Any], transcripts: TranscriptLookup | None = None, *, sampling_rate: float | None = None

@@ -19,7 +19,7 @@ from ..upstream.adapters import WITHOUT, frozen_section, mistakes
 from ..upstream.base import TEACHER, UpstreamConfig
 from .execute import PART, SINGLE, Part
 
-SCENARIOS = ("single", "all", "adapters", "leave-one-out", "transfer", "paper")
+SCENARIOS = ("single", "all", "adapters", "leave-one-out", "relations", "transfer", "paper")
 OWN_SECTIONS = ("single", "transfer", "missing", "departures", "paper")  # of a recipe: what is no part of the joint run
 LEFT_TO_THE_PLAN = ("corpus", "labels", "folds", "reference", "seed")  # of a benchmark's recipe
 WHICH = ("name", "path", "trainable")  # of an upstream: no benchmark chooses these
@@ -66,7 +66,8 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
     if scenario not in SCENARIOS:
         raise UserError(f"Expected --scenario {', '.join(SCENARIOS)}, found '{scenario}'.{nearest(scenario, SCENARIOS)}")
     joint = {key: value for key, value in values.items() if key not in OWN_SECTIONS}
-    wants = {"single": scenario in ("single", "adapters", "paper"), "but": scenario in ("leave-one-out", "transfer", "paper")}
+    missing = scenario in ("leave-one-out", "relations", "transfer", "paper")
+    wants = {"single": scenario in ("single", "adapters", "paper"), "but": missing}
     if joint.get("select", "last") not in SELECTS:
         raise UserError(f"Expected 'select' to be one of {', '.join(SELECTS)}, found {joint['select']!r}.")
     gain = joint.get("select") == "gain"
@@ -91,7 +92,7 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
         seeded = replace(config, seed=seed)
         if wants["single"]:
             parts += [alone(values, seeded, name, seed) for name in supervised(seeded)]
-        if scenario in ("all", "paper"):
+        if scenario in ("all", "relations", "paper"):
             parts.append(together(seeded, ALL, seed, wants["single"]))
         if scenario == "adapters":
             parts.append(together(with_own_adapters(seeded), ADAPTERS, seed, wants["single"]))

@@ -14,11 +14,13 @@ from ..downstream.metrics import chance_level, metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 
 SPLIT_STYLES: dict[str, dict[str, Any]] = {"train": {"linewidth": 0.8, "alpha": 0.6}, "dev": {"marker": "o", "markersize": 3}}
 COSINE = "cosine"  # the "split" of a line about how two tasks' gradients agree; its task is `one+other`
+Point = tuple[str, str, str, int, float]  # name, task, split, step, value
 MAX_WRITTEN_CLASSES = 16  # in a larger matrix the numbers would overlap; the csv has them
 
 
@@ -53,7 +55,24 @@ def confusion_plot(
     marks: Sequence[str] = (),
 ) -> None:
     """Draw counts and their share of each true class in one matrix; `path` is the picture, its csv lies beside it."""
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    save_figure(confusion_figure(counts, classes, title=title, marks=marks), path)
+    shares = shares_of(counts)
+    rows = [
+        (reference, prediction, counts[row][column], shares[row][column])
+        for row, reference in enumerate(classes)
+        for column, prediction in enumerate(classes)
+    ]
+    save_csv(path.with_suffix(".csv"), ("reference", "prediction", "count", "share"), rows, marks)
+
+
+def shares_of(counts: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Return the share of each count in its true class."""
+    return [[count / max(sum(row), 1) for count in row] for row in counts]
+
+
+def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, marks: Sequence[str] = ()) -> Figure:
+    """Return counts and their share of each true class in one matrix."""
+    shares = shares_of(counts)
     side = min(10.0, max(3.6, 0.5 * len(classes) + 1.6))
     figure = new_figure(side + 0.9, side + 0.4, marked_title(title, marks))
     axes = figure.add_subplot()
@@ -66,13 +85,7 @@ def confusion_plot(
     if len(classes) <= MAX_WRITTEN_CLASSES:
         _write_cells(axes, counts, shares)
     figure.colorbar(image, ax=axes, label="share of the reference class", shrink=0.8)
-    save_figure(figure, path)
-    rows = [
-        (reference, prediction, counts[row][column], shares[row][column])
-        for row, reference in enumerate(classes)
-        for column, prediction in enumerate(classes)
-    ]
-    save_csv(path.with_suffix(".csv"), ("reference", "prediction", "count", "share"), rows, marks)
+    return figure
 
 
 def _write_cells(axes: Axes, counts: Sequence[Sequence[int]], shares: Sequence[Sequence[float]]) -> None:
@@ -114,11 +127,29 @@ def curves_plot(
 
     A line marks the `chosen` step, and another what guessing scores, where `chance` knows it of a (task, metric).
     """
-    points = _points([row for row in read_metrics(metrics) if row["split"] != COSINE])
-    drawn = [point for point in points if point[0] == "loss" or point[2] != "train"]  # what is evaluated; no learning rate
-    if not drawn:
-        raise UserError(f"Expected losses or metrics in '{metrics}', found none. Is the run's first evaluation done?")
+    points = read_points(metrics)
     save_csv(path.with_suffix(".csv"), ("name", "task", "split", "step", "value"), points, marks)
+    save_figure(curves_figure(points, title=title, chosen=chosen, chance=chance, marks=marks), path)
+
+
+def read_points(metrics: Path) -> list[Point]:
+    """Return the numbers of a run's metrics.jsonl; there must be a loss or a metric among them."""
+    points = _points([row for row in read_metrics(metrics) if row["split"] != COSINE])
+    if not any(map(_is_drawn, points)):
+        raise UserError(f"Expected losses or metrics in '{metrics}', found none. Is the run's first evaluation done?")
+    return points
+
+
+def curves_figure(
+    points: Sequence[Point],
+    *,
+    title: str = "Learning curves",
+    chosen: int | None = None,
+    chance: Mapping[tuple[str, str], float] | None = None,
+    marks: Sequence[str] = (),
+) -> Figure:
+    """Return the loss and every metric over steps, as `curves_plot` draws them."""
+    drawn = [*filter(_is_drawn, points)]
     names = sorted(dict.fromkeys(name for name, *_ in drawn), key=lambda name: name != "loss")
     tasks = list(dict.fromkeys(task for _, task, *_ in drawn))
     columns = min(len(names), 2 if len(names) <= 4 else 3)
@@ -136,10 +167,12 @@ def curves_plot(
             ylabel=name if name == "loss" else metric_title(name),
             xlim=(0, 1.03 * max(step for *_, step, _ in drawn)),
         )
-    save_figure(figure, path)
+    return figure
 
 
-Point = tuple[str, str, str, int, float]  # name, task, split, step, value
+def _is_drawn(point: Point) -> bool:
+    """Return whether a number is drawn: what is evaluated, and losses; no learning rate."""
+    return point[0] == "loss" or point[2] != "train"
 
 
 def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:

@@ -23,6 +23,7 @@ FLOORS = (
     "plans inference",
     "search",
     "analysis checks",
+    "api",
     "commands",
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}

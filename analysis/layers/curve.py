@@ -94,11 +94,8 @@ def has_curve(place: Path) -> bool:
     return any(len(role["layers"]) > 1 and role["layers"][0]["scores"] for role in first.read().layers("roles")["roles"].values())
 
 
-def layer_curve(*folders: str | Path, metric: str = "") -> list[dict[str, Any]]:
-    """Return a row for each layer of runs with solver=exact, and one for the run's own head: a table, or a DataFrame.
-
-    `pandas.DataFrame(headwater.layer_curve("result/downstream/my_run"))`; several folders are folds of one run.
-    """
+def curve_rows(*folders: str | Path, metric: str = "") -> list[dict[str, Any]]:
+    """Return a row for each layer of runs with solver=exact, and one for the run's own head; several are folds of one run."""
     return [row for curve in read_curves([Path(folder).expanduser() for folder in folders], metric) for row in rows_of(curve)]
 
 

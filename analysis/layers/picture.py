@@ -21,6 +21,7 @@ from .weights import LayerWeights, draw_panel, find_files, layer_weights, over_r
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NAME = "layer-curve"
 MEANING = (
@@ -94,7 +95,14 @@ def save_numbers(curves: Sequence[Curve], raw: LayerWeights | None, path: Path) 
 
 
 def draw(curves: Sequence[Curve], raw: LayerWeights | None, folder: Path) -> None:
-    """Draw a column for each role: scores of layers, the mixture, and the weights of raw layers where there are some."""
+    """Write the picture of some curves as PNG and PDF."""
+    figure = curves_figure(curves, raw)
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, folder / f"{NAME}{suffix}")
+
+
+def curves_figure(curves: Sequence[Curve], raw: LayerWeights | None) -> Figure:
+    """Return a column for each role: scores of layers, the mixture, and the weights of raw layers where there are some."""
     count, panels = max(len(curve.layers) for curve in curves), 4 if raw else 2
     width = min(14.0, max(6.5, 0.45 * count + 1.5) * len(curves))
     side, first = curves[0].side, curves[0]
@@ -114,8 +122,7 @@ def draw(curves: Sequence[Curve], raw: LayerWeights | None, folder: Path) -> Non
             draw_panel(axes, raw or mixtures, key, panel, "C7")
             axes.set_ylabel(("raw weight", "raw weight × norm,\nsum 1")[panel])
         column[-1].set_xlabel("layer" if len(curves) == 1 else f"layer ({curve.role})")
-    for suffix in (".png", ".pdf"):
-        save_figure(figure, folder / f"{NAME}{suffix}")
+    return figure
 
 
 def draw_scores(axes: Axes, curve: Curve) -> None:

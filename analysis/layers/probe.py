@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ...downstream.load import load_question
 from ...downstream.metrics import chance_level, mean_and_spread, metric_title
 from ..table import number, render, spread
 from .weights import LayerWeights, draw_panel, over_runs, read_layer_weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AGAIN = "Type the command of the probe again: it trains what is missing and keeps the rest."
 COLORS, MARKERS = {"dev": "C0", "test": "C3"}, {"dev": "o", "test": "s"}
@@ -62,7 +65,9 @@ def probe(folder: Path, out: Path | None = None, metric: str = "") -> str:
     found = read_probe(Path(folder), metric)
     place = RunFolder(Path(folder)).plots if out is None else Path(out)
     _save_numbers(found, place / "probe.csv")
-    _draw(found, place)
+    figure = probe_figure(found)
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, place / f"probe{suffix}")
     return f"{_table(found)}\nwritten to {place / 'probe'}.png, .pdf and .csv"
 
 
@@ -152,7 +157,8 @@ def _blank(value: float | None) -> float | str:
     return "" if value is None else value
 
 
-def _draw(found: Probe, folder: Path) -> None:
+def probe_figure(found: Probe) -> Figure:
+    """Return the score of a head on each layer above the weights of the sum."""
     num_layers, runs = found.weights.weights[found.key].shape[1], len(found.scores["dev"][None])
     several = f", mean ± std of {runs} runs" if runs > 1 else ", 95 % intervals" if any(found.intervals.values()) else ""
     title = f"{found.task}: layers of {found.weights.upstream} (0 = input of block 1){several}"
@@ -168,8 +174,7 @@ def _draw(found: Probe, folder: Path) -> None:
     for panel, axes in enumerate(below):
         draw_panel(axes, found.weights, found.key, panel, "C7")
     below[-1].set_xlabel("layer")
-    for suffix in (".png", ".pdf"):
-        save_figure(figure, folder / f"probe{suffix}")
+    return figure
 
 
 def _draw_scores(axes: Any, found: Probe, split: str) -> None:

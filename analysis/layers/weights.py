@@ -17,6 +17,7 @@ from ..table import number, render, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def layer_weights(runs: Sequence[Path], out: Path | None = None) -> str:
     found = read_layer_weights([file for run in runs for file in find_files(run)])
     folder = RunFolder(Path(runs[0])).plots if out is None else Path(out)
     _save_numbers(found, folder / "layer-weights.csv")
-    _draw(found, folder)
+    figure = weights_figure(found)
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, folder / f"layer-weights{suffix}")
     return f"{_table(found)}\nwritten to {folder / 'layer-weights'}.png, .pdf and .csv"
 
 
@@ -115,23 +118,32 @@ def over_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else None
 
 
-def _save_numbers(found: LayerWeights, path: Path) -> None:
+def weight_rows(found: LayerWeights) -> list[dict[str, Any]]:
+    """Return a row for each layer of each weighted sum: weight, norm and their product, as means and spreads over runs."""
     kinds = {"weight": found.weights, "norm": found.norms}
     kinds["weight_x_norm"] = {key: found.weights[key] * found.norms[key] for key in found.weights}
     kinds["weight_x_norm_share"] = {key: found.contributions(key) for key in found.weights}
     header = ["upstream", "task", "role", "layer", "runs"]
     header += [f"{kind}_{statistic}" for kind in kinds for statistic in ("mean", "std")]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key, weights in found.weights.items():
         task, _, role = key.partition("/")
         statistics = [over_runs(values[key]) for values in kinds.values()]
         for layer in range(weights.shape[1]):
-            cells = [cell for mean, std in statistics for cell in (float(mean[layer]), "" if std is None else float(std[layer]))]
-            rows.append([found.upstream, task, role, layer, len(weights), *cells])
-    save_csv(path, header, rows, found.marks)
+            cells = [
+                cell for mean, std in statistics for cell in (float(mean[layer]), None if std is None else float(std[layer]))
+            ]
+            rows.append(dict(zip(header, [found.upstream, task, role, layer, len(weights), *cells], strict=True)))
+    return rows
 
 
-def _draw(found: LayerWeights, folder: Path) -> None:
+def _save_numbers(found: LayerWeights, path: Path) -> None:
+    rows = weight_rows(found)
+    save_csv(path, list(rows[0]), [["" if cell is None else cell for cell in row.values()] for row in rows], found.marks)
+
+
+def weights_figure(found: LayerWeights) -> Figure:
+    """Return a row for each weighted sum: its weights, and these times the norms of the layers."""
     keys = list(found.weights)
     layers = max(weights.shape[1] for weights in found.weights.values())
     width = min(12.0, max(7.5, 0.55 * layers + 1.5))
@@ -143,8 +155,7 @@ def _draw(found: LayerWeights, folder: Path) -> None:
             draw_panel(axes, found, key, column, f"C{column}")
             axes.set_xlabel("layer" if row == len(keys) - 1 else "")
             axes.set_title(_caption(key, found.num_runs(key)), fontsize=9)
-    for suffix in (".png", ".pdf"):
-        save_figure(figure, folder / f"layer-weights{suffix}")
+    return figure
 
 
 def draw_panel(axes: Axes, found: LayerWeights, key: str, panel: int, color: str) -> None:

@@ -29,6 +29,15 @@ def draw(relations: Relations, path: Path, marks: Sequence[str] | None = None, t
     """Draw both graphs side by side into `path`; a PNG gets a PDF beside it, and a PDF a PNG. Return what was written."""
     if path.suffix not in FORMATS:
         raise UserError(f"Expected a picture's name that ends in {', '.join(FORMATS)}, found '{path.name}'. Add one of these.")
+    figure = relations_figure(relations, marks, title)
+    written = [path] if path.suffix == ".svg" else [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
+    for picture in written:
+        save_figure(figure, picture)
+    return written
+
+
+def relations_figure(relations: Relations, marks: Sequence[str] | None = None, title: str = "Relations of tasks") -> Figure:
+    """Return both graphs side by side."""
     figure = new_figure(11.0, 5.9, marked_title(title, relations.marks if marks is None else marks))
     for place, ((caption, colors), edges) in enumerate(
         zip(GRAPHS.items(), (relations.improvement, relations.hurt), strict=True), 1
@@ -37,10 +46,7 @@ def draw(relations: Relations, path: Path, marks: Sequence[str] | None = None, t
         axes.set_title(f"{caption} ({len(edges)})", fontsize=10)
         draw_graph(axes, relations.tasks, edges, colors)
     draw_legend(figure, dashed=any(not edge.is_certain for edge in (*relations.improvement, *relations.hurt)))
-    written = [path] if path.suffix == ".svg" else [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
-    for picture in written:
-        save_figure(figure, picture)
-    return written
+    return figure
 
 
 def places_of(tasks: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -64,9 +64,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def sweep(flags: Namespace) -> tuple[float, Path]:
     """Train the task on each mixture, print what dev and test say, and return the one that dev prefers."""
+    from ...api.train import train
     from ...core.options import merge, parse_override
     from ...inference.merge import write_merged
-    from ...runs.train import train
 
     if not flags.downstream:
         raise UserError("Expected a task to choose by beside --sweep, found none. Add -d emotion, and --data.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from . import api, leaderboard, names, options, verbs
+from . import api, leaderboard, names, notebooks, options, verbs
 
 PAGES: dict[str, Callable[[], str]] = {
     "verbs": verbs.page,
@@ -16,6 +17,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipes": names.recipes_page,
     "api": api.page,
     "leaderboard": leaderboard.page,
+    **{name: partial(notebooks.page, name) for name in notebooks.names()},
 }
 
 

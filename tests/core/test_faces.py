@@ -12,19 +12,19 @@ import pytest
 
 import headwater.corpus
 
-PACKAGES = ("corpus", "upstream", "downstream")
+PACKAGES = ("", "corpus", "upstream", "downstream")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_name_of_a_face_is_there(package: str) -> None:
-    module = importlib.import_module(f"headwater.{package}")
+    module = importlib.import_module(f"headwater.{package}".rstrip("."))
     assert len(module.__all__) > 6
     assert all(getattr(module, name) is not None for name in module.__all__)  # one that is gone is an AttributeError
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_type_checker_sees_the_names_that_are_handed_on(package: str) -> None:
-    module = importlib.import_module(f"headwater.{package}")
+    module = importlib.import_module(f"headwater.{package}".rstrip("."))
     tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
     blocks = [node for node in tree.body if isinstance(node, ast.If)]
     imported = {alias.name for block in blocks for node in block.body for alias in node.names}  # type: ignore[attr-defined]

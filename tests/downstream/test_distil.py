@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from headwater.__main__ import dispatch
+from headwater.api.train import train
 from headwater.core.errors import UserError
 from headwater.core.tensors import load_tensors, save_tensors
 from headwater.corpus.batch import Batch
 from headwater.downstream.base import Output
 from headwater.downstream.distil.expert import DistilConfig, Distillation, build
-from headwater.runs.train import train
 from headwater.upstream.base import TEACHER, Layers, UpstreamConfig, UpstreamSpec
 from headwater.upstream.load import load_upstream
 

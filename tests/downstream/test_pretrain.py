@@ -12,6 +12,7 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
+from headwater.api.train import train
 from headwater.core.errors import UserError
 from headwater.core.tensors import load_tensors
 from headwater.corpus.base import Utterance
@@ -21,7 +22,6 @@ from headwater.downstream.pretrain.expert import MaskedPrediction, PretrainConfi
 from headwater.downstream.pretrain.question import question_of, score
 from headwater.downstream.teaching import at_frames, hop_ratio, nearest_frames
 from headwater.runs.prepare import make_examples
-from headwater.runs.train import train
 from headwater.training.step import training_example
 from headwater.upstream.base import TEACHER, Layers, UpstreamConfig, UpstreamSpec
 from headwater.upstream.load import load_upstream

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from headwater.commands.common.naming import suffix_of
 from headwater.core.errors import UserError
 from headwater.core.run_folder import RunFolder
 from headwater.core.tensors import load_tensors
 from headwater.downstream.answer import OneClass
 from headwater.inference.load import load_run
 from headwater.inference.trained_run import TrainedRun
+from headwater.plans.naming import suffix_of
 from headwater.runs.config.identity import identity_of
 from headwater.runs.config.schema import RunConfig
 from headwater.runs.prepare import prepare

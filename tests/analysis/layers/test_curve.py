@@ -12,11 +12,10 @@ import pytest
 import torch
 from constructed import Constructed
 
-import headwater
 from headwater.__main__ import dispatch
 from headwater.analysis.comparison.paired import Rescored, quick_gap
 from headwater.analysis.comparison.sides import Side
-from headwater.analysis.layers.curve import measure, read_curves
+from headwater.analysis.layers.curve import curve_rows, measure, read_curves
 from headwater.analysis.layers.explain import massive_dimension, verdict
 from headwater.analysis.layers.picture import layers
 from headwater.analysis.report.report import report
@@ -106,7 +105,7 @@ def test_curve_is_drawn_and_written(constructed: Path, tmp_path: Path) -> None:
 
 
 def test_the_curve_is_a_table_in_python(constructed: Path) -> None:
-    rows = headwater.layer_curve(constructed / "exact", metric="wa")
+    rows = curve_rows(constructed / "exact", metric="wa")
     assert [row["layer"] for row in rows] == [0, 1, 2, 3, 4, 5, 6, "mixture"]
     assert rows[5]["minus_best"] is None
     assert rows[6]["minus_best_high"] < 0
@@ -124,9 +123,9 @@ def test_a_head_on_all_layers_at_once_stands_beside_the_curve(constructed: Path,
     assert np.argmax(written["shares"]["audio"]) == 5
     assert sum(written["shares"]["audio"]) == pytest.approx(1)
     assert "all together" in text
-    rows = headwater.layer_curve(run_folder)
+    rows = curve_rows(run_folder)
     assert [row["layer"] for row in rows[-2:]] == ["all together", "mixture"]
-    assert rows[:7] == headwater.layer_curve(constructed / "exact")[:7]
+    assert rows[:7] == curve_rows(constructed / "exact")[:7]
 
 
 def test_few_speakers_give_scores_without_intervals(tones: Path, tmp_path: Path) -> None:
@@ -190,7 +189,7 @@ def test_folds_are_pooled_as_a_plan_or_by_name(wide: Path, tones: Path, tmp_path
 )
 def test_a_run_without_a_curve_says_so(tones: Path, tmp_path: Path, more: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        headwater.layer_curve(train(tmp_path / "run", tones, **more))
+        curve_rows(train(tmp_path / "run", tones, **more))
 
 
 def test_weights_of_another_upstream_are_refused(constructed: Path, tones: Path, tmp_path: Path) -> None:

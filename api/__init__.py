@@ -1,0 +1,1 @@
+"""Python: what the command line does, as functions; `headwater` itself hands them on."""
