@@ -16,7 +16,7 @@ from ...core.errors import UserError
 from ...core.options import ABOVE_0, SHARE, SHARE_OR_1
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
-from ...upstream.families.hashed_words import words_of
+from ...upstream.families.text.hashed_words import words_of
 from ..base import Expert, Outcome, Output, Question, Task
 from ..classification import Classifier
 from ..gather import gathered

@@ -7,8 +7,8 @@ import doctest
 import numpy as np
 import torch
 
-from headwater.upstream.families import hashed_words
-from headwater.upstream.families.hashed_words import vector_of, words_of
+from headwater.upstream.families.text import hashed_words
+from headwater.upstream.families.text.hashed_words import vector_of, words_of
 from headwater.upstream.load import load_upstream
 
 

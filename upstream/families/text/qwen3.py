@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..hub.family import HubFamily, HubTokenizer, Tiny
-from ..hub.register import register_family
-from ..hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
-from ..hub.tiny import SMALL_TEXT
+from ...hub.family import HubFamily, HubTokenizer, Tiny
+from ...hub.register import register_family
+from ...hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
+from ...hub.tiny import SMALL_TEXT
 
 _SIZES = {"num_key_value_heads": 2, "head_dim": 16, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..hub.family import HubFamily, HubTokenizer, Tiny
-from ..hub.register import register_family
-from ..hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
-from ..hub.tiny import SMALL_TEXT
+from ...hub.family import HubFamily, HubTokenizer, Tiny
+from ...hub.register import register_family
+from ...hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
+from ...hub.tiny import SMALL_TEXT
 
 _WITHOUT_POOLER = {"add_pooling_layer": False}  # behind the last block: no layer of ours
 _ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

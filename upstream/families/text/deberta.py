@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..hub.family import HubFamily, HubTokenizer, Tiny
-from ..hub.register import register_family
-from ..hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
-from ..hub.tiny import SMALL_TEXT
+from ...hub.family import HubFamily, HubTokenizer, Tiny
+from ...hub.register import register_family
+from ...hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
+from ...hub.tiny import SMALL_TEXT
 
 _TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
 _V3 = {

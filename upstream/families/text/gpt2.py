@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..hub.family import HubFamily, HubTokenizer, Tiny
-from ..hub.register import register_family
-from ..hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
+from ...hub.family import HubFamily, HubTokenizer, Tiny
+from ...hub.register import register_family
+from ...hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
 
 _TINY = {
     "vocab_size": 1024,

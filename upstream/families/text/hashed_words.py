@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...corpus.batch import Batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, named_layers, register_upstream
-from ..hub.text_encoder import no_samples, texts_of
+from ....corpus.batch import Batch
+from ...base import Layers, Upstream, UpstreamConfig, UpstreamSpec, named_layers, register_upstream
+from ...hub.text_encoder import no_samples, texts_of
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")  # letters and digits, with apostrophes between them
 _DIM = 256  # the bits of a sha256

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..hub.family import HubFamily, HubTokenizer, Tiny
-from ..hub.register import register_family
-from ..hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
-from ..hub.tiny import SMALL_TEXT
+from ...hub.family import HubFamily, HubTokenizer, Tiny
+from ...hub.register import register_family
+from ...hub.text_encoder import TEXT_OPTIONS, BlockInputs, TextFamily
+from ...hub.tiny import SMALL_TEXT
 
 _SPECIAL = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 _NAMES = {"bos_token": "[CLS]", "cls_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]", "unk_token": "[UNK]"} | {
