@@ -31,6 +31,8 @@ class PooledConfig:
     activation: Literal["auto", "none", "relu"] = "auto"  # auto: relu where the upstream's frames have mean zero
     # mean+std, mean+max: of each layer, before their sum; avgmax: of the sum. auto: mean, of spectra more
     pooling: Literal["mean", "mean+std", "mean+max", "avgmax", "attentive", "auto"] = "mean"
+    # of tokens; cls: the first, BERT's [CLS]; last: of GPT-2 and Qwen3, which read in one direction; None: as pooling
+    text_pooling: Literal["mean", "attentive", "cls", "last"] | None = None
     dropout: Annotated[float, SHARE] = 0.0  # after the activation
     modality_dropout: Annotated[float, SHARE] = 0.0  # share trained without its text; above 0: it may be missing
 
@@ -47,6 +49,7 @@ LINEAR: Mapping[str, Any] = {
     "projector_dim": None,
     "activation": "none",
     "pooling": "auto",
+    "text_pooling": None,
     "dropout": 0.0,
     "modality_dropout": 0.0,
 }
@@ -150,9 +153,15 @@ def fusion_of(options: PooledConfig, specs: Mapping[str, UpstreamSpec]) -> Fusio
         if activation == "auto":
             # with frames of mean zero, linear -> mean is a constant: nothing could be trained
             activation = "relu" if spec.centred else "none"
-        pooling = usual_pooling(spec) if options.pooling == "auto" else options.pooling
+        pooling = pooling_of(role, spec, options.pooling, options.text_pooling)
         branches[role] = Pooled(spec.dim, options.projector_dim, activation, options.dropout, pooling)
     return Fusion(branches, options.modality_dropout)
+
+
+def pooling_of(role: str, spec: UpstreamSpec, pooling: str, of_text: str | None) -> str:
+    """Return how a role's frames become one vector: a text's as it is said apart, if it is."""
+    chosen = of_text if role == "text" and of_text is not None else pooling
+    return usual_pooling(spec) if chosen == "auto" else chosen
 
 
 def usual_pooling(spec: UpstreamSpec) -> str:

@@ -86,7 +86,20 @@ class FirstPool(nn.Module):
         return values[:, 0].masked_fill(~valid[:, :1], 0)
 
 
-Pool = MeanPool | MeanMaxPool | AttentivePool | FirstPool
+class LastPool(nn.Module):
+    """The last valid position alone, which of a model that reads in one direction knows all others: -> (batch, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.output_dim = dim
+
+    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """Return the last valid frame, zeros where there is none."""
+        last = (valid.sum(dim=1) - 1).clamp(min=0)
+        return values[torch.arange(len(values), device=values.device), last].masked_fill(~valid[:, :1], 0)
+
+
+Pool = MeanPool | MeanMaxPool | AttentivePool | FirstPool | LastPool
 POOLINGS: dict[str, Callable[[int], Pool]] = {
     "mean": MeanPool,
     "avgmax": MeanMaxPool,
@@ -94,6 +107,7 @@ POOLINGS: dict[str, Callable[[int], Pool]] = {
     "avgmax_sum": partial(MeanMaxPool, combine="sum"),
     "attentive": AttentivePool,
     "cls": FirstPool,
+    "last": LastPool,
 }
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 

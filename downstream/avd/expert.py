@@ -14,7 +14,7 @@ from ...core.options import ABOVE_0, SHARE
 from ...corpus.batch import Batch
 from ...upstream.base import Frames, UpstreamSpec
 from ..base import Expert, Outcome, Output, Task
-from ..classification import usual_pooling
+from ..classification import pooling_of
 from ..gather import gathered
 from ..heads import Fusion, Pooled
 from . import question
@@ -35,6 +35,7 @@ class AvdConfig:
     pooling: Literal["avg+max", "mean", "mean+std", "mean+max", "attentive", "auto"] = (
         "avg+max"  # the paper's; mean: the store needs one vector an utterance
     )
+    text_pooling: Literal["mean", "attentive", "cls", "last"] | None = None  # of tokens; cls: the first; None: as pooling
     combine: Literal["mean", "sum", "concat"] = (
         "mean"  # of avg and max; the paper's dimensions say that they are not put side by side
     )
@@ -117,7 +118,7 @@ def build(options: AvdConfig, vocabulary: Mapping[str, Any], specs: Mapping[str,
     pooling = {"concat": "avgmax", "mean": "avgmax_mean", "sum": "avgmax_sum"}[options.combine]
     chosen = pooling if options.pooling == "avg+max" else options.pooling
     branches = {
-        role: Pooled(spec.dim, pooling=usual_pooling(spec) if chosen == "auto" else chosen) for role, spec in specs.items()
+        role: Pooled(spec.dim, pooling=pooling_of(role, spec, chosen, options.text_pooling)) for role, spec in specs.items()
     }
     fusion = Fusion(branches, options.modality_dropout)
     return Avd(vocabulary, fusion, options.hidden_dim, options.dropout)
@@ -128,5 +129,5 @@ TASK = Task(
     options=AvdConfig,
     question=lambda options: question.question_of(options.dimensions),
     build=build,
-    linear={"pooling": "auto", "hidden_dim": None, "dropout": 0.0, "modality_dropout": 0.0},
+    linear={"pooling": "auto", "text_pooling": None, "hidden_dim": None, "dropout": 0.0, "modality_dropout": 0.0},
 )

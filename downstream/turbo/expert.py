@@ -50,7 +50,9 @@ class TurboConfig:
     mask_same_label: bool = False  # nor is one of the same class
     classify: Literal["first", "both"] = "first"  # which view the cross entropy sees
     pooling: Literal["mean", "attentive"] = "mean"  # over frames and tokens
-    text_pooling: Literal["mean", "attentive", "cls"] | None = None  # cls: the first token, BERT's [CLS]; None: as pooling
+    text_pooling: Literal["mean", "attentive", "cls", "last"] | None = (
+        None  # cls: the first token, last: the last; None: as pooling
+    )
     joint: bool = True  # False: no joint space, encoder outputs are put together as they are (the paper's vanilla)
     joint_dim: Annotated[int, ABOVE_0] = 768  # of the space in which audio and text are compared
     dropout: Annotated[float, SHARE] = 0.2  # behind the layer into the joint space

@@ -248,6 +248,11 @@ def idle_options(config: RunConfig) -> list[str]:
     idle = []
     if config.masks.is_on and "audio" not in there:
         idle.append("Expected -u beside 'masks', which are over the frames of audio, found a run without. Leave them out.")
+    idle += [
+        f"Expected --text-upstream beside '{name}.text_pooling', which is over a text's tokens, found none. Leave it out."
+        for name, task in config.tasks.items()
+        if getattr(task.expert, "text_pooling", None) is not None and "text" not in roles_of(config, task)
+    ]
     idle += teacher_mistakes(config)
     for name, section in sections.items():
         keys = [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]

@@ -368,3 +368,10 @@ def test_a_table_that_says_no_scale_is_taken_to_have_the_runs() -> None:
 def test_a_table_beyond_the_runs_scale_is_refused() -> None:
     with pytest.raises(UserError, match=r"Expected ratings from 1 to 7 in mine, found arousal 80 of 'u0'"):
         question.adapt(VOCABULARY, LabelsConfig(), corpus_of((80, 2, 3), (5, 5, 4)))
+
+
+def test_tokens_may_be_pooled_otherwise_than_frames() -> None:
+    specs = {"audio": 4, "text": 5}
+    pools = {choice: make(specs, pooling="mean", text_pooling=choice).pools for choice in (None, "mean", "cls", "last")}
+    assert pools[None] == pools["mean"] == {"audio": "mean", "text": "mean"}
+    assert pools["cls"] == pools["last"] == {"audio": "mean", "text": None}

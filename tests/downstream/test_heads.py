@@ -84,7 +84,14 @@ def test_the_mean_alone_gives_the_same_predictions_and_gradients() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"activation": "relu"}, {"dropout": 0.1}, {"pooling": "avgmax"}, {"pooling": "attentive"}, {"pooling": "cls"}],
+    [
+        {"activation": "relu"},
+        {"dropout": 0.1},
+        {"pooling": "avgmax"},
+        {"pooling": "attentive"},
+        {"pooling": "cls"},
+        {"pooling": "last"},
+    ],
     ids=str,
 )
 def test_a_head_that_needs_every_frame_refuses_the_mean(options: dict[str, object]) -> None:
@@ -138,6 +145,14 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(head.eval()(frames), head(frames))
 
 
+@pytest.mark.parametrize(("pooling", "place"), [("cls", 0), ("last", -1)])
+def test_a_head_may_take_the_first_or_the_last_valid_position(pooling: str, place: int) -> None:
+    head, frames = build(pooling=pooling), random_frames()
+    found = head(frames)
+    for row, length in enumerate(frames.lengths):
+        torch.testing.assert_close(found[row], head.projector(frames.values[row, :length][place]))
+
+
 def test_bfloat16_autocast_stays_close() -> None:
     head, frames = build(pooling="attentive"), random_frames()
     with torch.autocast("cpu", torch.bfloat16):
@@ -150,7 +165,7 @@ def test_bfloat16_autocast_stays_close() -> None:
     [
         (
             {"pooling": "maen"},
-            "Expected pooling to be one of mean, avgmax, avgmax_mean, avgmax_sum, attentive, cls, found 'maen'. "
+            "Expected pooling to be one of mean, avgmax, avgmax_mean, avgmax_sum, attentive, cls, last, found 'maen'. "
             "Did you mean 'mean'?",
         ),
         ({"activation": "rellu"}, "Expected activation to be one of none, relu, tanh, gelu, found 'rellu'. Did you mean 'relu'?"),

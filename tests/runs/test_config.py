@@ -175,3 +175,13 @@ def test_masks_without_audio_are_refused() -> None:
     texts = {"upstream": {}, "text_upstream": {"name": "hashed_words"}, "masks": {"dim_masks": 1}}
     with pytest.raises(UserError, match="Expected -u beside 'masks', which are over the frames of audio"):
         resolve([{**TASK, **texts}])
+
+
+def test_a_pooling_of_tokens_needs_a_text_and_counts_only_where_it_is_used() -> None:
+    with pytest.raises(UserError, match=r"Expected --text-upstream beside 'emotion\.text_pooling', .* Leave it out\."):
+        resolve([{**TASK, "emotion": {"text_pooling": "cls"}}])
+    both = {**TASK, "text_upstream": {"name": "hashed_words"}}
+    plain, chosen = resolve([both]), resolve([{**both, "emotion": {"text_pooling": "cls"}}])
+    assert "text_pooling" not in str(identity_of(plain))
+    assert identity_of(chosen) != identity_of(plain)
+    assert chosen.solver == "adam"
