@@ -90,6 +90,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, p: float, seed: int
     ) -> Tensor:
+        """Return what heads attend to (batch, head, frame, dim)."""
         attended = torch.empty_like(query)
         with torch.autocast("cpu", enabled=False):
             for number, heads in enumerate(_groups(query, key)):
@@ -102,6 +103,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Return the gradients of queries, keys, values and bias."""
         query, key, value, bias, attended = ctx.saved_tensors
         scale, p, seed = ctx.constants
         of_query, of_key, of_value = (torch.empty_like(part) for part in (query, key, value))
