@@ -90,6 +90,14 @@ def test_layers_equal_those_of_transformers(name: str, tmp_path: Path, speechlik
     assert not upstream.untrained
 
 
+def test_sew_projects_what_its_convolutions_are_wider_than(tmp_path: Path, speechlike: Any, difference: Any) -> None:
+    folder, (waveform,) = save("test_sew", tmp_path, hidden_size=32), speechlike(9000)
+    with torch.no_grad():
+        found = load_upstream(str(folder))([waveform]).values
+    expected = reference_layers(folder, waveform)
+    assert max(difference(ours, theirs) for ours, theirs in zip(found, expected, strict=True)) < 1e-5
+
+
 @pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "finetuned"])
 @pytest.mark.parametrize("name", TINY)
 def test_one_step_trains_what_it_should(name: str, trainable: bool, tmp_path: Path, speechlike: Any) -> None:
