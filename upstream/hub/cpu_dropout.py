@@ -102,7 +102,7 @@ class _Attention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of queries, keys, values and bias."""
         query, key, value, bias, attended = ctx.saved_tensors
         scale, p, seed = ctx.constants
