@@ -89,6 +89,8 @@ def is_emotion2vec(place: Path) -> bool:
 
 
 def _weights(folder: Path) -> Path:
+    if (folder / "model.pt").is_file():  # which that toolkit reads, whatever else is there
+        return folder / "model.pt"
     found = sorted(folder.glob("*.pt"))
     if len(found) != 1:
         raise UserError(f"Expected one checkpoint (.pt) in '{folder}', found {len(found)}. Give the file: -u emotion2vec -k FILE")

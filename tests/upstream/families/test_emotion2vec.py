@@ -188,8 +188,11 @@ def test_weights_that_are_none_of_an_emotion2vec_are_one_line(folder: Path, chan
     assert "\n" not in str(problem.value)
 
 
-def test_a_folder_with_two_checkpoints_is_refused(folder: Path) -> None:
+def test_of_several_checkpoints_model_pt_is_read_and_others_are_refused(folder: Path) -> None:
+    expected = load_upstream(str(folder)).weights_hash()
     (folder / "other.pt").touch()
+    assert load_upstream(str(folder)).weights_hash() == expected, "model.pt is what is read by the toolkit that it is of"
+    (folder / "model.pt").rename(folder / "another.pt")
     with pytest.raises(
         UserError, match=r"Expected one checkpoint \(\.pt\) in .*, found 2\. Give the file: -u emotion2vec -k FILE"
     ):
