@@ -88,7 +88,7 @@ def submit(
         places = {part.name: PlanPlace(number, len(parts)) for number, part in enumerate(parts, 1)}
         now = before
         for ready, needs in waves(left, begun):
-            behind = [job for need in needs if (job := (now.jobs | at_work).get(need)) and need not in done]
+            behind = [job for need in needs if (job := now.jobs.get(need)) and need not in done]
             jobs = submission.send([job_of(part, folder, replace(own, place=places[part.name])) for part in ready], behind)
             now = replace(now, jobs={**now.jobs, **dict(zip((part.name for part in ready), jobs, strict=True))})
             write_json(there.jobs, asdict(now))  # at once: a submission that is cut off knows what it has sent
