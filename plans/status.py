@@ -18,7 +18,7 @@ WAITING, RUNNING, STOPPED, DONE, FAILED, UNKNOWN = "waiting", "running", "stoppe
 STATES = (RUNNING, WAITING, DONE, STOPPED, FAILED, UNKNOWN)
 LAST_BYTES = 8192  # of a log: its last line is among them
 OWN_LINES = ("submitit ", "slurmstepd", "srun: ")  # in front of what others print into our logs
-TABLES, ENDED_WELL = "tables", "Job completed successfully"  # in submitit's words
+TABLES = "tables"
 Jobs = Mapping[str, Job]  # by id
 
 
@@ -191,6 +191,6 @@ def tables_status(folder: Path, submitted: Submitted | None, jobs: Jobs | None) 
     if job is not None and job.is_open:
         waiting = job.is_waiting
         return replace(row, state=WAITING if waiting else RUNNING, note=f"Slurm: {job.reason}" if waiting else str(log))
-    if ENDED_WELL in read_end(folder / log):
+    if submitted.ended_well(submitted.tables, folder) and (job is None or job.state == "COMPLETED"):
         return replace(row, state=DONE)
     return row if jobs is None else replace(row, state=FAILED, note=f"{last_line(folder / log)} ({log})")

@@ -91,6 +91,8 @@ def submitted(
 
 def lines_of(found: Outcome, profile: str, count: int, folder: Path) -> list[str]:
     """Return what a submission came to, in words."""
+    from ...core.run_folder import RunFolder
+
     others = [f"{len(found.done)} finished"] * bool(found.done)
     others += [f"{len(found.at_work)} at work already ({', '.join(arrays_of(found.at_work))})"] * bool(found.at_work)
     others += [f"{len(found.lost)} passed over"] * bool(found.lost)
@@ -99,7 +101,7 @@ def lines_of(found: Outcome, profile: str, count: int, folder: Path) -> list[str
     return [
         f"submitted {len(found.new)} of {count} run{'s' * (count > 1)} to Slurm{jobs}, profile {profile}{rest}",
         *[f"tables    job {found.tables}, after the last run: its log has them"] * bool(found.tables),
-        f"logs      {folder / 'slurm'}",
+        f"logs      {RunFolder(folder).cluster.path}",
         f"look      headwater status {folder}",
     ]
 
