@@ -12,7 +12,7 @@ from ...core.process import in_launch
 from .console import print_result
 
 if TYPE_CHECKING:
-    from ...plans.cluster.submit import Outcome
+    from ...plans.cluster.submit import Submission
     from ...plans.execute import Part
     from ...runs.runtime import Runtime
 
@@ -73,7 +73,7 @@ def submitted(
     folder: Path,
     runtime: Runtime,
     passed_over: Mapping[str, str] | None = None,
-) -> Outcome | None:
+) -> Submission | None:
     """Submit what is left of a plan, and print what became of it; None: all of it is finished, only tables are left.
 
     `words` is the user's command, its verb first.
@@ -89,7 +89,7 @@ def submitted(
     return found
 
 
-def lines_of(found: Outcome, profile: str, count: int, folder: Path) -> list[str]:
+def lines_of(found: Submission, profile: str, count: int, folder: Path) -> list[str]:
     """Return what a submission came to, in words."""
     from ...core.run_folder import RunFolder
 
