@@ -38,6 +38,7 @@ EXTRAS["test"] = [
     *EXTRAS["decode"],
     *EXTRAS["mtl"],
     *EXTRAS["peft"],
+    *EXTRAS["cluster"],
     *EXTRAS["onnx"],
     *EXTRAS["serve"],
     *RUNNERS,

@@ -38,6 +38,7 @@ _DISKS = (
 _TRUSTED = frozenset((*_DISKS, "ceph", "gfs2", "ocfs2"))
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 USUAL = Pace()
+LOOKS, SECONDS_OF_A_LOOK = 3, 0.02  # at a lock, before it counts as another's
 _LOOK_SECONDS = 0.2  # between two looks at a lease that is waited for
 
 
@@ -182,6 +183,16 @@ def take(file: IO, *, shared: bool = False, wait: bool = False) -> bool:
             f"{CHOICE}=lease, for the store."
         ) from None
     return True
+
+
+def taken(file: IO[str]) -> bool:
+    """Take a file's lock and return whether it was free; one who only looks whether it is holds it for a moment."""
+    for left in reversed(range(LOOKS)):
+        if take(file):
+            return True
+        if left:
+            time.sleep(SECONDS_OF_A_LOOK)
+    return False
 
 
 class SharedLease:

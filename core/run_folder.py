@@ -6,7 +6,6 @@ import glob
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +14,12 @@ from typing import Any, TextIO
 
 from .errors import UserError, first_line
 from .files import damaged_json, is_alive, made, plain_disk_errors, read_json, refuse_other_kinds, refuse_without, write_json
-from .locks import holder_in, take
+from .locks import holder_in, taken
 from .options import read_yaml, write_yaml
 
 TOGETHER = "together"  # in place of a role: a head on all layers of all roles at once
 EVALUATIONS, TASKS = "evaluations", "tasks"  # folders below a run, with results of their own
 ARCHITECTURES = {"audio": "upstream.json", "text": "text_upstream.json"}  # by role
-LOOKS, SECONDS_OF_A_LOOK = 3, 0.02  # at a lock, before it counts as another's
 Row = Mapping[str, Any]  # a run in a plan's result.json: name, setting, seed, fold
 
 
@@ -306,15 +304,6 @@ class RunFolder:
             with self.lock.open("r+", encoding="utf-8") as file:
                 self._take(file)  # closing it gives it back
 
-    @property
-    def is_in_use(self) -> bool:
-        """Whether a process is at work here."""
-        try:
-            self.refuse_in_use()
-        except FolderInUse:
-            return True
-        return False
-
     def _take(self, file: TextIO) -> None:
         if not taken(file) or not os.fstat(file.fileno()).st_nlink:  # or its holder has just taken it away
             raise FolderInUse(
@@ -337,16 +326,6 @@ class RunFolder:
         if not isinstance(summary, dict) or "runs" not in summary:
             return None
         return [row for row in summary["runs"] if "chosen" not in summary or row["setting"] == summary["chosen"]]
-
-
-def taken(file: TextIO) -> bool:
-    """Take a file's lock and return whether it was free; one who only looks whether it is holds it for a moment."""
-    for left in reversed(range(LOOKS)):
-        if take(file):
-            return True
-        if left:
-            time.sleep(SECONDS_OF_A_LOOK)
-    return False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.run_folder import RunFolder
+from ..core.run_folder import FolderInUse, RunFolder
 from .cluster.queue import Job, ended, queue
 from .cluster.record import Submitted, read_submitted
 from .record import PlannedRun, read_record
@@ -18,7 +18,7 @@ WAITING, RUNNING, STOPPED, DONE, FAILED, UNKNOWN = "waiting", "running", "stoppe
 STATES = (RUNNING, WAITING, DONE, STOPPED, FAILED, UNKNOWN)
 LAST_BYTES = 8192  # of a log: its last line is among them
 OWN_LINES = ("submitit ", "slurmstepd", "srun: ")  # in front of what others print into our logs
-TABLES, ENDED_WELL = "tables", "Job completed successfully"  # in submitit's words
+TABLES = "tables"
 Jobs = Mapping[str, Job]  # by id
 
 
@@ -102,7 +102,7 @@ def status_of(run: PlannedRun, folder: Path, submitted: Submitted | None, jobs: 
     job = jobs.get(job_id) if jobs else None
     if job is not None and job.is_waiting:
         return replace(row, state=WAITING, note=f"goes on at step {step}; " * bool(step) + waits(job, run))
-    if (job is not None and job.is_open) or place.is_in_use:
+    if (job is not None and job.is_open) or is_in_use(place):
         pace = pace_of(place, step)
         return replace(row, state=RUNNING, pace=pace, left=(steps - step) / pace if pace and steps else None)
     if submitted is not None and job_id:
@@ -124,6 +124,15 @@ def finished_status(run: PlannedRun, place: RunFolder, job: str) -> RunStatus:
     result = place.read().result()
     seconds, step = float(result.get("environment", {}).get("seconds", 0.0)), int(result.get("steps", 0))
     return RunStatus(run.name, DONE, step, run.steps or step, step / seconds if seconds else None, 0.0, score_note(result), job)
+
+
+def is_in_use(place: RunFolder) -> bool:
+    """Return whether a process is at work in a folder."""
+    try:
+        place.refuse_in_use()
+    except FolderInUse:
+        return True
+    return False
 
 
 def waits(job: Job, run: PlannedRun) -> str:
@@ -182,6 +191,6 @@ def tables_status(folder: Path, submitted: Submitted | None, jobs: Jobs | None) 
     if job is not None and job.is_open:
         waiting = job.is_waiting
         return replace(row, state=WAITING if waiting else RUNNING, note=f"Slurm: {job.reason}" if waiting else str(log))
-    if ENDED_WELL in read_end(folder / log):
+    if submitted.ended_well(submitted.tables, folder) and (job is None or job.state == "COMPLETED"):
         return replace(row, state=DONE)
     return row if jobs is None else replace(row, state=FAILED, note=f"{last_line(folder / log)} ({log})")

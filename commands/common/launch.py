@@ -12,7 +12,7 @@ from ...core.process import in_launch
 from .console import print_result
 
 if TYPE_CHECKING:
-    from ...plans.cluster.submit import Outcome
+    from ...plans.cluster.submit import Submission
     from ...plans.execute import Part
     from ...runs.runtime import Runtime
 
@@ -73,7 +73,7 @@ def submitted(
     folder: Path,
     runtime: Runtime,
     passed_over: Mapping[str, str] | None = None,
-) -> Outcome | None:
+) -> Submission | None:
     """Submit what is left of a plan, and print what became of it; None: all of it is finished, only tables are left.
 
     `words` is the user's command, its verb first.
@@ -89,8 +89,10 @@ def submitted(
     return found
 
 
-def lines_of(found: Outcome, profile: str, count: int, folder: Path) -> list[str]:
+def lines_of(found: Submission, profile: str, count: int, folder: Path) -> list[str]:
     """Return what a submission came to, in words."""
+    from ...core.run_folder import RunFolder
+
     others = [f"{len(found.done)} finished"] * bool(found.done)
     others += [f"{len(found.at_work)} at work already ({', '.join(arrays_of(found.at_work))})"] * bool(found.at_work)
     others += [f"{len(found.lost)} passed over"] * bool(found.lost)
@@ -99,7 +101,7 @@ def lines_of(found: Outcome, profile: str, count: int, folder: Path) -> list[str
     return [
         f"submitted {len(found.new)} of {count} run{'s' * (count > 1)} to Slurm{jobs}, profile {profile}{rest}",
         *[f"tables    job {found.tables}, after the last run: its log has them"] * bool(found.tables),
-        f"logs      {folder / 'slurm'}",
+        f"logs      {RunFolder(folder).cluster.path}",
         f"look      headwater status {folder}",
     ]
 

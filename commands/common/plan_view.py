@@ -104,6 +104,11 @@ def run_left(runs: Runs, folder: Path, flags: Namespace, missing: Mapping[str, s
     except KeyboardInterrupt:
         print_note("the same command goes on where it was")
         raise
+    return by_part(runs, failed)
+
+
+def by_part(runs: Runs, failed: Mapping[str, str]) -> dict[str, str]:
+    """Return which parts lack a run, with the first reason."""
     lacking = {name: [failed[run.name] for run in of_part if run.name in failed] for name, of_part in runs.items()}
     return {name: reasons[0] for name, reasons in lacking.items() if reasons}
 
@@ -116,7 +121,7 @@ def submit_left(
     found = submitted(words, flags, everything, folder, runtime, failed_before)
     if found is None:
         return None
-    print_result(*(f"missing   {name}: {reason}" for name, reason in found.lost.items()))
+    print_result(*(f"missing   {name}: {reason}" for name, reason in by_part(runs, found.lost).items()))
     return 3 if found.lost else 0
 
 

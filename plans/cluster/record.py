@@ -21,7 +21,11 @@ class Submitted:
 
     def log(self, job: str) -> Path:
         """Return the log of a job, below the plan's folder."""
-        return Path("slurm") / f"{job}_0_log.out"
+        return RunFolder(Path()).cluster.path / f"{job}_0_log.out"
+
+    def ended_well(self, job: str, folder: Path) -> bool:
+        """Return whether a job of a plan came to its end: submitit writes its result then."""
+        return (RunFolder(folder).cluster.path / f"{job}_0_result.pkl").is_file()
 
 
 def read_submitted(folder: Path) -> Submitted:

@@ -28,7 +28,7 @@ LARGEST_ARRAY = 1000  # Slurm's own limit is 1001, where a site has set no other
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Submission:
     """What a submission came to."""
 
     new: Mapping[str, str]  # run -> job
@@ -36,11 +36,6 @@ class Outcome:
     done: Sequence[str]
     lost: Mapping[str, str]  # run -> why it was not submitted
     tables: str = ""
-
-    @property
-    def arrays(self) -> list[str]:
-        """The ids of the new jobs, an array counted once."""
-        return [*dict.fromkeys(job.partition("_")[0] for job in self.new.values())]
 
 
 def refuse_no_cluster() -> None:
@@ -62,7 +57,7 @@ def submit(
     profile: Profile,
     words: Sequence[str],
     passed_over: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> Submission:
     """Submit every run that is neither finished nor at work, and behind them the command (`words`) that writes the tables."""
     refuse_no_cluster()
     refuse_edited()
@@ -82,14 +77,14 @@ def submit(
         if len(parts) > 1:
             write_record(folder, planned(parts), lost)
         if not left:
-            return Outcome({}, at_work, done, lost, before.tables)
-        submission = Submission(folder.resolve(), before.name, profile)
+            return Submission({}, at_work, done, lost, before.tables)
+        sender = Sender(folder.resolve(), before.name, profile)
         own = replace(runtime, quiet=False)  # a log is read when something is wrong
         places = {part.name: PlanPlace(number, len(parts)) for number, part in enumerate(parts, 1)}
         now = before
         for ready, needs in waves(left, begun):
-            behind = [job for need in needs if (job := (now.jobs | at_work).get(need)) and need not in done]
-            jobs = submission.send([job_of(part, folder, replace(own, place=places[part.name])) for part in ready], behind)
+            behind = [job for need in needs if (job := now.jobs.get(need)) and need not in done]
+            jobs = sender.send([job_of(part, folder, replace(own, place=places[part.name])) for part in ready], behind)
             now = replace(now, jobs={**now.jobs, **dict(zip((part.name for part in ready), jobs, strict=True))})
             write_json(there.jobs, asdict(now))  # at once: a submission that is cut off knows what it has sent
         new = {part.name: now.jobs[part.name] for part in left}
@@ -97,9 +92,9 @@ def submit(
             if before.tables and before.tables in known and known[before.tables].is_waiting:
                 cancel(before.tables)  # it would not wait for the new runs
             waits = [now.jobs[part.name].partition("_")[0] for part in parts if part.name in {*new, *at_work}]
-            now = replace(now, tables=submission.send([TablesJob(words)], waits, of_tables(profile))[0])
+            now = replace(now, tables=sender.send([TablesJob(words)], waits, of_tables(profile))[0])
             write_json(there.jobs, asdict(now))
-    return Outcome(new, at_work, done, lost, now.tables)
+    return Submission(new, at_work, done, lost, now.tables)
 
 
 def foreign(parts: Sequence[Part], folder: Path) -> dict[str, str]:
@@ -134,7 +129,7 @@ def waves(left: Sequence[Part], there: set[str]) -> list[tuple[list[Part], list[
 
 
 @dataclass(frozen=True)
-class Submission:
+class Sender:
     """How jobs get to Slurm: by submitit, with their logs in the plan's folder."""
 
     folder: Path

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from fake_slurm import FakeSlurm
 
-from headwater.commands import downstream, mtl, status
+from headwater.commands import downstream, mtl, recipe, status
 from headwater.commands.common.shell import run_command
 from headwater.core.errors import UserError
 from headwater.core.run_folder import RunFolder
@@ -73,8 +73,8 @@ def test_runs_that_start_from_others_wait_for_these_and_the_tables_for_all(
     corpus = {"corpus": {"data": str(rated)}, "batch_size": 4}
     tasks = {"emotion": corpus, "dsd": {**corpus, "labels": {"column": "directed"}}}
     alone = {"training": {**QUICK, "batch_size": 6}}
-    recipe = {"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks, "training": QUICK, "transfer": alone}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    joint = {"upstream": {"name": "test_hubert", "trainable": True}, "tasks": tasks, "training": QUICK, "transfer": alone}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(joint))
     words = ["-c", str(tmp_path / "recipe.yaml"), "--scenario", "transfer", "--device", "cpu"]
 
     code, out, err = typed(mtl.main, [*words, "-p", "plan", "--launch", "slurm"], capsys)
@@ -122,6 +122,37 @@ def test_what_is_finished_or_at_work_is_not_submitted_again(
     _, out, _ = typed(downstream.main, launch, capsys)
     assert "submitted" not in out, "all is there: only the table is left"
     assert "optimizer.lr=1e-2" in out
+
+
+def test_the_parts_of_a_recipe_are_submitted_but_those_whose_corpus_is_not_here(
+    slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = {"name": "test_distilhubert", "trainable": True, "keep_layers": 1}
+    parts = {
+        "frozen": {"upstream": {"name": "part:tuned", "trainable": False}},
+        "tuned": {},
+        "elsewhere": {"task": "ks", "corpus": {"name": "speech_commands", "demo": False}},
+    }
+    base = {"task": "emotion", "corpus": {"name": "iemocap", "demo": True}, "upstream": tiny}
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump({"paper": "A paper", "seeds": [1, 2], "base": base, "parts": parts}))
+    code, out, err = typed(recipe.main, [str(tmp_path / "paper.yaml"), "--launch", "slurm"], capsys)
+    assert "submitted 4 of 6 runs to Slurm as jobs 11, 12, 13, profile gpu; 2 passed over\ntables    job 14" in out, err
+    assert "missing   elsewhere: speech_commands is not here" in out
+    assert code == 3, "as where the other parts are trained here"
+    waits = {job: slurm.option(job, "dependency") for job in slurm.submissions()}
+    assert waits == {"11": "", "12": "afterany:11_0", "13": "afterany:11_1", "14": "afterany:11:12:13"}
+    found = statuses(capsys, "result/recipes/paper")
+    passed = [row for name, row in found.items() if name.startswith("elsewhere/")]
+    assert [(row["state"], "is not here" in row["note"]) for row in passed] == [("failed", True)] * 2
+
+
+def test_a_folder_with_another_run_is_refused_before_anything_is_submitted(
+    slurm: FakeSlurm, words: list[str], config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(replace(config, seed=7), Path("plan") / RUNS[0], Runtime("cpu", quiet=True))
+    code, _, err = typed(downstream.main, [*words, "--launch", "slurm"], capsys)
+    assert (code, f"Expected the same run in 'plan/{RUNS[0]}', found another one there" in err) == (2, True), err
+    assert not slurm.submissions()
 
 
 def test_two_submissions_at_once_do_not_send_the_same_runs(

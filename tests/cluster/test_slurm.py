@@ -17,21 +17,19 @@ from typed import Typed, type_command
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-SECONDS = 150.0
+SECONDS = 400.0  # of a machine that others use, too
 QUICK = {"steps": 40, "eval_every": 20, "save_every": 10, "log_every": 5, "batch_size": 8, "patience": None}
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A cluster of one node with four slots; what the commands need in their environment."""
+    if not os.environ.get("HEADWATER_REQUIRE_SLURM"):
+        pytest.skip("a cluster is set up where HEADWATER_REQUIRE_SLURM=1 asks for it: it takes minutes")
     lacking = [program for program in PROGRAMS if shutil.which(program) is None]
-    if lacking:
-        assert not os.environ.get("HEADWATER_REQUIRE_SLURM"), (
-            f"{lacking[0]} is not on this machine: tests/cluster/slurm.sh install"
-        )
-        pytest.skip(f"{lacking[0]} is not on this machine: tests/cluster/slurm.sh install")
+    assert not lacking, f"{lacking[0]} is not on this machine: tests/cluster/slurm.sh install"
     folder = tmp_path_factory.mktemp("slurm")
     up = subprocess.run([SCRIPT, "up", folder], capture_output=True, text=True, check=False)
     assert up.returncode == 0, up.stderr

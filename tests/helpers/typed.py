@@ -23,5 +23,5 @@ def type_command(words: Sequence[str], folder: Path, environment: Mapping[str, s
     """Run `headwater WORDS` in a folder, and return what came back."""
     command = [sys.executable, "-m", "headwater", *words]
     own = {**os.environ, **(environment or {})}
-    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=600, check=False)
     return Typed(done.returncode, done.stdout, done.stderr)
