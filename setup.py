@@ -16,6 +16,7 @@ EXTRAS = {
     # `headwater serve`; pure wheels of 0.4 MB, which need pydantic and anyio of the hub client
     "serve": ["fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.18"],
     "cluster": ["submitit>=1.5,<2"],  # `--launch slurm`; one pure wheel, which needs cloudpickle alone
+    "app": ["gradio>=6.20", "fastapi>=0.115", "uvicorn>=0.30"],  # `headwater app`; 110 MB, and pillow below 13
     "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8"],  # `make docs`; docutils: GPL in its Emacs mode alone
     "notebooks": ["pandas>=2.2", "nbclient>=0.10", "ipykernel>=6.29"],  # tables in Python; `make notebooks`; BSD
     "s3prl": ["s3prl>=0.4.17"],  # install it with --no-deps: its requirements break a modern torchaudio

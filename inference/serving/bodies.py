@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -57,7 +57,7 @@ async def limited(request: Request, limits: Limits, visit: Visit) -> AsyncGenera
         raise Refused(400, "Expected the whole body, found that the client went away.") from None
 
 
-async def drain(stream: AsyncGenerator[bytes, None], limits: Limits) -> None:
+async def drain(stream: AsyncIterator[bytes], limits: Limits) -> None:
     """Read what is left of a body, up to a limit, and drop it."""
     left = _DRAINED * limits.most_bytes
     async with asyncio.timeout(limits.idle_seconds):
@@ -82,7 +82,7 @@ async def files_of_form(request: Request, body: AsyncGenerator[bytes, None], lim
         raise Refused(400, f"Expected at least one file in the form, found none. {_EXAMPLE}")
     if texts and len(texts) != len(files):
         raise Refused(400, f"Expected a text for each of {len(files)} files, found {len(texts)}. Repeat the field text.")
-    spoken = texts or [None] * len(files)
+    spoken: Sequence[str | None] = texts or [None] * len(files)
     contents = [await file.read() for _, file in files]
     await form.close()
     return [

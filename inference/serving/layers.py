@@ -122,13 +122,16 @@ def probe_of(folder: str | Path, weights: str | None = None, task: str | None = 
     loaded: dict[str, Upstream] = {}
     names = sorted(settings, key=lambda name: (name == SUM, len(name), name))
     runs = {name: load_one(place.path / settings[name], weights, None, task, loaded) for name in names}
-    if any(
-        run.roles != ("audio",) or run.expert.takes or run.config.upstream is None or run.config.upstream.trainable
-        for run in runs.values()
-    ):
+    if not all(shares_a_pass(run) for run in runs.values()):
         return None
     chosen = str(summary.get("chosen", names[-1]))
     return Probe(place.path, runs, chosen if chosen in runs else names[-1])
+
+
+def shares_a_pass(run: TrainedRun) -> bool:
+    """Return whether a run takes the layers of a frozen upstream of audio as they are, so that one pass serves others too."""
+    section = run.config.upstream
+    return run.roles == ("audio",) and section is not None and not section.trainable and not run.expert.takes
 
 
 def is_layer(setting: str) -> bool:

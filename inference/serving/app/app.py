@@ -59,7 +59,10 @@ def page_of(subjects: Sequence[Subject], most_seconds: float) -> gradio.Blocks:
     with gradio.Blocks(analytics_enabled=False, title=title, delete_cache=(600, 600), fill_width=len(subjects) > 1) as page:
         gradio.Markdown(f"# {escape(title)}")
         with gradio.Row():
-            sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="a sound", elem_id="sound")
+            # without its button that shares a sound on a hub
+            sound = gradio.Audio(
+                sources=["upload", "microphone"], type="filepath", label="a sound", buttons=["download"], elem_id="sound"
+            )
             with gradio.Column():
                 seconds = gradio.Slider(
                     SHORTEST_WINDOW,

@@ -25,7 +25,8 @@ STYLE = """
 .hw-best .hw-fill { background: #c2570c }
 .hw-best { font-weight: 600 }
 .hw-number { text-align: right; font-variant-numeric: tabular-nums }
-.hw-picture { width: 100%; height: auto; margin-top: .8rem }
+.hw-picture { width: 100%; height: auto }
+.hw-over { margin: .9rem 0 .2rem }
 .hw-picture text { font: 12px system-ui, sans-serif; fill: currentColor }
 .hw-small, .hw-card h3 { overflow-wrap: anywhere }
 .hw-small { opacity: .75; font-size: .85rem }
@@ -91,35 +92,33 @@ def picture(cells: Sequence[Cell], answer: Answer, *, over: str) -> str:
     scored = [cell for cell in cells if shows_scores(cell.prediction, answer)]
     if not scored or len(cells) < 2:
         return words(cells)
-    highest: dict[str, float] = {}
-    for cell in scored:
-        for name, value in (cell.prediction.scores or {}).items():
-            highest[name] = max(value, highest.get(name, value))
+    scores = [cell.prediction.scores or {} for cell in scored]
+    highest = {name: max(own[name] for own in scores) for name in answer.score_names}
     chosen = sorted(highest, key=lambda name: -highest[name])[:MOST_BARS]
     names = [name for name in answer.score_names if name in chosen]
-    low, high = answer.scale_ends or (0.0, 1.0)
-    begin, end = cells[0].start, cells[-1].end
-    scale = (_WIDTH - _LEFT) / (end - begin)
-    height = _ROW * len(names) + _BOTTOM
+    begin, height = cells[0].start, _ROW * len(names) + _BOTTOM
+    scale = (_WIDTH - _LEFT) / (cells[-1].end - begin)
     parts = [
+        f'<p class="hw-small hw-over">over {over}</p>',
         f'<svg class="hw-picture" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="scores over {over}">',
-        *(
-            f'<text x="{_LEFT - 8}" y="{_ROW * row + 15}" text-anchor="end">{escape(short(name))}</text>'
-            for row, name in enumerate(names)
-        ),
     ]
-    for cell in cells:
-        left, width = _LEFT + (cell.start - begin) * scale, max(0.5, (cell.end - cell.start) * scale - 0.5)
-        for row, name in enumerate(names):
-            value = (cell.prediction.scores or {}).get(name)
-            shade = 0.0 if value is None else min(1.0, max(0.0, (value - low) / (high - low)))
-            told = cell.prediction.error if value is None else f"{name} {value:.3f}"
-            colour = "#c2570c" if name == label_of(cell.prediction) else "#2b6cb0"
-            parts.append(
-                f'<rect x="{left:.1f}" y="{_ROW * row + 1}" width="{width:.1f}" height="{_ROW - 2}" fill="{colour}" '
-                f'fill-opacity="{0.06 + 0.94 * shade:.3f}"><title>{escape(f"{cell.name}: {told}")}</title></rect>'
-            )
-    return "".join([*parts, *ticks(cells, begin, scale, height), "</svg>", words(cells) if answer.kind == "texts" else ""])
+    for row, name in enumerate(names):
+        parts.append(f'<text x="{_LEFT - 8}" y="{_ROW * row + 15}" text-anchor="end">{escape(short(name))}</text>')
+        for cell in cells:
+            left, width = _LEFT + (cell.start - begin) * scale, max(0.5, (cell.end - cell.start) * scale - 0.5)
+            where = f'x="{left:.1f}" y="{_ROW * row + 1}" width="{width:.1f}" height="{_ROW - 2}"'
+            parts.append(f"<rect {where} {shade(cell, name, answer)}</rect>")
+    return "".join([*parts, *ticks(cells, begin, scale, height), "</svg>"])
+
+
+def shade(cell: Cell, name: str, answer: Answer) -> str:
+    """Return the colour of a cell, and what is shown where a mouse rests on it."""
+    low, high = answer.scale_ends or (0.0, 1.0)
+    value = (cell.prediction.scores or {}).get(name)
+    share = 0.0 if value is None else min(1.0, max(0.0, (value - low) / (high - low)))
+    words = cell.prediction.error if value is None else f"{name} {value:.3f}"
+    colour = "#c2570c" if name == label_of(cell.prediction) else "#2b6cb0"
+    return f'fill="{colour}" fill-opacity="{0.06 + 0.94 * share:.3f}"><title>{escape(f"{cell.name}: {words}")}</title>'
 
 
 def ticks(cells: Sequence[Cell], begin: float, scale: float, height: int) -> list[str]:

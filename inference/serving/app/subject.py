@@ -83,5 +83,8 @@ class Subject:
 
 def card(facts: Mapping[str, Any], content: str, layer: str = "") -> str:
     """Return the html of one run."""
-    chosen = f'<p class="hw-small">{layer}</p>' if layer else ""
+    number = layer.removeprefix("layer")
+    chosen = (
+        f'<p class="hw-small">{f"layer {number}" if number != layer else "the weighted sum of all layers"}</p>' if layer else ""
+    )
     return f'<div class="hw-card">{heading(dict(facts))}{chosen}{content}</div>'
