@@ -47,7 +47,7 @@ def test_every_line_that_says_pip_install_names_what_there_is() -> None:
             if extra is not None:
                 assert all(f'"{each}": [' in setup for each in extra[1].split(",")), lines[-1]
             elif "{" not in name:  # a name that is filled in where the line is printed: the tests of these lines read it
-                assert name.strip("'.)}").lower() in {*listed, *ELSEWHERE, ""}, lines[-1]
+                assert name.strip("'.,)}").lower() in {*listed, *ELSEWHERE, ""}, lines[-1]
     assert len(lines) > 8, lines
 
 
