@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from importlib.metadata import requires
 from pathlib import Path
@@ -20,9 +22,13 @@ def is_clone() -> bool:
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra: no index has a package of our name, so a wheel's user installs its parts."""
+    """Return the command that installs an extra from where the user is: a clone by its folder.
+
+    No index has a package of our name, so that a wheel's user installs the extra's parts.
+    """
     if is_clone():
-        return f"pip install -e '.[{extra}]'"
+        is_here = os.path.realpath(os.getcwd()) == os.path.realpath(CLONE)
+        return f"pip install -e '.[{extra}]'" if is_here else f"pip install -e {shlex.quote(str(CLONE))}'[{extra}]'"
     always = {*map(str, required(NAME))}
     own = [str(wanted).partition(";")[0].strip() for wanted in required(NAME, [extra]) if str(wanted) not in always]
     return f"pip install {' '.join(map(repr, own))}"

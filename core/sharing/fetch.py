@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,12 +127,12 @@ def offline(name: HubName) -> Fetched:
     return Fetched(name, Path(folder), is_run)
 
 
-def run_place(typed: str | Path) -> Path:
+def run_place(typed: str | os.PathLike[str]) -> Path:
     """Return the folder of a run: as typed, or fetched where it is `hf:OWNER/NAME`, or OWNER/NAME and no folder here."""
-    text = str(typed)
+    text = os.fspath(typed)
     if is_hub_name(text):
         return fetch_run(hub_name(text))
-    path = expanded(typed)
+    path = expanded(text)
     if path.exists() or not looks_shared(text):
         return path
     try:

@@ -57,7 +57,8 @@ def made_from(run: TrainedRun, result: Mapping[str, Any]) -> str:
         rows[f"{role} upstream"] = f"{run.model.upstream(role).name.rstrip('/').split('/')[-1]}, {depth}{layer}"
     rows |= {"corpus": ", ".join([*corpus, *fold]), "seed": str(result.get("seed", ""))}
     rows |= {"step": str(result.get("best_step", ""))} if "exact" not in result else {"head": "linear, solved exactly"}
-    rows |= {key: str(result.get("environment", {}).get(key, "")) for key in ("headwater", "commit")}
+    made_by = result.get("environment", {})
+    rows |= {"headwater": str(made_by.get("headwater", "")), "headwater's commit": str(made_by.get("commit") or "")}
     lines = [f"| {key} | {value} |" for key, value in rows.items() if value]
     return "\n".join(["## What it was made from", "", "| | |", "|---|---|", *lines])
 

@@ -203,6 +203,14 @@ def test_a_model_of_transformers_is_an_upstream_and_no_run(hub: Hub, tmp_path: P
         headwater.load_upstream("hf:ann/words")
 
 
+def test_a_run_of_the_hub_is_exported_as_the_run_is(runs: dict[str, Path], hub: Hub, rated: Path, tmp_path: Path) -> None:
+    push_run(runs["finetuned"], NAME, Choice())
+    dispatch(["export", f"hf:{NAME}", str(tmp_path / "out")])
+    assert hub.calls
+    exported = load_run(tmp_path / "out").predict(rated.parent / "70.wav")
+    assert exported == load_run(runs["finetuned"]).predict(rated.parent / "70.wav")
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setattr(onnx_export, "NEEDED", ("json", "no_such_package"))
     message = error_of("headwater export run out --onnx")
-    assert "found no no_such_package. Run: pip install -e '.[onnx]'" in message
+    assert re.search(r"found no no_such_package\. Run: pip install -e /\S+'\[onnx\]'", message)
 
 
 def test_an_upstream_that_only_s3prl_can_build_is_refused(

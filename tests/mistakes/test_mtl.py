@@ -148,7 +148,7 @@ def test_without_torchjd_the_command_that_brings_it_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchjd", None)
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
-    assert "pip install -e '.[mtl]'" in mtl_error_of(f"{FINETUNED} --balance torchjd:PCGrad")
+    assert mtl_error_of(f"{FINETUNED} --balance torchjd:PCGrad").rstrip(".").endswith("'[mtl]'")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("quadprog") is not None, reason="the solver is here")
@@ -156,7 +156,7 @@ def test_a_surgery_that_misses_its_solver_says_so_before_the_first_step(mtl_erro
     pytest.importorskip("torchjd")
     line_shown = mtl_error_of(f"{FINETUNED} --balance torchjd:UPGrad")
     assert "the solver of torchjd's UPGrad, found none" in line_shown
-    assert "pip install -e '.[mtl-solvers]'" in line_shown
+    assert "'[mtl-solvers]'" in line_shown
 
 
 def test_a_head_of_another_task_is_refused(mtl_error_of: Callable[..., str]) -> None:
