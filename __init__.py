@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .core.errors import UserError
     from .corpus.read import load_corpus
     from .downstream.load import load_task
-    from .inference.load import load_run
+    from .inference.load import load_run, load_runs
     from .plugins.code import use
     from .upstream.base import register_upstream
     from .upstream.load import list_upstreams, load_upstream

@@ -4,8 +4,8 @@
 
 DATA and WEIGHTS are those of real_speech.py. A head on the frozen model is trained for 200 steps; LoRA and the whole model go on
 from that head, and one on the frozen model for 2,000 steps stands beside them. Core-seconds are those of the process that trains:
-its start, the head of 200 steps and all evaluations are in them. Finished runs in WORK are kept; `results/adapters.json` and the
-table of benchmarks/README.md come from here.
+its start, the head of 200 steps and all evaluations are in them. A step and its memory are those of a process that takes a few
+steps of a run, and does nothing else. Finished runs in WORK are kept; `results/adapters.json` holds the rows.
 """
 
 from __future__ import annotations
@@ -54,16 +54,18 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--upstreams", default=",".join(UPSTREAMS), metavar="A,B")
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each way, in turns")
+    parser.add_argument("--rounds", type=int, default=4, help="timed steps of each way")
+    parser.add_argument("--of", type=Path, metavar="RUN", help="take steps of this run here (the others start so)")
     flags = parser.parse_args()
+    if flags.of:
+        print(json.dumps(steps_of(flags.of, flags.rounds)))
+        return
     data, weights, work = (path.expanduser().absolute() for path in (flags.data, flags.weights, flags.work))
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for upstream in flags.upstreams.split(","):
         for name in SETS:
-            rows = [measure(name, upstream, way, data, weights, work, flags.steps) for way in SHOWN]
-            seconds = step_seconds([work / row.pop("run") for row in rows][1:], flags.rounds)
-            write([{**row, **({"step_core_seconds": spent} if spent else {})} for row, spent in zip(rows, seconds, strict=True)])
+            write([measure(name, upstream, way, data, weights, work, flags.steps, flags.rounds) for way in SHOWN])
 
 
 def write(rows: list[dict[str, Any]]) -> None:
@@ -81,7 +83,7 @@ def cells(row: dict[str, Any]) -> str:
     """Return a row of the table."""
     low, high = row["interval"] or (None, None)
     interval = "no interval" if low is None else f"[{low:.3f}, {high:.3f}]"
-    step = f"{row['step_core_seconds']:.2f}" if "step_core_seconds" in row else ""
+    step = f"{row['step_core_seconds']:.2f}"
     size, memory = f"{row['checkpoint_mb']:.2f} MB", f"{row['memory_mb']:,} MB"
     score, spent = f"{row['metric']} {row['value']:.3f} {interval}", f"{row['core_seconds']:.0f}"
     return f"| {' | '.join([row['set'], row['upstream'], row['head'], score, spent, step, memory, size])} |"
@@ -108,7 +110,7 @@ def plan_of(task: str, table: Path, upstream: str, way: str, steps: int) -> dict
     return {**common, "stages": {"head": {"training": {"steps": HEAD_STEPS}}, way: {**tuned, **going_on}}}
 
 
-def measure(name: str, upstream: str, way: str, data: Path, weights: Path, work: Path, steps: int) -> dict[str, Any]:
+def measure(name: str, upstream: str, way: str, data: Path, weights: Path, work: Path, steps: int, rounds: int) -> dict[str, Any]:
     """Return what a run (or a plan of folds) says; one that is finished is read."""
     task, folder, rows, about = SETS[name]
     slug = "".join(letter for letter in name if letter.isalnum())
@@ -137,6 +139,7 @@ def measure(name: str, upstream: str, way: str, data: Path, weights: Path, work:
     run = place if way == FROZEN else place / way
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     metric, size = result["select_by"], (run / "checkpoints" / "best.safetensors").stat().st_size
+    alone = [sys.executable, __file__, str(data), str(weights), str(work), "--of", str(run), "--rounds"]
     return {
         "set": name,
         "about": about,
@@ -148,30 +151,29 @@ def measure(name: str, upstream: str, way: str, data: Path, weights: Path, work:
         "interval": result["intervals"]["test"][metric],
         "seconds": round(result["environment"]["seconds"], 1),
         "core_seconds": round(json.loads(spent.read_text()), 1),
-        "memory_mb": result["environment"]["peak_memory_mb"],
+        **json.loads(subprocess.run([*alone, str(rounds)], check=True, capture_output=True, text=True).stdout),
         "checkpoint_mb": round(size / 1e6, 2),
         "best_step": result["best_step"],
         "command": "benchmarks/adapters.py DATA WEIGHTS WORK --upstreams " + upstream,
-        "run": str(run.relative_to(work)),
     }
 
 
-def step_seconds(folders: list[Path], rounds: int) -> list[float | None]:
-    """Return the median of what a training step takes in each run, in turns on the same utterances; None of the frozen one."""
-    setups = [prepare(resolve([read_yaml(folder / "config.yaml")])) for folder in folders]
-    optimizers = [make_optimizer(setup.model, setup.config, setup.balancer) for setup in setups]
-    spent: list[list[float]] = [[] for _ in setups]
+def steps_of(folder: Path, rounds: int) -> dict[str, Any]:
+    """Return the median of what a training step of a run takes, and the most memory that this process held."""
+    setup = prepare(resolve([read_yaml(folder / "config.yaml")]))
+    optimizer = make_optimizer(setup.model, setup.config, setup.balancer)
+    task = next(iter(setup.tasks.values()))
+    setup.model.train()
+    spent: list[float] = []
     for _ in range(rounds + 1):
-        for setup, optimizer, values in zip(setups, optimizers, spent, strict=True):
-            task = next(iter(setup.tasks.values()))
-            setup.model.train()
-            began = time.process_time()
-            loss, _ = setup.model(task.name, make_batch(task.splits["train"][:BATCH]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            values.append(time.process_time() - began)
-    return [None, *(round(median(values[1:]), 3) for values in spent)]
+        began = time.process_time()
+        loss, _ = setup.model(task.name, make_batch(task.splits["train"][:BATCH]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        spent.append(time.process_time() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {"step_core_seconds": round(median(spent[1:]), 3), "memory_mb": round(peak)}
 
 
 if __name__ == "__main__":
