@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api.judge import audit, compare
-    from .api.mtl import mtl
+    from .api.judge import Audit, ComparedRuns, audit, compare
+    from .api.mtl import JointPlan, mtl
     from .api.pictures import plot_confusion, plot_curves, plot_geometry, plot_layers, plot_relations
     from .api.run import Run
     from .api.tables import layer_curve, results
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .corpus.read import load_corpus
     from .downstream.load import load_task
     from .inference.load import load_run, load_runs
+
+    from .inference.predict import Predictions
     from .plugins.code import use
     from .upstream.base import register_upstream
     from .upstream.load import list_upstreams, load_upstream
@@ -27,12 +29,16 @@ _PUBLIC = {
     "train": "headwater.api.train",
     "mtl": "headwater.api.mtl",
     "Run": "headwater.api.run",
+    "JointPlan": "headwater.api.mtl",
     "load_run": "headwater.inference.load",
     "load_runs": "headwater.inference.load",
+    "Predictions": "headwater.inference.predict",
     "results": "headwater.api.tables",
     "layer_curve": "headwater.api.tables",
     "compare": "headwater.api.judge",
+    "ComparedRuns": "headwater.api.judge",
     "audit": "headwater.api.judge",
+    "Audit": "headwater.api.judge",
     "plot_layers": "headwater.api.pictures",
     "plot_curves": "headwater.api.pictures",
     "plot_confusion": "headwater.api.pictures",

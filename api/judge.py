@@ -17,6 +17,7 @@ from ..core.files import read_json
 from ..core.frames import data_frame, html_text
 from ..core.run_folder import RunFolder
 from ..runs.runtime import Runtime
+from .progress import shown
 from .run import AnyRun
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def audit(
     by: Sequence[str] = (),
     predictions: str | Path | None = None,
     device: str = "auto",
-    quiet: bool = True,
+    quiet: bool | None = None,
 ) -> Audit:
     """Find out what a finished run's score means: random weights, shuffled labels, leaks, duplicates, wrong labels, groups.
 
@@ -114,6 +115,7 @@ def audit(
     >>> audit("result/downstream/my_run").warnings  # doctest: +SKIP
     """
     theirs = None if predictions is None else Path(predictions).expanduser()
-    folder, runtime = Path(run).expanduser(), Runtime(device, quiet)
-    audits.audit(folder, runtime, metric=metric, split=split, by=by, theirs=theirs)
+    folder = Path(run).expanduser()
+    with shown(quiet) as is_quiet:
+        audits.audit(folder, Runtime(device, is_quiet), metric=metric, split=split, by=by, theirs=theirs)
     return Audit(read_json(RunFolder(folder).audit))

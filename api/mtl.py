@@ -18,6 +18,7 @@ from ..plans.naming import place_of_scenario
 from ..plans.scenario import plan_scenario
 from ..runs.evaluation import KEPT
 from ..runs.runtime import Runtime
+from .progress import shown
 from .run import Run
 from .train import named, nested
 
@@ -83,7 +84,7 @@ def mtl(
     recipe: str = "",
     options: Mapping[str, Any] | None = None,
     device: str = "auto",
-    quiet: bool = True,
+    quiet: bool | None = None,
 ) -> JointPlan:
     """Train several tasks together on one upstream, and return the plan: its table, and which task helps which.
 
@@ -105,6 +106,7 @@ def mtl(
     values = joint_values(recipe or None, [named(task, "task") for task in tasks], sections, [typed], data=places, demo=demo)
     plan = plan_scenario(values if recipe else without_idle_cosines(values, [typed]), scenario, [*seeds])
     place = place_of_scenario(plan, name) if folder is None else Path(folder).expanduser()
-    results, _ = run_parts(plan.parts, place, Runtime(device, quiet))
+    with shown(quiet) as is_quiet:
+        results, _ = run_parts(plan.parts, place, Runtime(device, is_quiet))
     runs = {part.name: Run(place / part.name, results[part.name]) for part in plan.parts}
     return JointPlan(place, runs, report_table(plan, place).strip())

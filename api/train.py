@@ -17,6 +17,7 @@ from ..runs.config.recipes import demo_recipe, find_recipe, task_default
 from ..runs.config.resolve import resolve
 from ..runs.config.schema import RunConfig, roles_of
 from ..runs.runtime import Runtime
+from .progress import shown
 from .run import Run
 
 
@@ -35,13 +36,14 @@ def train(
     seeds: Sequence[int] | None = None,
     options: Mapping[str, Any] | None = None,
     device: str = "auto",
-    quiet: bool = True,
+    quiet: bool | None = None,
 ) -> Run:
     """Train a task (or several together) on an upstream, test it, and return the run.
 
     It lies in `folder`, or in `result/downstream/NAME`, or where the same command of the shell would put it. The same call
     resumes a run that was stopped, and returns the one that is finished. `folds` (`"all"`, or some) and `seeds` train one run for
-    each, and pool their predictions. `options` are those of a recipe, nested or by their full names.
+    each, and pool their predictions. `options` are those of a recipe, nested or by their full names. Progress is a line that
+    changes in a notebook and nothing elsewhere; with `quiet=False` it is printed.
 
     >>> run = train("emotion", "hubert_mini", demo=True, folds="all")  # doctest: +SKIP
     >>> run.scores  # doctest: +SKIP
@@ -54,7 +56,8 @@ def train(
         raise UserError("Expected one folder for the run, found both folder and name. Leave one out.")
     parts = expand(config, folds_of(config, folds), [config.seed] if seeds is None else [*seeds], [])
     place = place_of_runs(config, parts, name) if folder is None else Path(folder).expanduser()
-    return Run(place, run_plan(parts, place, Runtime(device, quiet)))
+    with shown(quiet) as is_quiet:
+        return Run(place, run_plan(parts, place, Runtime(device, is_quiet)))
 
 
 def layers_of(

@@ -23,7 +23,9 @@ def data_frame(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None 
         raise UserError(
             f"Expected pandas for a table in Python, found none. Run: pip install pandas, or {install_command('notebooks')}"
         ) from None
-    return pandas.DataFrame([*rows], columns=None if columns is None else [*columns])
+    frame = pandas.DataFrame([*rows], columns=None if columns is None else [*columns])
+    empty = [name for name in frame if frame[name].isna().all()]
+    return frame.astype(dict.fromkeys(empty, float))  # NaN, which can be compared, in place of None
 
 
 def html_table(rows: Sequence[Mapping[str, Any]]) -> str:

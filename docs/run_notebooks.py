@@ -6,6 +6,7 @@ ids, no folder of this machine. A hash of the cells stands beside the outputs, s
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import io
@@ -36,16 +37,16 @@ def code_of(notebook: Notebook) -> list[str]:
 
 
 def hash_of(notebook: Notebook) -> str:
-    """Return a hash of the code of all cells."""
-    return hashlib.sha256("\0".join(code_of(notebook)).encode()).hexdigest()[:16]
+    """Return a hash of what the code of all cells does, however it is laid out."""
+    return hashlib.sha256("\0".join(ast.dump(ast.parse(code)) for code in code_of(notebook)).encode()).hexdigest()[:16]
 
 
 def execute(path: Path, folder: Path) -> Notebook:
     """Return a notebook as it is after its cells were run in a folder."""
     from nbclient import NotebookClient
-    from nbformat import from_dict
+    from nbformat import reads
 
-    notebook = from_dict(read(path))
+    notebook = reads(path.read_text(encoding="utf-8"), as_version=4)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=SECONDS, startup_timeout=SECONDS, kernel_name="python3", resources=resources).execute()
@@ -68,7 +69,7 @@ def cleaned(notebook: Notebook, folder: Path) -> Notebook:
 def outputs_of(outputs: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the outputs of a cell that are kept, without the folder in which it ran."""
     for output in outputs:
-        if output.get("name") in DROPPED:
+        if output.get("name") in DROPPED or output.get("data") == {"text/plain": ""}:  # a line of progress, gone at the end
             continue
         if output["output_type"] == "stream":
             yield {"name": output["name"], "output_type": "stream", "text": without(output["text"], folder)}

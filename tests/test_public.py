@@ -14,6 +14,7 @@ from torch import nn
 
 import headwater
 from headwater.__main__ import dispatch
+from headwater.api import progress
 from headwater.corpus import load_corpus, read_audio
 from headwater.downstream import load_task
 from headwater.upstream import WeightedSum, load_upstream
@@ -58,6 +59,7 @@ def test_a_run_is_its_result_and_goes_on(two: list[headwater.Run], tones: Path) 
 def test_predictions_are_a_list_and_a_table(two: list[headwater.Run], tones: Path) -> None:
     files = [tones.with_name("00.wav"), tones.with_name("01.wav")]
     found = two[0].predict(files)
+    assert isinstance(found, headwater.Predictions)
     assert found == headwater.load_run(two[0]).predict(files)
     assert list(found.frame.columns) == ["file", "start", "seconds", "label", *found[0].scores]
     assert [*found.frame.label] == [one.label for one in found]
@@ -102,6 +104,7 @@ def test_results_of_a_folder_without_runs_are_one_line(tmp_path: Path) -> None:
 
 def test_two_runs_are_compared_and_the_comparison_is_shown(two: list[headwater.Run]) -> None:
     found = headwater.compare(*two)
+    assert isinstance(found, headwater.ComparedRuns)
     assert found.metric == headwater.compare([str(place.folder) for place in two]).metric == "ua"
     assert repr(found).splitlines()[-1] == found.verdict
     assert "cannot be told apart" in found.verdict or "is better than" in found.verdict
@@ -120,6 +123,7 @@ def test_layers_are_tables(layered: headwater.Run) -> None:
 
 def test_an_audit_is_its_content_and_is_shown(layered: headwater.Run) -> None:
     found = headwater.audit(layered)
+    assert isinstance(found, headwater.Audit)
     assert json.loads((layered.folder / "audit.json").read_text()) == dict(found)
     assert len(found.frame) == len(found["findings"]) > 3
     assert found.warnings == [line[2:] for line in repr(found).splitlines() if line.startswith("! ")]
@@ -195,12 +199,28 @@ def test_a_plan_of_joint_runs_says_which_task_helps_which(rated: Path, tmp_path:
     options |= {"upstream.trainable": False, "tasks.emotion.batch_size": 4, "tasks.dsd.batch_size": 4}
     data = {"emotion": rated, "dsd": rated}
     plan = headwater.mtl(["emotion", "dsd"], "test_hubert", scenario="relations", data=data, folder=tmp_path, options=options)
+    assert isinstance(plan, headwater.JointPlan)
     assert [*plan.runs] == ["all/seed1", "without-emotion/seed1", "without-dsd/seed1"]
     assert {*plan.scores.task} == {"emotion", "dsd"}
     assert {"source", "target", "change"} <= {*plan.relations.columns}
     assert "Table 1" in repr(plan)
     assert isinstance(headwater.plot_relations(plan), Figure)
     assert plan.folder == tmp_path
+
+
+def test_progress_in_a_notebook_is_one_line_that_is_gone_at_the_end(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(progress, "line_of_notebook", lambda: lines.append)
+    headwater.train("emotion", "fbank_no_cmvn", data=tones, folder=tmp_path / "run", options=OPTIONS)
+    assert [line for line in lines if line.startswith("step 20 of 20: dev ua ")]
+    assert lines[-1] == ""
+    assert not any("\n" in line for line in lines)
+    assert capsys.readouterr() == ("", "")
+    with progress.shown(None):
+        print("note      what is worth reading", file=sys.stderr)
+    assert capsys.readouterr().err == "note      what is worth reading\n"
 
 
 def test_class_names_alone_make_a_head_that_trains_in_a_loop_of_the_user(tones: Path) -> None:

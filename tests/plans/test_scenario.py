@@ -85,6 +85,7 @@ def test_a_transfer_starts_from_the_run_without_its_task(plan: Scenario) -> None
         ("single", PAPER[:2]),
         ("all", ["all"]),
         ("leave-one-out", PAPER[3:5]),
+        ("relations", PAPER[2:5]),
         ("transfer", PAPER[3:]),
         ("paper", PAPER),
     ],
