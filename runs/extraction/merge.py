@@ -53,7 +53,7 @@ def merge(job: Job, store: Store) -> Merged:
         facts = [json.loads((part.folder / DONE).read_text(encoding="utf-8")) for part in parts]
         seconds = sum(float(of_part["seconds"]) for of_part in facts)
         merged = Merged(sum(int(of_part["utterances"]) for of_part in facts), distinct_rows(parts), seconds, failures)
-        write_json(job.folder / "result.json", {**vars(merged), "shards": job.shards})
+        write_json(job.folder / "extracted.json", {**vars(merged), "shards": job.shards})
         store.touch()
     return merged
 
