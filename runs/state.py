@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ..core.parts import as_part, whole
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
@@ -61,17 +62,19 @@ def weights_in(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save(path: Path, setup: RunSetup, progress: Progress, accelerator: Accelerator) -> None:
     """Write the trained weights."""
+    tensors = whole(setup.model.trained_state(), keeps=accelerator.is_main_process)
     if accelerator.is_main_process:
-        save_tensors(path, setup.model.trained_state(), facts_of(setup, progress))
+        save_tensors(path, tensors, facts_of(setup, progress))
 
 
 def save_last(
     folder: Path, setup: RunSetup, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
 ) -> None:
     """Write weights, optimizer and balancer, from which the run resumes after any kill."""
+    own = {**setup.model.trained_state(), **optimizer_tensors(optimizer)}
+    tensors = whole(own, keeps=accelerator.is_main_process)
     if accelerator.is_main_process:
-        balancer = {BALANCER + key: value for key, value in setup.balancer.state_dict().items()}
-        tensors = {**setup.model.trained_state(), **optimizer_tensors(optimizer), **balancer}
+        tensors |= {BALANCER + key: value for key, value in setup.balancer.state_dict().items()}
         save_tensors(RunFolder(folder).last, tensors, facts_of(setup, progress))
 
 
@@ -89,7 +92,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer back what `optimizer_tensors` took from it."""
     state: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for key, value in tensors.items():
         _, index, name = key.split(".", 2)
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = as_part(value, weights[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
