@@ -20,6 +20,7 @@ from ..downstream.tables import tables_of
 from ..plugins.provenance import identity_of_code
 from ..training.balance import Balancer, make_balancer
 from ..training.batches import derive_seed
+from ..training.eight_bits import refuse_eight_bits
 from ..training.model import Model
 from ..training.sharding import refuse_unshardable, refuse_whole_gradients
 from ..training.source import Source
@@ -66,8 +67,9 @@ def prepare(config: RunConfig) -> RunSetup:
     typed, config = config, resolved_layers(config, upstreams)
     if config.training.gradient_checkpointing:
         save_memory(config, upstreams)
+    refuse_eight_bits(config.optimizer, config.training)
     if config.training.shard:
-        refuse_unshardable(config.training, roles_of(config))
+        refuse_unshardable(config.training, roles_of(config), config.own_adapters)
     tasks, notes = prepare_tasks(config, corpora, upstreams)
     experts = {name: task.expert for name, task in tasks.items()}
     weights: dict[str, str] = {role: upstream.weights_hash() for role, upstream in upstreams.items()}

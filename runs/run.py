@@ -30,7 +30,7 @@ from .final import with_steps
 from .heads import fit_to_teachers
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .log import Trackers, displayed, followed, improving_notes, logged, refuse_unknown
+from .log import Trackers, displayed, followed, improving_notes, logged, refuse_unknown, show_memory
 from .pictures import chance_levels, confusion_plot, cosines_plot, curves_plot, run_title
 from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
@@ -169,6 +169,7 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     config, model = setup.config, setup.model
     if config.solver == "exact":
         return finish_exact(folder, setup, accelerator, runtime)
+    show_memory(setup, accelerator, runtime)
     if config.training.shard and accelerator.num_processes > 1:  # before the device gets more than its part
         shard(model, accelerator.device, accelerator.num_processes, config.training.precision)
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights

@@ -15,6 +15,7 @@ from ..core.parts import as_part, whole
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
+from ..training.eight_bits import eight_bit_adam, packed, unpacked
 from ..training.model import Model
 from ..training.step import Progress
 from .config.schema import RunConfig
@@ -29,6 +30,8 @@ def make_optimizer(model: Model, config: RunConfig, balancer: Balancer) -> torch
     weights = [*balancer.parameters()]
     if weights:
         groups.append({"params": weights, "lr": config.balance.rate, "base_lr": config.balance.rate})
+    if config.optimizer.bits == 8:
+        return eight_bit_adam(groups, config.optimizer)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
     return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True)
 
@@ -86,7 +89,7 @@ def facts_of(setup: RunSetup, progress: Progress) -> dict[str, Any]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimizer's state as flat tensors: `optimizer.<parameter>.<name>`."""
     state = optimizer.state_dict()["state"]
-    return {f"optimizer.{index}.{name}": torch.as_tensor(value) for index, row in state.items() for name, value in row.items()}
+    return {f"optimizer.{index}.{name}": value for index, row in state.items() for name, value in packed(row)}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -96,4 +99,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for key, value in tensors.items():
         _, index, name = key.split(".", 2)
         state.setdefault(int(index), {})[name] = as_part(value, weights[int(index)])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    whole_states = {index: unpacked(row) for index, row in state.items()}
+    optimizer.load_state_dict({"state": whole_states, "param_groups": optimizer.state_dict()["param_groups"]})

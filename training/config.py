@@ -13,6 +13,7 @@ class OptimizerConfig:
     """The `optimizer:` section."""
 
     name: Literal["adam", "adamw"] = "adam"  # adamw: the decay is apart from the gradient
+    bits: Literal[32, 8] = 32  # of its two moments of each weight; 8: a quarter of their memory, by torchao
     lr: Annotated[float, ABOVE_0] = 1e-3  # of heads
     weights_lr: Annotated[float, AT_LEAST_0] | None = None  # of layer weights; None: as the heads'
     upstream_lr: Annotated[float, AT_LEAST_0] = 1e-5  # of a finetuned upstream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,20 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.parts import is_part
 from ..corpus.batch import Example
-from ..upstream.base import Role, UpstreamConfig
+from ..upstream.base import Role, Upstream, UpstreamConfig
 from .balance import Balancer
 from .config import TrainingConfig
 from .model import Model
 
 
-def refuse_unshardable(training: TrainingConfig, sections: Mapping[Role, UpstreamConfig]) -> None:
+def refuse_unshardable(training: TrainingConfig, sections: Mapping[Role, UpstreamConfig], own_adapters: bool) -> None:
     """Refuse what has no meaning, or would wait for ever, where a model's weights lie in parts."""
     if not any(section.trainable for section in sections.values()):
         raise UserError("Expected -f beside --shard (training.shard=true), found a frozen upstream. Add -f, or leave it out.")
     if training.precision == "fp16":
         raise UserError("Expected training.precision=bf16 or float32 beside --shard, found fp16. Take bf16.")
+    if own_adapters:
+        raise UserError("Expected one adapter for all tasks beside --shard, found own_adapters=true. Leave one of them out.")
     for section in sections.values():
         if section.trainable and section.layerdrop != 0:
             raise UserError(
@@ -40,25 +43,32 @@ def refuse_whole_gradients(balancer: Balancer, cosines: int) -> None:
 
 
 def shard(model: Model, device: torch.device, processes: int, precision: str) -> None:
-    """Share out the weights of every upstream, block by block; heads and weighted sums stay whole on each process.
-
-    In bf16 a block's weights are gathered as bf16: autocast's own copies of them would lie whole in every process until the
-    backward pass. What flows between blocks stays float32, as it does in one process.
-    """
+    """Share out the weights of every upstream; heads and weighted sums are small, and stay whole on each process."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (processes,))
-    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    policy = half if precision == "bf16" else MixedPrecisionPolicy(cast_forward_inputs=False)
     for role in model.configs:
-        upstream = model.upstream(role)
-        if not any(True for _ in upstream.parameters()):
-            continue
-        for block in upstream.blocks():  # moved to the device one by one: it never holds all of them
-            fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
-        fully_shard(upstream, mesh=mesh, reshard_after_forward=True, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
+        shard_upstream(model.upstream(role), mesh, precision)
     model.sharded = True
+
+
+def shard_upstream(upstream: Upstream, mesh: Any, precision: str) -> None:
+    """Share out the weights of an upstream: each block in a group of its own, all that stands around them in another.
+
+    In bf16 a block's matrices are gathered as bf16, as autocast would cast them: its own copies would lie whole in every process
+    until the backward pass. Vectors (norms, biases) then stay whole, in float32: the numbers are those of one process.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if not any(True for _ in upstream.parameters()):
+        return
+    plain = MixedPrecisionPolicy(cast_forward_inputs=False)
+    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    bf16 = precision == "bf16"
+    for block in upstream.blocks():  # each is moved to the device by itself: it never holds all of them
+        vectors = {weight for weight in block.parameters() if weight.ndim < 2} if bf16 else None
+        fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=half if bf16 else plain, ignored_params=vectors)
+    fully_shard(upstream, mesh=mesh, reshard_after_forward=True, mp_policy=plain)
 
 
 def clip_parts(weights: Sequence[nn.Parameter], largest: float) -> Tensor:

@@ -44,7 +44,7 @@ _UPSTREAM = {
 }
 # options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
 ADDED: Mapping[str, Mapping[str, Any]] = {
-    "optimizer": {"schedule_steps": None, "adapter_lr": 1e-3},
+    "optimizer": {"schedule_steps": None, "adapter_lr": 1e-3, "bits": 32},
     "training": {"eval_piece_size": None, "bucket_steps": None},
     "upstream": _UPSTREAM,
     "text_upstream": _UPSTREAM,
