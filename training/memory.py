@@ -127,14 +127,22 @@ def made_on(inputs: Sequence[Any]) -> str:
 
 
 class Passes(nn.Module):
-    """A model's pass that ends in one number: the loss of a task, or the mean of its outputs."""
+    """A model's pass and the backward pass, of the loss of a task, or of the mean of its outputs.
 
-    def __init__(self, model: Model, with_loss: bool) -> None:
+    Both are one call: blocks that run again in the backward pass must find the weights that the first pass found.
+    """
+
+    def __init__(self, model: Model, with_loss: bool, bf16: bool) -> None:
         super().__init__()
-        self.model, self.with_loss = model, with_loss
+        self.model, self.with_loss, self.bf16 = model, with_loss, bf16
 
-    def forward(self, task: str, batch: Batch) -> Tensor:
-        """Return what is differentiated."""
+    def forward(self, task: str, batch: Batch, device: torch.device) -> None:
+        """Leave gradients in the weights."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            loss = self._loss(task, batch)
+        loss.backward()
+
+    def _loss(self, task: str, batch: Batch) -> Tensor:
         if self.with_loss:
             return self.model(task, batch)[0]
         output = self.model.output_of(task, batch)
@@ -155,7 +163,7 @@ def memory_plan(
     counted = None
     for with_loss in (True, False):  # a loss may look at values, which are not there
         with using(model, way):
-            counted = count(Passes(model, with_loss), task, piece, trained, min(len(pieces), 2), way.bf16, device)
+            counted = count(Passes(model, with_loss, way.bf16), task, piece, trained, min(len(pieces), 2), device)
         if counted is not None:
             break
     return totals(model, way, trained, of_adapter, counted, described(piece, len(pieces)))
@@ -240,7 +248,7 @@ def using(model: Model, way: Way) -> Iterator[None]:
 
 
 def count(
-    passes: nn.Module, task: TaskData, piece: Sequence[Example], trained: set[str], times: int, bf16: bool, device: torch.device
+    passes: Passes, task: TaskData, piece: Sequence[Example], trained: set[str], times: int, device: torch.device
 ) -> Counted | None:
     """Return what a piece takes, in a step of as many; None where the model looks at values."""
     from torch._subclasses import fake_tensor
@@ -253,6 +261,7 @@ def count(
         with silence, fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
 
             def without_values(value: Tensor, name: str) -> Tensor:
+                """Return a tensor of a shape; that of a trained weight gets a gradient."""
                 made = torch.empty(value.shape, dtype=value.dtype, device=device)
                 if name in trained:
                     live.keep_gradient_of(made.requires_grad_())
@@ -263,10 +272,7 @@ def count(
             batch = shape_of(task, piece, device, stored)
             with live:
                 for _ in range(times):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                        loss = torch.func.functional_call(passes, values, (task.name, batch))
-                    loss.backward()
-                    del loss
+                    torch.func.functional_call(passes, values, (task.name, batch, device))
     except (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException):
         return None
     finally:
@@ -278,6 +284,8 @@ def count(
 def shape_of(task: TaskData, piece: Sequence[Example], device: torch.device, stored: Mapping[str, Any]) -> Batch:
     """Return a batch of a piece's shape, its audio without values."""
     lengths = tuple(max(int(example.seconds * SAMPLE_RATE), 1) for example in piece)
+    if len({*lengths}) == 1 < len(lengths):  # what is padded takes more: masks, and norms row by row
+        lengths = (*lengths[:-1], max(int(0.98 * lengths[-1]), 1))
     made = Batch(
         torch.empty(len(piece), max(lengths), device=device) if task.source.uses_audio else None,
         lengths if task.source.uses_audio else (),
