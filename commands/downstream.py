@@ -70,7 +70,7 @@ def make_parser(prog: str) -> Parser:
     help_text = "finetune the upstreams (default: frozen); convolutions too with -o upstream.front_end=trained"
     add("-f", "--upstream_trainable", action="store_true", help=help_text)
     help_text = (
-        "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: a head for each layer and the sum"
+        "use layer N in place of the weighted sum (0: input of block 1); `all` or 0,4,8: one head for each layer and the sum"
     )
     add("-l", "--upstream_layer_selection", metavar="N", help=help_text)
     help_text = "hidden_states: use all layers (default); last_hidden_state: use the last one"
