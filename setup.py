@@ -39,7 +39,6 @@ EXTRAS["test"] = [
     *EXTRAS["decode"],
     *EXTRAS["mtl"],
     *EXTRAS["peft"],
-    *EXTRAS["eight-bit"],
     *EXTRAS["onnx"],
     *EXTRAS["serve"],
     *RUNNERS,

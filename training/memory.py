@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from ..core.errors import UserError
 from ..corpus.arrays import SAMPLE_RATE
 from ..corpus.batch import Batch, Example
 from ..upstream.adapters import WITHOUT, is_target, targets_of
+from ..upstream.hub import cpu_dropout
 from .batches import derive_seed
 from .config import TrainingConfig
 from .model import Model
@@ -100,6 +101,10 @@ class LiveBytes(TorchDispatchMode):
     def _note_peak(self, passing: int = 0) -> None:
         self.peak = max(self.peak, self.now + passing)
         self.peak_without_gradients = max(self.peak_without_gradients, self.now + passing - self.gradients)
+
+    def leave_out(self, tensor: Tensor) -> None:
+        """Do not count a tensor that was there before, of which operations make views."""
+        self._known.add(tensor.untyped_storage()._cdata)
 
     def keep_gradient_of(self, weight: Tensor) -> None:
         """Count the gradient of a weight apart, once it is there."""
@@ -183,21 +188,14 @@ def totals(model: Model, way: Way, trained: set[str], of_adapter: int, counted: 
         gradients *= 2  # DDP averages them in a copy
     gathered = gathered_bytes(model, trained, way.bf16) if way.shard else 0
     weights = sum(shares.values()) + buffers
+    known = int(weights), int(gradients), int(states)
     if counted is None:
-        return MemoryPlan(way, int(weights), int(gradients), int(states), None, int(weights + gradients + states), piece)
-    activations = counted.activations + gathered
+        return MemoryPlan(way, *known, None, sum(known), piece)
+    activations = int(counted.activations + gathered)
     at_once = counted.with_gradients - passing + (gradients if way.processes > 1 else of_adapter)
     if way.shard:  # of which the count has all, on one process
         at_once = activations + gradients
-    return MemoryPlan(
-        way,
-        weights=int(weights),
-        gradients=int(gradients),
-        states=int(states),
-        activations=int(activations),
-        total=int(weights + states + max(at_once, activations)),
-        piece=piece,
-    )
+    return MemoryPlan(way, *known, activations, int(weights + states + max(at_once, activations)), piece)
 
 
 def gathered_bytes(model: Model, trained: set[str], bf16: bool) -> int:
@@ -256,13 +254,12 @@ def count(
     stored = {role: layers.layers(piece) for role, layers in task.source.stored.items()}
     state, live = torch.get_rng_state(), LiveBytes()
     try:
-        # a spectrogram that numpy computes is one of silence
-        silence = patch.object(fake_tensor.FakeTensor, "numpy", lambda value: np.zeros(value.shape, np.float32), create=True)
-        with silence, fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
+        with without_numbers(fake_tensor.FakeTensor), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
 
             def without_values(value: Tensor, name: str) -> Tensor:
                 """Return a tensor of a shape; that of a trained weight gets a gradient."""
                 made = torch.empty(value.shape, dtype=value.dtype, device=device)
+                live.leave_out(made)
                 if name in trained:
                     live.keep_gradient_of(made.requires_grad_())
                 return made
@@ -279,6 +276,17 @@ def count(
         torch.set_rng_state(state)
         gc.collect()
     return Counted(live.peak_without_gradients, live.peak)
+
+
+@contextmanager
+def without_numbers(kind: type) -> Iterator[None]:
+    """Let a spectrogram that numpy computes be one of silence, and draw nothing where dropout draws by numpy."""
+    with (
+        patch.object(kind, "numpy", lambda value: np.zeros(value.shape, np.float32), create=True),
+        patch.object(cpu_dropout, "_seed", lambda: 0),
+        patch.object(cpu_dropout, "_kept", lambda shape, p, draws: torch.empty(*shape, dtype=torch.int8)),  # noqa: ARG005
+    ):
+        yield
 
 
 def shape_of(task: TaskData, piece: Sequence[Example], device: torch.device, stored: Mapping[str, Any]) -> Batch:
@@ -358,42 +366,3 @@ def peft_can(model: Model) -> bool:
         return bool(with_lora(model)[0])
     except UserError:
         return False
-
-
-Planned = Callable[[Way], MemoryPlan]
-
-
-def memory_lines(planned: Planned, way: Way, model: Model, free: int | None) -> list[str]:
-    """Return what a run prints before it starts: what it will take, and where that is more than is free, what would fit."""
-    plan = planned(way)
-    if plan.activations is None:
-        parts = f"{gigabytes(plan.total)} and activations, which could not be counted"
-    else:
-        parts = f"about {gigabytes(plan.total)} a process at most"
-    sizes = {"weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.states, "activations": plan.activations}
-    listed = ", ".join(f"{name} {gigabytes(size)}" for name, size in sizes.items() if size is not None)
-    lines = [f"memory    {parts}: {listed} ({plan.piece})"]
-    if free is None or plan.total <= free:
-        return lines
-    fitting = [other for other in map(planned, cheaper_ways(way, model)) if other.total <= free]
-    named = "; ".join(f"{other.way.name} ({gigabytes(other.total)})" for other in fitting[:4])
-    advice = f"Would fit: {named}" if fitting else "Nothing that we know of would fit: lower training.piece_seconds"
-    return [*lines, f"note      {gigabytes(free)} are free on the device: that is too little. {advice}"]
-
-
-def memory_table(planned: Planned, way: Way, model: Model) -> list[str]:
-    """Return a table of what the run would take as it is set, and in ways that take less."""
-    plans = [planned(each) for each in (way, *cheaper_ways(way, model))]
-    width = max(len(plan.way.name) for plan in plans)
-    heads = ("weights", "gradients", "optimizer", "activations", "at most")
-    lines = [f"{'memory of a process':<{width}}" + "".join(f"{head:>13}" for head in heads)]
-    for plan in plans:
-        sizes = (plan.weights, plan.gradients, plan.states, plan.activations, plan.total)
-        cells = "".join(f"{'unknown' if size is None else gigabytes(size):>13}" for size in sizes)
-        lines.append(f"{plan.way.name:<{width}}{cells}")
-    return [*lines, f"The largest piece: {plans[0].piece}."]
-
-
-def gigabytes(size: float) -> str:
-    """Return a size for people."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

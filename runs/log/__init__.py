@@ -1,7 +1,7 @@
 """What a run leaves in its log, on the screen, and with the trackers that it was to be followed by."""
 
 from .lines import displayed, filling, improving_notes, logged, scalars, uninterrupted
-from .memory import memory_text, planned_memory, show_memory
+from .memory import memory_lines, memory_text, planned_memory, show_memory
 from .trackers import Trackers, followed, kinds, refuse_unknown
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "improving_notes",
     "kinds",
     "logged",
+    "memory_lines",
     "memory_text",
     "planned_memory",
     "refuse_unknown",

@@ -7,14 +7,16 @@ from collections.abc import Callable
 import torch
 from accelerate import Accelerator
 
-from ...training.memory import MemoryPlan, Way, memory_lines, memory_plan, memory_table, way_of
+from ...training.memory import MemoryPlan, Way, cheaper_ways, memory_plan, way_of
+from ...training.model import Model
 from ..prepare import RunSetup
 from ..runtime import Runtime, print_progress
 
 PLANNED_FROM = 1_000_000  # weights of a model whose memory is planned
+Planned = Callable[[Way], MemoryPlan]
 
 
-def planned_memory(setup: RunSetup, processes: int, device: torch.device) -> tuple[Callable[[Way], MemoryPlan], Way]:
+def planned_memory(setup: RunSetup, processes: int, device: torch.device) -> tuple[Planned, Way]:
     """Return what plans the memory of a run's steps, however they are made, and how the run makes them."""
     config, tasks = setup.config, [*setup.tasks.values()]
 
@@ -40,3 +42,39 @@ def memory_text(setup: RunSetup, processes: int = 1, device: str = "cpu") -> lis
     """Return a table of what finetuning would take as it is set, and in ways that take less."""
     planned, way = planned_memory(setup, processes, torch.device(device))
     return memory_table(planned, way, setup.model)
+
+
+def memory_lines(planned: Planned, way: Way, model: Model, free: int | None) -> list[str]:
+    """Return what a run prints before it starts: what it will take, and where that is more than is free, what would fit."""
+    plan = planned(way)
+    if plan.activations is None:
+        parts = f"{gigabytes(plan.total)} and activations, which could not be counted"
+    else:
+        parts = f"about {gigabytes(plan.total)} a process at most"
+    sizes = {"weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.states, "activations": plan.activations}
+    listed = ", ".join(f"{name} {gigabytes(size)}" for name, size in sizes.items() if size is not None)
+    lines = [f"memory    {parts}: {listed} ({plan.piece})"]
+    if free is None or plan.total <= free:
+        return lines
+    fitting = [other for other in map(planned, cheaper_ways(way, model)) if other.total <= free]
+    named = "; ".join(f"{other.way.name} ({gigabytes(other.total)})" for other in fitting[:4])
+    advice = f"Would fit: {named}" if fitting else "Nothing that we know of would fit: lower training.piece_seconds"
+    return [*lines, f"note      {gigabytes(free)} are free on the device: that is too little. {advice}"]
+
+
+def memory_table(planned: Planned, way: Way, model: Model) -> list[str]:
+    """Return a table of what the run would take as it is set, and in ways that take less."""
+    plans = [planned(each) for each in (way, *cheaper_ways(way, model))]
+    width = max(len(plan.way.name) for plan in plans)
+    heads = ("weights", "gradients", "optimizer", "activations", "at most")
+    lines = [f"{'memory of a process':<{width}}" + "".join(f"{head:>13}" for head in heads)]
+    for plan in plans:
+        sizes = (plan.weights, plan.gradients, plan.states, plan.activations, plan.total)
+        cells = "".join(f"{'unknown' if size is None else gigabytes(size):>13}" for size in sizes)
+        lines.append(f"{plan.way.name:<{width}}{cells}")
+    return [*lines, f"The largest piece: {plans[0].piece}."]
+
+
+def gigabytes(size: float) -> str:
+    """Return a size for people."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

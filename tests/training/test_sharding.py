@@ -22,7 +22,7 @@ from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.prepare import prepare
 from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
-from headwater.training.sharding import evened
+from headwater.training.sharding import evened, refuse_unshardable
 from headwater.upstream.base import UpstreamConfig
 
 SCRIPTS = Path(__file__).parent
@@ -117,6 +117,11 @@ def test_pieces_are_cut_until_there_are_enough_or_the_last_comes_again_for_nothi
     again = evened([rows[:1]], 3)
     assert again == [(rows[:1], True), (rows[:1], False), (rows[:1], False)]
     assert evened([rows], 1) == [(rows, True)]
+
+
+def test_adapters_of_each_task_are_refused(finetuned: RunConfig) -> None:
+    with pytest.raises(UserError, match=r"Expected one adapter for all tasks beside --shard, found own_adapters=true"):
+        refuse_unshardable(finetuned.training, {"audio": finetuned.upstream}, own_adapters=True)
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
