@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .corpus.read import load_corpus
     from .downstream.load import load_task
     from .inference.load import load_run, load_runs
-
     from .inference.predict import Predictions
     from .plugins.code import use
     from .upstream.base import register_upstream

@@ -11,6 +11,7 @@ EXTRAS = {
     # UPGrad, CAGrad, Nash-MTL; their solvers quadprog and ecos are GPL
     "mtl-solvers": ["torchjd[quadprog-projector,cagrad,nash-mtl]>=0.18,<0.19"],
     "peft": ["peft>=0.18,<0.22"],  # LoRA, DoRA, IA3; one pure wheel of 0.8 MB, which needs what the core has, and psutil
+    "eight-bit": ["torchao>=0.14,<0.19"],  # optimizer.bits=8; one wheel of 3.4 MB, BSD, which needs nothing but torch
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # `headwater export --onnx`; 40 MB of wheels
     "track": ["mlflow-skinny>=3.0", "wandb>=0.19"],  # `-o track=…`; Apache-2.0 and MIT, as large as all else that is optional
     # `headwater serve`; pure wheels of 0.4 MB, which need pydantic and anyio of the hub client

@@ -90,6 +90,7 @@ def make_parser(prog: str) -> Parser:
     add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
     add_launch(add)
     add("--plan", action="store_true", help="print which runs the command would train, and where they would lie, and stop")
+    add("--shard", action="store_true", help="with -f in several processes (torchrun): each holds a part of every weight")
     add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
     help_text = (
         "cache the features of a frozen upstream: auto (default: where they fit), on, off, check, or the folder of the cache"
@@ -249,6 +250,7 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
     mapping = {
         "task": task,
         "store": given({"mode": flags.store}),
+        "training": given({"shard": flags.shard or None}),
         "upstream": given(upstream),
         "text_upstream": given(text),
         "teacher": given({"name": flags.teacher}),

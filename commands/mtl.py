@@ -60,6 +60,9 @@ def make_parser(prog: str) -> Parser:
         metavar="NAME=PATH",
         help="folder or table of one corpus, or of one task; may be repeated",
     )
+    add(
+        "--shard", action="store_true", help="in several processes (torchrun): each holds a part of every weight of the upstreams"
+    )
     add("--demo", action="store_true", help="use the miniature corpora of the tasks")
     add(
         "--shared-weights", action="store_true", help="share one weighted sum of the layers between all tasks (default: one each)"
@@ -167,7 +170,7 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     data: dict[str, str] = {}
     for pair in flags.data:
         data |= split_pairs(pair, "--data")
-    typed = [parse_override(override) for override in flags.override]
+    typed = [*([{"training": {"shard": True}}] if flags.shard else []), *map(parse_override, flags.override)]
     values = joint_values(flags.config, split_words(flags.tasks), upstreams, typed, data=data, demo=flags.demo)
     values |= {"shared_weights": True} if flags.shared_weights else {}
     values |= {"select": flags.select} if flags.select else {}

@@ -83,6 +83,7 @@ def without_idle_cosines(values: dict[str, Any], typed: Sequence[Mapping[str, An
     """Return the values without the cosines that the demo's own recipe logs, where the tasks share no weight to compare."""
     over: Mapping[str, Any] = reduce(merge, typed, {})
     trains = any(section_in(values, key).get("trainable") for key in ("upstream", "text_upstream"))
-    if trains or values.get("shared_weights") or "cosines_every" in section_in(over, "balance"):
+    shards = section_in(values, "training").get("shard")  # where no process has a gradient as a whole
+    if (trains and not shards) or values.get("shared_weights") or "cosines_every" in section_in(over, "balance"):
         return values
     return {**values, "balance": {key: value for key, value in section_in(values, "balance").items() if key != "cosines_every"}}

@@ -20,7 +20,9 @@ from ..downstream.tables import tables_of
 from ..plugins.provenance import identity_of_code
 from ..training.balance import Balancer, make_balancer
 from ..training.batches import derive_seed
+from ..training.eight_bits import refuse_eight_bits
 from ..training.model import Model
+from ..training.sharding import refuse_unshardable, refuse_whole_gradients
 from ..training.source import Source
 from ..training.step import TaskData, shared_weights
 from ..upstream.adapters import WITHOUT, add_adapter, over_same_weights
@@ -65,6 +67,9 @@ def prepare(config: RunConfig) -> RunSetup:
     typed, config = config, resolved_layers(config, upstreams)
     if config.training.gradient_checkpointing:
         save_memory(config, upstreams)
+    refuse_eight_bits(config.optimizer, config.training)
+    if config.training.shard:
+        refuse_unshardable(config.training, roles_of(config), config.own_adapters)
     tasks, notes = prepare_tasks(config, corpora, upstreams)
     experts = {name: task.expert for name, task in tasks.items()}
     weights: dict[str, str] = {role: upstream.weights_hash() for role, upstream in upstreams.items()}
@@ -79,6 +84,8 @@ def prepare(config: RunConfig) -> RunSetup:
     if standardizes:
         refuse_keep(config.exact, model)
     balancer = make_balancer(config.balance, [*tasks])
+    if config.training.shard:
+        refuse_whole_gradients(balancer, config.balance.cosines_every)
     refuse_nothing_shared(config, balancer, shares=bool(shared_weights(model)))
     heads = start_from_heads(model, config)
     prints = {name: fingerprint(task.splits, read="text" in task.source.roles) for name, task in tasks.items()}

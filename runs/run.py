@@ -18,6 +18,7 @@ from ..core.errors import UserError
 from ..core.files import plain_disk_errors
 from ..core.run_folder import TOGETHER, RunFolder
 from ..training.loop import Hooks, shows_progress, train
+from ..training.sharding import shard
 from ..training.step import Plan, Progress, TaskData
 from ..upstream.adapters import WITHOUT
 from .config.identity import identity_of, refuse_other
@@ -29,7 +30,7 @@ from .final import with_steps
 from .heads import fit_to_teachers
 from .layer_norms import layer_norms
 from .leakage import utterance_key
-from .log import Trackers, displayed, followed, improving_notes, logged, refuse_unknown
+from .log import Trackers, displayed, followed, improving_notes, logged, refuse_unknown, show_memory
 from .pictures import chance_levels, confusion_plot, cosines_plot, curves_plot, run_title
 from .prepare import RunSetup, describe, prepare
 from .results import environment, write_layer_outcomes
@@ -168,6 +169,9 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     config, model = setup.config, setup.model
     if config.solver == "exact":
         return finish_exact(folder, setup, accelerator, runtime)
+    show_memory(setup, accelerator, runtime)
+    if config.training.shard and accelerator.num_processes > 1:  # before the device gets more than its part
+        shard(model, accelerator.device, accelerator.num_processes, config.training.precision)
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
     setup.balancer.to(accelerator.device)
     optimizer = make_optimizer(model, config, setup.balancer)
@@ -176,7 +180,7 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
         fit_to_teachers(model, setup.tasks, config.seed, partial(print_progress, runtime))
     else:
         print_progress(runtime, f"going on  at step {progress.step}")
-    ready = accelerator.prepare(model)
+    ready = model if model.sharded else accelerator.prepare(model)
     if accelerator.scaler is not None:
         optimizer = accelerator.prepare(optimizer)
     evaluate_now = partial(evaluate_task, ready, config.training, accelerator, runtime.by)
@@ -200,8 +204,9 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
         load_weights(model, RunFolder(folder).best)
         found = {name: {"best": evaluate_now(task)} for name, task in setup.tasks.items()}
     result = result_of(folder, setup, found, progress, accelerator.device)
+    layers = layer_weights(setup) if model.sharded or accelerator.is_main_process else {}  # all processes must take part
     if accelerator.is_main_process:
-        write_all(folder, setup, found, result)
+        write_all(folder, setup, found, result, layers)
         notes = [f"note      {note}" for note in result["notes"] if note not in setup.notes]
         print_progress(runtime, *notes, f"written to {folder}")
     accelerator.wait_for_everyone()
@@ -227,7 +232,7 @@ def finish_exact(folder: Path, setup: RunSetup, accelerator: Accelerator, runtim
             write_layer_outcomes(there, role, outcomes, setup.marks)
         if solved.all_layers:
             write_layer_outcomes(there, TOGETHER, [solved.all_layers], setup.marks)
-        write_all(folder, setup, found, result)
+        write_all(folder, setup, found, result, layer_weights(setup))
         print_progress(runtime, f"written to {folder}")
     accelerator.wait_for_everyone()
     return result
@@ -336,12 +341,12 @@ def references(config: RunConfig, marks: Sequence[str]) -> list[dict[str, Any]]:
     return [asdict(row) for row in config.reference if (row.upstream, row.corpus, row.protocol) == run]
 
 
-def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[str, Any]) -> None:
+def write_all(folder: Path, setup: RunSetup, found: Evaluations, result: dict[str, Any], layers: Mapping[str, Any]) -> None:
     """Write predictions, pictures, layer weights, and last the result that makes the run finished."""
     marks, there, joint = setup.marks, RunFolder(folder), setup.config.is_joint
     kept = {name: of_task["best"] for name, of_task in found.items()}
     there.write(vocabulary=vocabularies({name: evaluation.task for name, evaluation in kept.items()}))  # with what dev decided
-    there.write(layer_weights=layer_weights(setup))
+    there.write(layer_weights=layers)
     with plain_disk_errors(folder):
         for name, evaluation in kept.items():
             prefix, task, facts = f"{name}-" * joint, evaluation.task, facts_of(setup, name)

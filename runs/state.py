@@ -11,9 +11,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ..core.parts import as_part, whole
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
+from ..training.eight_bits import eight_bit_adam, packed, unpacked
 from ..training.model import Model
 from ..training.step import Progress
 from .config.schema import RunConfig
@@ -28,6 +30,8 @@ def make_optimizer(model: Model, config: RunConfig, balancer: Balancer) -> torch
     weights = [*balancer.parameters()]
     if weights:
         groups.append({"params": weights, "lr": config.balance.rate, "base_lr": config.balance.rate})
+    if config.optimizer.bits == 8:
+        return eight_bit_adam(groups, config.optimizer)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer.name]
     return kind(groups, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True)
 
@@ -61,17 +65,19 @@ def weights_in(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save(path: Path, setup: RunSetup, progress: Progress, accelerator: Accelerator) -> None:
     """Write the trained weights."""
+    tensors = whole(setup.model.trained_state(), keeps=accelerator.is_main_process)
     if accelerator.is_main_process:
-        save_tensors(path, setup.model.trained_state(), facts_of(setup, progress))
+        save_tensors(path, tensors, facts_of(setup, progress))
 
 
 def save_last(
     folder: Path, setup: RunSetup, optimizer: torch.optim.Optimizer, progress: Progress, accelerator: Accelerator
 ) -> None:
     """Write weights, optimizer and balancer, from which the run resumes after any kill."""
+    own = {**setup.model.trained_state(), **optimizer_tensors(optimizer)}
+    tensors = whole(own, keeps=accelerator.is_main_process)
     if accelerator.is_main_process:
-        balancer = {BALANCER + key: value for key, value in setup.balancer.state_dict().items()}
-        tensors = {**setup.model.trained_state(), **optimizer_tensors(optimizer), **balancer}
+        tensors |= {BALANCER + key: value for key, value in setup.balancer.state_dict().items()}
         save_tensors(RunFolder(folder).last, tensors, facts_of(setup, progress))
 
 
@@ -83,13 +89,15 @@ def facts_of(setup: RunSetup, progress: Progress) -> dict[str, Any]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimizer's state as flat tensors: `optimizer.<parameter>.<name>`."""
     state = optimizer.state_dict()["state"]
-    return {f"optimizer.{index}.{name}": torch.as_tensor(value) for index, row in state.items() for name, value in row.items()}
+    return {f"optimizer.{index}.{name}": value for index, row in state.items() for name, value in packed(row)}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer back what `optimizer_tensors` took from it."""
     state: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for key, value in tensors.items():
         _, index, name = key.split(".", 2)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        state.setdefault(int(index), {})[name] = as_part(value, weights[int(index)])
+    whole_states = {index: unpacked(row) for index, row in state.items()}
+    optimizer.load_state_dict({"state": whole_states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -13,6 +13,7 @@ class OptimizerConfig:
     """The `optimizer:` section."""
 
     name: Literal["adam", "adamw"] = "adam"  # adamw: the decay is apart from the gradient
+    bits: Literal[32, 8] = 32  # of its two moments of each weight; 8: a quarter of their memory, by torchao
     lr: Annotated[float, ABOVE_0] = 1e-3  # of heads
     weights_lr: Annotated[float, AT_LEAST_0] | None = None  # of layer weights; None: as the heads'
     upstream_lr: Annotated[float, AT_LEAST_0] = 1e-5  # of a finetuned upstream
@@ -43,6 +44,7 @@ class TrainingConfig:
     piece_overhead: Annotated[float, AT_LEAST_0] = 1.0  # seconds of audio that one more pass takes as long as
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the passes; bf16 and fp16 under autocast
     gradient_checkpointing: bool = False  # -f: less memory for more time, blocks are run again in the backward pass
+    shard: bool = False  # --shard: with -f in several processes, each keeps a part of every weight, gradient and optimizer state
 
     def without_training(self) -> TrainingConfig:
         """Return the same, with the pieces that an evaluation is cut into."""

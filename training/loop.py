@@ -24,6 +24,7 @@ from .config import TrainingConfig
 from .model import Model
 from .sampling import tasks_of_steps
 from .schedule import set_rates
+from .sharding import share_batch_norms
 from .step import Plan, Progress, StepFacts, TaskData, clip, step_batches, take_step
 
 SECONDS_BETWEEN_SAVES = 300.0  # of a slow run: at most so much is lost when it is killed
@@ -75,7 +76,8 @@ def train(
             progress = select(model, tasks, accelerator, plan, progress, hooks)
             model.train()
         at_end = at_end or lost_patience(progress, config)  # what is kept as the last step is the last that was made
-        if progress.step % config.save_every == 0 or at_end or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+        late = is_late(time.monotonic() - saved_at, model, accelerator)
+        if progress.step % config.save_every == 0 or at_end or late:
             hooks.save_last(progress)
             saved_at = time.monotonic()
         hooks.stepped(progress)
@@ -149,6 +151,15 @@ def relative_gain(sign: float, score: float, baseline: float) -> float:
     return sign * (score - baseline) / max(abs(baseline), 1e-12)
 
 
+def is_late(seconds: float, model: torch.nn.Module, accelerator: Accelerator) -> bool:
+    """Return whether the last save is long ago; where all processes must take part in one, by the clock of the first."""
+    late = seconds > SECONDS_BETWEEN_SAVES
+    if not accelerator.unwrap_model(model).sharded:
+        return late
+    vote = torch.tensor(float(late and accelerator.is_main_process), device=accelerator.device)
+    return bool(accelerator.reduce(vote, "sum"))
+
+
 def lost_patience(progress: Progress, config: TrainingConfig) -> bool:
     """Return whether dev has not improved for too long."""
     return config.patience is not None and progress.worse_evaluations >= config.patience
@@ -162,6 +173,11 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
     examples = task.splits[split]
     pieces = task.source.pieces(examples, config.without_training())
     mine = pieces[accelerator.process_index :: accelerator.num_processes]
+    count = len(mine)
+    if plain.sharded:  # every process makes as many passes as the others, the last one if need be for nothing
+        share_batch_norms(plain)
+        mine = (mine or pieces)[: -(-len(pieces) // accelerator.num_processes)]
+        mine += mine[-1:] * (-(-len(pieces) // accelerator.num_processes) - len(mine))
     bar = tqdm(total=len(mine), desc=split, leave=False, disable=not shows_progress(accelerator))
     done = []
     with torch.no_grad():
@@ -173,7 +189,7 @@ def evaluate(model: torch.nn.Module, task: TaskData, split: str, accelerator: Ac
             done.append(outcome_of(task, batch, output, loss))
             bar.update()
     bar.close()
-    outcome = Outcome.join(gather_object(done) if accelerator.num_processes > 1 else done)
+    outcome = Outcome.join(gather_object(done[:count]) if accelerator.num_processes > 1 else done)
     places = {name: row for row, name in enumerate(outcome.ids)}
     outcome = outcome.take([places[example.utterance.id] for example in examples])
     refuse_no_numbers(split, outcome)

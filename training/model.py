@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.parts import as_part
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
 from ..downstream.masks import MasksConfig, mask
@@ -47,6 +48,7 @@ class Model(nn.Module):
         self.configs: dict[str, UpstreamConfig] = {str(role): config for role, config in configs.items()}
         self.standardizes = standardizes  # each layer before the sum, by mean and scale of the training split
         self.shares_sums = shares_sums  # one weighted sum of each role for all tasks
+        self.sharded = False  # upstreams' weights lie in parts on several processes: `sharding.shard`
         self.masks = masks or MasksConfig()  # of audio's frames, between the weighted sum and the expert
         for name, expert in experts.items():
             if self.masks.is_on and expert.pools.get("audio") not in (None, "mean"):
@@ -195,7 +197,7 @@ class Model(nn.Module):
                 f"Expected the weights of this model in '{where}', found a mismatch at '{problems[0]}' ({len(problems)} in all). "
                 "Name a run of the same upstream, task and number of classes."
             )
-        self.load_state_dict(dict(state), strict=False)
+        self.load_state_dict({key: as_part(value, expected[key]) for key, value in state.items()}, strict=False)
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict]:
         """Return the optimizer's groups: heads, layer weights, and finetuned upstreams by depth."""

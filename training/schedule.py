@@ -13,7 +13,8 @@ def set_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: i
     """Set each group's learning rate, a function of the step, and return the factor."""
     factor = rate_factor(config, step, steps)
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        rate = group["base_lr"] * factor
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate  # torchao's is one tensor
     return factor
 
 

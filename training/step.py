@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.parts import is_part
 from ..corpus.batch import Batch, Example
 from ..downstream.answer import Answer
 from ..downstream.base import Expert, Outcome, Question, Tables
@@ -22,6 +23,7 @@ from .batches import deal, derive_seed, draw, draw_of_like_length, sampling_weig
 from .config import OptimizerConfig, TrainingConfig
 from .model import Model
 from .sampling import SamplingConfig
+from .sharding import clip_parts, evened
 from .source import Source
 
 Pieces = list[tuple[Batch, float]]  # what goes through the model at once, with its share of the step
@@ -90,14 +92,17 @@ def step_batches(
     `draws` says how often each of them was drawn before: the set of a step is a function of (seed, that).
     """
     config, batches = plan.training, {}
+    # where weights lie in parts, no process may make fewer passes than the others
+    processes = [*range(accelerator.num_processes)] if config.shard else [accelerator.process_index]
     for name, index in draws.items():
         task = tasks[name]
         seed, examples = derive_seed(plan.seed, name), task.splits["train"]
         rows = rows_of(task, config, seed, index)
         chosen = [training_example(task, examples[row], place, seed, index) for place, row in enumerate(rows)]
-        mine = deal(chosen, accelerator.num_processes, accelerator.process_index, sort=config.sort_pieces)
-        pieces = [mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config)
-        batches[name] = [(task.source.batch(piece), len(piece) / len(chosen)) for piece in pieces]
+        shares = [deal(chosen, accelerator.num_processes, process, sort=config.sort_pieces) for process in processes]
+        cut = [[mine] if task.expert.loss_needs == "whole_batch" else task.source.pieces(mine, config) for mine in shares]
+        pieces = evened(cut[processes.index(accelerator.process_index)], max(map(len, cut)))
+        batches[name] = [(task.source.batch(piece), len(piece) / len(chosen) * counts) for piece, counts in pieces]
     return batches
 
 
@@ -144,6 +149,9 @@ def take_step(model: nn.Module, batches: Mapping[str, Pieces], accelerator: Acce
     else:
         local, norms, rows = apart(model, batches, accelerator, plan, step, keep=wanted or balancer.needs == "rows")
     average([weight for weight in balancer.parameters() if weight.grad is not None], accelerator)
+    plain: Model = accelerator.unwrap_model(model)
+    if plain.sharded:  # which has averaged the gradients of what lies in parts
+        average([weight for weight in plain.parameters() if weight.grad is not None and not is_part(weight)], accelerator)
     losses = {name: over_processes(loss, accelerator) for name, loss in local.items()}
     balancer.observe(losses, norms)
     return StepFacts(losses, cosines(rows) if wanted and rows is not None else None)
@@ -250,6 +258,8 @@ def clip(model: torch.nn.Module, largest: float | None, accelerator: Accelerator
     """
     largest = math.inf if largest is None else largest
     plain: Model = accelerator.unwrap_model(model)
+    if plain.sharded:
+        return clip_parts([*model.parameters()], largest)
     if plain.own and not shared_weights(plain):  # one task's gradient is no reason to make another's smaller
         accelerator.unscale_gradients()
         norms = [torch.nn.utils.clip_grad_norm_(plain.weights_of_task(task), largest) for task in plain.experts]

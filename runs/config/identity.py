@@ -27,7 +27,7 @@ NO_NUMBER = (
     "steps_from",
     "track",
 )  # nothing that is only shown, no plan, no place
-LOGGING = ("log_every", "save_every")  # of training
+NO_NUMBER_OF_TRAINING = ("log_every", "save_every", "shard")  # what is logged and kept, and where weights lie
 
 _UPSTREAM = {
     "front_end": "frozen",
@@ -44,7 +44,7 @@ _UPSTREAM = {
 }
 # options that came after the first run folders: with these values nothing differs, so that those runs stay what they are
 ADDED: Mapping[str, Mapping[str, Any]] = {
-    "optimizer": {"schedule_steps": None, "adapter_lr": 1e-3},
+    "optimizer": {"schedule_steps": None, "adapter_lr": 1e-3, "bits": 32},
     "training": {"eval_piece_size": None, "bucket_steps": None},
     "upstream": _UPSTREAM,
     "text_upstream": _UPSTREAM,
@@ -73,7 +73,7 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
         mapping["training"] = {"precision": config.training.precision}
     else:
         mapping = {key: value for key, value in mapping.items() if key not in ("solver", "exact")}
-    mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in LOGGING}
+    mapping["training"] = {key: value for key, value in mapping["training"].items() if key not in NO_NUMBER_OF_TRAINING}
     for key in (key for key in SECTIONS.values() if key in mapping):
         section = {name: value for name, value in mapping[key].items() if name != "path"}
         mapping[key] = {**section, "name": _without_path(section["name"])}
