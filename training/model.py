@@ -90,8 +90,8 @@ class Model(nn.Module):
 
     def upstream(self, role: str, task: str | None = None) -> Upstream:
         """Return the upstream of a role, or that of a task, which may have an adapter of its own."""
-        own = cast(nn.ModuleDict, self.own[task]) if task in self.own else {}
-        return cast(Upstream, own[role] if role in own else self.upstreams[role])
+        of_task = cast(nn.ModuleDict, self.own[task]) if task is not None and task in self.own else self.upstreams
+        return cast(Upstream, of_task[role] if role in of_task else self.upstreams[role])
 
     def forms(self, role: str) -> list[Upstream]:
         """Return the upstreams of a role that compute anything: one, or one for each task."""

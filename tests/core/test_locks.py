@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from headwater.core import locks
+from headwater.core.locks import between
 from headwater.core.errors import UserError
-from headwater.core.leases import LONG_AGO, Pace, Watch, file_of, highest, read, try_lease
+from headwater.core.locks.leases import LONG_AGO, Pace, Watch, file_of, highest, read, try_lease
 from headwater.core.locks import Kind, Mount, SharedLease, exclusive, has_shared_lease, holder_of, kind_of_locks, mount_of, take
 
 processes = multiprocessing.get_context("fork")  # started at once: nothing is imported again
@@ -94,9 +94,9 @@ def test_a_lock_is_refused_while_it_is_held_and_free_after_a_kill(disk: Path, ki
 def test_a_holder_on_another_machine_is_waited_for_until_its_lease_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headwater.core.leases.machine", lambda: "elsewhere")
+    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "elsewhere")
     holder = started(tmp_path / "lock", "lease", tmp_path / "held", Pace(beat=60, expiry=0.2))  # no sign of life
-    monkeypatch.setattr("headwater.core.leases.machine", lambda: "here")
+    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "here")
     waited: list[str] = []
     began = time.monotonic()
     with exclusive(tmp_path / "lock", "lease", waiting=waited.append, pace=QUICK) as claim:
@@ -109,9 +109,9 @@ def test_a_holder_on_another_machine_is_waited_for_until_its_lease_expires(
 
 
 def test_a_holder_that_gives_signs_of_life_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.core.leases.machine", lambda: "elsewhere")
+    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "elsewhere")
     holder = started(tmp_path / "lock", "lease", tmp_path / "held", Pace(beat=0.02, expiry=0.3))
-    monkeypatch.setattr("headwater.core.leases.machine", lambda: "here")
+    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "here")
     until = time.monotonic() + 0.8
     while time.monotonic() < until:
         with exclusive(tmp_path / "lock", "lease", wait=False, pace=Pace(0.02, 0.4)) as claim:
@@ -122,7 +122,7 @@ def test_a_holder_that_gives_signs_of_life_keeps_its_lease(tmp_path: Path, monke
 
 
 def test_a_holder_that_stood_still_sees_that_it_lost_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.core.leases.machine", lambda: "")  # nothing tells machines apart: only time does
+    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "")  # nothing tells machines apart: only time does
     with exclusive(tmp_path / "lock", "lease", pace=Pace(beat=60, expiry=0.1)) as first:
         assert first is not None
         with exclusive(tmp_path / "lock", "lease", pace=QUICK) as second:
@@ -140,7 +140,7 @@ def test_a_number_made_from_an_old_view_is_given_up(tmp_path: Path, monkeypatch:
         assert lease is not None
         lease.release()
     views = iter([1])  # what was the highest a while ago: its file has gone
-    monkeypatch.setattr("headwater.core.leases.highest", lambda path: next(views, None) or highest(path))
+    monkeypatch.setattr("headwater.core.locks.leases.highest", lambda path: next(views, None) or highest(path))
     assert highest(tmp_path / "lock") == 3
     assert try_lease(tmp_path / "lock", QUICK) is None
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["lock.lease.3"]
@@ -221,7 +221,7 @@ def test_a_doubtful_file_system_gets_leases_and_the_user_decides_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kind_of_locks(tmp_path) == "flock"
-    monkeypatch.setattr(locks, "mount_of", lambda _: Mount("fuse.s3fs"))
+    monkeypatch.setattr(between, "mount_of", lambda _: Mount("fuse.s3fs"))
     assert kind_of_locks(tmp_path) == "lease"
     monkeypatch.setenv("HEADWATER_LOCKS", "flock")
     assert kind_of_locks(tmp_path) == "flock"

@@ -23,6 +23,7 @@ from ..hub.register import register_family
 from ..hub.tiny import SMALL
 
 _CONVERSION = 1  # raised by hand when what is written changes
+_DESCRIBED = "config.yaml"
 _STRIDES = (5, 2, 2, 2, 2, 2, 2)
 _PREFIX = re.compile(r"^(?:w2v_encoder\.w2v_model|d2v_model|model)\.")
 _UNUSED = re.compile(
@@ -83,7 +84,7 @@ def is_emotion2vec(place: Path) -> bool:
     """Tell whether a folder holds an emotion2vec as it is published, or whether a file may be one."""
     if place.is_file():
         return place.suffix in {".pt", ".pth"}
-    described = place / "config.yaml"  # of the toolkit that it was published with
+    described = place / _DESCRIBED  # of the toolkit that it was published with
     is_described = described.is_file() and "Emotion2vec" in described.read_text(encoding="utf-8", errors="replace")
     return is_described or (place / "emotion2vec_base.pt").is_file()
 
@@ -186,7 +187,7 @@ register_family(
         "Emotion2vecModel",
         partial(wrapped, around=_AROUND),
         WAVEFORM_OPTIONS - {"padding", "spec_augment"},
-        files=OwnFiles(("*.pt", "config.yaml"), is_emotion2vec, converted),
+        files=OwnFiles(("*.pt", _DESCRIBED), is_emotion2vec, converted),
         checkpoints={
             "emotion2vec": "emotion2vec/emotion2vec_base",
             "emotion2vec_plus_seed": "emotion2vec/emotion2vec_plus_seed",

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import UserError
-from .files import is_alive
+from ..errors import UserError
+from ..files import is_alive
 
 BEAT_SECONDS = 20.0  # between two signs of life
 EXPIRY_SECONDS = 180.0  # without one, by the clock of whoever looks: an NFS client may show a file as it was a minute ago

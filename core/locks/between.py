@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from .errors import UserError
+from ..errors import UserError
 from .leases import WATCH, Lease, Pace, file_of, files_of, highest, holder, lost_lease, try_lease
 
 Kind = Literal["flock", "lease"]
