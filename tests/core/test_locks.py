@@ -16,10 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from headwater.core.locks import between
 from headwater.core.errors import UserError
+from headwater.core.locks import (
+    Kind,
+    Mount,
+    SharedLease,
+    between,
+    exclusive,
+    has_shared_lease,
+    holder_of,
+    kind_of_locks,
+    mount_of,
+    take,
+)
 from headwater.core.locks.leases import LONG_AGO, Pace, Watch, file_of, highest, read, try_lease
-from headwater.core.locks import Kind, Mount, SharedLease, exclusive, has_shared_lease, holder_of, kind_of_locks, mount_of, take
 
 processes = multiprocessing.get_context("fork")  # started at once: nothing is imported again
 QUICK = Pace(beat=0.02, expiry=0.2)
