@@ -28,6 +28,7 @@ from .reading import Reader, Reading, prefetched
 
 PREFIX = "rows"  # of a part's files
 BLOCK_SECONDS = 4 * FILL_SECONDS  # of audio that a GPU's pieces are cut from
+MOST_IN_BLOCK = 4096  # utterances, those included whose rows are there
 SHOW_SECONDS, CHECK_SECONDS = 30.0, 10.0  # between two lines of progress, and two looks at one's own lease
 Printer = Callable[[str], None]
 
@@ -55,12 +56,13 @@ class Engine:
         if self.on_cpu:
             yield from ([reading] for reading in readings)
             return
-        block: list[Reading] = []
+        block, seconds = list[Reading](), 0.0
         for reading in readings:
             block.append(reading)
-            if sum(0.0 if one.samples is None else one.seconds for one in block) >= BLOCK_SECONDS or len(block) >= 4096:
+            seconds += 0.0 if reading.samples is None else reading.seconds
+            if seconds >= BLOCK_SECONDS or len(block) >= MOST_IN_BLOCK:
                 yield block
-                block = []
+                block, seconds = [], 0.0
         if block:
             yield block
 

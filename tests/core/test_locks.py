@@ -29,7 +29,7 @@ from headwater.core.locks import (
     mount_of,
     take,
 )
-from headwater.core.locks.leases import LONG_AGO, Pace, Watch, file_of, highest, read, try_lease
+from headwater.core.locks.leases import LONG_AGO, Pace, Watch, file_of, highest, read, try_lease, write
 
 processes = multiprocessing.get_context("fork")  # started at once: nothing is imported again
 QUICK = Pace(beat=0.02, expiry=0.2)
@@ -118,17 +118,23 @@ def test_a_holder_on_another_machine_is_waited_for_until_its_lease_expires(
     holder.join()
 
 
-def test_a_holder_that_gives_signs_of_life_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "elsewhere")
-    holder = started(tmp_path / "lock", "lease", tmp_path / "held", Pace(beat=0.02, expiry=0.3))
-    monkeypatch.setattr("headwater.core.locks.leases.machine", lambda: "here")
-    until = time.monotonic() + 0.8
-    while time.monotonic() < until:
-        with exclusive(tmp_path / "lock", "lease", wait=False, pace=Pace(0.02, 0.4)) as claim:
-            assert claim is None
+def test_a_holder_that_gives_signs_of_life_keeps_its_lease(tmp_path: Path) -> None:
+    file, watch, pace = file_of(tmp_path / "lock", 1), Watch(), Pace(beat=0.02, expiry=0.05)
+    for beats in range(8):  # longer than its expiry in all
+        write(file, {"host": "other", "machine": "elsewhere", "process": 1, "token": "x", "beats": beats})
+        assert not watch.is_over(file, pace)
+        time.sleep(0.02)
+    time.sleep(pace.expiry)
+    assert watch.is_over(file, pace)
+
+
+def test_a_lease_gives_signs_of_life_until_it_is_released(tmp_path: Path) -> None:
+    lease = try_lease(tmp_path / "lock", QUICK)
+    assert lease is not None
+    while read(lease.file).get("beats", 0) < 3:
         time.sleep(0.01)
-    holder.kill()
-    holder.join()
+    lease.release()
+    assert read(lease.file)["released"]
 
 
 def test_a_holder_that_stood_still_sees_that_it_lost_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +173,13 @@ def test_a_lease_that_was_left_long_ago_is_over_at_once(tmp_path: Path) -> None:
 def test_of_many_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
     file_of(tmp_path / "lock", 1).write_text(json.dumps({"released": True}))
 
+    ready, tried = processes.Barrier(8), processes.Barrier(8)
+
     def race(number: int) -> None:
-        lease = try_lease(tmp_path / "lock", Pace())
-        if lease is not None:
+        ready.wait(60)
+        if try_lease(tmp_path / "lock", Pace()) is not None:
             (tmp_path / f"won-{number}").touch()
-            time.sleep(0.3)
+        tried.wait(60)  # a winner that has gone would be one to take over from
 
     many = [processes.Process(target=race, args=(number,)) for number in range(8)]
     for process in many:

@@ -363,6 +363,22 @@ def test_rows_that_another_extraction_has_are_not_computed_again(clips: Path, tm
     assert space.rows == 40
 
 
+def test_blocks_of_a_gpu_give_the_rows_of_single_utterances(
+    clips: Path, tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    original = Engine.rows
+    monkeypatch.setattr(Engine, "on_cpu", False)
+    monkeypatch.setattr(module, "BLOCK_SECONDS", 3.0)
+    monkeypatch.setattr(Engine, "rows", lambda engine, waves: sizes.append(len(waves)) or original(engine, waves))
+    run_extract(find_source([str(clips)]), tmp_path, shards=1)
+    found = stored(tmp_path)
+    assert max(sizes) > 4
+    assert found.keys() == undisturbed.keys()
+    for key, row in undisturbed.items():
+        assert np.allclose(np.frombuffer(found[key], np.float32), np.frombuffer(row, np.float32), atol=1e-5)
+
+
 def test_the_plan_stops_before_anything_is_written(clips: Path, tmp_path: Path) -> None:
     outcome, lines = run_extract(find_source([str(clips)]), tmp_path / "store", plan=True)
     assert outcome.job is None
