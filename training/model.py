@@ -88,7 +88,7 @@ class Model(nn.Module):
 
     def upstream(self, role: str, task: str | None = None) -> Upstream:
         """Return the upstream of a role, or that of a task, which may have an adapter of its own."""
-        own = cast(nn.ModuleDict, self.own[task]) if task in self.own else {}
+        own = cast(nn.ModuleDict, self.own[task]) if task is not None and task in self.own else self.upstreams
         return cast(Upstream, own[role] if role in own else self.upstreams[role])
 
     def forms(self, role: str) -> list[Upstream]:
