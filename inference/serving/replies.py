@@ -16,6 +16,7 @@ from ..export.names import plain_name
 from ..export.readme import LICENCE_NOTE
 from ..folds import Folds
 from ..predict import Prediction, Predictor, predict_items
+from ..sharing.lineage import licence_line
 from ..trained_run import TrainedRun
 from ..waveforms import SAMPLE_RATE, Waveform, read_waveform
 
@@ -38,7 +39,7 @@ def facts_of(run: TrainedRun | Folds) -> dict[str, Any]:
         "reads_text": run.uses_text,
         "marks": [*run.marks],
         "sample_rate": SAMPLE_RATE,
-        "licence": LICENCE_NOTE,
+        "licence": f"{licence_line(first.folder, first.name)}. {LICENCE_NOTE}",
     }
 
 

@@ -65,6 +65,11 @@ def lineage(folder: Path, task: str | None = None) -> list[Part]:
     return [*dict.fromkeys([*models_of(config), *corpora_of(config, name, whole)])]
 
 
+def licence_line(folder: Path, task: str | None = None) -> str:
+    """Return the licences of a run's parts in one line."""
+    return "; ".join(dict.fromkeys(f"{part.name}: {part.licence}" for part in lineage(folder, task)))
+
+
 def models_of(config: RunConfig) -> Iterator[Part]:
     """Yield the models of a run's roles, and what runs below it are made of."""
     for role, section in roles_of(config).items():

@@ -3,8 +3,8 @@
 
 const MOST_BARS = 12;
 const element = (id) => document.getElementById(id);
-const chunks = { runtime: [], wasm: [], model: [] }; // base64, from the files that load() adds
-window.headwaterChunk = (name, text) => chunks[name].push(text);
+const chunks = { runtime: [], wasm: [], model: [] }; // bytes, from the files that load() adds
+window.headwaterChunk = (name, text) => chunks[name].push(decoded(text));
 let session;
 
 function state(text, wrong = false) {
@@ -31,9 +31,17 @@ function load(file) {
   });
 }
 
-function bytesOf(texts) {
-  const parts = texts.map((text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)));
-  texts.length = 0;
+function decoded(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text); // browsers since 2025
+  const signs = atob(text), bytes = new Uint8Array(signs.length);
+  for (let place = 0; place < bytes.length; place++) bytes[place] = signs.charCodeAt(place);
+  return bytes;
+}
+
+function bytesOf(name) {
+  const parts = chunks[name];
+  delete chunks[name];
+  if (parts.length === 1) return parts[0];
   const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
   parts.reduce((place, part) => { whole.set(part, place); return place + part.length; }, 0);
   return whole;
@@ -45,12 +53,12 @@ function unzipped(bytes) {
 
 async function start() {
   for (const file of FACTS.files) await load(file);
-  const code = new Blob([bytesOf(chunks.runtime)], { type: "text/javascript" });
+  const code = new Blob([bytesOf("runtime")], { type: "text/javascript" });
   const ort = await import(URL.createObjectURL(code));
   ort.env.wasm.numThreads = 1; // more need headers that a folder has not
-  ort.env.wasm.wasmBinary = await unzipped(bytesOf(chunks.wasm));
+  ort.env.wasm.wasmBinary = await unzipped(bytesOf("wasm"));
   ort.env.logLevel = "error";
-  const created = await ort.InferenceSession.create(bytesOf(chunks.model), { executionProviders: ["wasm"], logSeverityLevel: 3 });
+  const created = await ort.InferenceSession.create(bytesOf("model"), { executionProviders: ["wasm"], logSeverityLevel: 3 });
   session = { run: async (samples) => {
     const waveform = new ort.Tensor("float32", samples, [1, samples.length]);
     return (await created.run({ [FACTS.graph.input.name]: waveform }))[FACTS.graph.output.name];

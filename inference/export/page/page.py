@@ -12,13 +12,14 @@ from typing import Any
 from ....core.errors import UserError
 from ....core.files import plain_disk_errors, write_text
 from ....downstream.answer import Answer
+from ...sharing.lineage import licence_line
 from ...trained_run import TrainedRun
 from ..names import plain_name
 from ..readme import LICENCE_NOTE, prediction_text
 from . import runtime
 
 FOLDER = "page"
-MOST_MB = 1000  # of a graph: a browser holds it three times while it loads, and has 4 GB
+MOST_MB = 500  # of a graph: tried with 480; a browser holds it three times while it loads
 _CHUNK = 24 << 20  # bytes in a file: a string of a browser has an end
 _TEXTS = {"characters": "", "phones": " "}  # unit of the tokens -> what stands between them
 _ASSETS = ("index.html", "page.js", "page.css")
@@ -80,7 +81,7 @@ def page_facts(run: TrainedRun, graph: Mapping[str, Any], files: Sequence[str]) 
         "title": f"{graph['task']}: {plain_name(run.model.upstream('audio').name)}",
         "about": prediction_text(run).replace("`", ""),
         "marks": graph["marks"],
-        "licence": f"{LICENCE_NOTE} This page runs onnxruntime-web {runtime.VERSION} (MIT).",
+        "licence": f"{licence_line(run.folder, run.name)}. {LICENCE_NOTE} The page: onnxruntime-web {runtime.VERSION} (MIT).",
         "kind": kind,
         "names": names,
         "groups": [] if unit else [{"name": name, "begin": begin, "end": end} for name, (begin, end) in places.items()],
