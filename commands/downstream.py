@@ -250,7 +250,7 @@ def flags_mapping(flags: Namespace, task: str) -> dict[str, Any]:
     mapping = {
         "task": task,
         "store": given({"mode": flags.store}),
-        "training": given({"shard": flags.shard or None}),
+        "training": {"shard": True} if flags.shard else None,
         "upstream": given(upstream),
         "text_upstream": given(text),
         "teacher": given({"name": flags.teacher}),

@@ -250,7 +250,7 @@ RESERVED = frozenset(
         *("task", "corpus", "labels", "expert", "select_by", "init_head", "roles", "batch_size"),
         *("tasks", "upstream", "text_upstream", "optimizer", "training", "store", "shared_weights", "sampling", "balance"),
         *("select", "baselines", "solver", "exact", "split", "steps_from", "seed", "folds", "stages", "reference", "all"),
-        *("masks", "report_by", "teacher"),
+        *("masks", "report_by", "teacher", "track", "own_adapters"),
     }
 )
 

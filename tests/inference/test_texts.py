@@ -12,7 +12,7 @@ from headwater.core.errors import UserError
 from headwater.corpus.base import Utterance
 from headwater.inference.inputs import files_of
 from headwater.inference.texts import text_for
-from headwater.inference.waveforms import AudioItem, read_waveform
+from headwater.inference.waveforms import AudioItem, Waveform, read_waveform
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_text_files_in_a_folder_are_no_inputs(wav: Path) -> None:
     ],
 )
 def test_a_missing_text_is_an_error_never_an_empty_one(wav: Path, kind: str, sought: str) -> None:
-    items = {"file": str(wav), "row": Utterance("u", str(wav)), "waveform": np.zeros(10)}
+    items = {"file": str(wav), "row": Utterance("u", str(wav)), "waveform": Waveform(np.zeros(10), 16_000)}
     with pytest.raises(UserError) as problem:
         text_for(items[kind])
     assert str(problem.value).startswith("Expected the words ")

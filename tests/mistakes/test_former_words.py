@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from headwater.__main__ import VERBS
-from headwater.commands import downstream, mtl, predict
+from headwater.commands import downstream, mtl
 from headwater.commands.common import hints
 from headwater.commands.s3prl.flags import TABLE
+from headwater.commands.use import predict
 from headwater.core.options import parse_override
 from headwater.runs.config.resolve import resolve
 

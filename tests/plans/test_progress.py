@@ -12,8 +12,8 @@ import pytest
 from headwater.core.run_folder import RunFolder
 from headwater.plans.grid import expand, run_plan
 from headwater.plans.progress import PlanProgress, scores_text
-from headwater.runs import log
 from headwater.runs.config.schema import RunConfig
+from headwater.runs.log import lines as log
 from headwater.runs.run import run
 from headwater.runs.runtime import PlanPlace, Runtime
 

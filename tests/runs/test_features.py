@@ -20,10 +20,11 @@ from processes import start
 from headwater.core.errors import UserError
 from headwater.core.options import merge
 from headwater.downstream.answer import OneClass
-from headwater.runs import log, store_choice
+from headwater.runs import store_choice
 from headwater.runs.config.resolve import resolve
 from headwater.runs.config.schema import RunConfig, to_mapping
 from headwater.runs.features import with_store
+from headwater.runs.log import lines as log
 from headwater.runs.prepare import describe_upstream, prepare
 from headwater.runs.results import read_predictions
 from headwater.runs.run import run

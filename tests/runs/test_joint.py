@@ -187,7 +187,11 @@ def test_a_step_of_all_seven_tasks_holds_little_more_than_the_largest_of_them() 
             found = gradients(setup, names=chosen)
         peaks.append(live.peak)
         del found
-    assert peaks[0] <= 1.2 * max(peaks[1:]), peaks
+    all_tasks, *apart = peaks
+    largest = max(apart)
+    assert all_tasks - largest <= 0.12 * (sum(apart) - largest), (
+        peaks
+    )  # gradients; of the other tasks' activations next to nothing
 
 
 BALANCES = ["sum", "torchjd:PCGrad"]  # uncertainty is that of "one task a step": each pair of processes costs ten seconds

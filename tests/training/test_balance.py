@@ -35,7 +35,7 @@ class Point:
 class Hill(nn.Module):
     """Two shared weights, and for each task a loss over them: `push` · w + `steep` |w - `goal`|² / 2."""
 
-    shares_sums = False
+    shares_sums = sharded = False
 
     def __init__(self, push: Mapping[str, Sequence[float]], steep: Mapping[str, float] | None = None) -> None:
         super().__init__()
