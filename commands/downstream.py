@@ -89,7 +89,7 @@ def make_parser(prog: str) -> Parser:
     add("--sweep", action="append", default=[], metavar="KEY=A,B", help="train one run for each value; dev chooses the best")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs of the plan at the same time (default: 1)")
     add_launch(add)
-    add("--plan", action="store_true", help="print which runs the command would train, and where they would lie, and stop")
+    add("--plan", "--dry-run", action="store_true", help="print which runs would be trained, and where they would lie, and stop")
     add("--shard", action="store_true", help="with -f in several processes (torchrun): each holds a part of every weight")
     add("--demo", action="store_true", help="use the miniature corpus of the task, which is made on the spot")
     help_text = (

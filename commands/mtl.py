@@ -83,7 +83,7 @@ def make_parser(prog: str) -> Parser:
         "the plan, and those that they start from"
     )
     add("--only", metavar="TASK,…", help=help_text)
-    add("--plan", action="store_true", help="print the plan and stop")
+    add("--plan", "--dry-run", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
     add_launch(add)
     add("-n", "--expname", metavar="NAME", help="write to result/mtl/NAME")

@@ -34,7 +34,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("recipe", nargs="?", help="a name that `headwater list recipes` shows, or a yaml file with `parts:`")
     add("-u", "--upstream", metavar="NAME", help="the audio model of every part, in place of the recipe's")
-    add("--plan", action="store_true", help="print the plan and stop")
+    add("--plan", "--dry-run", action="store_true", help="print the plan and stop")
     add("--only", metavar="PART,…", help="train only these parts, and those that they start from")
     add("--jobs", type=int, default=1, metavar="N", help="train N runs at the same time (default: 1)")
     add_launch(add)

@@ -70,7 +70,7 @@ def test_superb_is_the_experiments_of_its_nine_recipes_for_one_upstream() -> Non
 
 
 def test_the_upstream_typed_is_that_of_every_part_and_names_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["superb", "-u", "test_hubert", "--plan"]) == 0
+    assert command.main(["superb", "-u", "test_hubert", "--dry-run"]) == 0
     assert f"folder    {Path('result', 'recipes', 'superb-test_hubert')}" in capsys.readouterr().out
     flags = command.make_parser().parse_args(["superb", "-u", "test_hubert"])
     plan = command.plan_of(flags, find_recipe("superb"))
