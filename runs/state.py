@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..core.parts import as_part, whole
 from ..core.run_folder import RunFolder
 from ..core.tensors import load_tensors, save_tensors
 from ..training.balance import Balancer
 from ..training.eight_bits import eight_bit_adam, packed, unpacked
 from ..training.model import Model
+from ..training.parts import as_part, whole
 from ..training.step import Progress
 from .config.schema import RunConfig
 from .prepare import RunSetup

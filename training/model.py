@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
-from ..core.parts import as_part
 from ..corpus.batch import Batch
 from ..downstream.base import Expert, Output
 from ..downstream.masks import MasksConfig, mask
@@ -20,6 +19,7 @@ from ..upstream.base import Frames, Layers, Role, Upstream, UpstreamConfig
 from ..upstream.statistics import STATISTICS, pooled_layers
 from ..upstream.weighted_sum import WeightedSum
 from .config import OptimizerConfig
+from .parts import as_part
 
 SHARED = "all"  # where a weighted sum that all tasks share stands in a checkpoint
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
-from ..core.parts import is_part
 from ..corpus.batch import Example
 from ..upstream.base import Role, Upstream, UpstreamConfig
 from .balance import Balancer
 from .config import TrainingConfig
 from .model import Model
+from .parts import is_part
 
 
 def refuse_unshardable(training: TrainingConfig, sections: Mapping[Role, UpstreamConfig], own_adapters: bool) -> None:

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..core.errors import UserError
-from ..core.parts import is_part
 from ..corpus.batch import Batch, Example
 from ..downstream.answer import Answer
 from ..downstream.base import Expert, Outcome, Question, Tables
@@ -22,6 +21,7 @@ from .balance import Balancer, cosines
 from .batches import deal, derive_seed, draw, draw_of_like_length, sampling_weights
 from .config import OptimizerConfig, TrainingConfig
 from .model import Model
+from .parts import is_part
 from .sampling import SamplingConfig
 from .sharding import clip_parts, evened
 from .source import Source

@@ -12,7 +12,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from headwater.commands.common.shell import leave_launch
-from headwater.core.parts import held_bytes, whole
+from headwater.training.parts import held_bytes, whole
 from headwater.training.sharding import shard_upstream
 from headwater.upstream.base import Upstream, UpstreamConfig
 from headwater.upstream.load import list_upstreams, load_upstream

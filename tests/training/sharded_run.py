@@ -14,11 +14,11 @@ from accelerate import Accelerator
 
 from headwater.commands.common.shell import leave_launch
 from headwater.core.options import read_yaml
-from headwater.core.parts import held_bytes
 from headwater.runs import run as runs
 from headwater.runs.config.resolve import resolve
 from headwater.runs.runtime import Runtime
 from headwater.training import loop
+from headwater.training.parts import held_bytes
 
 
 def main(recipe: str, folder: str, last_step: str, out: str) -> None:
