@@ -99,7 +99,8 @@ def test_every_family_in_parts_has_the_gradients_of_a_whole_one(tmp_path: Path) 
     found: Mapping[str, Mapping[str, float]] = json.loads((tmp_path / "found.json").read_text())
     assert len(found) > 20
     for name, of_family in found.items():
-        assert of_family["share"] <= 0.52, (name, of_family)
+        # half, and the vectors that bf16 leaves whole
+        assert of_family["share"] <= 0.55, (name, of_family)
         # bf16: the norms' own weights are rounded too
         assert of_family["apart"] <= (1e-5 if "float32" in name else 0.05), (name, of_family)
 
