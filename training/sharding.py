@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..corpus.batch import Example
+from ..upstream.adapters import is_linear
 from ..upstream.base import Role, Upstream, UpstreamConfig
 from .balance import Balancer
 from .config import TrainingConfig
@@ -55,8 +56,9 @@ def shard(model: Model, device: torch.device, processes: int, precision: str) ->
 def shard_upstream(upstream: Upstream, mesh: Any, precision: str) -> None:
     """Share out the weights of an upstream: each block in a group of its own, all that stands around them in another.
 
-    In bf16 a block's matrices are gathered as bf16, as autocast would cast them: its own copies would lie whole in every process
-    until the backward pass. Vectors (norms, biases) then stay whole, in float32: the numbers are those of one process.
+    In bf16 the weights of a block's linear layers and convolutions are gathered as bf16, as autocast would cast them: its own
+    copies would lie whole in every process until the backward pass. All else in a block (norms, biases, tables of positions)
+    then stays whole, in float32: the numbers are those of one process.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -66,8 +68,9 @@ def shard_upstream(upstream: Upstream, mesh: Any, precision: str) -> None:
     half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     bf16 = precision == "bf16"
     for block in upstream.blocks():  # each is moved to the device by itself: it never holds all of them
-        vectors = {weight for weight in block.parameters() if weight.ndim < 2} if bf16 else None
-        fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=half if bf16 else plain, ignored_params=vectors)
+        cast = {id(part.weight) for part in block.modules() if is_linear(part) or isinstance(part, nn.Conv1d | nn.Conv2d)}
+        others = {weight for weight in block.parameters() if id(weight) not in cast} if bf16 else None
+        fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=half if bf16 else plain, ignored_params=others)
     fully_shard(upstream, mesh=mesh, reshard_after_forward=True, mp_policy=plain)
 
 
