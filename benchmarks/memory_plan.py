@@ -74,10 +74,10 @@ def main() -> None:
 
 
 def write_corpus(work: Path, seconds: float, batch: int) -> None:
-    """Write noise of different lengths, with three labels, and its table."""
+    """Write noise of different lengths, with three labels, and its table; a step has all that is trained on."""
     work.mkdir(parents=True, exist_ok=True)
     generator, rows = np.random.default_rng(0), ["audio,label,speaker,split"]
-    for split, count in (("train", 2 * batch), ("dev", 3), ("test", 3)):
+    for split, count in (("train", batch), ("dev", 3), ("test", 3)):
         for row in range(count):
             length = int(16_000 * seconds * (1 - 0.1 * (row % batch)))
             soundfile.write(work / f"{split}{row}.wav", generator.uniform(-0.1, 0.1, length), 16_000)
