@@ -15,6 +15,7 @@ from ..runs.config.resolve import SELECTS, resolve
 from ..runs.config.schema import RunConfig, roles_of, section_of
 from ..runs.joint import refuse_nothing_shared
 from ..training.balance import make_balancer
+from ..training.sharding import refuse_unshardable, refuse_whole_gradients
 from ..upstream.adapters import WITHOUT, frozen_section, mistakes
 from ..upstream.base import TEACHER, UpstreamConfig
 from .execute import PART, SINGLE, Part
@@ -86,7 +87,11 @@ def plan_scenario(values: Mapping[str, Any], scenario: str, seeds: Sequence[int]
         )
     # reported now, and not after the single-task runs
     of_all = with_own_adapters(config) if scenario == "adapters" else config
-    refuse_nothing_shared(of_all, make_balancer(config.balance, [*config.tasks]), shares=shares_weights(of_all))
+    balancer = make_balancer(config.balance, [*config.tasks])
+    refuse_nothing_shared(of_all, balancer, shares=shares_weights(of_all))
+    if config.training.shard and scenario != "single":
+        refuse_unshardable(of_all.training, roles_of(of_all), of_all.own_adapters)
+        refuse_whole_gradients(balancer, of_all.balance.cosines_every)
     parts: list[Part] = []
     for seed in seeds:
         seeded = replace(config, seed=seed)

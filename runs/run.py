@@ -170,7 +170,11 @@ def finish(folder: Path, setup: RunSetup, accelerator: Accelerator, runtime: Run
     if config.solver == "exact":
         return finish_exact(folder, setup, accelerator, runtime)
     show_memory(setup, accelerator, runtime)
-    if config.training.shard and accelerator.num_processes > 1:  # before the device gets more than its part
+    if config.training.shard and accelerator.num_processes == 1:
+        print_progress(
+            runtime, "note      one process holds the whole model: --shard shares it out among those that torchrun starts"
+        )
+    elif config.training.shard:  # before the device gets more than its part
         shard(model, accelerator.device, accelerator.num_processes, config.training.precision)
     model.to(accelerator.device)  # before the optimizer takes up its state, which follows its weights
     setup.balancer.to(accelerator.device)

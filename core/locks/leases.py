@@ -18,6 +18,8 @@ from ..files import is_alive
 
 BEAT_SECONDS = 20.0  # between two signs of life
 EXPIRY_SECONDS = 180.0  # without one, by the clock of whoever looks: an NFS client may show a file as it was a minute ago
+ENDED = 16  # claims that keep their files: a listing misses the highest only where so many came and went meanwhile
+BYTES = 1024  # of a file, blanks at its end among them: what is written over it leaves nothing of what was there
 LONG_AGO = 3600.0  # since a file was changed: over without a watch, where clocks differ by less than this
 
 
@@ -33,7 +35,9 @@ class Pace:
 class Lease:
     """A claim that is a file: `NAME.lease.N`. The highest number holds; a file of a lower one is a claim that has ended.
 
-    No file is ever handed on: whoever takes over makes the next number, which the file system lets one process do.
+    No file is ever handed on: whoever takes over makes the next number, which the file system lets one process do. A file is
+    written in place, and stays for a while when it has ended: a listing that goes on while a name is renamed over, or while one
+    comes and another goes, may show neither, and the highest number with it.
     """
 
     path: Path  # what is claimed
@@ -64,8 +68,9 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self.is_held():
-            write(self.file, {**described(self.token), "released": True})
+        with suppress(FileNotFoundError):  # another process took over, and has tidied up
+            if self.is_held():
+                write(self.file, {**described(self.token), "released": True})
 
     def _beat(self) -> None:
         beats = 0
@@ -108,13 +113,13 @@ def try_lease(path: Path, pace: Pace = Pace()) -> Lease | None:
         handle = os.open(lease.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(described(lease.token), file)
+    with os.fdopen(handle, "wb") as file:
+        file.write(as_bytes(described(lease.token)))
     if highest(path) != lease.number:  # made from an old view: the number had come and gone
         lease.file.unlink(missing_ok=True)
         return None
     for left in files_of(path):
-        if number_of(left) < lease.number:
+        if number_of(left) < lease.number - ENDED:
             left.unlink(missing_ok=True)
     lease.start()
     return lease
@@ -186,10 +191,17 @@ def read(file: Path) -> dict:
 
 
 def write(file: Path, content: dict) -> None:
-    """Replace what a lease says."""
-    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(aside, file)
+    """Replace what a lease says; one whose file has gone is not made again."""
+    handle = os.open(file, os.O_WRONLY)
+    try:
+        os.pwrite(handle, as_bytes(content), 0)
+    finally:
+        os.close(handle)
+
+
+def as_bytes(content: dict) -> bytes:
+    """Return what a lease says, as long as all others."""
+    return json.dumps(content).encode().ljust(BYTES)
 
 
 def lost_lease(lease: Lease) -> UserError:

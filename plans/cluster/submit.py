@@ -16,6 +16,7 @@ from ...core.files import write_json
 from ...core.installation import install_command
 from ...core.run_folder import RunFolder
 from ...plugins.code import refuse_edited
+from ...runs.log.trackers import refuse_unknown
 from ...runs.runtime import PlanPlace, Runtime
 from ..execute import Part, has_lost_its_start, planned, refuse_foreign
 from ..record import write_record
@@ -61,6 +62,8 @@ def submit(
     """Submit every run that is neither finished nor at work, and behind them the command (`words`) that writes the tables."""
     refuse_no_cluster()
     refuse_edited()
+    for part in parts:
+        refuse_unknown(part.config)  # before jobs wait for hours to say so
     lost = dict(passed_over or {})
     for name, reason in foreign(parts, folder).items():
         if passed_over is None:

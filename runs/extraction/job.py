@@ -127,7 +127,7 @@ class Job:
         return holder_of(self.lock(f"{number:05d}"), self.locks)
 
     def lock(self, name: str) -> Path:
-        """Return what is locked for a shard, or for the merge."""
+        """Return what is locked for a shard."""
         return self.folder / "locks" / name
 
 

@@ -15,7 +15,7 @@ from ...core.files import write_json
 from ...core.locks import exclusive
 from ...upstream.store.merged import DONE, Part, merged_parts, write_merged
 from ...upstream.store.shards import Shard, open_shard
-from ...upstream.store.store import Store, checked_shards
+from ...upstream.store.store import LOCKS, Store, checked_shards
 from .job import FAILURES, Job, write_csv
 
 
@@ -31,7 +31,7 @@ class Merged:
 
 def merge(job: Job, store: Store) -> Merged:
     """Check the parts of a job, all of which are done, and make them part of the store."""
-    with exclusive(job.lock("merge"), job.locks):
+    with exclusive(job.space / LOCKS / "merge", job.locks):  # of the space, whose list the merges of other jobs write, too
         parts = [part for number in range(job.shards) if (part := Part.read(job.part(number))) is not None]
         damaged = [(part, names) for part in parts if (names := damaged_files(part))]
         for part, names in damaged:

@@ -155,6 +155,14 @@ def test_a_folder_with_another_run_is_refused_before_anything_is_submitted(
     assert not slurm.submissions()
 
 
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_submitted(
+    slurm: FakeSlurm, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = typed(downstream.main, [*words, "-o", "track=wnadb", "--launch", "slurm"], capsys)
+    assert (code, "found 'wnadb'. Did you mean 'wandb'?" in err) == (2, True), err
+    assert not slurm.submissions()
+
+
 def test_two_submissions_at_once_do_not_send_the_same_runs(
     slurm: FakeSlurm, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,10 +29,11 @@ from headwater.core.locks import (
     mount_of,
     take,
 )
-from headwater.core.locks.leases import LONG_AGO, Pace, Watch, file_of, highest, read, try_lease, write
+from headwater.core.locks.leases import ENDED, LONG_AGO, Pace, Watch, file_of, files_of, highest, read, try_lease, write
 
 processes = multiprocessing.get_context("fork")  # started at once: nothing is imported again
 QUICK = Pace(beat=0.02, expiry=0.2)
+ALIVE = Pace(beat=0.02, expiry=60)  # of holders that nobody kills: on a machine with much to do, a beat may be late
 KINDS: tuple[Kind, ...] = ("flock", "lease")
 DISKS = [pytest.param(None, id="temporary"), pytest.param("/dev/shm", id="tmpfs")]
 
@@ -54,7 +55,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def add(folder: Path, kind: Kind, times: int) -> None:
     """Add to a number, each time reading and writing it under the lock: without one, additions are lost."""
     for _ in range(times):
-        with exclusive(folder / "lock", kind, pace=QUICK):
+        with exclusive(folder / "lock", kind, pace=ALIVE):
             number = int((folder / "number").read_text())
             time.sleep(random.Random(os.getpid()).uniform(0, 0.002))
             (folder / "number").write_text(str(number + 1))
@@ -120,6 +121,7 @@ def test_a_holder_on_another_machine_is_waited_for_until_its_lease_expires(
 
 def test_a_holder_that_gives_signs_of_life_keeps_its_lease(tmp_path: Path) -> None:
     file, watch, pace = file_of(tmp_path / "lock", 1), Watch(), Pace(beat=0.02, expiry=0.05)
+    file.touch()
     for beats in range(8):  # longer than its expiry in all
         write(file, {"host": "other", "machine": "elsewhere", "process": 1, "token": "x", "beats": beats})
         assert not watch.is_over(file, pace)
@@ -151,15 +153,43 @@ def test_a_holder_that_stood_still_sees_that_it_lost_the_lease(tmp_path: Path, m
 
 
 def test_a_number_made_from_an_old_view_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(3):
+    for _ in range(ENDED + 3):
         lease = try_lease(tmp_path / "lock", QUICK)
         assert lease is not None
         lease.release()
+    there = {*tmp_path.iterdir()}
+    assert not file_of(tmp_path / "lock", 2).exists()
     views = iter([1])  # what was the highest a while ago: its file has gone
     monkeypatch.setattr("headwater.core.locks.leases.highest", lambda path: next(views, None) or highest(path))
-    assert highest(tmp_path / "lock") == 3
+    assert highest(tmp_path / "lock") == ENDED + 3
     assert try_lease(tmp_path / "lock", QUICK) is None
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["lock.lease.3"]
+    assert {*tmp_path.iterdir()} == there
+
+
+def test_a_listing_of_which_claims_come_and_go_still_shows_one_that_was_there(tmp_path: Path) -> None:
+    lease = try_lease(tmp_path / "lock", ALIVE)
+    assert lease is not None
+    begun = {*files_of(tmp_path / "lock")}  # of what comes while it goes on, a file system need show nothing
+    for _ in range(ENDED):
+        lease.release()
+        lease = try_lease(tmp_path / "lock", ALIVE)
+        assert lease is not None
+    lease.release()
+    assert begun & {*files_of(tmp_path / "lock")}
+
+
+def test_a_sign_of_life_leaves_the_name_in_its_folder(tmp_path: Path) -> None:
+    lease = try_lease(tmp_path / "lock", QUICK)
+    assert lease is not None
+    before = lease.file.stat().st_ino
+    while read(lease.file).get("beats", 0) < 2:
+        time.sleep(0.01)
+    lease.release()
+    assert lease.file.stat().st_ino == before  # renamed over, it could be missing from a listing
+    assert [*tmp_path.iterdir()] == [lease.file]
+    lease.file.unlink()
+    with pytest.raises(FileNotFoundError):
+        write(lease.file, {"beats": 1})
 
 
 def test_a_lease_that_was_left_long_ago_is_over_at_once(tmp_path: Path) -> None:

@@ -372,6 +372,7 @@ def test_adapters_of_their_own_are_a_scenario_whose_table_stands_beside_the_sing
         ({"own_adapters": True, "upstream": {"adapter": "lora"}}, "transfer", "Expected an upstream that the tasks share"),
         ({"upstream": {"front_end": "trained"}}, "adapters", "Expected upstream.front_end=frozen beside upstream.adapter=lora"),
         ({"balance": {"cosines_every": 1}}, "adapters", "found an adapter and a weighted sum for each task"),
+        ({"training": {"shard": True}}, "adapters", "Expected one adapter for all tasks beside --shard"),
     ],
 )
 def test_what_no_adapter_for_each_task_can_be_beside_is_refused_first(

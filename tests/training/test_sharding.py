@@ -104,6 +104,14 @@ def test_every_family_in_parts_has_the_gradients_of_a_whole_one(tmp_path: Path) 
         assert of_family["share"] <= 0.55, (name, of_family)
 
 
+def test_one_process_says_that_it_shares_nothing_out(
+    finetuned: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(replace(finetuned, training=replace(finetuned.training, steps=1)), tmp_path / "run", Runtime("cpu"))
+    shown = capsys.readouterr()
+    assert "note      one process holds the whole model: --shard shares it out among those that torchrun" in shown.out + shown.err
+
+
 def examples(count: int) -> list[Example]:
     """Return examples that only their names tell apart."""
     return [Example(Utterance(id=str(number), audio=Path("none.wav")), 1.0) for number in range(count)]

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from headwater.corpus.read import load_corpus
 from headwater.corpus.recordings.source import Source, find_source
 from headwater.runs import features
 from headwater.runs.config.resolve import resolve
+from headwater.runs.extraction import merge as merging
 from headwater.runs.extraction import plan as planning
 from headwater.runs.extraction import shard as module
 from headwater.runs.extraction.config import ExtractConfig, Kept, Rows
@@ -35,6 +37,7 @@ from headwater.runs.run import run
 from headwater.runs.runtime import Runtime
 from headwater.upstream.base import UpstreamConfig
 from headwater.upstream.store.maintenance import damaged_shards, list_spaces
+from headwater.upstream.store.merged import Part, merged_parts
 from headwater.upstream.store.shards import open_shard
 from headwater.upstream.store.store import Store
 from headwater.upstream.store.writing import Computed
@@ -159,6 +162,31 @@ def test_four_shards_by_two_processes_with_three_kills_are_one_store(
     assert not [*root.rglob("*.part")]
     assert not [*root.rglob("*.rows")]
     assert damaged_shards(root) == (len([*root.rglob("*.safetensors")]), [])
+
+
+def test_two_extractions_that_merge_at_once_are_both_found(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for clip in sorted(clips.iterdir())[:2]:
+            shutil.copy(clip, tmp_path / name)
+    one, two = (find_source([str(tmp_path / name)]) for name in ("one", "two"))
+    jobs = [job_of(run_extract(source, tmp_path / "store", shards=1)[0]) for source in (one, two)]
+    other = threading.Thread(target=run_extract, args=(two, tmp_path / "store"))
+
+    def read_meanwhile(space: Path) -> list[Part]:
+        """Return the parts as they are, once another merge has had time to write its own."""
+        found = [part for part in merged_parts(space) if part.folder.parent != jobs[1].folder]
+        if threading.current_thread() is not other:
+            other.start()
+            other.join(0.5)
+        return found
+
+    monkeypatch.setattr(merging, "merged_parts", read_meanwhile)
+    run_extract(one, tmp_path / "store")
+    other.join()
+    assert {part.folder.parent for part in merged_parts(jobs[0].space)} == {job.folder for job in jobs}
 
 
 def test_the_merge_twice_is_the_merge_once(clips: Path, tmp_path: Path) -> None:
