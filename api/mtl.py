@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from ..analysis.relations.joint_tables import report_table
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.frames import data_frame, html_text
-from ..core.options import merge
 from ..plans.execute import run_parts
 from ..plans.joint_values import joint_values, without_idle_cosines
 from ..plans.naming import place_of_scenario
@@ -20,7 +18,7 @@ from ..runs.evaluation import KEPT
 from ..runs.runtime import Runtime
 from .progress import shown
 from .run import Run
-from .train import named, nested
+from .train import named, numbers, typed_options
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -99,12 +97,12 @@ def mtl(
         raise UserError("Expected one folder for the plan, found both folder and name. Leave one out.")
     if isinstance(tasks, str):
         raise UserError(f"Expected a list of tasks, found '{tasks}'. Write headwater.mtl([{tasks!r}, …], …).")
-    typed: dict[str, Any] = reduce(merge, [nested(key, value) for key, value in (options or {}).items()], {})
+    typed = typed_options(options or {})
     upstreams = {"upstream": upstream, "text_upstream": text_upstream}
     sections = {key: {"name": named(word, "upstream") if word else None} for key, word in upstreams.items()}
     places = {key: str(value) for key, value in (data or {}).items()}
     values = joint_values(recipe or None, [named(task, "task") for task in tasks], sections, [typed], data=places, demo=demo)
-    plan = plan_scenario(values if recipe else without_idle_cosines(values, [typed]), scenario, [*seeds])
+    plan = plan_scenario(values if recipe else without_idle_cosines(values, [typed]), scenario, numbers(seeds, "seeds"))
     place = place_of_scenario(plan, name) if folder is None else Path(folder).expanduser()
     with shown(quiet) as is_quiet:
         results, _ = run_parts(plan.parts, place, Runtime(device, is_quiet))

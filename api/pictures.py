@@ -21,7 +21,7 @@ from ..core.figures import tidied
 from ..core.files import read_json
 from ..core.run_folder import RunFolder
 from ..runs.pictures import chance_levels, confusion_figure, curves_figure, read_points, run_title
-from .run import AnyRun, Run
+from .run import AnyRun, Run, one_at_least
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def plot_layers(*runs: AnyRun, metric: str = "") -> Figure:
 
     >>> plot_layers("result/downstream/my_run").savefig("layers.png")  # doctest: +SKIP
     """
-    places = [Path(run).expanduser() for run in runs]
+    places = one_at_least(runs)
     exact = [place for place in places if is_exact(place)]
     others = [place for place in places if place not in exact]
     if exact:
@@ -115,7 +115,7 @@ def plot_geometry(
     """
     if names and len(names) != len(runs):
         raise UserError(f"Expected a name for each of {len(runs)} runs, found {len(names)}. Name all of them, or none.")
-    groups = read_groups([Path(run).expanduser() for run in runs], split, names)
+    groups = read_groups(one_at_least(runs), split, names)
     if kind == "plane":
         return tidied(plane_figure(plane_points(groups, points), marks_of(groups)))
     if kind != "density":

@@ -93,6 +93,13 @@ class Run(dict[str, Any]):
         return f"<p>{escape(' · '.join(about))}</p>{html_table(tested)}"
 
 
+def one_at_least(runs: Sequence[AnyRun]) -> list[Path]:
+    """Return the folders of runs."""
+    if not runs:
+        raise UserError("Expected a run or its folder, found none. For instance: 'result/downstream/my_run'")
+    return [Path(run).expanduser() for run in runs]
+
+
 def finished_result(folder: Path) -> dict[str, Any]:
     """Return the result in a folder of a finished run or plan."""
     run = RunFolder(folder)

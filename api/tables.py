@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..analysis.layers.curve import curve_rows
 from ..analysis.results import COLUMNS, result_rows
 from ..core.frames import data_frame
-from .run import AnyRun
+from .run import AnyRun, one_at_least
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,4 +33,4 @@ def layer_curve(*runs: AnyRun, metric: str = "") -> DataFrame:
 
     >>> layer_curve("result/downstream/my_run").set_index("layer").value.plot()  # doctest: +SKIP
     """
-    return data_frame(curve_rows(*map(Path, runs), metric=metric))
+    return data_frame(curve_rows(*one_at_least(runs), metric=metric))

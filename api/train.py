@@ -54,7 +54,7 @@ def train(
         raise UserError("Expected an upstream, found none. For instance: headwater.train('emotion', 'hubert_mini', …)")
     if folder is not None and name:
         raise UserError("Expected one folder for the run, found both folder and name. Leave one out.")
-    parts = expand(config, folds_of(config, folds), [config.seed] if seeds is None else [*seeds], [])
+    parts = expand(config, folds_of(config, folds), [config.seed] if seeds is None else numbers(seeds, "seeds"), [])
     place = place_of_runs(config, parts, name) if folder is None else Path(folder).expanduser()
     with shown(quiet) as is_quiet:
         return Run(place, run_plan(parts, place, Runtime(device, is_quiet)))
@@ -72,13 +72,15 @@ def layers_of(
 ) -> list[dict[str, Any]]:
     """Return what decides the config, in rising precedence: the task's defaults, the recipe, the arguments, the options."""
     names = [named(word, "task") for word in ([task] if isinstance(task, str) else task)]
+    if len({*names}) < len(names):
+        raise UserError(f"Expected each task once, found {', '.join(names)}. Leave one out.")
     if not names:
         raise UserError("Expected the name of a task, found none. For instance: headwater.train('emotion', 'fbank', …)")
     sections = {"upstream": upstream, "text_upstream": text_upstream}
     shared = {key: {"name": named(word, "upstream")} for key, word in sections.items() if word}
     source = {"name": named(corpus, "corpus"), "data": None if data is None else str(data), "demo": demo}
     source = {key: value for key, value in source.items() if value or not recipe}  # what is left out is the recipe's
-    typed = reduce(merge, [nested(key, value) for key, value in options.items()], dict[str, Any]())
+    typed = typed_options(options)
     written = read_yaml(find_recipe(recipe)) if recipe else {}
     if len(names) > 1:
         return [written, {**shared, "tasks": {name: {"corpus": source} for name in names}}, typed]
@@ -93,8 +95,23 @@ def folds_of(config: RunConfig, folds: Literal["all"] | Sequence[int] | None) ->
             raise UserError(f"Expected folds='all' or numbers as folds=[1, 2], found '{folds}'. Write one of these.")
         return all_folds(config)
     if folds is not None:
-        return [*folds]
+        return numbers(folds, "folds")
     return config.folds or [None if config.is_joint else config.only.corpus.fold]
+
+
+def numbers(values: Any, what: str) -> list[int]:
+    """Return folds or seeds as a list of one at least."""
+    found = [*values] if isinstance(values, Sequence) and not isinstance(values, str) else []
+    if not found or not all(isinstance(value, int) for value in found):
+        raise UserError(f"Expected {what}=[1, 2], a list of numbers, found {values!r}. For one: {what}=[1]")
+    return found
+
+
+def typed_options(options: Any) -> dict[str, Any]:
+    """Return the options of a call as nested mappings."""
+    if not isinstance(options, Mapping):
+        raise UserError(f"Expected options={{'training.steps': 200}}, a mapping, found {options!r:.80}. Write it so.")
+    return reduce(merge, [nested(key, value) for key, value in options.items()], dict[str, Any]())
 
 
 def named(word: str, kind: Kind) -> str:

@@ -40,6 +40,8 @@ def load_runs(*runs: str | Path | tuple[str | Path, str]) -> list[TrainedRun | F
     """
     loaded: dict[str, Upstream] = {}
     named = [run if isinstance(run, tuple) else (run, None) for run in runs]
+    for wrong in (pair for pair in named if len(pair) != 2):
+        raise UserError(f"Expected a run, or a run and its task as (RUN, TASK), found {wrong}. Name its task.")
     return [load_beside(folder, loaded, task=task) for folder, task in named]
 
 

@@ -171,6 +171,17 @@ def test_turbo_runs_have_a_geometry(rated: Path, tmp_path: Path) -> None:
         (lambda *_: headwater.train("emotion", demo=True), "Expected an upstream, found none"),
         (lambda *_: headwater.train("emotion", "fbank", name="a", folder="b"), "found both folder and name"),
         (lambda *_: headwater.mtl("emotion", "fbank"), "Expected a list of tasks, found 'emotion'"),
+        (lambda *_: headwater.train("emotion", "fbank", demo=True, folds=[]), r"Expected folds=\[1, 2\].* found \[\]"),
+        (lambda *_: headwater.train("emotion", "fbank", demo=True, folds=3), r"Expected folds=\[1, 2\].* found 3\. For one"),
+        (lambda *_: headwater.train("emotion", "fbank", demo=True, seeds=[]), r"Expected seeds=\[1, 2\].* found \[\]"),
+        (lambda *_: headwater.train("emotion", "fbank", demo=True, seeds=["1"]), r"Expected seeds=\[1, 2\].* found \['1'\]"),
+        (lambda *_: headwater.train("ks", "fbank", options=["seed=1"]), r"Expected options=.* a mapping, found \['seed=1'\]"),
+        (lambda *_: headwater.train(["ks", "ks"], "fbank", demo=True), "Expected each task once, found ks, ks"),
+        (lambda *_: headwater.mtl(["emotion", "ks"], "fbank", demo=True, seeds=[]), r"Expected seeds=\[1, 2\].* found \[\]"),
+        (lambda *_: headwater.layer_curve(), "Expected a run or its folder, found none"),
+        (lambda *_: headwater.plot_layers(), "Expected a run or its folder, found none"),
+        (lambda *_: headwater.plot_geometry(), "Expected a run or its folder, found none"),
+        (lambda run, _: headwater.load_runs((run,)), r"Expected a run, or a run and its task as \(RUN, TASK\)"),
     ],
 )
 def test_a_mistake_is_one_line(

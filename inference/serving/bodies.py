@@ -15,6 +15,7 @@ from .uploads import Upload, plain_name
 FORM = "multipart/form-data"
 BYTES = ("audio/", "video/", "application/octet-stream", "application/ogg")  # how the content of a file is called
 _FIELDS = {"file", "files", "text"}  # of a form
+_QUERY = {FORM: {"windows"}, "": {"windows", "name", "text"}}  # of a form, and of the bytes of one file
 _DRAINED = 4  # times the limit: so much of a body that is too large is read and dropped, so that the client reads the reply
 _EXAMPLE = "For instance: curl -F file=@my.wav"
 
@@ -25,6 +26,7 @@ async def uploads_of(request: Request, limits: Limits, visit: Visit) -> list[Upl
     if kind != FORM and not kind.startswith(BYTES):
         wanted = "the bytes of an audio file (-H 'Content-Type: audio/wav') or a form with files"
         raise Refused(415, f"Expected {wanted}, found '{kind[:80]}'. {_EXAMPLE}")
+    refuse_query(request, kind)
     body = limited(request, limits, visit)
     if kind == FORM:
         return await files_of_form(request, body, limits)
@@ -32,6 +34,16 @@ async def uploads_of(request: Request, limits: Limits, visit: Visit) -> list[Upl
     if not content:
         raise Refused(400, f"Expected audio, found an empty body. {_EXAMPLE}")
     return [Upload(plain_name(request.query_params.get("name")), content, request.query_params.get("text"))]
+
+
+def refuse_query(request: Request, kind: str) -> None:
+    """Refuse what stands behind the `?` and is not used."""
+    known = _QUERY.get(kind, _QUERY[""])
+    strange = sorted({*request.query_params} - known)
+    if strange:
+        hint = "It is a field of the form" if strange[0] in _QUERY[""] else "For instance: windows=2"
+        wanted = f"Expected {', '.join(sorted(known))} behind the '?' of the address"
+        raise Refused(422, f"{wanted}, found '{strange[0][:80]}'. {hint}")
 
 
 async def limited(request: Request, limits: Limits, visit: Visit) -> AsyncGenerator[bytes, None]:
@@ -78,6 +90,8 @@ async def files_of_form(request: Request, body: AsyncGenerator[bytes, None], lim
     texts = [value for name, value in form.multi_items() if isinstance(value, str) and name == "text"]
     if strange:
         raise Refused(400, f"Expected fields file and text in the form, found '{strange[0][:80]}'. {_EXAMPLE}")
+    if any(name == "text" for name, _ in files) or len(texts) + len(files) < len(form.multi_items()):
+        raise Refused(400, f"Expected files in the field file, words in the field text, found the other way round. {_EXAMPLE}")
     if not files:
         raise Refused(400, f"Expected at least one file in the form, found none. {_EXAMPLE}")
     if texts and len(texts) != len(files):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ...corpus.arrays import SAMPLE_RATE
 from ...corpus.audio import read_audio, refuse_cut
 from ..waveforms import Waveform
 
+_DECODERS = threading.BoundedSemaphore(4)  # at once: a kilobyte of flac may take 0.7 GB while it is decoded
 _LONGEST_NAME = 120  # characters of a file's name that are repeated in a reply
 
 
@@ -40,7 +42,7 @@ def waveform_of(upload: Upload, most_seconds: float) -> Waveform:
     """Return an upload's waveform at 16 kHz, read by the function that files go through."""
     if not upload.content:
         raise UserError(f"Expected audio, found an empty file: {upload.name}. Send the bytes of a wav, flac, ogg or mp3.")
-    with readable_path(upload.content) as path:
+    with _DECODERS, readable_path(upload.content) as path:
         try:
             refuse_cut(path)
             samples = read_audio(path, 0.0, most_seconds + 1.0, SAMPLE_RATE)  # a header may promise a day

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import os
 import re
 import signal
 import socket
@@ -31,7 +30,6 @@ from headwater.inference.load import load_run
 from headwater.inference.serving.gather import Gathered
 from headwater.inference.serving.limits import Limits
 from headwater.inference.serving.replies import facts_of
-from headwater.inference.serving.uploads import Upload, readable_path, waveform_of
 from headwater.inference.trained_run import TrainedRun
 from headwater.runs.config.resolve import resolve
 from headwater.runs.run import run
@@ -241,6 +239,8 @@ BAD: dict[str, tuple[Callable[[], tuple[Any, Mapping[str, str]]], int, str]] = {
         400,
         "Expected a text for each of 1 files",
     ),
+    "a file that is none": (lambda: form(FILE, ("file", None, b"b.wav")), 400, "Expected files in the field file, words in"),
+    "a text that is a file": (lambda: form(FILE, ("text", "a.txt", b"a")), 400, "Expected files in the field file, words in"),
     "a text": (lambda: form(FILE, ("text", None, b"a")), 422, "Expected no text with a.wav for a run on audio only, found one"),
 }
 
@@ -272,6 +272,16 @@ def test_what_is_not_there_is_one_line(site: Site) -> None:
         assert (reply.status, reply.content) == (status, {"error": wanted})
     reply = site.predict(FILE[2], "?windows=soon")
     assert (reply.status, reply.content["error"][:60]) == (422, "Expected windows to be a number of seconds, found 'soon'. Fo")
+
+
+def test_what_is_not_used_behind_the_address_is_refused(site: Site) -> None:
+    behind = "behind the '?' of the address, found"
+    for query, wanted in (("?window=2", "name, text, windows"), ("?fold=1&windows=2", "name, text, windows")):
+        reply = site.predict(FILE[2], query)
+        found = f"'{query[1:].partition('=')[0]}'. For instance: windows=2"
+        assert (reply.status, reply.content) == (422, {"error": f"Expected {wanted} {behind} {found}"})
+    reply = site.send("/predict?text=yes", *form(FILE))
+    assert reply.content == {"error": f"Expected windows {behind} 'text'. It is a field of the form"}
 
 
 def test_the_facts_and_the_description_are_served(site: Site) -> None:
@@ -306,25 +316,6 @@ def test_what_is_sent_is_neither_written_nor_printed(
     assert not [*tmp_path.iterdir()]
     assert not held
     assert capfd.readouterr() == ("", "")
-
-
-def test_without_memory_files_a_temporary_one_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    with readable_path(b"content") as path:
-        assert path.read_bytes() == b"content"
-        assert tmp_path in path.parents
-    assert not [*tmp_path.iterdir()]
-
-
-def test_an_upload_is_read_as_a_file_is(tmp_path: Path) -> None:
-    from headwater.inference.waveforms import read_waveform
-
-    stereo = np.stack([tone(1.3), tone(1.3, 300)], axis=1)
-    for form_, rate in (("WAV", 44_100), ("FLAC", 48_000), ("OGG", 22_050), ("MP3", 16_000)):
-        content = wav(stereo, rate, form_)
-        (tmp_path / "file").write_bytes(content)
-        assert np.array_equal(waveform_of(Upload("x", content), 60).samples, read_waveform(str(tmp_path / "file"))), form_
 
 
 def test_a_text_goes_with_each_file(rated: Path, tmp_path: Path) -> None:
