@@ -45,19 +45,19 @@ def lines_of(status: PlanStatus) -> list[str]:
 
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     rows = [*status.runs, *[status.tables] * (status.tables is not None)]
-    return [f"plan      {status.folder}: {counts}", render([row_of(run) for run in rows if run is not None])]
+    return [f"plan      {status.folder}: {counts}", render([row_of(run, status.folder) for run in rows if run])]
 
 
-def row_of(run: RunStatus) -> dict[str, str]:
-    """Return a run's row."""
+def row_of(run: RunStatus, folder: Path) -> dict[str, str]:
+    """Return a run's row; a head that is solved takes one step, and has no pace worth a number."""
     from ..core.text import duration
 
     steps = f"{run.step} of {run.steps}" if run.steps else f"{run.step}" * bool(run.step)
     return {
-        "run": run.name,
+        "run": folder.resolve().name if run.name == "." else run.name,
         "state": run.state,
         "step": steps,
-        "steps/s": "" if run.pace is None else f"{run.pace:.2f}",
+        "steps/s": "" if run.pace is None or run.steps == 1 else f"{run.pace:.2f}",
         "left": f"at most {duration(run.left)}" if run.left else "",
         "job": run.job,
         "": run.note,

@@ -193,7 +193,9 @@ def _draw_curves(axes: Axes, points: Sequence[Point], tasks: Sequence[str]) -> N
         # one colour a task where there are several, one a split otherwise
         color = f"C{tasks.index(task)}" if len(tasks) > 1 else {"train": "C7", "dev": "C0"}.get(split, "C1")
         label = f"{task} {split}" if len(tasks) > 1 else split
-        axes.plot(steps, values, color=color, label=label, **SPLIT_STYLES.get(split, {"marker": "s", "markersize": 3}))
+        style = SPLIT_STYLES.get(split, {"marker": "s", "markersize": 3})
+        dot = {"marker": "o", "markersize": 3} if len(steps) == 1 else {}  # a line of one point would not be seen
+        axes.plot(steps, values, color=color, label=label, **{**style, **dot})
     axes.grid(alpha=0.3)
 
 

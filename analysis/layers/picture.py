@@ -108,7 +108,7 @@ def curves_figure(curves: Sequence[Curve], raw: LayerWeights | None) -> Figure:
     side, first = curves[0].side, curves[0]
     upstream = " + ".join(without_folders(name) for name in side.upstream.split(" + "))
     pooled = f", {len(first.places)} runs pooled" if len(first.places) > 1 else ""
-    about = f"{side.task} · {side.corpus} · {first.split}{pooled}: layers of {upstream} (0 = input of block 1)"
+    about = f"{side.task} · {side.corpus} · {first.split}{pooled}: layers of {upstream}"
     figure = new_figure(width, 3.4 + 1.7 * (panels - 1), marked_title(about, side.marks))
     grid = figure.subplots(panels, len(curves), squeeze=False, sharex="col", height_ratios=(2.2, *[1] * (panels - 1)))
     for column, curve in zip(grid.T, curves, strict=True):
@@ -121,7 +121,7 @@ def curves_figure(curves: Sequence[Curve], raw: LayerWeights | None) -> Figure:
         for panel, axes in enumerate(column[2:]):
             draw_panel(axes, raw or mixtures, key, panel, "C7")
             axes.set_ylabel(("raw weight", "raw weight × norm,\nsum 1")[panel])
-        column[-1].set_xlabel("layer" if len(curves) == 1 else f"layer ({curve.role})")
+        column[-1].set_xlabel(f"layer{f' of {curve.role}' * (len(curves) > 1)} (0 = input of block 1)")
     return figure
 
 

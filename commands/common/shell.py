@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.retired = retired or {}
+        self.retired, self.example = retired or {}, example
         self.words: Sequence[str] = ()
         words = "load the code of your own task (its folder), upstream or corpus (a .py file); other flags then take its name"
         self.add_argument("--use", action=TypedPath, metavar="PATH", help=words)
@@ -111,8 +111,15 @@ class Parser(argparse.ArgumentParser):
             wrong = message.split(": ", 1)[1].split()[0]
             behind = self.words[self.words.index(wrong) + 1 :] if wrong in self.words else ()
             message = f"Unknown argument '{wrong}'.{instead_of_flag(wrong, behind[:1], flags)}"
+        elif message.startswith("the following arguments are required:"):
+            message = f"Expected {self.missing(message.split(': ', 1)[1].split(', '))}, found none. For instance: {self.example}"
         message = message if message.endswith((".", "?")) else f"{message}."
         self.exit(2, f"error: {message} See `{self.prog} --help`.\n")
+
+    def missing(self, names: Sequence[str]) -> str:
+        """Return the missing words as a person says them: of one that has choices, the choices."""
+        choices = {action.metavar or action.dest: action.choices for action in self._actions if action.choices is not None}
+        return " and ".join(f"one of {', '.join(map(str, choices[name]))}" if name in choices else name for name in names)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     if flags.dry_run:
         folder = Path(flags.folder or repository.split("/")[1])
         terms = dry_run(flags.run, repository, folder, choice)
-        print_note(f"licence   {terms.id}: {terms.why}", f"written to {folder}; nothing was uploaded. Read {folder}/README.md")
+        yours = ["note      are all of these yours? --license ID names the card's licence"] * (terms.id == "unknown")
+        print_note(
+            f"licence   {terms.id}: {terms.why}", *yours, f"written to {folder}; nothing was uploaded. Read {folder}/README.md"
+        )
         return 0
     pushed = push_run(flags.run, repository, choice, private=flags.private, revision=flags.revision, message=flags.message)
     print_note(f"licence   {pushed.terms.id}: {pushed.terms.why}", f"uploaded  {pushed.files} files: {pushed.url}")

@@ -102,16 +102,16 @@ def plan_lines(plan: Mapping[str, Any], space: Space, shards: int, folder: Path)
     what = {True: space.statistics, False: "frames"}[space.pooled]
     on_gpu = plan["device"] != "cpu"
     hours = plan["seconds"] * plan["pace"] / 3600 * (1 if on_gpu else plan["threads"])
-    unit = "GPU-hours" if on_gpu else "core-hours"
+    unit = "GPU" if on_gpu else "core"
+    time = f"{hours:,.2f} {unit}-hours" if hours >= 0.1 else f"{hours * 3600:.0f} {unit}-seconds"
+    terabytes = f" ({plan['bytes'] / 1e12:.4f} TB)" * (plan["bytes"] >= 1e10)
     threads = f"{plan['threads']} thread{'s' * (plan['threads'] > 1)}"
     where = "this GPU" if on_gpu else f"{threads} of this machine"
     each = plan["seconds"] * plan["pace"] / shards
     return [
         f"audio     {plan['seconds'] / 3600:,.2f} h in {plan['utterances']:,} utterances, {plan['how']}",
-        f"disk      {format_bytes(plan['bytes'])} ({plan['bytes'] / 1e12:.4f} TB): {what} of {layers} in {numbers}, "
-        f"{space.dim} numbers each",
-        f"time      {hours:,.2f} {unit}: a second of audio takes {plan['pace']:.4f} s on {where} "
-        f"(timed on {plan['sampled']:.0f} s)",
+        f"disk      {format_bytes(plan['bytes'])}{terabytes}: {what} of {layers} in {numbers}, {space.dim} numbers each",
+        f"time      {time}: a second of audio takes {plan['pace']:.4f} s on {where} (timed on {plan['sampled']:.0f} s)",
         f"shards    {shards}, about {duration(each)} each",
         f"folder    {folder}",
     ] + (

@@ -263,7 +263,7 @@ def test_verify_removes_a_shard_whose_bytes_changed_without_its_size_or_time(roo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the following arguments are required: action"),
+        ([], "Expected one of status, prune, verify, found none. For instance: headwater store "),
         (["prune"], "Expected one of --all, --unused 30d and --to 20GB after `store prune`. Add --dry-run to see what goes."),
         (["prune", "--all", "--to", "1GB"], "Expected one of --all, --unused 30d and --to 20GB"),
         (["prune", "--unused", "soon"], "Expected an age such as 30d, found 'soon'. Write a number and h, d or w."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +241,9 @@ def test_a_dry_run_says_the_licence_and_writes_nothing_half(
     from headwater.__main__ import dispatch
 
     assert dispatch(["push", str(plain), NAME, "--dry-run", "--folder", str(tmp_path / "out")]) == 0
-    assert re.search(r"licence   unknown: Not known, since that of a table of its user's own", capsys.readouterr().err)
+    notes = capsys.readouterr().err
+    assert "licence   unknown: Not known, since that of a table of its user's own" in notes
+    assert "--license ID names the card's licence" in notes
     for words, message in (
         (["--folder", str(tmp_path / "other")], "Expected --dry-run beside --folder, found none. Add it"),
         (["--dry-run", "--folder", str(tmp_path / "out")], "Expected a new folder to export to, found one that is not empty"),

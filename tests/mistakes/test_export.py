@@ -37,7 +37,7 @@ TYPED = {
     "a fold of one run": ("headwater export run out --fold 3", "a plan of several folds for --fold 3", "Leave --fold out"),
     "a task of one run": ("headwater export run out --task avd", "task 'emotion' of 'run', found 'avd'", "Leave --task out"),
     "weights of what reads": ("headwater export run out -o text_upstream.path=full", "an upstream of text", "Leave them out"),
-    "no folder": ("headwater export run", "the following arguments are required: DIR"),
+    "no folder": ("headwater export run", "Expected DIR, found none. For instance: headwater export result/"),
     "a plan": ("headwater export plan out", "found a plan of 2 in 'plan'. Add --fold 1", "-o split=all"),
     "a fold that is not there": (
         "headwater export plan out --fold 4",

@@ -72,6 +72,13 @@ def test_curves_show_the_loss_first_and_what_was_evaluated(tmp_path: Path, texts
     assert {"name": "ua", "task": "emotion", "split": "dev", "step": "0", "value": "0.25"} in rows
 
 
+def test_a_single_loss_is_a_point_that_can_be_seen() -> None:
+    figure = plots.curves_figure([("loss", "emotion", "train", 20, 0.7), ("loss", "emotion", "dev", 20, 0.8)])
+    assert {line.get_label(): line.get_marker() for line in figure.axes[0].lines} == {"train": "o", "dev": "o"}
+    longer = plots.curves_figure([("loss", "emotion", "train", step, 0.7) for step in (10, 20)])
+    assert longer.axes[0].lines[0].get_marker() == "None"
+
+
 COSINES = [
     json.dumps({"step": step, "split": "cosine", "task": "+".join(pair), "cosine": cosine})
     for pair, cosine in {("ks", "asr"): 0.5, ("ks", "sid"): -0.25, ("asr", "sid"): 0.0}.items()

@@ -412,7 +412,7 @@ def test_the_plan_stops_before_anything_is_written(clips: Path, tmp_path: Path) 
     assert outcome.job is None
     assert [line.split()[0] for line in lines] == ["audio", "disk", "time", "shards", "folder"]
     assert "mean of 5 layers in float32, 64 numbers each" in lines[1]
-    assert "core-hours: a second of audio takes" in lines[2]
+    assert "core-seconds: a second of audio takes" in lines[2]
     assert not [*(tmp_path / "store").iterdir()]
 
 
