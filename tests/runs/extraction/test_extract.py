@@ -164,9 +164,7 @@ def test_four_shards_by_two_processes_with_three_kills_are_one_store(
     assert damaged_shards(root) == (len([*root.rglob("*.safetensors")]), [])
 
 
-def test_two_extractions_that_merge_at_once_are_both_found(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_extractions_that_merge_at_once_are_both_found(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         for clip in sorted(clips.iterdir())[:2]:
