@@ -351,3 +351,20 @@ def test_a_folder_without_a_plan_is_one_line(
     Path("empty").mkdir()
     code, _, err = typed(status.main, [folder], capsys)
     assert (code, message in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("plan.json", {"runs": [{"called": "a"}], "failed": {}}), ("jobs.json", {"name": "a", "jobs": {}, "tables": "", "more": 1})],
+)
+def test_a_record_of_another_kind_is_one_line(
+    name: str, content: dict[str, Any], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan").mkdir()
+    shutil.copytree(finished, tmp_path / "plan" / "run")
+    place = RunFolder(tmp_path / "plan")
+    path = {"plan.json": place.plan, "jobs.json": place.jobs}[name]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    code, _, err = typed(status.main, [str(tmp_path / "plan")], capsys)
+    assert (code, err.count("\n"), str(path) in err) == (2, 1, True), err
