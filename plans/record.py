@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.files import made, plain_disk_errors, read_json, write_json
+from ..core.files import damaged_json, made, plain_disk_errors, read_json, write_json
 from ..core.process import is_main
 from ..core.run_folder import RunFolder
 
@@ -43,7 +43,10 @@ def read_record(folder: Path) -> Record | None:
     if not path.is_file():
         return None
     content: Mapping[str, Any] = read_json(path, ("runs", "failed"))
-    return Record([PlannedRun(**row) for row in content["runs"]], content["failed"])
+    try:
+        return Record([PlannedRun(**row) for row in content["runs"]], dict(content["failed"]))
+    except (TypeError, ValueError) as problem:  # rows of another kind
+        raise damaged_json(path, str(problem)) from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...core.files import read_json
+from ...core.files import damaged_json, read_json
 from ...core.run_folder import RunFolder
 
 
@@ -32,5 +32,8 @@ def read_submitted(folder: Path) -> Submitted:
     """Return what was submitted of a plan before; of a new plan, the name that its jobs will have."""
     path = RunFolder(folder).jobs
     if path.is_file():
-        return Submitted(**read_json(path, ("name", "jobs", "tables")))
+        try:
+            return Submitted(**read_json(path, ("name", "jobs", "tables")))
+        except TypeError as problem:  # keys that are not ours
+            raise damaged_json(path, str(problem)) from None
     return Submitted("headwater-" + re.sub(r"[^\w.+-]+", "_", folder.resolve().name))

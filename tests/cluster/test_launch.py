@@ -124,6 +124,16 @@ def test_what_is_finished_or_at_work_is_not_submitted_again(
     assert "optimizer.lr=1e-2" in out
 
 
+def test_tables_wait_for_new_runs_and_for_those_at_work(
+    slurm: FakeSlurm, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(downstream.main, [*words, "--launch", "slurm"], capsys)
+    slurm.write("queue", "11_0|RUNNING|None\n11_1|CANCELLED|None\n12|PENDING|Dependency\n")
+    _, out, err = typed(downstream.main, [*words, "--launch", "slurm"], capsys)
+    assert "submitted 1 of 2 runs to Slurm as job 13, profile gpu; 1 at work already (11)\ntables    job 14" in out, err
+    assert slurm.option("14", "dependency") == "afterany:11:13"
+
+
 def test_the_parts_of_a_recipe_are_submitted_but_those_whose_corpus_is_not_here(
     slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,3 +351,20 @@ def test_a_folder_without_a_plan_is_one_line(
     Path("empty").mkdir()
     code, _, err = typed(status.main, [folder], capsys)
     assert (code, message in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("plan.json", {"runs": [{"called": "a"}], "failed": {}}), ("jobs.json", {"name": "a", "jobs": {}, "tables": "", "more": 1})],
+)
+def test_a_record_of_another_kind_is_one_line(
+    name: str, content: dict[str, Any], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan").mkdir()
+    shutil.copytree(finished, tmp_path / "plan" / "run")
+    place = RunFolder(tmp_path / "plan")
+    path = {"plan.json": place.plan, "jobs.json": place.jobs}[name]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    code, _, err = typed(status.main, [str(tmp_path / "plan")], capsys)
+    assert (code, err.count("\n"), str(path) in err) == (2, 1, True), err

@@ -34,6 +34,7 @@ from headwater.core.locks.leases import ENDED, LONG_AGO, Pace, Watch, file_of, f
 processes = multiprocessing.get_context("fork")  # started at once: nothing is imported again
 QUICK = Pace(beat=0.02, expiry=0.2)
 ALIVE = Pace(beat=0.02, expiry=60)  # of holders that nobody kills: on a machine with much to do, a beat may be late
+NOBODY = 2**30  # the number of a process that this machine does not have, and another may
 KINDS: tuple[Kind, ...] = ("flock", "lease")
 DISKS = [pytest.param(None, id="temporary"), pytest.param("/dev/shm", id="tmpfs")]
 
@@ -123,7 +124,7 @@ def test_a_holder_that_gives_signs_of_life_keeps_its_lease(tmp_path: Path) -> No
     file, watch, pace = file_of(tmp_path / "lock", 1), Watch(), Pace(beat=0.02, expiry=0.05)
     file.touch()
     for beats in range(8):  # longer than its expiry in all
-        write(file, {"host": "other", "machine": "elsewhere", "process": 1, "token": "x", "beats": beats})
+        write(file, {"host": "other", "machine": "elsewhere", "process": NOBODY, "token": "x", "beats": beats})
         assert not watch.is_over(file, pace)
         time.sleep(0.02)
     time.sleep(pace.expiry)
@@ -194,7 +195,7 @@ def test_a_sign_of_life_leaves_the_name_in_its_folder(tmp_path: Path) -> None:
 
 def test_a_lease_that_was_left_long_ago_is_over_at_once(tmp_path: Path) -> None:
     file = file_of(tmp_path / "lock", 1)
-    file.write_text(json.dumps({"host": "gone", "machine": "elsewhere", "process": 1, "token": "x"}))
+    file.write_text(json.dumps({"host": "gone", "machine": "elsewhere", "process": NOBODY, "token": "x"}))
     assert not Watch().is_over(file, QUICK)
     os.utime(file, (time.time() - LONG_AGO - 1,) * 2)
     assert Watch().is_over(file, QUICK)

@@ -362,6 +362,19 @@ def test_a_damaged_file_is_found_at_the_merge_and_only_its_rows_are_computed_aga
     assert stored(tmp_path) == undisturbed
 
 
+def test_a_merge_looks_at_a_row_of_each_file(clips: Path, tmp_path: Path) -> None:
+    source = find_source([str(clips)])
+    outcome, _ = run_extract(source, tmp_path, shards=2)
+    [path] = job_of(outcome).part(1).glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    content[begin:] = bytes(byte ^ 0xFF for byte in content[begin:])  # size and header as before
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"found damage in 00001: what is damaged is removed"):
+        run_extract(source, tmp_path)
+    assert not path.exists()
+
+
 def test_a_merge_refuses_an_index_that_was_altered(clips: Path, tmp_path: Path) -> None:
     source = find_source([str(clips)])
     outcome, _ = run_extract(source, tmp_path, shards=2)
