@@ -158,7 +158,10 @@ def scores(facts: Facts) -> str:
             ends = one.intervals.get(name)
             lines.append(f"| {explained(name)} | {value:.3f} | {f'{ends[0]:.3f} to {ends[1]:.3f}' if ends else 'none'} |")
         if any(one.intervals.get(name) for name in one.scores):
-            lines += ["", f"Another draw of {one.resampled}s would give another score: 95 in 100 within the interval."]
+            lines += [
+                "",
+                f"Other {one.resampled}s would give another score: 95 in 100 such intervals hold that over all of them.",
+            ]
         else:
             lines += ["", f"No interval: {one.groups or 'unknown'} {one.resampled}{'s' * (one.groups != 1)} cannot be resampled."]
         level = chance_level("ua", len(facts.run.answer.classes)) if "ua" in one.scores else None

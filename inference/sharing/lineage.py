@@ -15,7 +15,7 @@ from ...core.hub import is_hub_id
 from ...core.run_folder import RunFolder
 from ...runs.config.resolve import config_of
 from ...runs.config.schema import RunConfig, TaskConfig, roles_of
-from ...upstream.base import UpstreamConfig
+from ...upstream.base import TEACHER, Role, UpstreamConfig
 from ...upstream.load import find_upstream
 from ...upstream.run_folder import folder_of
 from ..export.names import plain_name
@@ -94,8 +94,19 @@ def below(folder: Path, role: str) -> Iterator[Part]:
     else:
         yield model_part(section, f"below '{plain_name(folder.name)}'")
     if section.trainable:
+        for other in (other for other in sections if other != role):  # what it was trained with is in its weights: a teacher
+            yield from trained_with(sections[other], other, folder)
         for name in names:
             yield corpus_part(config_of(folder, name)[0].only, f"finetuned '{plain_name(folder.name)}'")
+
+
+def trained_with(section: UpstreamConfig, role: Role, folder: Path) -> Iterator[Part]:
+    """Yield the parts of an upstream that another one was trained with, in a run below."""
+    place = folder_of(section)
+    if RunFolder(place).config.is_file():
+        yield from below(place, "audio" if role == TEACHER else role)
+    else:
+        yield model_part(section, f"{role} upstream of '{plain_name(folder.name)}'")
 
 
 def corpora_of(config: RunConfig, name: str, whole: Mapping[str, Any]) -> Iterator[Part]:

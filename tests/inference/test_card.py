@@ -121,6 +121,27 @@ def test_a_non_commercial_model_below_makes_a_non_commercial_card(tones: Path, t
     assert shared(above, tmp_path / "strict", licence="cc-by-nc-nd-4.0")[0]["license"] == "cc-by-nc-nd-4.0"
 
 
+def test_a_non_commercial_teacher_makes_the_card_of_what_it_taught_non_commercial(plain: Path, tmp_path: Path) -> None:
+    teacher = model_folder(tmp_path / "nc_teacher", "cc-by-nc-4.0")
+    config = yaml.safe_load((plain / "config.yaml").read_text())
+    student = {"task": "distil", "corpus": config["corpus"], "upstream": {"name": "new/hubert", "trainable": True}}
+    written(tmp_path / "student", {**student, "teacher": {"name": str(teacher)}}, plain)
+    written(tmp_path / "again", {**student, "teacher": {"name": str(tmp_path / "student")}}, plain)
+    for below in ("student", "again"):
+        config["upstream"]["name"] = str(tmp_path / below)
+        found = {one.name: one.how for one in lineage(written(tmp_path / f"above-{below}", config, plain))}
+        assert found["nc_teacher"] == "teacher upstream of 'student'"
+        assert terms_of(lineage(tmp_path / f"above-{below}"), None).head["license"] == "cc-by-nc-4.0"
+
+
+def written(folder: Path, config: dict[str, Any], like: Path) -> Path:
+    """The folder of a run by its config alone."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "identity.json").write_text((like / "identity.json").read_text())
+    return folder
+
+
 def part(name: str, **others: Any) -> Part:
     """A part of a run."""
     return Part("model", name, "below", **others)
@@ -172,11 +193,7 @@ def test_what_is_known_of_licences_agrees_with_what_the_readers_say() -> None:
 def test_hub_ids_and_corpora_stand_where_the_hub_looks_for_them(plain: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((plain / "config.yaml").read_text())
     config["upstream"]["name"], config["corpus"] = "mms_300m", {"name": "ravdess"}
-    folder = tmp_path / "named"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "identity.json").write_text((plain / "identity.json").read_text())
-    found = lineage(folder)
+    found = lineage(written(tmp_path / "named", config, plain))
     assert [(one.name, one.on_hub, one.use) for one in found] == [
         ("facebook/mms-300m", True, "research"),
         ("ravdess", False, "research"),

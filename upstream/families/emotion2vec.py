@@ -127,6 +127,7 @@ def converted_weights(content: Any, path: Path) -> tuple[dict[str, Tensor], dict
     published = {name: value.float() for name, value in published.items() if not _UNUSED.match(name)}
     first = "modality_encoders.AUDIO.context_encoder.blocks."
     prenet = len({name.split(".")[4] for name in published if name.startswith(first)})
+    refuse_shapes(published, path)
     state = dict[str, Tensor]()
     for name, value in published.items():
         state |= _renamed(name, value, prenet)
@@ -135,6 +136,18 @@ def converted_weights(content: Any, path: Path) -> tuple[dict[str, Tensor], dict
         found = f"'{unknown[0]}'" if published and unknown else "no such weights"
         raise UserError(f"Expected the weights of an emotion2vec in '{path}', found {found}. Fetch emotion2vec's own checkpoint.")
     return state, _settings(state, path)
+
+
+def refuse_shapes(published: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what would be taken apart wrongly: query, key and value that are no three, scales of each block alone."""
+    for name, value in published.items():
+        is_three = not re.search(r"\.attn\.qkv\.", name) or (value.ndim > 0 and len(value) > 0 and len(value) % 3 == 0)
+        is_shared = not name.endswith(".alibi_scale") or len(value.squeeze().shape) == 1
+        if not is_three or not is_shared:
+            raise UserError(
+                f"Expected the weights of an emotion2vec in '{path}', found '{name}' of the shape {tuple(value.shape)}. Fetch "
+                "emotion2vec's own checkpoint."
+            )
 
 
 def _renamed(name: str, value: Tensor, prenet: int) -> dict[str, Tensor]:

@@ -175,9 +175,12 @@ def test_objects_of_other_classes_in_a_checkpoint_are_passed_over_and_never_run(
         ({f"d2v_model.{AUDIO}.extra_tokens": None}, r"found one missing \('encoder.extra_tokens'\)"),
         ({f"d2v_model.{BLOCKS[1]}.norm2.bias": None}, "found 1 missing or of another shape"),
         ({f"d2v_model.{BLOCKS[4]}.mlp.fc1.bias": torch.ones(3)}, "found 1 missing or of another shape"),
+        ({f"d2v_model.{BLOCKS[1]}.attn.qkv.bias": torch.ones(())}, r"attn.qkv.bias' of the shape \(\)"),
+        ({f"d2v_model.{BLOCKS[1]}.attn.qkv.bias": torch.ones(2)}, r"attn.qkv.bias' of the shape \(2,\)"),
+        ({f"d2v_model.{AUDIO}.alibi_scale": torch.ones(2, 1, HEADS, 1, 1)}, r"alibi_scale' of the shape \(2, 1, 6, 1, 1\)"),
         (None, "found no such weights"),
     ],
-    ids=["one more", "no tokens", "no norm", "another shape", "nothing"],
+    ids=["one more", "no tokens", "no norm", "another shape", "a scalar", "two", "a scale of each block", "nothing"],
 )
 def test_weights_that_are_none_of_an_emotion2vec_are_one_line(folder: Path, change: Any, words: str) -> None:
     state = torch.load(folder / "model.pt")["model"]
