@@ -188,7 +188,7 @@ def front_page(info: Mapping[str, Any]) -> str:
         "rows": "".join(
             f"<tr><th>{html.escape(key)}<td>{html.escape(', '.join(map(str, value)) if isinstance(value, list) else str(value))}"
             for key, value in info.items()
-            if key not in ("marks", "limits", "licence") and value not in ([], None)
+            if key not in ("marks", "limits", "licence", "gathers", "reads_text") and value not in ([], None)
         ),
         "text": '<label>what is said <input name="text"></label>' if info["reads_text"] else "",
         "licence": html.escape(info["licence"]),

@@ -302,6 +302,7 @@ def test_the_page_holds_nothing_from_elsewhere(site: Site) -> None:
     connection.close()
     assert "<form" in page
     assert "emotion" in page
+    assert "gathers" not in page  # a word of /info, for programs
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
 
 
