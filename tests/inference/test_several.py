@@ -6,7 +6,9 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from headwater.commands.use import predict
 from headwater.core.errors import UserError
@@ -57,6 +59,24 @@ def test_each_run_has_columns_of_its_own_and_what_it_prints_alone(
             own = {key: value for key, value in lines[place].items() if key not in ("file", "start", "end", "error")}
             assert {key: row[f"{name}.{key}"] for key in own} == own
         assert (row["file"], row["error"]) == (alone["mood"][place]["file"], "")
+
+
+def test_a_run_that_only_reads_predicts_what_it_does_alone_beside_windows_of_a_long_file(
+    joint: Path, rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, training = {"data": str(rated)}, {"steps": 2, "batch_size": 8, "eval_every": 2}
+    reading = {"task": "emotion", "text_upstream": {"name": "hashed_words"}, "corpus": corpus, "training": training}
+    run(resolve([reading]), tmp_path / "reading", Runtime("cpu", quiet=True))
+    generator = np.random.default_rng(0)
+    soundfile.write(tmp_path / "long.wav", 0.1 * generator.standard_normal(16_000 * 70), 16_000)
+    (tmp_path / "list.csv").write_text("audio,text\nlong.wav,so glad computer please\n")
+    [alone] = rows(capsys, tmp_path / "reading", tmp_path / "list.csv")
+    [heard] = rows(capsys, joint, tmp_path / "list.csv", "--task", "emotion")
+    [beside] = rows(capsys, joint, tmp_path / "list.csv", "--task", "emotion", "--also", f"r={tmp_path / 'reading'}")
+    for name, own in {"r": alone, "joint": heard}.items():
+        assert {key: beside[f"{name}.{key}"] for key in own if key.startswith(("label", "score"))} == {
+            key: value for key, value in own.items() if key.startswith(("label", "score"))
+        }
 
 
 def test_a_run_without_a_name_has_its_folders_and_what_one_cannot_read_others_can(
