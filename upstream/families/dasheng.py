@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers
+from ..base import UpstreamConfig, UpstreamSpec
 from ..exact_padding import mask_if_padded
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
 from ..hub.htk_mel import HOP, mel_power
 from ..hub.passes import join_windows, run_blocks
@@ -22,7 +21,7 @@ _WINDOW = 512  # samples of a column
 _QUIETEST, _RANGE = -100.0, 120.0  # decibels: of silence, and below an utterance's loudest
 
 
-class Dasheng(Upstream):
+class Dasheng(Encoder):
     """Dasheng; layer i is the input of block i, the last one the output after the final norm.
 
     Ten seconds attend to one another, and longer audio goes through in such pieces. As in its own code, the last piece is filled
@@ -31,12 +30,8 @@ class Dasheng(Upstream):
 
     family = ("headwater.upstream.families.dasheng", "Dasheng")
 
-    model: Any  # ours, of transformers' kind
-
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.recomputes = model, False
-        self.config: Any = model.config
+        super().__init__(model)
         self.smallest = (self.config.patch_columns - 1) * HOP  # samples of one frame
         self.spec = UpstreamSpec(
             modality="audio",
@@ -46,43 +41,25 @@ class Dasheng(Upstream):
             num_frames=self._num_frames,
         )
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        copies, encoder = views if self.training else 1, self.model.encoder
-        lengths = tuple(self._num_frames(length) for length in num_samples) * copies
-        pieces, counts = self._pieces(waveforms, num_samples)
-        attended = [len(piece) // self.config.patch_columns for piece in pieces] * copies
-        columns = nn.utils.rnn.pad_sequence(pieces, batch_first=True).repeat(copies, 1, 1)
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers."""
+        encoder = self.model.encoder
+        pieces, counts = self._pieces(given.waveforms, given.num_samples)
+        attended = [len(piece) // self.config.patch_columns for piece in pieces] * given.copies
+        columns = nn.utils.rnn.pad_sequence(pieces, batch_first=True).repeat(given.copies, 1, 1)
         hidden = encoder.patches(columns)  # (piece, frame, dim)
         valid = mask_if_padded(attended, hidden.shape[1], hidden.device)
         inputs = {"attention_mask": None if valid is None else valid[:, None, None, :]}
-        values = run_blocks(self.blocks()[: max(wanted)], hidden, inputs, views=copies, recomputes=self.recomputes)
+        values = run_blocks(self.blocks()[: given.last], hidden, inputs, views=given.copies, recomputes=self.recomputes)
         if len(values) == self.spec.num_layers:
             values[-1] = encoder.norm(values[-1])
         whole = max(attended)
-        kept = [min(whole, length - start) for length in lengths for start in range(0, length, self._whole)]
-        return Layers([join_windows(values[index], kept, counts * copies) for index in wanted], lengths)
-
-    def architecture(self) -> dict[str, Any]:
-        """Return the model's config."""
-        return {"model": self.config.to_dict()}
+        kept = [min(whole, length - start) for length in given.lengths for start in range(0, length, self._whole)]
+        return [join_windows(values[index], kept, counts * given.copies) for index in given.wanted]
 
     def blocks(self) -> list[nn.Module]:
         """Return the transformer blocks in order."""
         return list(self.model.encoder.blocks)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
 
     @property
     def _whole(self) -> int:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers
+from ..base import UpstreamConfig, UpstreamSpec
 from ..exact_padding import mask_if_padded
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
 from ..hub.htk_mel import HOP, mel_power
 from ..hub.passes import run_blocks
@@ -24,7 +23,7 @@ _SMALLEST = 2 * HOP  # samples of one frame
 _CONDITIONED = "conditioned_block"  # in the config: the block whose output gets what its own CTC head says
 
 
-class GraniteSpeechEncoder(Upstream):
+class GraniteSpeechEncoder(Encoder):
     """Granite Speech's encoder; layer i is the input of block i, the last one the last block's output, which ends in its norm.
 
     The block in the middle adds the characters that it recognises to its output, as in training: they are in the layer behind it.
@@ -33,12 +32,8 @@ class GraniteSpeechEncoder(Upstream):
 
     family = ("headwater.upstream.families.granite_speech", "GraniteSpeechEncoder")
 
-    model: Any  # transformers' encoder
-
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.recomputes = model, False
-        self.config: Any = model.config
+        super().__init__(model)
         if getattr(self.config, _CONDITIONED, None) is None:  # of a pruned model it stays where it was
             setattr(self.config, _CONDITIONED, model.num_layers // 2)
         for number, block in enumerate(self.blocks(), start=1):
@@ -51,37 +46,14 @@ class GraniteSpeechEncoder(Upstream):
             num_frames=_frames,
         )
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        copies = views if self.training else 1
-        lengths = tuple(_frames(length) for length in num_samples) * copies
-        stacked = log_mel_pairs(waveforms, num_samples, self.config.input_dim // _STACKED)
-        hidden = self.model.input_linear(stacked).repeat(copies, 1, 1)  # (batch, frame, dim)
-        valid = mask_if_padded(lengths, hidden.shape[1], hidden.device)
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers."""
+        stacked = log_mel_pairs(given.waveforms, given.num_samples, self.config.input_dim // _STACKED)
+        hidden = self.model.input_linear(stacked).repeat(given.copies, 1, 1)  # (batch, frame, dim)
+        valid = mask_if_padded(given.lengths, hidden.shape[1], hidden.device)
         inputs = {"valid": valid, "distances": self.model.attention_dists}
-        values = run_blocks(self.blocks()[: max(wanted)], hidden, inputs, views=copies, recomputes=self.recomputes)
-        return Layers([values[index] for index in wanted], lengths)
-
-    def architecture(self) -> dict[str, Any]:
-        """Return the encoder's config."""
-        return {"model": self.config.to_dict()}
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the conformer blocks in order."""
-        return list(self.model.layers)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
+        values = run_blocks(self.blocks()[: given.last], hidden, inputs, views=given.copies, recomputes=self.recomputes)
+        return [values[index] for index in given.wanted]
 
 
 def _frames(num_samples: int) -> int:

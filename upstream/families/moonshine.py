@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers
+from ..base import UpstreamConfig, UpstreamSpec
 from ..exact_padding import conv_length, group_norm_each, mask_if_padded, receptive_field
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
 from ..hub.passes import run_blocks
 from ..hub.register import register_family
@@ -21,18 +20,13 @@ _KERNELS, _STRIDES = (127, 7, 3), (64, 3, 2)
 _SMALLEST = receptive_field(_KERNELS, _STRIDES)  # samples of one frame
 
 
-class MoonshineEncoder(Upstream):
+class MoonshineEncoder(Encoder):
     """Moonshine's encoder; layer i is the input of block i, the last one the output after the final norm."""
 
     family = ("headwater.upstream.families.moonshine", "MoonshineEncoder")
 
-    model: Any  # transformers' encoder
-
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.config: Any = model.config
-        self.recomputes = False
+        super().__init__(model)
         self.spec = UpstreamSpec(
             modality="audio",
             num_layers=len(self.blocks()) + 1,
@@ -41,46 +35,23 @@ class MoonshineEncoder(Upstream):
             num_frames=_frames,
         )
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance; the convolutions run once for all views."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        copies = views if self.training else 1
-        lengths = tuple(_frames(length) for length in num_samples) * copies
-        hidden = self._features(waveforms, num_samples).repeat(copies, 1, 1)  # (batch, frame, dim)
-        valid = mask_if_padded(lengths, hidden.shape[1], hidden.device)
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers; the convolutions run once for all views."""
+        hidden = self._features(given.waveforms, given.num_samples).repeat(given.copies, 1, 1)  # (batch, frame, dim)
+        valid = mask_if_padded(given.lengths, hidden.shape[1], hidden.device)
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         inputs = {
             "attention_mask": None if valid is None else valid[:, None, None, :],  # broadcasts over (batch, head, query, key)
             "position_embeddings": self.model.rotary_emb(hidden, position_ids=positions),
         }
-        values = run_blocks(self.blocks()[: max(wanted)], hidden, inputs, recomputes=self.recomputes)
+        values = run_blocks(self.blocks()[: given.last], hidden, inputs, recomputes=self.recomputes)
         if len(values) == self.spec.num_layers:
             values[-1] = self.model.layer_norm(values[-1])
-        return Layers([values[index] for index in wanted], lengths)
+        return [values[index] for index in given.wanted]
 
     def front_end(self) -> list[nn.Module]:
         """Return the convolutions over the waveform, and their norm."""
         return [self.model.conv1, self.model.groupnorm, self.model.conv2, self.model.conv3]
-
-    def architecture(self) -> dict[str, Any]:
-        """Return the model's config."""
-        return {"model": self.config.to_dict()}
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the transformer blocks in order."""
-        return list(self.model.layers)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
 
     @torch.no_grad()  # the front end stays frozen: this family has no option `front_end`
     def _features(self, waveforms: Tensor, num_samples: Sequence[int]) -> Tensor:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.errors import UserError, first_line
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers
+from ..base import UpstreamConfig, UpstreamSpec
 from ..exact_padding import mask_if_padded
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny, share
 from ..hub.passes import run_blocks
 from ..hub.register import register_family
@@ -23,7 +22,7 @@ _HOP = 160  # samples from one column of the spectrogram to the next
 _SMALLEST = 2 * _HOP  # samples: a deviation needs two columns
 
 
-class ParakeetEncoder(Upstream):
+class ParakeetEncoder(Encoder):
     """Parakeet's encoder; layer i is the input of block i, the last one the output of the last block, which ends in its norm.
 
     Batch norms keep the statistics of pretraining, in training too: those of a batch would tie an utterance to its mates.
@@ -31,13 +30,9 @@ class ParakeetEncoder(Upstream):
 
     family = ("headwater.upstream.families.parakeet", "ParakeetEncoder")
 
-    model: Any  # transformers' encoder
-
     def __init__(self, model: Any, extractor: Any, *, layerdrop: float = 0.0) -> None:
-        super().__init__()
-        self.model, self.extractor = model, extractor
-        self.config: Any = model.config
-        self._layerdrop, self.recomputes = layerdrop, False
+        super().__init__(model)
+        self.extractor, self._layerdrop = extractor, layerdrop
         self.spec = UpstreamSpec(
             modality="audio",
             num_layers=len(self.blocks()) + 1,
@@ -53,47 +48,29 @@ class ParakeetEncoder(Upstream):
             block.conv.norm.eval()  # type: ignore[union-attr]
         return self
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        copies, model = views if self.training else 1, self.model
-        lengths = tuple(self._num_frames(length) for length in num_samples) * copies
-        columns, seen = self._columns(waveforms, num_samples)
-        hidden = model.subsampling(columns, seen).repeat(copies, 1, 1) * model.input_scale  # (batch, frame, dim)
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers."""
+        model = self.model
+        columns, seen = self._columns(given.waveforms, given.num_samples)
+        hidden = model.subsampling(columns, seen).repeat(given.copies, 1, 1) * model.input_scale  # (batch, frame, dim)
         positions = F.dropout(model.encode_positions(hidden), p=model.dropout_positions, training=self.training)
         hidden = F.dropout(hidden, p=model.dropout, training=self.training)
-        valid = mask_if_padded(lengths, hidden.shape[1], hidden.device)
+        valid = mask_if_padded(given.lengths, hidden.shape[1], hidden.device)
         # both ways: its convolutions take from it what is padding
         mask = None if valid is None else (valid.unsqueeze(1) & valid.unsqueeze(2)).unsqueeze(1)
         values = run_blocks(
-            self.blocks()[: max(wanted)],
+            self.blocks()[: given.last],
             hidden,
             {"attention_mask": mask, "position_embeddings": positions},
-            views=copies,
+            views=given.copies,
             layerdrop=self._layerdrop if self.training else 0.0,
             recomputes=self.recomputes,
         )
-        return Layers([values[index] for index in wanted], lengths)
+        return [values[index] for index in given.wanted]
 
     def architecture(self) -> dict[str, Any]:
         """Return the encoder's config, and how its spectrogram is made."""
         return {"model": self.config.to_dict(), "extractor": self.extractor.to_dict()}
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the conformer blocks in order."""
-        return list(self.model.layers)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
 
     def _num_frames(self, num_samples: int) -> int:
         count = max(num_samples, _SMALLEST) // _HOP

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers, run_block
+from ..base import UpstreamConfig, UpstreamSpec, run_block
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
 from ..hub.register import register_family
 
@@ -20,7 +19,7 @@ _HOP = 160  # samples from one column of the spectrogram to the next
 _TWO_WINDOWS = 400  # samples: the ends are mirrored, which takes more than half a window
 
 
-class Qwen3AudioEncoder(Upstream):
+class Qwen3AudioEncoder(Encoder):
     """The audio encoder of a Qwen3; layer i is the input of block i, the last one the output after the final norm.
 
     A second of audio gives 13 frames, the last one too: it is filled up with silence. Dropout acts in front of the first block
@@ -29,14 +28,11 @@ class Qwen3AudioEncoder(Upstream):
 
     family = ("headwater.upstream.families.qwen3_audio", "Qwen3AudioEncoder")
 
-    model: Any  # transformers' encoder
-
     def __init__(self, model: Any, *, smallest: int) -> None:
-        super().__init__()
+        super().__init__(model)
         from transformers import Qwen3ASRFeatureExtractor
 
-        self.model, self.smallest, self.recomputes = model, smallest, False
-        self.config: Any = model.config
+        self.smallest = smallest
         self.extractor = Qwen3ASRFeatureExtractor(
             feature_size=self.config.num_mel_bins, n_window=self.config.n_window, min_length=smallest
         )
@@ -52,40 +48,17 @@ class Qwen3AudioEncoder(Upstream):
             num_frames=self._num_frames,
         )
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance; blocks run over the frames of all, one behind another."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        copies = views if self.training else 1
-        lengths = tuple(self._num_frames(length) for length in num_samples) * copies
-        hidden = self._packed(waveforms, num_samples).repeat(copies, 1)  # (frame, dim)
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers; blocks run over the frames of all, one behind another."""
+        hidden = self._packed(given.waveforms, given.num_samples).repeat(given.copies, 1)  # (frame, dim)
         hidden = F.dropout(hidden, p=self.model.dropout, training=self.training)
-        values = self._encode(hidden, self._ends(lengths).to(hidden.device), last=max(wanted))
-        rows = [nn.utils.rnn.pad_sequence(list(values[index].split(lengths)), batch_first=True) for index in wanted]
-        return Layers(rows, lengths)
+        values = self._encode(hidden, self._ends(given.lengths).to(hidden.device), last=given.last)
+        rows = (values[index].split(given.lengths) for index in given.wanted)
+        return [nn.utils.rnn.pad_sequence(list(row), batch_first=True) for row in rows]
 
     def front_end(self) -> list[nn.Module]:
         """Return the convolutions over the log-mel spectrogram, which stay as they are."""
         return [self.model.conv2d1, self.model.conv2d2, self.model.conv2d3]
-
-    def architecture(self) -> dict[str, Any]:
-        """Return the encoder's config."""
-        return {"model": self.config.to_dict()}
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the transformer blocks in order."""
-        return list(self.model.layers)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
 
     def _num_frames(self, num_samples: int) -> int:
         whole, rest = divmod(max(num_samples, self.smallest) // _HOP, self._columns)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers
+from ..base import UpstreamConfig, UpstreamSpec
 from ..exact_padding import mask_if_padded, zero_padding
 from ..hub.conformer import block_inputs
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import TRAINING_OPTIONS, HubFamily, Source, Tiny, share
 from ..hub.passes import augmented, is_maskable, replace_frames, run_blocks
 from ..hub.register import register_family
@@ -25,7 +24,7 @@ _SMALLEST = WINDOW + (_STACKED - 1) * SHIFT  # samples of one frame
 _LOUDEST = 2**15  # as Kaldi reads 16-bit samples
 
 
-class Wav2Vec2Bert(Upstream):
+class Wav2Vec2Bert(Encoder):
     """w2v-BERT 2.0; layer i is the input of block i, the last one the output of the last block, which ends in a norm of its own.
 
     A feed-forward part that finetuned models may have between their blocks and an adapter is no layer.
@@ -33,13 +32,9 @@ class Wav2Vec2Bert(Upstream):
 
     family = ("headwater.upstream.families.wav2vec2_bert", "Wav2Vec2Bert")
 
-    model: Any  # transformers' model
-
     def __init__(self, model: Any, *, spec_augment: bool = False, layerdrop: float = 0.0) -> None:
-        super().__init__()
-        self.model = model
-        self.config: Any = model.config
-        self.spec_augment, self._layerdrop, self.recomputes = spec_augment, layerdrop, False
+        super().__init__(model)
+        self.spec_augment, self._layerdrop = spec_augment, layerdrop
         self.spec = UpstreamSpec(
             modality="audio",
             num_layers=len(self.blocks()) + 1,
@@ -49,39 +44,20 @@ class Wav2Vec2Bert(Upstream):
             maskable=is_maskable(model),
         )
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, num_samples = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        copies = views if self.training else 1
-        lengths = tuple(_frames(length) for length in num_samples) * copies
-        features = stacked_log_mel(waveforms, num_samples, self.config.feature_projection_input_dim // _STACKED)
-        hidden, _ = self.model.feature_projection(features.repeat(copies, 1, 1))  # (batch, frame, dim)
-        if masked is not None:
-            hidden = replace_frames(self.model, hidden, masked.to(hidden.device).repeat(copies, 1))
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers."""
+        features = stacked_log_mel(given.waveforms, given.num_samples, self.config.feature_projection_input_dim // _STACKED)
+        hidden, _ = self.model.feature_projection(features.repeat(given.copies, 1, 1))  # (batch, frame, dim)
+        if given.masked is not None:
+            hidden = replace_frames(self.model, hidden, given.masked.to(hidden.device).repeat(given.copies, 1))
         if self.spec_augment and self.training:
-            hidden = augmented(self.model, hidden, lengths)
-        values = self._encode(hidden, lengths, last=max(wanted), views=copies)
-        return Layers([values[index] for index in wanted], lengths)
-
-    def architecture(self) -> dict[str, Any]:
-        """Return the model's config."""
-        return {"model": self.config.to_dict()}
+            hidden = augmented(self.model, hidden, given.lengths)
+        values = self._encode(hidden, given.lengths, last=given.last, views=given.copies)
+        return [values[index] for index in given.wanted]
 
     def blocks(self) -> list[nn.Module]:
         """Return the conformer blocks in order."""
         return list(self.model.encoder.layers)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
 
     def _encode(self, hidden: Tensor, lengths: Sequence[int], *, last: int, views: int) -> list[Tensor]:
         """Return the layers up to the last one named, running no block behind it."""

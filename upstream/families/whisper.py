@@ -7,15 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError, first_line
-from ...corpus.batch import Batch, as_batch
-from ..base import Layers, Upstream, UpstreamConfig, UpstreamSpec, checked_waveforms, named_layers, run_block
+from ..base import UpstreamConfig, UpstreamSpec, run_block
 from ..exact_padding import mask_if_padded
+from ..hub.encoder import Encoder, Pass
 from ..hub.family import BLOCK_OPTIONS, HubFamily, Source, Tiny
 from ..hub.passes import join_windows
 from ..hub.register import register_family
@@ -25,7 +24,7 @@ Attend = Literal["all", "valid"]
 _MOST_BINS = 512  # of a log-mel spectrogram; the largest model has 128
 
 
-class WhisperEncoder(Upstream):
+class WhisperEncoder(Encoder):
     """Whisper's encoder; layer i is the input of block i, the last one the output after the final norm.
 
     Each utterance is padded to 30 s as in training and all positions attend; `attend="valid"` departs from that.
@@ -33,15 +32,9 @@ class WhisperEncoder(Upstream):
 
     family = ("headwater.upstream.whisper", "WhisperEncoder")
 
-    model: Any  # transformers' encoder
-
     def __init__(self, model: Any, extractor: Any, *, attend: Attend = "all") -> None:
-        super().__init__()
-        self.model = model
-        self.config: Any = model.config
-        self.extractor = extractor
-        self.attend = attend
-        self.recomputes = False
+        super().__init__(model)
+        self.extractor, self.attend = extractor, attend
         self.spec = UpstreamSpec(
             modality="audio",
             num_layers=len(self.blocks()) + 1,
@@ -50,23 +43,12 @@ class WhisperEncoder(Upstream):
             num_frames=frames_of,
         )
 
-    def forward(
-        self,
-        batch: Batch | Sequence[Tensor | np.ndarray],
-        *,
-        views: int = 1,
-        masked: Tensor | None = None,  # noqa: ARG002 (refused where there is no mask embedding)
-        layers: Sequence[int] | None = None,
-    ) -> Layers:
-        """Return the layers of each utterance; longer ones go through in windows whose valid frames are joined."""
-        wanted = named_layers(layers, self.spec.num_layers)
-        waveforms, lengths = checked_waveforms(as_batch(batch), next(self.parameters()).device)
-        windows, counts = self._windows(waveforms, lengths)
-        features = self._features(windows)
-        copies = views if self.training else 1
-        valid = [frames_of(len(window)) for window in windows] * copies
-        values = self._encode(features.repeat(copies, 1, 1), valid, last=max(wanted))
-        return Layers([join_windows(values[index], valid, counts * copies) for index in wanted], _totals(valid, counts * copies))
+    def encode(self, given: Pass) -> list[Tensor]:
+        """Return the wanted layers; longer ones go through in windows whose valid frames are joined."""
+        windows, counts = self._windows(given.waveforms, given.num_samples)
+        valid = [frames_of(len(window)) for window in windows] * given.copies
+        values = self._encode(self._features(windows).repeat(given.copies, 1, 1), valid, last=given.last)
+        return [join_windows(values[index], valid, counts * given.copies) for index in given.wanted]
 
     def front_end(self) -> list[nn.Module]:
         """Return the convolutions over the log-mel spectrogram, and the table of positions: both are fixed."""
@@ -75,14 +57,6 @@ class WhisperEncoder(Upstream):
     def architecture(self) -> dict[str, Any]:
         """Return the encoder's config, how its spectrogram is made, and what attends."""
         return {"model": self.config.to_dict(), "extractor": self.extractor.to_dict(), "heard": {"attend": self.attend}}
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the transformer blocks in order."""
-        return list(self.model.layers)
-
-    def recompute_blocks(self) -> None:
-        """From now on keep nothing inside a block in training: the backward pass runs it again."""
-        self.recomputes = True
 
     def _windows(self, waveforms: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """Return the windows of all utterances in order, and the number of each."""
@@ -158,12 +132,6 @@ def feature_extractor(settings: Any, folder: Path | None, described: dict[str, A
             f"{found[0]} and {found[1]:,}. Fetch its folder again."
         )
     return made
-
-
-def _totals(valid: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
-    """Return each utterance's frames from those of its windows."""
-    ends = np.cumsum(counts)
-    return tuple(sum(valid[end - count : end]) for end, count in zip(ends, counts, strict=True))
 
 
 _TINY = {
