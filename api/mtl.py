@@ -102,7 +102,7 @@ def mtl(
     sections = {key: {"name": named(word, "upstream") if word else None} for key, word in upstreams.items()}
     places = {key: str(value) for key, value in (data or {}).items()}
     values = joint_values(recipe or None, [named(task, "task") for task in tasks], sections, [typed], data=places, demo=demo)
-    plan = plan_scenario(values if recipe else without_idle_cosines(values, [typed]), scenario, numbers(seeds, "seeds"))
+    plan = plan_scenario(values if recipe else without_idle_cosines(values, [typed], scenario), scenario, numbers(seeds, "seeds"))
     place = place_of_scenario(plan, name) if folder is None else Path(folder).expanduser()
     with shown(quiet) as is_quiet:
         results, _ = run_parts(plan.parts, place, Runtime(device, is_quiet))

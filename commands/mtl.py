@@ -177,7 +177,7 @@ def values_of(flags: Namespace) -> dict[str, Any]:
     values = merge(values, balance_of(flags))
     values = merge(values, {"sampling": {"mode": flags.sampling}} if flags.sampling else {})
     if not flags.config:
-        values = without_idle_cosines(values, typed)
+        values = without_idle_cosines(values, typed, flags.scenario)
     return restricted(with_heads(flags, values), split_words(flags.only))
 
 

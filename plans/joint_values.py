@@ -79,11 +79,12 @@ def with_corpora(values: dict[str, Any], data: Mapping[str, str], *, demo: bool)
     return values
 
 
-def without_idle_cosines(values: dict[str, Any], typed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def without_idle_cosines(values: dict[str, Any], typed: Sequence[Mapping[str, Any]], scenario: str) -> dict[str, Any]:
     """Return the values without the cosines that the demo's own recipe logs, where the tasks share no weight to compare."""
     over: Mapping[str, Any] = reduce(merge, typed, {})
     trains = any(section_in(values, key).get("trainable") for key in ("upstream", "text_upstream"))
     shards = section_in(values, "training").get("shard")  # where no process has a gradient as a whole
-    if (trains and not shards) or values.get("shared_weights") or "cosines_every" in section_in(over, "balance"):
+    apart = scenario == "adapters" or values.get("own_adapters")  # each task trains weights of its own
+    if (trains and not shards and not apart) or values.get("shared_weights") or "cosines_every" in section_in(over, "balance"):
         return values
     return {**values, "balance": {key: value for key, value in section_in(values, "balance").items() if key != "cosines_every"}}

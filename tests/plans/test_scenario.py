@@ -349,6 +349,14 @@ def test_a_kinds_own_options_stand_above_the_benchmarks() -> None:
     assert (ks.upstream.name, ks.upstream.trainable, ks.upstream.dropout) == ("test_hubert", False, None)
 
 
+def test_adapters_of_their_own_have_a_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-u", "test_hubert", "--tasks", "emotion,ks", "--demo", "--scenario", "adapters", "-p", str(tmp_path / "plan")]
+    assert mtl.main([*words, "--plan"]) == 0, "the demo's recipe logs cosines of gradients, which never meet here"
+    assert "adapters" in capsys.readouterr().out
+    with pytest.raises(UserError, match="their gradients never meet"):
+        mtl.main([*words, "--plan", "-o", "balance.cosines_every=1"])
+
+
 def test_adapters_of_their_own_are_a_scenario_whose_table_stands_beside_the_single_tasks(rated: Path, tmp_path: Path) -> None:
     plan = plan_scenario(values_of(rated), "adapters", [1])
     assert names(plan.parts) == ["single-emotion/seed1", "single-dsd/seed1", "adapters/seed1"]
