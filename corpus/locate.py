@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core import user_config
 from ..core.errors import UserError
+from ..core.user_config import config_file
 from .base import CORPORA, Reader
 from .load import claimants
 
@@ -30,12 +32,6 @@ def find_root(reader: Reader, data: str | None = None) -> Path:
             raise UserError(f"Expected the {kind} (from {source}), found the {found} {root}. {hint}")
         return root
     raise UserError(_nowhere(reader))
-
-
-def config_file() -> Path:
-    """Return the user's config file: $HEADWATER_CONFIG, or headwater.yaml in the user's config folder."""
-    chosen = os.environ.get("HEADWATER_CONFIG")
-    return Path(os.path.expanduser(chosen or "~/.config/headwater.yaml"))  # without a home it stays a ~, where nothing lies
 
 
 def _at_home(place: str, source: str) -> Path:
@@ -123,21 +119,7 @@ def _from_config(reader: Reader) -> str | None:
 
 def configured() -> Mapping[str, Any]:
     """Return what the user's config file says of where corpora lie."""
-    path = config_file()
-    if not os.path.isfile(path):  # nor where its folder is closed to this user
-        return {}
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found: {' '.join(str(error).split())}. Mend it."
-        ) from error
-    data = content.get("data", {}) if isinstance(content, dict) else None
-    if not isinstance(data, dict):
-        raise UserError(f"Expected yaml such as 'data: {{iemocap: /path}}' in {path}, found something else. Mend or remove it.")
-    return data
+    return user_config.configured("data", "data: {iemocap: /path}")
 
 
 def _nowhere(reader: Reader) -> str:

@@ -1,19 +1,19 @@
-"""Profiles of a cluster: what a job asks Slurm for, in the user's own file."""
+"""Profiles of a cluster: what a job asks Slurm for, in the user's config file."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from ...core.errors import UserError, nearest
-from ...core.options import ABOVE_0, AT_LEAST_0, bind, read_yaml
+from ...core.options import ABOVE_0, AT_LEAST_0, bind
+from ...core.user_config import config_file, configured
 
-EXAMPLE = "profiles: {gpu: {partition: gpu, gpus: 1, cpus: 8, memory: 32GB, time: 4h}}"
+SECTION = "cluster"  # of the user's config file
+EXAMPLE = "cluster: {profiles: {gpu: {partition: gpu, gpus: 1, cpus: 8, memory: 32GB, time: 4h}}}"
 UNITS = {"d": 1440, "h": 60, "m": 1}  # minutes
 OURS = ("array", "dependency", "error", "job-name", "open-mode", "output", "signal")  # of sbatch: each job has its own
 WRITTEN = {name.replace("-", "_"): name for name in ("partition", "account", "qos")}
@@ -59,36 +59,26 @@ class Profile:
         }
 
 
-def config_file() -> Path:
-    """Return the user's file: $HEADWATER_CONFIG, or headwater/cluster.yaml in the user's folder of configurations."""
-    chosen = os.environ.get("HEADWATER_CONFIG")
-    place = Path(chosen) if chosen else Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "headwater" / "cluster.yaml"
-    try:
-        return place.expanduser()
-    except RuntimeError:  # a container's user may have none
-        raise UserError(f"Expected a home for '{place}', found none. Set HEADWATER_CONFIG=FILE, or HOME.") from None
-
-
 def read_profile(name: str | None) -> tuple[str, Profile]:
     """Return the profile of a name with its name: without one the `default`, or the only one that there is."""
-    path = config_file()
-    if not path.is_file():
+    path, content = config_file(), configured(SECTION, EXAMPLE)
+    if not content:
         raise UserError(
-            f"Expected profiles of the cluster in '{path}', found no file. Write one, as in docs/guides/clusters.md: {EXAMPLE}"
+            f"Expected profiles of the cluster in '{path}', found none. Write them as in docs/guides/clusters.md: {EXAMPLE}"
         )
-    content = read_yaml(path)
     other = next((key for key in content if key not in ("default", "profiles")), None)
     if other is not None:
-        raise UserError(
-            f"Unknown option '{other}' in '{path}'.{nearest(str(other), ('default', 'profiles'))} Known: default, profiles."
-        )
+        near = nearest(str(other), ("default", "profiles"))
+        raise UserError(f"Unknown option '{SECTION}.{other}' in '{path}'.{near} Known: default, profiles.")
     profiles = content.get("profiles")
     if not isinstance(profiles, Mapping) or not profiles:
-        raise UserError(f"Expected a mapping `profiles` in '{path}', found {profiles!r}. For instance: {EXAMPLE}")
+        raise UserError(f"Expected a mapping `cluster.profiles` in '{path}', found {profiles!r}. For instance: {EXAMPLE}")
     chosen = name or content.get("default") or (next(iter(profiles)) if len(profiles) == 1 else None)
     known = ", ".join(map(str, profiles))
     if chosen is None:
-        raise UserError(f"Expected --profile with one of {known}, or `default: NAME` in '{path}', found neither. Name one.")
+        raise UserError(
+            f"Expected --profile with one of {known}, or `default: NAME` below `cluster` in '{path}', found neither. Name one."
+        )
     if chosen not in profiles:
         raise UserError(f"Expected a profile of '{path}', found '{chosen}'.{nearest(str(chosen), profiles)} There: {known}.")
     errors: list[str] = []

@@ -15,13 +15,14 @@ from ...core.errors import UserError
 from ...core.files import write_json
 from ...core.installation import install_command
 from ...core.run_folder import RunFolder
+from ...core.user_config import config_file
 from ...plugins.code import refuse_edited
 from ...runs.log.trackers import refuse_unknown
 from ...runs.runtime import PlanPlace, Runtime
 from ..execute import Part, has_lost_its_start, planned, refuse_foreign
 from ..record import write_record
 from .job import TablesJob, job_of
-from .profile import Profile, config_file, of_tables, shell_lines
+from .profile import Profile, of_tables, shell_lines
 from .queue import cancel, queue
 from .record import read_submitted
 

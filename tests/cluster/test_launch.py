@@ -34,7 +34,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     cluster = FakeSlurm.make(tmp_path / "cluster")
     monkeypatch.setenv("PATH", cluster.path)
     profile = tmp_path / "cluster.yaml"
-    profile.write_text(yaml.safe_dump({"profiles": {"gpu": PROFILE}}))
+    profile.write_text(yaml.safe_dump({"data": {"iemocap": "/nowhere"}, "cluster": {"profiles": {"gpu": PROFILE}}}))
     monkeypatch.setenv("HEADWATER_CONFIG", str(profile))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -189,7 +189,7 @@ def test_the_profile_stands_in_what_is_submitted(slurm: FakeSlurm, words: list[s
         "tables": {"partition": "cpu", "gpus": 0},
     }
     profiles = {"default": "b", "profiles": {"a": {}, "b": {**PROFILE, **extra}}}
-    Path("../cluster.yaml").write_text(yaml.safe_dump(profiles))
+    Path("../cluster.yaml").write_text(yaml.safe_dump({"cluster": profiles}))
     assert typed(downstream.main, [*words, "--launch", "slurm"], capsys)[0] == 0
     wanted = {"partition": "gpu", "account": "speech", "gpus-per-node": "1", "cpus-per-task": "2", "mem": "8GB", "time": "1560"}
     wanted |= {"constraint": "a100", "exclusive": "yes", "requeue": "yes", "array": "0-1%2", "job-name": "headwater-plan"}
@@ -226,8 +226,8 @@ def test_a_job_refuses_code_that_was_edited_since(tmp_path: Path) -> None:
 
 MISTAKES: Mapping[str, tuple[Any, str]] = {
     "an unknown option": ({"profiles": {"a": {"gpu": 1}}}, "Unknown option 'profiles.a.gpu'. Did you mean 'gpus'?"),
-    "an unknown section": ({"profile": {"a": {}}}, "Unknown option 'profile'"),
-    "no profiles": ({"profiles": []}, "Expected a mapping `profiles`"),
+    "an unknown section": ({"profile": {"a": {}}}, "Unknown option 'cluster.profile'"),
+    "no profiles": ({"profiles": []}, "Expected a mapping `cluster.profiles`"),
     "none of two": ({"profiles": {"a": {}, "b": {}}}, "Expected --profile with one of a, b"),
     "a default that is not there": ({"default": "c", "profiles": {"a": {}}}, "found 'c'. There: a."),
     "a time as yaml reads 4:00:00": ({"profiles": {"a": {"time": 14400}}}, "found the number 14400. Add a unit."),
@@ -247,7 +247,7 @@ MISTAKES: Mapping[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_a_profile_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, message = MISTAKES[mistake]
-    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"cluster": content}))
     monkeypatch.setenv("HEADWATER_CONFIG", str(tmp_path / "cluster.yaml"))
     with pytest.raises(UserError) as problem:
         read_profile(None)
@@ -257,10 +257,8 @@ def test_a_mistake_in_a_profile_is_one_line(mistake: str, tmp_path: Path, monkey
 
 
 def test_a_profile_without_options_is_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "headwater").mkdir()
-    (tmp_path / "headwater" / "cluster.yaml").write_text("profiles: {a: null}\n")
-    monkeypatch.delenv("HEADWATER_CONFIG", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "headwater.yaml").write_text("cluster: {profiles: {a: null}}\n")
+    monkeypatch.setenv("HEADWATER_CONFIG", str(tmp_path / "headwater.yaml"))
     assert read_profile(None) == ("a", Profile())
 
 
@@ -278,7 +276,7 @@ def test_what_a_machine_lacks_is_one_line(
     assert (code, "Expected Slurm's sbatch on this machine for --launch slurm, found none" in err) == (2, True), err
     Path("../cluster.yaml").unlink()
     code, _, err = typed(downstream.main, launch, capsys)
-    assert (code, "found no file. Write one, as in docs/guides/clusters.md" in err) == (2, True), err
+    assert (code, "found none. Write them as in docs/guides/clusters.md" in err) == (2, True), err
 
 
 def test_flags_that_do_not_go_together_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     up = subprocess.run([SCRIPT, "up", folder], capture_output=True, text=True, check=False)
     assert up.returncode == 0, up.stderr
     profile = folder / "cluster.yaml"
-    profile.write_text(yaml.safe_dump({"profiles": {"test": {"cpus": 1, "time": "10m"}}}))
+    profile.write_text(yaml.safe_dump({"cluster": {"profiles": {"test": {"cpus": 1, "time": "10m"}}}}))
     yield {"SLURM_CONF": str(folder / "slurm.conf"), "HEADWATER_CONFIG": str(profile)}
     subprocess.run([SCRIPT, "down", folder], check=True)
 
