@@ -274,7 +274,7 @@ def test_blocks_behind_the_last_named_layer_do_not_run(name: str, speechlike: An
     for number, block in enumerate(upstream.blocks()):
         block.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
     with torch.no_grad():
-        upstream([speechlike(6000)], layers=[2, 1])
+        upstream(speechlike(6000), layers=[2, 1])
     assert ran == [0, 1]
 
 
